@@ -1,0 +1,62 @@
+"""The last stage: it calls a target. One file a kind of provider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine.clock import Clock, SystemClock
+from engine.pipeline import Stage
+
+if TYPE_CHECKING:
+    from engine.transports import Transport
+    from schemas import TargetSpec
+    from schemas.provider import TransportSpec
+
+
+@dataclass
+class Services:
+    """What executors share within one engine."""
+
+    clock: Clock = field(default_factory=SystemClock)
+    seed: int = 0
+    cache_dir: Path | None = None
+    """Where artifacts are cached; None: the user's cache folder."""
+    notify: Any = None
+    """Called with a line of text when something slow begins, such as a download; None: nobody listens."""
+    transports: dict[TransportSpec, Transport] = field(default_factory=dict)
+
+    def transport(self, spec: TransportSpec) -> Transport:
+        """One client for each transport spec."""
+        from engine.registry import TRANSPORTS
+
+        if spec not in self.transports:
+            self.transports[spec] = TRANSPORTS.get(spec.kind)(spec)
+        return self.transports[spec]
+
+    async def aclose(self) -> None:
+        transports, self.transports = self.transports, {}
+        for transport in transports.values():
+            await transport.aclose()
+
+
+class Executor(Stage, Protocol):
+    """Made with `cls(target, services)`; making one does no I/O and may raise SetupError (no key, no device)."""
+
+    keys: tuple[str, ...]
+    """Names of the keys that a call may use; empty: none is needed. A call uses `context.attempt.key`."""
+    tasks: frozenset[str]
+    """What it can be asked."""
+
+    def __init__(self, target: TargetSpec, services: Services) -> None: ...
+
+    async def start(self) -> None:
+        """Gets ready: connects, downloads, loads. Called once, before the first call. Raises SetupError."""
+        ...
+
+    async def check(self) -> str:
+        """Reaches the target and says in one line what it found. Raises EngineError."""
+        ...
+
+    async def aclose(self) -> None: ...

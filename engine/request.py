@@ -1,0 +1,292 @@
+"""What travels through the chain: requests, results, chunks, and the context of one call."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.errors import Cancelled, InferenceError, InvalidRequest, nearest
+
+PRIORITIES = {"high": 0, "normal": 1, "low": 2}
+"""Tier by name; a smaller tier goes first."""
+
+ENDPOINTS = {
+    "chat": "/v1/chat/completions",
+    "completion": "/v1/completions",
+    "embedding": "/v1/embeddings",
+}
+"""Each task's path in the OpenAI wire, the canonical form of a request."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One unit of inference.
+
+    `body` is an OpenAI request body; `model` in it may be left out. `priority` is high, normal or low.
+    `deadline_s` limits the request over all its attempts, in seconds. `metadata` is returned with the result and
+    never sent to a provider. Raises InvalidRequest.
+    """
+
+    task: str
+    body: dict[str, Any]
+    id: str | None = None
+    priority: str = "normal"
+    deadline_s: float | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.task not in ENDPOINTS:
+            raise InvalidRequest(f"task: {self.task!r} is not a task; {nearest(self.task, ENDPOINTS)}")
+        if not isinstance(self.body, dict):
+            raise InvalidRequest(f"body: expected an object, got {type(self.body).__name__}")
+        if self.priority not in PRIORITIES:
+            raise InvalidRequest(f"priority: {self.priority!r} is not a priority; one of: high, normal, low")
+        if self.deadline_s is not None and not self.deadline_s > 0:
+            raise InvalidRequest(f"deadline_s: {self.deadline_s!r} must be more than 0")
+        if self.id is None:
+            self.id = uuid.uuid4().hex
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens of one attempt or request."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def add(self, other: Usage) -> None:
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.cached_tokens += other.cached_tokens
+        self.reasoning_tokens += other.reasoning_tokens
+
+    def as_dict(self) -> dict[str, int]:
+        record = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
+        if self.cached_tokens:
+            record["cached_tokens"] = self.cached_tokens
+        if self.reasoning_tokens:
+            record["reasoning_tokens"] = self.reasoning_tokens
+        return record
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try of one request against one target. Times are in seconds."""
+
+    target: str
+    key: str | None = None
+    """The key's name, never its value."""
+    outcome: str = "running"
+    """`ok`, or a word of the failure vocabulary."""
+    started_s: float = 0.0
+    """After the request was submitted."""
+    duration_s: float = 0.0
+    first_token_s: float | None = None
+    """Streaming: from the attempt's start to its first chunk."""
+    status: int | None = None
+    provider_request_id: str | None = None
+    message: str | None = None
+    usage: Usage | None = None
+    cost: float | None = None
+    """In US dollars; None: unknown."""
+
+    def as_dict(self) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "target": self.target,
+            "key": self.key,
+            "outcome": self.outcome,
+            "started_s": round(self.started_s, 6),
+            "duration_s": round(self.duration_s, 6),
+            "usage": self.usage.as_dict() if self.usage else None,
+            "cost": self.cost,
+        }
+        if self.first_token_s is not None:
+            record["first_token_s"] = round(self.first_token_s, 6)
+        for name in ("status", "provider_request_id", "message"):
+            value = getattr(self, name)
+            if value is not None:
+                record[name] = value
+        return record
+
+
+@dataclass(slots=True)
+class EngineRecord:
+    """How a request was served. Times are in seconds."""
+
+    target: str | None = None
+    """The target of the last attempt."""
+    attempts: list[Attempt] = field(default_factory=list)
+    priority: str = "normal"
+    queued_s: float = 0.0
+    """Waited in queues, over all attempts."""
+    total_s: float = 0.0
+    first_token_s: float | None = None
+    """Streaming: from submission to the first chunk."""
+    cost: float | None = None
+    """Of all attempts, in US dollars; None: unknown."""
+    warnings: list[str] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "target": self.target,
+            "attempts": [attempt.as_dict() for attempt in self.attempts],
+            "priority": self.priority,
+            "queued_s": round(self.queued_s, 6),
+            "total_s": round(self.total_s, 6),
+            "cost": self.cost,
+        }
+        if self.first_token_s is not None:
+            record["first_token_s"] = round(self.first_token_s, 6)
+        if self.warnings:
+            record["warnings"] = self.warnings
+        if self.metadata:
+            record["metadata"] = self.metadata
+        return record
+
+
+@dataclass(slots=True)
+class Chunk:
+    """One piece of a stream. `body` is an OpenAI chunk; `usage` comes with the chunk that carries it."""
+
+    body: dict[str, Any]
+    usage: Usage | None = None
+
+
+class ChunkStream:
+    """The chunks of one attempt, as an async iterator that settles exactly once.
+
+    Whatever a stage holds for the call (a slot, a permit, a span) it gives back in a callback that it registers with
+    `on_settle`. Callbacks run once, innermost stage first, when the stream ends, fails, is closed or is cancelled;
+    they get None for a true end, else the error. A stream that is dropped before it started settles in `aclose`.
+    """
+
+    __slots__ = ("_on_first", "_on_settle", "_primed", "_settled", "source")
+
+    def __init__(self, source: AsyncIterator[Chunk]) -> None:
+        self.source = source
+        self._primed: list[Chunk] = []
+        self._on_settle: list[Callable[[InferenceError | None], None]] = []
+        self._on_first: list[Callable[[], None]] = []
+        self._settled = False
+
+    def on_settle(self, callback: Callable[[InferenceError | None], None]) -> None:
+        self._on_settle.append(callback)
+
+    def on_first(self, callback: Callable[[], None]) -> None:
+        """Calls back when the first chunk arrives."""
+        self._on_first.append(callback)
+
+    async def prime(self) -> None:
+        """Waits for the first chunk and keeps it, so that a failure before it can still be retried."""
+        if not self._primed and not self._settled:
+            try:
+                self._primed.append(await self._pull())
+            except StopAsyncIteration:
+                return
+
+    def __aiter__(self) -> ChunkStream:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if self._primed:
+            return self._primed.pop()
+        if self._settled:
+            raise StopAsyncIteration
+        return await self._pull()
+
+    async def _pull(self) -> Chunk:
+        try:
+            chunk = await self.source.__anext__()
+        except StopAsyncIteration:
+            self._settle(None)
+            raise
+        except InferenceError as error:
+            self._settle(error)
+            raise
+        except BaseException as error:
+            self._settle(Cancelled(f"the stream was stopped: {type(error).__name__}"))
+            await self._close_source()
+            raise
+        if self._on_first:
+            callbacks, self._on_first = self._on_first, []
+            for callback in callbacks:
+                callback()
+        return chunk
+
+    async def aclose(self) -> None:
+        """Leaves the stream: the upstream call is cancelled and everything held for it is given back."""
+        self._primed.clear()
+        try:
+            await self._close_source()
+        finally:
+            self._settle(Cancelled("the caller left the stream"))
+
+    async def _close_source(self) -> None:
+        close = getattr(self.source, "aclose", None)
+        if close is not None:
+            await close()
+
+    def _settle(self, error: InferenceError | None) -> None:
+        if self._settled:
+            return
+        self._settled = True
+        for callback in self._on_settle:
+            callback(error)
+
+
+@dataclass(slots=True)
+class Result:
+    """The outcome of one request. `body` is the OpenAI reply, or None where `error` says why there is none."""
+
+    id: str
+    body: dict[str, Any] | None = None
+    error: InferenceError | None = None
+    usage: Usage | None = None
+    engine: EngineRecord = field(default_factory=EngineRecord)
+    stream: ChunkStream | None = None
+    """Inside the chain, of a streaming call: the chunks to come instead of a body."""
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+
+class Context:
+    """What the stages share about one request while it is under way."""
+
+    __slots__ = (
+        "deadline",
+        "first_attempt_hook",
+        "last_key",
+        "queued_at",
+        "record",
+        "stream",
+        "submitted_at",
+        "tier",
+    )
+
+    def __init__(self, record: EngineRecord, submitted_at: float, tier: int = 1, stream: bool = False) -> None:
+        self.record = record
+        self.submitted_at = submitted_at
+        """Monotonic seconds."""
+        self.tier = tier
+        self.stream = stream
+        self.deadline: float | None = None
+        """Monotonic seconds; None: not set, or not started yet."""
+        self.first_attempt_hook: Callable[[], None] | None = None
+        """Starts a deadline that does not count the queue."""
+        self.queued_at: float | None = None
+        """When the request first entered a queue; a retry keeps its place."""
+        self.last_key: str | None = None
+        """The key of the attempt that just failed."""
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The attempt under way."""
+        attempts = self.record.attempts
+        return attempts[-1] if attempts else None

@@ -1,0 +1,82 @@
+"""Models in this process: load, generate, embed, free. One file a runtime; what a task means is in `engine/tasks`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen and when to stop. `temperature` 0 is greedy."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0: all."""
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    stop: tuple[str, ...] = ()
+    """Strings that end the answer and are not part of it."""
+    seed: int | None = None
+
+
+@dataclass(slots=True)
+class Piece:
+    """The next part of an answer."""
+
+    text: str
+    tokens: int
+    """Tokens generated for it."""
+    finish_reason: str | None = None
+    """`stop` or `length` with the last piece."""
+
+
+@dataclass(slots=True)
+class Embeddings:
+    """`vectors` is float32, shape (texts, dimensions); `tokens` has the count for each text."""
+
+    vectors: np.ndarray
+    tokens: list[int]
+
+
+class Runtime(Protocol):
+    """A loaded model. Made with `cls(hardware, model, artifact, seed)`; blocking work happens on its own threads."""
+
+    formats: tuple[str, ...]
+    """Layouts it can read, of schemas.model.Format."""
+    device: str
+    """Where it really runs, such as `openvino:CPU`."""
+    context_length: int
+    """Tokens of prompt and answer together."""
+
+    async def start(self) -> None:
+        """Loads the model. Raises SetupError."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stops what is under way and frees the model."""
+        ...
+
+    async def encode_chat(self, messages: list[dict[str, Any]]) -> Any:
+        """The prompt's tokens by the model's own chat template, an object with a length."""
+        ...
+
+    async def encode_text(self, text: str) -> Any:
+        """The text's tokens as they are, an object with a length."""
+        ...
+
+    def generate(self, prompt: Any, sampling: Sampling) -> AsyncIterator[Piece]:
+        """The answer, piece by piece, from tokens of `encode_*`. Closing the iterator stops the generation."""
+        ...
+
+    async def embed(self, texts: list[str]) -> Embeddings:
+        """One vector for each text, pooled and normalised as the model says."""
+        ...

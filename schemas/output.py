@@ -1,0 +1,23 @@
+"""Group `output`: what a run leaves behind."""
+
+from pydantic import Field
+
+from schemas.base import Spec
+
+
+class OutputSpec(Spec):
+    """The run directory and the journal."""
+
+    root: str = "outputs"
+    """Where run directories are made when `dir` is null."""
+    dir: str | None = None
+    """The run directory itself; must not exist or be empty."""
+    resume: str | None = None
+    """A run directory to continue."""
+    window: int | None = Field(None, ge=1)
+    """Rows in flight at most, from being read to being durable: the bound on repeated calls after a crash.
+    null: twice what the queue lets through plus one batch of commits."""
+    commit_s: float = Field(0.05, gt=0)
+    """Longest time that a finished result waits for its group commit, in seconds."""
+    drain_s: float = Field(30.0, ge=0)
+    """After the first Ctrl-C: how long requests in flight may finish, in seconds."""

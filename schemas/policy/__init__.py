@@ -1,0 +1,34 @@
+"""Group `policy`: presets composed of one sub-group a policy."""
+
+from schemas.base import Spec
+from schemas.policy.batch import BatchSpec
+from schemas.policy.breaker import BreakerSpec
+from schemas.policy.deadline import DeadlineSpec
+from schemas.policy.queue import QueueSpec
+from schemas.policy.retry import RetrySpec
+from schemas.policy.route import RouteSpec
+from schemas.policy.timeout import TimeoutSpec
+
+
+class PolicySpec(Spec):
+    """How requests are carried: the middleware of the chain."""
+
+    deadline: DeadlineSpec = DeadlineSpec()
+    retry: RetrySpec = RetrySpec()
+    queue: QueueSpec = QueueSpec()
+    route: RouteSpec = RouteSpec()
+    breaker: BreakerSpec = BreakerSpec()
+    timeout: TimeoutSpec = TimeoutSpec()
+    batch: BatchSpec = BatchSpec()
+
+
+__all__ = [
+    "BatchSpec",
+    "BreakerSpec",
+    "DeadlineSpec",
+    "PolicySpec",
+    "QueueSpec",
+    "RetrySpec",
+    "RouteSpec",
+    "TimeoutSpec",
+]

@@ -1,0 +1,19 @@
+"""`policy.retry`: another try for failures that may pass."""
+
+from pydantic import Field
+
+from schemas.base import Spec
+
+
+class RetrySpec(Spec):
+    """Full jitter under a cap, never shorter than the server's hint."""
+
+    enabled: bool = True
+    max_retries: int = Field(5, ge=0)
+    """Tries after the first one."""
+    initial_delay_s: float = Field(1.0, ge=0)
+    """Upper bound of the first wait, in seconds."""
+    multiplier: float = Field(2.0, ge=1)
+    """Growth of the bound from one wait to the next."""
+    max_delay_s: float = Field(16.0, ge=0)
+    """Cap of the bound, in seconds; a server's hint may be longer."""

@@ -1,0 +1,103 @@
+"""Group `provider`: who answers. A remote API, a model in this process, or the simulation."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.base import Spec
+
+
+class CredentialSpec(Spec):
+    """Where the keys are. Config holds names, never values."""
+
+    env: tuple[str, ...] = ()
+    """Environment variables, tried in this order; NAME, NAME_1, NAME_2 … are all used."""
+    field: str | None = None
+    """The name of the key in `~/.ipfs_api_credentials`."""
+    file: str | None = None
+    """A mounted secret file that holds one key a line."""
+    required: bool = True
+    """False where the server may be used without a key."""
+
+
+class TransportSpec(Spec):
+    """How bytes move over HTTP."""
+
+    kind: Literal["aiohttp", "httpx"] = "aiohttp"
+    """The HTTP client: aiohttp is the cheapest on CPU; httpx takes any httpx transport."""
+    connect_s: float = Field(10.0, gt=0)
+    """Limit for DNS, TCP and TLS together, in seconds."""
+    read_s: float = Field(600.0, gt=0)
+    """Longest silence between two reads, in seconds."""
+    max_connections: int = Field(1000, ge=1)
+    """Open connections at most, over all hosts."""
+    keepalive_s: float = Field(30.0, ge=0)
+    """How long an idle connection is kept, in seconds."""
+    max_body_bytes: int = Field(256 * 1024 * 1024, ge=1024)
+    """A reply larger than this is refused, in bytes."""
+    verify: bool | str = True
+    """TLS verification: true, false, or the path of a CA bundle."""
+    proxy: str | None = None
+    """Proxy URL, such as http://proxy:3128."""
+    trust_env: bool = True
+    """Whether HTTP_PROXY, HTTPS_PROXY, NO_PROXY are honoured."""
+
+
+class RemoteProviderSpec(Spec):
+    """An HTTP API."""
+
+    kind: Literal["remote"]
+    name: str
+    """The provider's name in targets, results and `model.ids`."""
+    dialect: str = "openai"
+    """The wire protocol it speaks."""
+    base_url: str
+    """Where it is, with the version prefix: https://api.openai.com/v1."""
+    base_url_env: tuple[str, ...] = ()
+    """Environment variables that replace base_url when set and no override names it."""
+    credential: CredentialSpec = CredentialSpec()
+    default_model: str | None = None
+    """What `model=default` means here: a model's id at this provider."""
+    headers: dict[str, str] = {}
+    """Extra request headers; never a secret."""
+    drop_unsupported: bool = False
+    """True: a parameter that this provider can't express is dropped with a warning; false: the request is refused."""
+    transport: TransportSpec = TransportSpec()
+
+
+class LocalProviderSpec(Spec):
+    """A model in this process, on `hardware`."""
+
+    kind: Literal["local"]
+    name: str = "local"
+    default_model: str
+    """What `model=default` means here: an option of the group `model`."""
+
+
+class SimulatedProviderSpec(Spec):
+    """An executor that behaves like a provider without being one; its replies say `simulated`."""
+
+    kind: Literal["simulated"]
+    name: str = "simulated"
+    default_model: str = "simulated"
+    latency_s: float = Field(0.0, ge=0)
+    """Time to the first token, in seconds."""
+    token_s: float = Field(0.0, ge=0)
+    """Time for each further token, in seconds."""
+    output_tokens: int = Field(8, ge=1)
+    """Tokens in a reply."""
+    dimensions: int = Field(8, ge=1)
+    """Length of a simulated embedding."""
+    failure_rate: float = Field(0.0, ge=0, le=1)
+    """Share of the calls that fail."""
+    failure_kind: Literal[
+        "throttled", "timeout", "connect", "server", "overloaded", "truncated", "malformed", "auth", "invalid_request"
+    ] = "server"
+    """How a failing call fails, a word of the failure vocabulary."""
+    retry_after_s: float | None = Field(None, ge=0)
+    """The hint that a simulated failure carries, in seconds."""
+
+
+ProviderSpec = Annotated[
+    RemoteProviderSpec | LocalProviderSpec | SimulatedProviderSpec, Field(discriminator="kind")
+]
