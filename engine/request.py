@@ -165,7 +165,7 @@ class ChunkStream:
     they get None for a true end, else the error. A stream that is dropped before it started settles in `aclose`.
     """
 
-    __slots__ = ("_on_first", "_on_settle", "_primed", "_settled", "source")
+    __slots__ = ("_on_first", "_on_settle", "_outcome", "_primed", "_settled", "source")
 
     def __init__(self, source: AsyncIterator[Chunk]) -> None:
         self.source = source
@@ -173,13 +173,23 @@ class ChunkStream:
         self._on_settle: list[Callable[[InferenceError | None], None]] = []
         self._on_first: list[Callable[[], None]] = []
         self._settled = False
+        self._outcome: InferenceError | None = None
 
     def on_settle(self, callback: Callable[[InferenceError | None], None]) -> None:
-        self._on_settle.append(callback)
+        """Calls back when the stream has settled; at once if it has already."""
+        if self._settled:
+            callback(self._outcome)
+        else:
+            self._on_settle.append(callback)
 
     def on_first(self, callback: Callable[[], None]) -> None:
         """Calls back when the first chunk arrives."""
         self._on_first.append(callback)
+
+    @property
+    def primed(self) -> bool:
+        """True while a first chunk is kept."""
+        return bool(self._primed)
 
     async def prime(self) -> None:
         """Waits for the first chunk and keeps it, so that a failure before it can still be retried."""
@@ -221,6 +231,8 @@ class ChunkStream:
     async def aclose(self) -> None:
         """Leaves the stream: the upstream call is cancelled and everything held for it is given back."""
         self._primed.clear()
+        if self._settled:
+            return
         try:
             await self._close_source()
         finally:
@@ -235,6 +247,7 @@ class ChunkStream:
         if self._settled:
             return
         self._settled = True
+        self._outcome = error
         for callback in self._on_settle:
             callback(error)
 
@@ -261,7 +274,7 @@ class Context:
 
     __slots__ = (
         "deadline",
-        "first_attempt_hook",
+        "on_first_attempt",
         "last_key",
         "queued_at",
         "record",
@@ -278,12 +291,17 @@ class Context:
         self.stream = stream
         self.deadline: float | None = None
         """Monotonic seconds; None: not set, or not started yet."""
-        self.first_attempt_hook: Callable[[], None] | None = None
+        self.on_first_attempt: Callable[[], None] | None = None
         """Starts a deadline that does not count the queue."""
         self.queued_at: float | None = None
         """When the request first entered a queue; a retry keeps its place."""
         self.last_key: str | None = None
         """The key of the attempt that just failed."""
+
+    def warn(self, warning: str) -> None:
+        """Adds a warning to the result, once."""
+        if warning not in self.record.warnings:
+            self.record.warnings.append(warning)
 
     @property
     def attempt(self) -> Attempt | None:

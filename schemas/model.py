@@ -64,5 +64,7 @@ class ModelSpec(Spec):
     """Tokens of prompt and answer together; null: what the model's own config says."""
     parameters: dict[str, Any] = {}
     """Body fields used where a request does not set them, such as temperature."""
+    pin: bool = False
+    """True: a row's own `model` is ignored; false: a remote request that names another model keeps it."""
     license: str | None = None
     """SPDX id of the weights' licence."""

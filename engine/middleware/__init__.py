@@ -1,0 +1,27 @@
+"""The policies, one file each: a class, its order constraints with their reasons, and how it is made from its spec.
+
+Each file has `layer(branch)`, which gives the inert layer for a target, or None when its policy is off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.resources import Resources
+from schemas import TargetSpec
+from schemas.policy import PolicySpec
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What a layer is made for: one target under one policy."""
+
+    target: TargetSpec
+    policy: PolicySpec
+    resources: Resources
+    keys: tuple[str, ...] = ()
+    """Names of the keys that the target's executor accepts."""
+    primary: bool = True
+    """The run's own target, not a fallback."""
+    last: bool = True
+    """No other target follows this one."""

@@ -4,6 +4,7 @@ from schemas.base import Spec
 from schemas.policy.batch import BatchSpec
 from schemas.policy.breaker import BreakerSpec
 from schemas.policy.deadline import DeadlineSpec
+from schemas.policy.fallback import FallbackSpec
 from schemas.policy.queue import QueueSpec
 from schemas.policy.retry import RetrySpec
 from schemas.policy.route import RouteSpec
@@ -14,6 +15,7 @@ class PolicySpec(Spec):
     """How requests are carried: the middleware of the chain."""
 
     deadline: DeadlineSpec = DeadlineSpec()
+    fallback: FallbackSpec = FallbackSpec()
     retry: RetrySpec = RetrySpec()
     queue: QueueSpec = QueueSpec()
     route: RouteSpec = RouteSpec()
@@ -26,6 +28,7 @@ __all__ = [
     "BatchSpec",
     "BreakerSpec",
     "DeadlineSpec",
+    "FallbackSpec",
     "PolicySpec",
     "QueueSpec",
     "RetrySpec",

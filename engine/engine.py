@@ -1,0 +1,317 @@
+"""The engine: built from a run spec, used from async or plain code."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from engine.build import Pipeline, build
+from engine.clock import Clock, SystemClock
+from engine.endpoints import EndpointHandlers
+from engine.errors import Cancelled, EngineError, InferenceError, Internal, InvalidRequest
+from engine.executors import Services
+from engine.loop_thread import LoopThread
+from engine.pipeline import Stage, StageLine
+from engine.request import PRIORITIES, Chunk, Context, EngineRecord, Request, Result
+from engine.resources import Resources
+from engine.telemetry.metrics import Metrics
+from schemas import RunSpec
+
+T = TypeVar("T")
+
+
+class Engine:
+    """Answers requests through the pipeline of one run spec.
+
+    Use it as an async context manager on an event loop, or as a plain one from any thread; `sync` has the plain forms
+    of `submit`, `stream` and `map`. An engine that was not entered starts on first use, on a loop thread of its own
+    for plain callers.
+    """
+
+    def __init__(self, spec: RunSpec, *, services: Services | None = None, clock: Clock | None = None) -> None:
+        """Does no I/O. Raises ConfigError and SetupError."""
+        self.spec = spec
+        self.clock = clock or (services.clock if services else SystemClock())
+        self.services = services or Services(clock=self.clock, seed=spec.seed)
+        self.resources = Resources(self.clock, spec.seed)
+        self.pipeline: Pipeline = build(spec, self.services, self.resources)
+        self.metrics = Metrics()
+        self.sync = SyncEngine(self)
+        self._chain: Stage = self.pipeline.chain()
+        self._direct: dict[str, Stage] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: LoopThread | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def compose(cls, overrides: Sequence[str] = (), config_dir: str | None = None) -> Engine:
+        """The engine that `python -m engine OVERRIDES` would run. Raises ConfigError and SetupError."""
+        from engine.compose import compose
+
+        return cls(compose(overrides, config_dir).spec)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connects, downloads and loads what the primary target needs. Raises SetupError."""
+        if self._closed:
+            raise EngineError("this engine is closed; make a new one")
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if self._loop is None:
+                self._loop = loop
+        if self._loop is not loop:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.start(), self._loop))
+            return
+        if self._starting is None or (self._starting.done() and _failed(self._starting)):
+            self._starting = loop.create_task(self.pipeline.routes[0].executor.start())
+        await asyncio.shield(self._starting)
+
+    async def aclose(self) -> None:
+        """Stops and frees everything."""
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(), self._loop))
+        else:
+            await self._close()
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            await asyncio.to_thread(thread.stop)
+
+    async def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+        for route in self.pipeline.routes:
+            await route.executor.aclose()
+        await self.services.aclose()
+
+    async def __aenter__(self) -> Engine:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def close(self) -> None:
+        """`aclose` for plain callers."""
+        if self._thread is None:
+            self._closed = True
+            return
+        self._thread.submit(self._close()).result()
+        self._thread.stop()
+        self._thread = None
+
+    def __enter__(self) -> Engine:
+        self.call(self.start()).result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- use ----------------------------------------------------------------------------------------------------
+
+    async def submit(self, request: Request, *, target: str | None = None) -> Result:
+        """The one result of a request. A failed inference does not raise: `result.error` says what happened.
+
+        `target` asks for one target of the run spec by name, without the others. Raises SetupError when the engine
+        can't start, and CancelledError when the caller is cancelled.
+        """
+        if self._loop is not asyncio.get_running_loop() or self._starting is None or not self._starting.done():
+            await self.start()
+            if self._loop is not asyncio.get_running_loop():
+                return await asyncio.wrap_future(self.call(self.submit(request, target=target)))
+        context = self._context(request, stream=False)
+        try:
+            result = await self._stage(target)(request, context)
+        except InferenceError as error:
+            result = Result(request.id or "", error=error)
+        except asyncio.CancelledError:
+            self.metrics.add(Result(request.id or "", error=Cancelled("cancelled by its caller"), engine=context.record))
+            raise
+        except Exception as error:  # the boundary: one result for every request, also for a defect
+            failure = Internal(f"{type(error).__name__}: {error}")
+            failure.__cause__ = error
+            result = Result(request.id or "", error=failure)
+        result.id = request.id or ""
+        result.engine = context.record
+        self.metrics.add(result)
+        return result
+
+    async def stream(self, request: Request, *, target: str | None = None) -> AsyncIterator[Chunk]:
+        """The chunks of a request. Raises the typed error when the stream can't be brought to a true end."""
+        if self._loop is None or self._starting is None or not self._starting.done():
+            await self.start()
+        if self._loop is not asyncio.get_running_loop():
+            raise EngineError("stream from the event loop that the engine runs on, or use engine.sync.stream")
+        context = self._context(request, stream=True)
+        result = Result(request.id or "", engine=context.record)
+        stream = None
+        try:
+            stream = (await self._stage(target)(request, context)).stream
+            if stream is None:
+                raise Internal("the executor gave no stream")
+            async for chunk in stream:
+                if chunk.usage is not None:
+                    result.usage = chunk.usage
+                    if context.attempt is not None:
+                        context.attempt.usage = chunk.usage
+                yield chunk
+        except InferenceError as error:
+            result.error = error
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            result.error = Cancelled("the caller left the stream")
+            raise
+        finally:
+            if stream is not None:
+                await stream.aclose()
+            self.metrics.add(result)
+
+    async def map(
+        self,
+        requests: Iterable[Request] | AsyncIterable[Request],
+        *,
+        window: int | None = None,
+        ordered: bool = True,
+    ) -> AsyncIterator[Result]:
+        """A result for each request, read lazily, at most `window` under way (default: what the queue lets through,
+        and half as many again). In the order of the requests, or as they finish with `ordered=False`."""
+        if window is None:
+            concurrency = self.spec.policy.queue.concurrency
+            window = concurrency + concurrency // 2 + 1
+        pending: deque[asyncio.Task[Result]] = deque()
+        source = _aiter(requests)
+        exhausted = False
+        try:
+            while True:
+                while not exhausted and len(pending) < window:
+                    try:
+                        request = await anext(source)
+                    except StopAsyncIteration:
+                        exhausted = True
+                        break
+                    pending.append(asyncio.create_task(self.submit(request)))
+                if not pending:
+                    return
+                if ordered:
+                    yield await pending[0]
+                    pending.popleft()
+                else:
+                    done, rest = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                    pending = deque(rest)
+                    for task in done:
+                        yield task.result()
+        finally:
+            for task in pending:
+                task.cancel()
+
+    def report(self) -> dict[str, Any]:
+        """What was asked and what became of it so far: counts, latencies, tokens, by target."""
+        return self.metrics.summary()
+
+    def describe(self) -> list[StageLine]:
+        """The chain, one line a stage."""
+        return self.pipeline.describe()
+
+    @property
+    def endpoint_handler(self) -> EndpointHandlers:
+        """The mapping `[model][endpoint]` of handlers; called with a model and an endpoint, that handler."""
+        return EndpointHandlers(self)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Runs a coroutine on the engine's loop, from any thread; starts a loop thread if there is none yet."""
+        with self._lock:
+            if self._closed:
+                coroutine.close()
+                raise EngineError("this engine is closed; make a new one")
+            if self._loop is None:
+                self._thread = LoopThread()
+                self._loop = self._thread.loop
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def runs_here(self) -> bool:
+        """True when the engine's loop is the one running in this thread, so that blocking would never end."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    def _context(self, request: Request, stream: bool) -> Context:
+        record = EngineRecord(priority=request.priority, metadata=request.metadata)
+        return Context(record, self.clock.monotonic(), PRIORITIES[request.priority], stream)
+
+    def _stage(self, target: str | None) -> Stage:
+        if target is None:
+            return self._chain
+        if target not in self._direct:
+            names = [route.target.name for route in self.pipeline.routes]
+            if target not in names:
+                raise InvalidRequest(f"target: {target!r} is not a target of this engine; one of: {', '.join(names)}")
+            self._direct[target] = self.pipeline.chain([target])
+        return self._direct[target]
+
+
+class SyncEngine:
+    """`submit`, `stream` and `map` for plain code, from any thread, also while another event loop runs in it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def submit(self, request: Request, *, target: str | None = None) -> Result:
+        self._refuse_deadlock()
+        return self._engine.call(self._engine.submit(request, target=target)).result()
+
+    def stream(self, request: Request, *, target: str | None = None) -> Iterator[Chunk]:
+        return self._pull(self._engine.stream(request, target=target))
+
+    def map(self, requests: Iterable[Request], *, window: int | None = None, ordered: bool = True) -> Iterator[Result]:
+        return self._pull(self._engine.map(requests, window=window, ordered=ordered))
+
+    def _pull(self, source: AsyncIterator[T]) -> Iterator[T]:
+        self._refuse_deadlock()
+
+        async def step() -> tuple[bool, T | None]:
+            try:
+                return True, await anext(source)
+            except StopAsyncIteration:
+                return False, None
+
+        async def end() -> None:
+            await source.aclose()  # type: ignore[attr-defined]
+
+        try:
+            while True:
+                more, item = self._engine.call(step()).result()
+                if not more:
+                    return
+                yield item  # type: ignore[misc]
+        finally:
+            self._engine.call(end()).result()
+
+    def _refuse_deadlock(self) -> None:
+        if self._engine.runs_here():
+            raise EngineError("this engine runs on this thread's event loop: await engine.submit(…) instead")
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.cancelled() or task.exception() is not None
+
+
+async def _aiter(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item

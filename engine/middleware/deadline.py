@@ -1,0 +1,74 @@
+"""One deadline over all attempts of a request."""
+
+from __future__ import annotations
+
+import asyncio
+
+from engine.clock import Clock
+from engine.errors import DeadlineExceeded
+from engine.middleware import Branch
+from engine.middleware.bounded import BoundedSource
+from engine.pipeline import Layer, Middleware, Stage
+from engine.request import Context, Request, Result
+from schemas.policy import DeadlineSpec
+
+
+class Deadline(Middleware):
+    """Stops a request, wherever it is, when its time is over. The time is the shorter of the policy's and its own."""
+
+    name = "deadline"
+    why = "one deadline over all attempts: every wait further in is cut short by it"
+    wraps = {
+        "retry": "a deadline inside it would begin anew with each attempt",
+        "fallback": "a deadline inside it would begin anew with each target",
+    }
+
+    def __init__(self, next: Stage, spec: DeadlineSpec, clock: Clock) -> None:
+        self.next = next
+        self.spec = spec
+        self.clock = clock
+
+    async def __call__(self, request: Request, context: Context) -> Result:
+        total = self.spec.total_s
+        if request.deadline_s is not None:
+            total = request.deadline_s if total is None else min(total, request.deadline_s)
+        if total is None:
+            return await self.next(request, context)
+        limit = total
+
+        def exceeded() -> DeadlineExceeded:
+            return DeadlineExceeded(
+                f"request {request.id} was not finished within {limit:g} s; "
+                "raise policy.deadline.total_s or the request's deadline_s"
+            )
+
+        def start() -> None:
+            context.on_first_attempt = None
+            context.deadline = self.clock.monotonic() + limit
+            timer.reschedule(asyncio.get_running_loop().time() + limit)
+
+        try:
+            async with asyncio.timeout(None) as timer:
+                if self.spec.starts == "submit":
+                    start()
+                else:
+                    context.on_first_attempt = start
+                result = await self.next(request, context)
+        except TimeoutError as error:
+            raise exceeded() from error
+        if result.stream is not None:
+            result.stream.source = BoundedSource(result.stream.source, lambda: self._rest(context), exceeded)
+        return result
+
+    def _rest(self, context: Context) -> float | None:
+        if context.deadline is None:
+            return None
+        return max(0.0, context.deadline - self.clock.monotonic())
+
+
+def layer(branch: Branch) -> Layer | None:
+    spec = branch.policy.deadline
+    if not spec.enabled:
+        return None
+    total = f"{spec.total_s:g} s" if spec.total_s else "the request's own"
+    return Layer(Deadline, {"spec": spec, "clock": branch.resources.clock}, f"total={total} starts={spec.starts}")

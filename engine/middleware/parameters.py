@@ -1,0 +1,50 @@
+"""Fills a request's body with what its target's model brings along."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engine.middleware import Branch
+from engine.pipeline import Layer, Middleware, Stage
+from engine.request import Context, Request, Result
+from schemas import TargetSpec
+
+
+class Parameters(Middleware):
+    """`model.parameters` where the request does not set them, and the model's id at this provider.
+
+    A remote request that names another model keeps it, unless the model is pinned. A target in this process has one
+    model, and a fallback is chosen with its model: there the request's `model` gives way, with a warning.
+    """
+
+    name = "parameters"
+    why = "per target, because each model has its own; before the batch, whose members must be alike"
+    wraps = {"batch": "requests are alike only when their parameters are filled in"}
+
+    def __init__(self, next: Stage, target: TargetSpec, primary: bool) -> None:
+        self.next = next
+        self.defaults = target.model.parameters
+        self.model = target.model_id
+        self.own_names = frozenset({target.model.name, target.model_id, *target.model.ids.values()})
+        self.open = primary and target.provider.kind == "remote" and not target.model.pin
+
+    async def __call__(self, request: Request, context: Context) -> Result:
+        body = request.body
+        wanted = body.get("model")
+        model = self.model
+        if wanted is not None and wanted not in self.own_names:
+            if self.open:
+                model = wanted
+            else:
+                context.warn(f"body.model {wanted!r} gave way to {model!r}")
+        if self.defaults or wanted != model:
+            request = replace(request, body={**self.defaults, **body, "model": model})
+        return await self.next(request, context)
+
+
+def layer(branch: Branch) -> Layer:
+    model = branch.target.model
+    settings = f"model={branch.target.model_id}"
+    if model.parameters:
+        settings += " " + " ".join(f"{name}={value}" for name, value in model.parameters.items())
+    return Layer(Parameters, {"target": branch.target, "primary": branch.primary}, settings)

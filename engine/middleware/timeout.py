@@ -1,0 +1,60 @@
+"""The limits of one attempt: a whole call, the first token, and silence within a stream."""
+
+from __future__ import annotations
+
+import asyncio
+
+from engine.errors import TimedOut
+from engine.middleware import Branch
+from engine.middleware.bounded import BoundedSource
+from engine.pipeline import Layer, Middleware, Stage
+from engine.request import Context, Request, Result
+from schemas.policy import TimeoutSpec
+
+
+class Timeout(Middleware):
+    """Cancels an attempt that takes too long."""
+
+    name = "timeout"
+    why = "inside the breaker, which so sees timeouts"
+
+    def __init__(self, next: Stage, spec: TimeoutSpec) -> None:
+        self.next = next
+        self.spec = spec
+
+    async def __call__(self, request: Request, context: Context) -> Result:
+        if context.stream:
+            return await self._stream(request, context)
+        limit = self.spec.attempt_s
+        if limit is None:
+            return await self.next(request, context)
+        try:
+            async with asyncio.timeout(limit):
+                return await self.next(request, context)
+        except TimeoutError as error:
+            raise TimedOut(f"no answer within {limit:g} s (policy.timeout.attempt_s)") from error
+
+    async def _stream(self, request: Request, context: Context) -> Result:
+        first, idle = self.spec.first_token_s, self.spec.idle_s
+        try:
+            async with asyncio.timeout(first):
+                result = await self.next(request, context)
+                if result.stream is not None:
+                    await result.stream.prime()
+        except TimeoutError as error:
+            raise TimedOut(f"no first token within {first:g} s (policy.timeout.first_token_s)") from error
+        if result.stream is not None and idle is not None:
+            result.stream.source = BoundedSource(
+                result.stream.source,
+                lambda: idle,
+                lambda: TimedOut(f"the stream was silent for {idle:g} s (policy.timeout.idle_s)"),
+            )
+        return result
+
+
+def layer(branch: Branch) -> Layer | None:
+    spec = branch.policy.timeout
+    if not spec.enabled:
+        return None
+    shown = ((name, getattr(spec, name)) for name in ("attempt_s", "first_token_s", "idle_s"))
+    return Layer(Timeout, {"spec": spec}, " ".join(f"{name[:-2]}={value:g} s" for name, value in shown if value))

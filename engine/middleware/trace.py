@@ -1,0 +1,61 @@
+"""Times every request, whatever becomes of it."""
+
+from __future__ import annotations
+
+from engine.clock import Clock
+from engine.errors import InferenceError
+from engine.middleware import Branch
+from engine.pipeline import Layer, Middleware, Stage
+from engine.request import Context, Request, Result
+
+
+class Trace(Middleware):
+    """Fills the record's target, total time, first-token time and cost."""
+
+    name = "trace"
+    why = "outermost, so that it sees queue time, rejections, retries and cancellations"
+    wraps = {
+        "deadline": "a request that runs out of time must still be timed",
+        "queue": "waiting is part of what a caller sees",
+    }
+
+    def __init__(self, next: Stage, clock: Clock) -> None:
+        self.next = next
+        self.clock = clock
+
+    async def __call__(self, request: Request, context: Context) -> Result:
+        try:
+            result = await self.next(request, context)
+        except BaseException:
+            self._close(context)
+            raise
+        stream = result.stream
+        if stream is None:
+            self._close(context)
+            return result
+
+        def first() -> None:
+            context.record.first_token_s = self.clock.monotonic() - context.submitted_at
+
+        def settled(error: InferenceError | None) -> None:
+            self._close(context)
+
+        if stream.primed:
+            first()
+        else:
+            stream.on_first(first)
+        stream.on_settle(settled)
+        return result
+
+    def _close(self, context: Context) -> None:
+        record = context.record
+        record.total_s = self.clock.monotonic() - context.submitted_at
+        if record.attempts:
+            record.target = record.attempts[-1].target
+            costs = [attempt.cost for attempt in record.attempts if attempt.usage]
+            # A sum with an unknown part is unknown, never too low.
+            record.cost = sum(costs) if costs and None not in costs else None  # type: ignore[arg-type]
+
+
+def layer(branch: Branch) -> Layer:
+    return Layer(Trace, {"clock": branch.resources.clock})
