@@ -1,0 +1,1 @@
+"""What is counted, shown and logged. `metrics` needs only the core; `progress` and `log` belong to runs."""

@@ -1,0 +1,107 @@
+"""A source: a lazily read sequence of rows, which can be read again from its start unless it is live."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import stat
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.cid import cid_of_digest
+from engine.errors import ConfigError, EngineError, SetupError, nearest
+from engine.workloads.rows import Form, Record, Row, row_of
+
+_BLOCK_BYTES = 64 * 1024
+_BLOCKS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows in order. Iterating starts at the first row; memory does not grow with the number of rows."""
+
+    kind: str
+    name: str
+    """The path as the user gave it, or `stdin`."""
+    records: Callable[[], Iterator[Record]]
+    """Reads the records, from the first one."""
+    form: Form
+    limit: int | None = None
+    path: Path | None = None
+    live: bool = False
+    """A pipe or a terminal: can be read once, and a read may wait."""
+
+    def __iter__(self) -> Iterator[Row]:
+        """Raises SetupError when the file can't be read on."""
+        index = 0
+        try:
+            for record in itertools.islice(self.records(), self.limit):
+                yield row_of(index, self.name, record, self.form)
+                index += 1
+        except EngineError:
+            raise
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise SetupError(
+                f"workload.path: {self.name} can't be read after row {index}: {error}; repair the file, then resume"
+            ) from error
+
+    def count(self) -> int | None:
+        """How many rows there are, exactly; None: can't be known before they are read."""
+        if self.live:
+            return None
+        return sum(1 for _ in itertools.islice(self.records(), self.limit))
+
+    def describe(self) -> str:
+        """One line."""
+        limit = f", at most {self.limit} rows" if self.limit is not None else ""
+        return f"{self.kind} {self.name} ({self.form.task}{limit})"
+
+    def fingerprint(self) -> dict[str, Any] | None:
+        """What tells this file from another at the cost of 1 MiB: its size in bytes, and the content id of 16 blocks
+        of 64 KiB spread over it, the first and the last among them. An edit between the blocks that keeps the size is
+        found later: the journal has a digest of every row. None: live."""
+        if self.live or self.path is None:
+            return None
+        try:
+            size = self.path.stat().st_size
+            digest = hashlib.sha256()
+            with self.path.open("rb") as stream:
+                for place in range(_BLOCKS):
+                    stream.seek(max(0, size - _BLOCK_BYTES) * place // (_BLOCKS - 1))
+                    digest.update(stream.read(_BLOCK_BYTES))
+        except OSError as error:
+            raise ConfigError(f"workload.path: {self.name} can't be read: {error.strerror}") from error
+        return {"bytes": size, "blocks": cid_of_digest(digest.digest())}
+
+
+def find_file(name: str) -> tuple[Path, bool]:
+    """The file, and whether it is live (a pipe). Raises ConfigError, with the nearest names of its folder."""
+    path = Path(name).expanduser()
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            path.open("rb").close()
+    except FileNotFoundError as error:
+        raise ConfigError(f"workload.path: {name} does not exist; {_neighbours(path)}") from error
+    except PermissionError as error:
+        raise ConfigError(f"workload.path: {name} may not be read by this user; change its permissions") from error
+    except OSError as error:
+        raise ConfigError(f"workload.path: {name} can't be opened: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
+        files = ", ".join(sorted(entry.name for entry in path.iterdir() if entry.is_file())[:5]) or "no files"
+        raise ConfigError(f"workload.path: {name} is a folder; name one file in it (it has {files})")
+    return path, not stat.S_ISREG(mode)
+
+
+def _neighbours(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"there is no folder {folder} either"
+    try:
+        names = [entry.name for entry in folder.iterdir() if entry.is_file()]
+    except PermissionError:
+        return f"the folder {folder} may not be listed"
+    return nearest(path.name, names) or f"the folder {folder} has no files"

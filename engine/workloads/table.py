@@ -1,0 +1,77 @@
+"""Rows of tables: which column is what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from engine.errors import ConfigError, nearest
+from engine.workloads.rows import ROW_FIELDS
+
+BODY_COLUMNS = frozenset(
+    {
+        "model", "messages", "temperature", "top_p", "top_k", "min_p", "max_tokens", "max_completion_tokens", "n",
+        "stop", "seed", "frequency_penalty", "presence_penalty", "repetition_penalty", "response_format", "logprobs",
+        "top_logprobs", "tools", "tool_choice", "user", "dimensions", "encoding_format",
+    }
+)  # fmt: skip
+"""Columns that become fields of the body. Others come back as metadata: a provider would refuse a field `label`."""
+
+_TEXT_COLUMNS = ("prompt", "input", "text")
+_PLAIN = frozenset({"model", "user", "encoding_format"})
+"""Never read as JSON: a user called 42 is text."""
+
+
+def text_column(names: Sequence[str], wanted: str | None, source: str) -> str | None:
+    """The column that holds the text; None: the rows have `messages` or `body`. Raises ConfigError."""
+    if wanted is not None:
+        if wanted not in names:
+            raise ConfigError(f"workload.column: {source} has no column {wanted!r}; {nearest(wanted, names)}")
+        return wanted
+    for name in _TEXT_COLUMNS:
+        if name in names:
+            return name
+    if "messages" in names or "body" in names:
+        return None
+    listed = ", ".join(names[:12]) or "none"
+    raise ConfigError(
+        f"workload.column: {source} has no column prompt, input or text (its columns: {listed}); "
+        "name the one that holds the text with workload.column=NAME"
+    )
+
+
+def object_of(cells: Mapping[str, Any], column: str | None) -> dict[str, Any]:
+    """The row object of a table's row; empty cells are left out, JSON in cells is read."""
+    value: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    for name, cell in cells.items():
+        if name == column:
+            value["input" if name == "input" else "prompt"] = "" if cell is None else cell
+        elif cell is None or cell == "":
+            continue
+        elif name == "metadata":
+            given = _read(cell)
+            if isinstance(given, dict):
+                metadata.update(given)
+            else:
+                metadata["metadata"] = given
+        elif name in ("body", "deadline_s") or (name in BODY_COLUMNS and name not in _PLAIN):
+            value[name] = _read(cell)
+        elif name in ROW_FIELDS or name in _PLAIN:
+            value[name] = cell
+        else:
+            metadata[name] = cell
+    if metadata:
+        value["metadata"] = metadata
+    return value
+
+
+def _read(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    try:
+        return msgspec.json.decode(cell)
+    except msgspec.DecodeError:
+        return cell
