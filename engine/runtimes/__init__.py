@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from engine.artifacts import Artifact
+    from schemas.model import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +48,24 @@ class Embeddings:
 
     vectors: np.ndarray
     tokens: list[int]
+    cut: list[int] = field(default_factory=list)
+    """Indices of texts that were longer than the model reads; only their beginning is in the vector."""
 
 
 class Runtime(Protocol):
-    """A loaded model. Made with `cls(hardware, model, artifact, seed)`; blocking work happens on its own threads."""
+    """A loaded model; blocking work happens on its own threads. `seed` seeds every choice that a request leaves open."""
 
-    formats: tuple[str, ...]
-    """Layouts it can read, of schemas.model.Format."""
     device: str
     """Where it really runs, such as `openvino:CPU`."""
     context_length: int
     """Tokens of prompt and answer together."""
+
+    def __init__(self, hardware: Any, model: ModelSpec, artifact: Artifact, seed: int) -> None: ...
+
+    @classmethod
+    def formats(cls, model: ModelSpec) -> tuple[str, ...]:
+        """Layouts of schemas.model.Format that it can read for this model's tasks."""
+        ...
 
     async def start(self) -> None:
         """Loads the model. Raises SetupError."""
@@ -74,7 +84,10 @@ class Runtime(Protocol):
         ...
 
     def generate(self, prompt: Any, sampling: Sampling) -> AsyncIterator[Piece]:
-        """The answer, piece by piece, from tokens of `encode_*`. Closing the iterator stops the generation."""
+        """The answer, piece by piece, from tokens of `encode_*`. Closing the iterator stops the generation.
+
+        Raises TooLong when the prompt leaves no room, Internal when the runtime fails.
+        """
         ...
 
     async def embed(self, texts: list[str]) -> Embeddings:

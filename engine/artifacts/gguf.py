@@ -1,0 +1,79 @@
+"""Reads the metadata of a GGUF file: what a runtime must know before it loads the weights.
+
+Format: ggml's docs/gguf.md, version 3 (little endian; version 2 has the same layout).
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from engine.errors import SetupError
+
+_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_STRING, _ARRAY = 8, 9
+
+
+def find(path: Path) -> Path:
+    """The GGUF file itself, or the only one in a folder. Raises SetupError."""
+    if path.is_file():
+        return path
+    files = sorted(path.rglob("*.gguf"))
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
+        raise SetupError(f"model.sources: {path} must hold one .gguf file; found: {names}. Next: name the file itself")
+    return files[0]
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    """The scalar and string metadata of the file; arrays (vocabularies) are skipped. Raises SetupError."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise SetupError(f"model.sources: {path} is not a GGUF file")
+            version, _, count = struct.unpack("<IQQ", _exactly(file, 20))
+            if version not in (2, 3):
+                raise SetupError(f"model.sources: {path} is GGUF version {version}; 2 and 3 can be read")
+            found: dict[str, Any] = {}
+            for _ in range(count):
+                key = _string(file).decode("utf-8")
+                value = _value(file, struct.unpack("<I", _exactly(file, 4))[0])
+                if value is not None:
+                    found[key] = value
+            return found
+    except (EOFError, UnicodeDecodeError, KeyError) as error:
+        raise SetupError(f"model.sources: {path} is cut or damaged; delete it, so that it is fetched again") from error
+
+
+def context_length(path: Path) -> int | None:
+    """Tokens of prompt and answer together, as the file says."""
+    found = metadata(path)
+    length = found.get(f"{found.get('general.architecture')}.context_length")
+    return int(length) if length else None
+
+
+def _value(file: BinaryIO, kind: int) -> Any:
+    if kind == _STRING:
+        return _string(file).decode("utf-8", "replace")
+    if kind == _ARRAY:
+        item, length = struct.unpack("<IQ", _exactly(file, 12))
+        if item in _SCALARS:
+            file.seek(struct.calcsize(_SCALARS[item]) * length, 1)
+        else:
+            for _ in range(length):
+                _value(file, item)
+        return None
+    layout = _SCALARS[kind]
+    return struct.unpack(layout, _exactly(file, struct.calcsize(layout)))[0]
+
+
+def _string(file: BinaryIO) -> bytes:
+    return _exactly(file, struct.unpack("<Q", _exactly(file, 8))[0])
+
+
+def _exactly(file: BinaryIO, size: int) -> bytes:
+    data = file.read(size)
+    if len(data) != size:
+        raise EOFError
+    return data

