@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from engine.executors import Executor, Services
@@ -23,6 +23,7 @@ PER_TARGET = (retry, queue, route, parameters, breaker, timeout, batch)
 class Route:
     """A target, the executor that reaches it, and the layers before it."""
 
+    name: str
     target: TargetSpec
     executor: Executor
     layers: list[Layer]
@@ -41,7 +42,7 @@ class Pipeline:
 
     def chain(self, targets: Sequence[str] | None = None) -> Stage:
         """The whole chain, or the one over some targets only, by name and in the order of the run spec."""
-        routes = [route for route in self.routes if targets is None or route.target.name in targets]
+        routes = [route for route in self.routes if targets is None or route.name in targets]
         if len(routes) == 1:
             return compose(self.outer, routes[0].stage)
         return compose(self.outer, Fallback([route.stage for route in routes], self.spec.policy.fallback))
@@ -51,22 +52,43 @@ class Pipeline:
         lines = describe(self.outer)
         several = len(self.routes) > 1
         if several:
-            order = " → ".join(route.target.name for route in self.routes)
+            order = " → ".join(route.name for route in self.routes)
             lines.append(StageLine("fallback", order, Fallback.why))
         for route in self.routes:
             lines += describe(route.layers, depth=int(several))
             kind = route.target.provider.kind
-            lines.append(StageLine("executor", f"{kind}: {route.target.name}", "it answers", int(several)))
+            lines.append(StageLine("executor", f"{kind}: {route.name}", "it answers", int(several)))
         return lines
 
 
-def build(spec: RunSpec, services: Services, resources: Resources) -> Pipeline:
-    """The pipeline of a run spec. Does no I/O. Raises ConfigError (order, words) and SetupError (keys, devices)."""
+def target_names(targets: Sequence[TargetSpec]) -> list[str]:
+    """Each target's name; one that comes again, say at another URL, is numbered."""
+    names: list[str] = []
+    for target in targets:
+        again = sum(name.partition("#")[0] == target.name for name in names)
+        names.append(f"{target.name}#{again + 1}" if again else target.name)
+    return names
+
+
+def executor_for(target: TargetSpec, services: Services) -> Executor:
+    """The executor that the provider's kind asks for. Raises SetupError (keys, devices)."""
+    made: Executor = EXECUTORS.get(target.provider.kind)(target, services)
+    return made
+
+
+def build(
+    spec: RunSpec,
+    services: Services,
+    resources: Resources,
+    make_executor: Callable[[TargetSpec, Services], Executor] = executor_for,
+) -> Pipeline:
+    """The pipeline of a run spec. Does no I/O. Raises ConfigError (order, words) and what `make_executor` raises."""
     pipeline = Pipeline(spec, services, resources)
     targets = spec.targets
-    for index, target in enumerate(targets):
-        executor: Executor = EXECUTORS.get(target.provider.kind)(target, services)
+    for index, (name, target) in enumerate(zip(target_names(targets), targets, strict=True)):
+        executor = make_executor(target, services)
         branch = Branch(
+            name,
             target,
             spec.policy,
             resources,
@@ -77,7 +99,7 @@ def build(spec: RunSpec, services: Services, resources: Resources) -> Pipeline:
         if index == 0:
             pipeline.outer = _layers(PER_REQUEST, branch)
         layers = _layers(PER_TARGET, branch)
-        pipeline.routes.append(Route(target, executor, layers, compose(layers, executor)))
+        pipeline.routes.append(Route(name, target, executor, layers, compose(layers, executor)))
     fallback = [Fallback] if len(targets) > 1 else []
     check_order([layer.cls for layer in pipeline.outer] + fallback + [layer.cls for layer in pipeline.routes[0].layers])
     return pipeline

@@ -27,7 +27,7 @@ class EndpointHandlers(Mapping[str, "ModelEndpoints"]):
             if target.model.name in self._models:
                 continue
             tasks = [task for task in ENDPOINTS if task in (target.model.tasks or route.executor.tasks)]
-            self._models[target.model.name] = ModelEndpoints(engine, target.model.name, target.name, tasks)
+            self._models[target.model.name] = ModelEndpoints(engine, target.model.name, route.name, tasks)
             self._ids[target.model_id] = target.model.name
 
     def __getitem__(self, model: str) -> ModelEndpoints:
@@ -93,7 +93,7 @@ class EndpointHandler:
         self.endpoint = endpoint
         self._engine = engine
         # The run's own model goes through the whole chain, with its fallbacks; another one is asked for by name.
-        self._target = None if target == engine.pipeline.routes[0].target.name else target
+        self._target = None if target == engine.pipeline.routes[0].name else target
 
     def __repr__(self) -> str:
         return f"EndpointHandler({self.model!r}, {self.endpoint!r})"

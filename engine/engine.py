@@ -255,7 +255,7 @@ class Engine:
         if target is None:
             return self._chain
         if target not in self._direct:
-            names = [route.target.name for route in self.pipeline.routes]
+            names = [route.name for route in self.pipeline.routes]
             if target not in names:
                 raise InvalidRequest(f"target: {target!r} is not a target of this engine; one of: {', '.join(names)}")
             self._direct[target] = self.pipeline.chain([target])

@@ -4,12 +4,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Spec(BaseModel):
-    """A frozen description of one choice. The docstring under a field is its documentation and its schema text."""
+    """A frozen description of one choice. The text under a field is its documentation, also in its JSON Schema."""
 
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
+        defer_build=True,
         protected_namespaces=(),
     )

@@ -11,7 +11,7 @@ from schemas.model import Task
 class _Workload(Spec):
     task: Task | None = None
     """What a row asks for where it does not say so itself; null: the model's first task, else chat."""
-    defaults: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     """Body fields for rows that do not set them, such as max_tokens."""
     limit: int | None = Field(None, ge=1)
     """Rows to read at most; null: all."""

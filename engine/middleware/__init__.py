@@ -16,6 +16,8 @@ from schemas.policy import PolicySpec
 class Branch:
     """What a layer is made for: one target under one policy."""
 
+    name: str
+    """The target's name, made unique within the engine."""
     target: TargetSpec
     policy: PolicySpec
     resources: Resources

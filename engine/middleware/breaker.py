@@ -160,7 +160,7 @@ def layer(branch: Branch) -> Layer | None:
     endpoint = provider.base_url if provider.kind == "remote" else provider.name
     breaker = branch.resources.get(
         ("breaker", endpoint, branch.target.model_id),
-        lambda: Breaker(branch.target.name, spec, branch.resources.clock, branch.resources.rng),
+        lambda: Breaker(branch.name, spec, branch.resources.clock, branch.resources.rng),
     )
     settings = (
         f"opens at {spec.failure_threshold:.0%} of ≥{spec.min_calls} calls for {spec.open_s:g} s, "

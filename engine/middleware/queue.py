@@ -111,7 +111,7 @@ def layer(branch: Branch) -> Layer | None:
     if not spec.enabled:
         return None
     gate = branch.resources.get(
-        ("queue", branch.target.name), lambda: PriorityGate(spec, branch.resources.clock)
+        ("queue", branch.name), lambda: PriorityGate(spec, branch.resources.clock)
     )
     settings = f"size={spec.size} concurrency={spec.concurrency} on_full={spec.on_full}"
     return Layer(Queue, {"gate": gate}, settings)

@@ -131,7 +131,7 @@ class Route(Middleware):
 
 def layer(branch: Branch) -> Layer:
     spec = branch.policy.route
-    target = branch.target.name
+    target = branch.name
     ring = branch.resources.get(("keys", target), lambda: KeyRing(branch.keys, spec))
     count = len(branch.keys)
     settings = f"target={target}" + (f" keys={count} {spec.keys}" if count else "")

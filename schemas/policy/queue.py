@@ -18,4 +18,4 @@ class QueueSpec(Spec):
     on_full: Literal["wait", "reject"] = "wait"
     """What happens to a request that finds the queue full: wait at the door, or fail with queue_full."""
     ageing_s: float = Field(30.0, gt=0)
-    """A request overtakes those that came this much earlier and are one tier lower, never older ones; in seconds."""
+    """A request overtakes those of the next lower tier that came less than this much earlier, in seconds."""

@@ -1,0 +1,109 @@
+"""Reads the command line, runs the verb, and turns errors into a few lines and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from engine.errors import ConfigError, EngineError, nearest
+
+VERBS = {
+    "run": "answer a workload (what happens without a verb)",
+    "plan": "say what a run would do, without doing it",
+    "check": "reach each target and say what was found",
+    "schema": "print the JSON Schema of a group, or of the whole run",
+    "runs": "list, show, diff, report, resume, prune finished and stopped runs",
+    "completion": "print the completion script of bash, zsh or fish",
+}
+EXIT_CODES = {
+    0: "everything was answered",
+    1: "a defect of the engine",
+    2: "the configuration is not valid; nothing was started",
+    3: "finished, but some rows failed: see dead.jsonl (of a sweep: some cells failed)",
+    4: "valid, but this machine can't do it: key, file, package, device",
+    5: "the run directory can't be written or continued",
+    130: "interrupted; the run can be resumed",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        return _dispatch(words)
+    except EngineError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output went away; standard output must not be flushed again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:  # the boundary: a defect is one line too, unless --debug asks for more
+        if debug:
+            raise
+        text = " ".join(str(error).split())[:300]
+        print(f"error: internal: {type(error).__name__}: {text}\nadd --debug for the traceback", file=sys.stderr)
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    if words and words[0] == "__complete":
+        from engine.cli.completion import candidates
+
+        print("\n".join(candidates(words[1:])))
+        return 0
+    arguments = _parser().parse_intermixed_args(words)
+    if arguments.help:
+        from engine.cli.help import text
+
+        print(text())
+        return 0
+    if arguments.version:
+        from engine import __version__
+
+        print(f"engine {__version__}")
+        return 0
+    rest = list(arguments.words)
+    verb = "run"
+    if rest and "=" not in rest[0] and rest[0][:1] not in "+~":
+        verb = rest.pop(0)
+        if verb not in VERBS:
+            raise ConfigError(f"{verb}: not a verb; {nearest(verb, VERBS)} (see --help)")
+    if arguments.multirun and verb == "run":
+        verb = "sweep"
+    module = import_module(f"engine.cli.{verb}")
+    arguments.words = rest
+    code: int = module.main(arguments)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise ConfigError(f"{message} (see --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="engine", add_help=False, allow_abbrev=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("--config-dir")
+    parser.add_argument("--debug", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--force", action="store_true")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--keep", type=int)
+    parser.add_argument("--root", default="outputs")
+    parser.add_argument("--export")
+    return parser
