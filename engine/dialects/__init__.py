@@ -6,7 +6,7 @@ canonical reply, chunks, or a typed error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ class WireCall:
     """Joined to the provider's base_url."""
     content: bytes
     headers: dict[str, str] = field(default_factory=dict)
+    """Of this call only; what every call sends is in `Dialect.constant_headers`."""
     warnings: list[str] = field(default_factory=list)
     """Parameters that were dropped because this protocol can't express them."""
 
@@ -37,28 +38,37 @@ class Reply:
 
 
 class StreamDecoder(Protocol):
-    """Turns a stream's bytes, however they are cut, into chunks."""
+    """Turns a stream's bytes, however they are cut, into chunks.
+
+    A failure never costs the chunks that came before it: `feed` returns these and sets `ended`, `finish` raises.
+    """
 
     def feed(self, data: bytes) -> list[Chunk]:
-        """The chunks that are now complete. Raises InferenceError for a malformed or an error event; every chunk
-        before it in `data` has then been put into the error's `chunks` attribute."""
+        """The chunks that are now complete. Never raises."""
         ...
 
     @property
     def ended(self) -> bool:
-        """True once the terminator was seen; nothing further will come."""
+        """True once the terminator or a failure was seen; nothing further will come."""
         ...
 
-    def finish(self) -> list[Chunk]:
-        """Called at the end of the bytes. Raises Truncated when the terminator is missing."""
+    def finish(self) -> None:
+        """Called at the end of the bytes or of the stream. Raises the failure that was seen, or Truncated when the
+        terminator is missing."""
         ...
 
 
 class Dialect(Protocol):
-    """A wire protocol."""
+    """A wire protocol. Made with `cls(wall)`, where `wall` gives the time now in seconds since the epoch."""
 
     tasks: frozenset[str]
     """What it can carry."""
+
+    def __init__(self, wall: Callable[[], float] = ...) -> None: ...
+
+    def constant_headers(self, stream: bool) -> dict[str, str]:
+        """What every call sends besides the key."""
+        ...
 
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
@@ -70,14 +80,27 @@ class Dialect(Protocol):
         """The canonical reply. Raises an InferenceError for every reply that is not a success."""
         ...
 
+    def is_stream(self, headers: Mapping[str, str]) -> bool:
+        """Whether a reply with status 200 to a streaming call may be a stream; if not, `error` says what it is."""
+        ...
+
     def stream_decoder(self, task: str) -> StreamDecoder: ...
 
     def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
-        """The typed error for a reply with an error status, with the provider's message, code and retry hint."""
+        """The typed error for a reply that is not what was asked for, whatever its status, with the provider's
+        message, code and retry hint."""
+        ...
+
+    def request_id(self, headers: Mapping[str, str]) -> str | None:
+        """The provider's own id of the call."""
         ...
 
     def auth_headers(self, key: str) -> dict[str, str]: ...
 
     def probe(self) -> WireCall:
         """A cheap call that shows whether the endpoint and the key work."""
+        ...
+
+    def models(self, content: bytes) -> list[str]:
+        """The models that a successful reply to `probe` lists; empty if it can't be read."""
         ...

@@ -8,10 +8,14 @@ unfinished reply at once, so that the server sees the caller leave.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
+from engine.errors import Malformed, SetupError
 from schemas.provider import TransportSpec
 
 
@@ -26,7 +30,7 @@ class HttpCall:
 
 
 class HttpReply(Protocol):
-    """A reply whose headers have arrived. `headers` has lower-case names."""
+    """A reply whose headers have arrived. `headers` is asked for lower-case names."""
 
     status: int
     headers: Mapping[str, str]
@@ -52,3 +56,51 @@ class Transport(Protocol):
     async def open(self, call: HttpCall) -> HttpReply: ...
 
     async def aclose(self) -> None: ...
+
+
+def origin(url: str) -> str:
+    """scheme://host:port of a URL, for messages: no path, no query, no user name or password."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+    except ValueError:
+        return "an address that can't be read"
+    host = parts.hostname or ""
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def connect_step(cause: OSError | None) -> str:
+    """What to do about a connection that can't be made."""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return "set provider.transport.verify to the path of its CA bundle"
+    return "is the server running there? check provider.base_url and provider.transport.proxy"
+
+
+def too_large(limit_bytes: int, status: int) -> Malformed:
+    """The error for a body that passes the limit."""
+    return Malformed(f"the reply is larger than {limit_bytes} bytes (provider.transport.max_body_bytes)", status=status)
+
+
+def tls_context(verify: bool | str) -> ssl.SSLContext:
+    """A client's TLS settings: the system's trust, none at all, or the CA bundle at a path. Raises SetupError."""
+    if verify is False:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    if verify is True:
+        context = ssl.create_default_context()
+        paths = ssl.get_default_verify_paths()
+        if paths.cafile is None and paths.capath is None:
+            import certifi  # a Python built without the system's certificates, as on macOS
+
+            context.load_verify_locations(certifi.where())
+        return context
+    path = Path(verify).expanduser()
+    try:
+        return ssl.create_default_context(
+            cafile=None if path.is_dir() else path, capath=path if path.is_dir() else None
+        )
+    except OSError as error:
+        reason = error.strerror or "not a PEM file"
+        raise SetupError(f"provider.transport.verify: can't use {path} as a CA bundle: {reason}") from error

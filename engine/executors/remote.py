@@ -1,0 +1,256 @@
+"""Calls a provider over HTTP: a dialect says what, a transport moves it, a key opens the door."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from engine.credentials import Key, find_keys, redact
+from engine.errors import AuthFailed, ConfigError, InferenceError, Internal
+from engine.executors import Services
+from engine.registry import DIALECTS
+from engine.request import Attempt, Chunk, ChunkStream, Context, Request, Result
+from engine.transports import HttpCall, HttpReply, Transport, origin
+from schemas.provider import RemoteProviderSpec
+
+if TYPE_CHECKING:
+    from engine.dialects import Dialect, StreamDecoder
+    from schemas import TargetSpec
+
+_END_S = 0.05
+"""After a stream's terminator: how long to wait for the end of the body, so that the connection can be used again."""
+_NO_LIST = (404, 405, 501)
+"""What servers that keep no list of models say to a probe."""
+
+
+class RemoteExecutor:
+    """A model behind an HTTP API."""
+
+    def __init__(self, target: TargetSpec, services: Services) -> None:
+        provider = target.provider
+        if not isinstance(provider, RemoteProviderSpec):
+            raise ConfigError(f"provider.kind: {provider.kind!r} is not remote")
+        self._base_url = _checked_url(provider.base_url)
+        self._model = target.model_id
+        self._drop_unsupported = provider.drop_unsupported
+        self._dialect: Dialect = DIALECTS.get(provider.dialect)(services.clock.wall)
+        self._transport: Transport = services.transport(provider.transport)
+        self._found: dict[str, Key] = {key.name: key for key in find_keys(provider.credential, provider.name)}
+        self._headers = self._prepare_headers(provider.headers)
+        self.keys: tuple[str, ...] = tuple(self._found)
+        self.tasks: frozenset[str] = self._dialect.tasks
+
+    async def start(self) -> None:
+        """Nothing to get ready: connections are made by the calls."""
+
+    async def aclose(self) -> None:
+        """Nothing to free: the transport belongs to the services."""
+
+    async def __call__(self, request: Request, context: Context) -> Result:
+        """The provider's reply, or its chunks when `context.stream` is set. Raises InferenceError."""
+        attempt = context.attempt
+        key = self._key_of(attempt)
+        stream = context.stream
+        body = request.body
+        wire = self._dialect.encode(
+            request.task,
+            body,
+            # Which model a request may name is decided further out; here the target's fills the gap.
+            model=body.get("model") or self._model,
+            stream=stream,
+            drop_unsupported=self._drop_unsupported,
+        )
+        for warning in wire.warnings:
+            context.warn(warning)
+        headers = self._headers[key][stream]
+        if wire.headers:
+            headers = {**headers, **wire.headers}
+        try:
+            reply = await self._transport.open(
+                HttpCall(wire.method, self._base_url + wire.path, headers, wire.content or None)
+            )
+            if attempt is not None:
+                attempt.status = reply.status
+            if stream:
+                return await self._streamed(request, reply, attempt, key)
+            content = await reply.read()
+            answer = self._dialect.decode(request.task, reply.status, reply.headers, content)
+        except InferenceError as error:
+            self._settle_error(error, attempt, key)
+            raise
+        if attempt is not None:
+            attempt.provider_request_id = answer.provider_request_id
+        return Result(request.id or "", answer.body, usage=answer.usage, engine=context.record)
+
+    async def check(self) -> str:
+        """Lists the models with each key, and says in one line what it found. Raises the first key's error when no
+        key works."""
+        findings: list[str] = []
+        errors: list[InferenceError] = []
+        names: tuple[str | None, ...] = self.keys or (None,)
+        for name in names:
+            label = name or "no key"
+            try:
+                findings.append(f"{label} ok, {await self._probe(name)}")
+            except InferenceError as error:
+                self._settle_error(error, None, name)
+                errors.append(error)
+                findings.append(f"{label} {error.kind}: {error.message}")
+        if len(errors) == len(names):
+            raise errors[0]
+        return f"{origin(self._base_url)}: {'; '.join(findings)}"
+
+    async def _probe(self, key: str | None) -> str:
+        wire = self._dialect.probe()
+        headers = {**self._headers[key][False], **wire.headers}
+        reply = await self._transport.open(HttpCall(wire.method, self._base_url + wire.path, headers))
+        content = await reply.read()
+        if reply.status in _NO_LIST:
+            return f"it keeps no list of models (HTTP {reply.status}), so neither the key nor the model is verified"
+        if reply.status != 200:
+            raise self._dialect.error(reply.status, reply.headers, content)
+        models = self._dialect.models(content)
+        if not models:
+            raise self._dialect.error(reply.status, reply.headers, content)
+        known = "has" if self._model in models else "does not list"
+        return f"{known} {self._model} ({len(models)} models)"
+
+    async def _streamed(self, request: Request, reply: HttpReply, attempt: Attempt | None, key: str | None) -> Result:
+        headers = reply.headers
+        if attempt is not None:
+            attempt.provider_request_id = self._dialect.request_id(headers)
+        if reply.status != 200 or not self._dialect.is_stream(headers):
+            raise self._dialect.error(reply.status, headers, await reply.read())
+        chunks = _Chunks(reply, self._dialect.stream_decoder(request.task), self, attempt, key)
+        return Result(request.id or "", stream=ChunkStream(chunks))
+
+    def _key_of(self, attempt: Attempt | None) -> str | None:
+        """The name of the key to use: the attempt's; the only or first one where nobody chose."""
+        key = attempt.key if attempt is not None else None
+        if key is None:
+            return self.keys[0] if self.keys else None
+        if key not in self._headers:
+            raise Internal(f"no key {key!r} at this target; it has: {', '.join(self.keys) or 'none'}")
+        return key
+
+    def _settle_error(self, error: InferenceError, attempt: Attempt | None, key: str | None) -> None:
+        """Notes what an error says about the attempt, and takes an echoed key out of it before anyone sees it."""
+        if attempt is not None:
+            if error.status is not None:
+                attempt.status = error.status
+            if error.provider_request_id is not None:
+                attempt.provider_request_id = error.provider_request_id
+        if key is not None:
+            secrets = (self._found[key].secret,)
+            error.message = redact(error.message, secrets)
+            error.args = (error.message,)
+            error.code = redact(error.code, secrets) if error.code else error.code
+        if isinstance(error, AuthFailed):
+            who = f"key {key}" if key is not None else "no key was sent"
+            error.message = f"{who}: {error.message}"
+            error.args = (error.message,)
+
+    def _prepare_headers(self, extra: Mapping[str, str]) -> dict[str | None, tuple[dict[str, str], dict[str, str]]]:
+        """The headers of each key's calls, plain and streaming, made once. Raises ConfigError."""
+        for name, value in extra.items():
+            if not (name + value).isascii() or not (name + value).isprintable():
+                raise ConfigError(f"provider.headers.{name}: only printable ASCII can stand in a header")
+        lowered = {name.lower(): value for name, value in extra.items()}
+        plain = {**self._dialect.constant_headers(False), **lowered}
+        streaming = {**self._dialect.constant_headers(True), **lowered}
+        prepared: dict[str | None, tuple[dict[str, str], dict[str, str]]] = {}
+        if not self._found:
+            prepared[None] = (plain, streaming)
+        for name, key in self._found.items():
+            auth = self._dialect.auth_headers(key.secret.reveal())
+            prepared[name] = ({**plain, **auth}, {**streaming, **auth})
+        return prepared
+
+
+class _Chunks:
+    """The chunks of one reply. Whatever way it is left, the reply is closed."""
+
+    __slots__ = ("_attempt", "_decoder", "_done", "_executor", "_key", "_ready", "_reply", "_source")
+
+    def __init__(
+        self,
+        reply: HttpReply,
+        decoder: StreamDecoder,
+        executor: RemoteExecutor,
+        attempt: Attempt | None,
+        key: str | None,
+    ) -> None:
+        self._reply = reply
+        self._source = reply.chunks()
+        self._decoder = decoder
+        self._executor = executor
+        self._attempt = attempt
+        self._key = key
+        self._ready: deque[Chunk] = deque()
+        self._done = False
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        ready = self._ready
+        if ready:
+            return ready.popleft()
+        if self._done:
+            raise StopAsyncIteration
+        try:
+            while not self._decoder.ended:
+                try:
+                    data = await self._source.__anext__()
+                except StopAsyncIteration:
+                    break
+                chunks = self._decoder.feed(data)
+                if chunks:
+                    ready.extend(chunks)
+                    return ready.popleft()
+            self._decoder.finish()
+            await self._await_end()
+        except InferenceError as error:
+            await self.aclose()
+            self._executor._settle_error(error, self._attempt, self._key)
+            raise
+        except BaseException:
+            await self.aclose()
+            raise
+        await self.aclose()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self._done = True
+        self._ready.clear()
+        await self._reply.aclose()
+
+    async def _await_end(self) -> None:
+        """Reads what follows the terminator: nothing, but a body read to its end leaves a connection to use again."""
+        try:
+            async with asyncio.timeout(_END_S):
+                async for _ in self._source:
+                    pass
+        except (InferenceError, TimeoutError):
+            # The answer is complete; only the connection is lost.
+            return
+
+
+def _checked_url(url: str) -> str:
+    """`url` without its last slash. Raises ConfigError."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+        parts = urlsplit("")
+    if not good:
+        raise ConfigError(f"provider.base_url: {url!r} is not an address; expected such as https://api.openai.com/v1")
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise ConfigError(
+            "provider.base_url: no user name, query or fragment belongs here; a key is named in provider.credential"
+        )
+    return url.rstrip("/")

@@ -1,0 +1,157 @@
+"""The transport port over aiohttp: the cheapest on CPU of the mature clients."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+from aiohttp.http_exceptions import ContentEncodingError
+from aiohttp.resolver import DefaultResolver
+
+from engine.errors import ConnectFailed, InferenceError, InvalidRequest, Malformed, TimedOut, Truncated
+from engine.transports import HttpCall, connect_step, origin, tls_context, too_large
+from schemas.provider import TransportSpec
+
+# Of the encodings that both adapters can decode within a bound.
+_HEADERS = {"user-agent": "ipfs-accelerate", "accept-encoding": "gzip, deflate"}
+
+
+class AiohttpTransport:
+    """One client session, made at the first call, on the loop that runs then."""
+
+    def __init__(self, spec: TransportSpec) -> None:
+        self._spec = spec
+        self._tls = tls_context(spec.verify)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self, call: HttpCall) -> AiohttpReply:
+        session = self._session or self._start()
+        try:
+            response = await session.request(
+                call.method, call.url, data=call.content, headers=call.headers, allow_redirects=False
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _before_headers(error, call.url, self._spec) from error
+        return AiohttpReply(response, self._spec)
+
+    async def aclose(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _start(self) -> aiohttp.ClientSession:
+        spec = self._spec
+        connector = aiohttp.TCPConnector(
+            limit=spec.max_connections,
+            limit_per_host=0,
+            keepalive_timeout=spec.keepalive_s,
+            force_close=spec.keepalive_s == 0,
+            ssl=self._tls,
+            resolver=_Resolver(spec.connect_s),
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=_HEADERS,
+            # No total and no `connect`: these would count the wait for a free connection, which is the queue's matter.
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=spec.connect_s, sock_read=spec.read_s),
+            trust_env=spec.trust_env,
+            proxy=spec.proxy,
+            auto_decompress=True,
+        )
+        return self._session
+
+
+class AiohttpReply:
+    """A reply of aiohttp; its header names are looked up in any case."""
+
+    __slots__ = ("_response", "_spec", "headers", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse, spec: TransportSpec) -> None:
+        self._response = response
+        self._spec = spec
+        self.status: int = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    async def read(self) -> bytes:
+        length = self._response.content_length
+        if length is not None and length <= self._spec.max_body_bytes and "content-encoding" not in self.headers:
+            try:
+                return await self._response.read()
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                raise _after_headers(error, self._response, self._spec) from error
+        pieces = [piece async for piece in self.chunks()]
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        response, limit, total = self._response, self._spec.max_body_bytes, 0
+        content = response.content
+        try:
+            while True:
+                piece = await content.readany()
+                if not piece:
+                    break
+                total += len(piece)
+                if total > limit:
+                    raise too_large(limit, response.status)
+                yield piece
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _after_headers(error, response, self._spec) from error
+        finally:
+            # At the end of the body aiohttp has already given the connection back; anywhere else this closes it.
+            response.close()
+
+    async def aclose(self) -> None:
+        self._response.close()
+
+
+class _Resolver(DefaultResolver):  # type: ignore[misc,valid-type]
+    """The system's name resolution within the connect limit, which aiohttp applies to TCP and TLS only."""
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__()
+        self._limit_s = limit_s
+
+    async def resolve(self, *args: Any, **kwargs: Any) -> Any:
+        async with asyncio.timeout(self._limit_s):
+            return await super().resolve(*args, **kwargs)
+
+
+def _before_headers(error: Exception, url: str, spec: TransportSpec) -> InferenceError:
+    where = origin(url)
+    if isinstance(error, aiohttp.SocketTimeoutError):
+        return TimedOut(f"{where}: no reply within {spec.read_s:g} s (provider.transport.read_s)")
+    if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
+        return TimedOut(f"{where}: no connection within {spec.connect_s:g} s (provider.transport.connect_s)")
+    if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
+        return InvalidRequest(f"provider.base_url: {where} is not an HTTP address")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return ConnectFailed(f"{where}: can't connect: {_why(error)}; {connect_step(error.os_error)}")
+    if isinstance(error, aiohttp.ClientResponseError):
+        return Malformed(f"{where}: the reply is not HTTP")
+    if isinstance(error, OSError | aiohttp.ClientConnectionError):
+        return ConnectFailed(f"{where}: the connection broke before a reply ({type(error).__name__})")
+    return Malformed(f"{where}: the reply can't be read ({type(error).__name__})")
+
+
+def _after_headers(error: Exception, response: aiohttp.ClientResponse, spec: TransportSpec) -> InferenceError:
+    where, status = origin(str(response.url)), response.status
+    if isinstance(error, TimeoutError):
+        return TimedOut(
+            f"{where}: silent for {spec.read_s:g} s in the middle of a reply (provider.transport.read_s)", status=status
+        )
+    if isinstance(error.__cause__ or error, ContentEncodingError):
+        return Malformed(f"{where}: the body does not have the content encoding it claims", status=status)
+    if isinstance(error, ValueError):
+        return Malformed(f"{where}: the body can't be decoded ({type(error).__name__})", status=status)
+    return Truncated(f"{where}: the connection broke in the middle of a reply", status=status)
+
+
+def _why(error: aiohttp.ClientConnectorError) -> str:
+    cause = error.os_error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {cause.verify_message}"
+    return cause.strerror or str(cause) or type(cause).__name__
