@@ -1,0 +1,29 @@
+"""Durable runs: a directory, a journal, and what is made of it.
+
+source = open_source(spec.workload, spec.model.tasks)
+with open_run(spec, source, facts) as run:
+    summary = await execute(engine, spec, run, progress=…, stop=…, source=source)
+"""
+
+from __future__ import annotations
+
+from engine.runs.directory import RunDirectory, find_run, load_manifest, load_spec, open_run, resume_command
+from engine.runs.manifest import ConfigSource, Facts, Manifest
+from engine.runs.runner import Progress, Summary, execute
+from engine.runs.stop import StopSignal
+
+__all__ = [
+    "ConfigSource",
+    "Facts",
+    "Manifest",
+    "Progress",
+    "RunDirectory",
+    "StopSignal",
+    "Summary",
+    "execute",
+    "find_run",
+    "load_manifest",
+    "load_spec",
+    "open_run",
+    "resume_command",
+]

@@ -1,7 +1,7 @@
 """A histogram of positive numbers in constant memory: any quantile within 1 % of the true value, and mergeable.
 
-Source: DDSketch (Masson, Rim, Lee, VLDB 2019), section 2: with buckets (γ^(i-1), γ^i] and γ = (1+α)/(1-α), the value
-2γ^i/(γ+1) is within the relative error α of everything in bucket i.
+Source: DDSketch (Masson, Rim, Lee, VLDB 2019), section 2: with buckets (g^(i-1), g^i] and g = (1+e)/(1-e), the value
+2g^i/(g+1) is within the relative error e of everything in bucket i.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where requests come from: lazily read rows. One file a kind of source, one (`rows.py`) for what a row may look like."""
+"""Where requests come from: lazily read rows. One file a kind of source; `rows.py` says what a row may look like."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def open_source(spec: WorkloadSpec, model_tasks: tuple[str, ...] = ()) -> Source
     form = Form(
         task=spec.task or (model_tasks[0] if model_tasks else "chat"),
         stated=spec.task is not None,
-        defaults=spec.defaults,
+        defaults=spec.parameters,
     )
     if spec.kind == "jsonl":
         from engine.workloads.jsonl import open_jsonl

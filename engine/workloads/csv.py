@@ -24,32 +24,34 @@ def open_csv(spec: CsvWorkloadSpec, form: Form) -> Source:
     return Source("csv", spec.path, lambda: _read(path, spec), form, spec.limit, path, live)
 
 
-def _reader(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Numbered rows of cells, by the line a row ends on; a text in place of the cells says what is wrong."""
+def _reader(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | str, bytes]]:
+    """Rows: the line a row ends on, its cells (a text in place of them says what is wrong), and its lines as written."""
+    taken: list[bytes] = []
+
+    def texts(lines: Iterator[tuple[int, bytes]]) -> Iterator[str]:
+        for _, line in lines:
+            taken.append(line)
+            # A line that is too long becomes one that the csv module refuses. surrogateescape: a cell that is not
+            # UTF-8 must spoil its row, not the file.
+            yield "\0" if isinstance(line, LongLine) else line.decode("utf-8", "surrogateescape") + "\n"
+
     with open_bytes(path) as stream:
-        # surrogateescape: a cell that is not UTF-8 must spoil its row, not the file
-        texts = (_text(line) for _, line in read_lines(stream))
-        reader = csv.reader(texts, delimiter=delimiter, strict=True)
+        reader = csv.reader(texts(read_lines(stream)), delimiter=delimiter, strict=True)
         while True:
+            cells: list[str] | str
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                yield reader.line_num, f"not valid CSV: {error}; check the quotes of this row and those before it"
-                continue
+                cells = f"not valid CSV: {error}; check the quotes of this row and those before it"
             if cells:
-                yield reader.line_num, cells
+                yield reader.line_num, cells, b"\n".join(taken)
+            taken.clear()
 
 
-def _text(line: bytes) -> str:
-    if isinstance(line, LongLine):
-        return "\0"  # refused by the csv module, so the row is an invalid one
-    return line.decode("utf-8", "surrogateescape") + "\n"
-
-
-def _header(rows: Iterator[tuple[int, list[str] | str]], spec: CsvWorkloadSpec) -> tuple[list[str], str | None]:
-    _, names = next(rows, (1, "it is empty"))
+def _header(rows: Iterator[tuple[int, list[str] | str, bytes]], spec: CsvWorkloadSpec) -> tuple[list[str], str | None]:
+    _, names, _ = next(rows, (1, "it is empty", b""))
     if isinstance(names, str):
         raise ConfigError(f"workload.path: {spec.path} has no header: {names}")
     names = [name.strip() for name in names]
@@ -62,17 +64,23 @@ def _header(rows: Iterator[tuple[int, list[str] | str]], spec: CsvWorkloadSpec) 
 def _read(path: Path, spec: CsvWorkloadSpec) -> Iterator[Record]:
     rows = _reader(path, spec.delimiter)
     names, column = _header(rows, spec)
-    for line, cells in rows:
+    for line, cells, written in rows:
         if isinstance(cells, str):
-            yield Record(line, "", cells)
+            yield Record(line, _as_text(written), cells)
         elif len(cells) != len(names):
-            text = spec.delimiter.join(cells).encode("utf-8", "surrogateescape")
-            yield Record(line, text, f"{len(cells)} cells, but the header has {len(names)}; quote cells with commas")
+            problem = f"{len(cells)} cells, but the header has {len(names)}; quote cells that hold {spec.delimiter!r}"
+            yield Record(line, _as_text(written), problem)
         elif not all(cell.isascii() or _is_text(cell) for cell in cells):
-            text = spec.delimiter.join(cells).encode("utf-8", "surrogateescape")
-            yield Record(line, text, "not UTF-8; save the file as UTF-8")
+            yield Record(line, written, "not UTF-8; save the file as UTF-8")
         else:
             yield Record(line, object_of(dict(zip(names, cells, strict=True)), column))
+
+
+def _as_text(written: bytes) -> str | bytes:
+    try:
+        return written.decode("utf-8")
+    except UnicodeDecodeError:
+        return written
 
 
 def _is_text(cell: str) -> bool:

@@ -20,7 +20,10 @@ def open_parquet(spec: ParquetWorkloadSpec, form: Form) -> Source:
     path, _ = find_file(spec.path)
     with _open(path, spec.path) as table:
         column = text_column(table.schema_arrow.names, spec.column, spec.path)
-    return Source("parquet", spec.path, lambda: _read(path, spec.path, column), form, spec.limit, path)
+        rows: int = table.metadata.num_rows
+    return Source(
+        "parquet", spec.path, lambda: _read(path, spec.path, column), form, spec.limit, path, stored_count=lambda: rows
+    )
 
 
 def _open(path: Path, name: str) -> Any:
@@ -28,9 +31,7 @@ def _open(path: Path, name: str) -> Any:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise SetupError(
-            "workload=parquet needs pyarrow; install it: pip install 'ipfs-accelerate[parquet]'"
-        ) from error
+        raise SetupError("workload=parquet needs pyarrow: pip install 'ipfs-accelerate[parquet]'") from error
     try:
         return pyarrow.parquet.ParquetFile(path)
     except pyarrow.ArrowException as error:
@@ -38,9 +39,14 @@ def _open(path: Path, name: str) -> Any:
 
 
 def _read(path: Path, name: str, column: str | None) -> Iterator[Record]:
+    import pyarrow
+
     number = 0
     with _open(path, name) as table:
-        for batch in table.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
-            for cells in batch.to_pylist():
-                number += 1
-                yield Record(number, object_of(cells, column))
+        try:
+            for batch in table.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
+                for cells in batch.to_pylist():
+                    number += 1
+                    yield Record(number, object_of(cells, column))
+        except pyarrow.ArrowException as error:
+            raise OSError(str(error)) from error

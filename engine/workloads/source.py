@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.cid import cid_of_digest
-from engine.errors import ConfigError, EngineError, SetupError, nearest
+from engine.errors import ConfigError, SetupError, nearest
 from engine.workloads.rows import Form, Record, Row, row_of
 
 _BLOCK_BYTES = 64 * 1024
 _BLOCKS = 16
+_COUNTED_BYTES = 1024 * 1024 * 1024
+"""Counting the rows of a larger file would keep its run waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Source:
     path: Path | None = None
     live: bool = False
     """A pipe or a terminal: can be read once, and a read may wait."""
+    stored_count: Callable[[], int] | None = None
+    """Where the file itself says how many rows it has."""
 
     def __iter__(self) -> Iterator[Row]:
         """Raises SetupError when the file can't be read on."""
@@ -41,18 +45,25 @@ class Source:
             for record in itertools.islice(self.records(), self.limit):
                 yield row_of(index, self.name, record, self.form)
                 index += 1
-        except EngineError:
-            raise
-        except (OSError, EOFError, ValueError, zlib.error) as error:
-            raise SetupError(
-                f"workload.path: {self.name} can't be read after row {index}: {error}; repair the file, then resume"
-            ) from error
+        except (OSError, EOFError, zlib.error) as error:
+            raise _unreadable(self.name, index, error) from error
 
     def count(self) -> int | None:
-        """How many rows there are, exactly; None: can't be known before they are read."""
-        if self.live:
+        """How many rows there are, exactly; None: can't be known, or only at a cost. Raises SetupError."""
+        if self.live or self.path is None:
             return None
-        return sum(1 for _ in itertools.islice(self.records(), self.limit))
+        if self.stored_count is not None:
+            rows = self.stored_count()
+            return rows if self.limit is None else min(rows, self.limit)
+        if self.limit is None and self.path.stat().st_size > _COUNTED_BYTES:
+            return None
+        rows = 0
+        try:
+            for _ in itertools.islice(self.records(), self.limit):
+                rows += 1
+        except (OSError, EOFError, zlib.error) as error:
+            raise _unreadable(self.name, rows, error) from error
+        return rows
 
     def describe(self) -> str:
         """One line."""
@@ -94,6 +105,10 @@ def find_file(name: str) -> tuple[Path, bool]:
         files = ", ".join(sorted(entry.name for entry in path.iterdir() if entry.is_file())[:5]) or "no files"
         raise ConfigError(f"workload.path: {name} is a folder; name one file in it (it has {files})")
     return path, not stat.S_ISREG(mode)
+
+
+def _unreadable(name: str, rows: int, error: Exception) -> SetupError:
+    return SetupError(f"workload.path: {name} can't be read after row {rows}: {error}; repair the file and try again")
 
 
 def _neighbours(path: Path) -> str:

@@ -1,0 +1,226 @@
+"""A run's directory: made exclusively, locked while in use, never overwritten."""
+
+from __future__ import annotations
+
+import os
+import random
+import shlex
+import shutil
+import string
+import time
+from pathlib import Path
+
+import msgspec
+import yaml  # type: ignore[import-untyped]
+
+from engine.errors import ConfigError, OutputError, nearest
+from engine.runs.atomic import write_atomic
+from engine.runs.fingerprint import diff, plain_spec, spec_fingerprint
+from engine.runs.lock import LOCK, RunLock
+from engine.runs.manifest import Facts, Manifest, iso_utc, read_manifest
+from engine.workloads import Source, check_rows
+from schemas import RunSpec
+
+
+class RunDirectory:
+    """An open run: its paths, its manifest and its lock. Make it with `open_run`; `close` gives the lock back."""
+
+    def __init__(self, path: Path, lock: RunLock, manifest: Manifest, resumed: bool) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.resumed = resumed
+        self._lock = lock
+        self.journal = path / "journal.sqlite"
+        self.results = path / "results.jsonl"
+        self.dead = path / "dead.jsonl"
+        self.report_md = path / "report.md"
+        self.report_html = path / "report.html"
+        self.metrics = path / "metrics.json"
+        self.log = path / "run.log"
+
+    @property
+    def resume_command(self) -> str:
+        return resume_command(self.path)
+
+    def write_manifest(self) -> None:
+        """Raises OutputError."""
+        write_atomic(self.path / "manifest.json", self.manifest.as_json())
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> RunDirectory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def resume_command(path: Path) -> str:
+    """What to type to continue a run."""
+    return f"python -m engine runs resume {shlex.quote(str(path))}"
+
+
+def open_run(spec: RunSpec, source: Source, facts: Facts | None = None) -> RunDirectory:
+    """The directory for this run: a new one, or with `output.resume` the one to continue, locked and on disk.
+
+    Call it when everything else that may be refused has been checked, so that a refused run leaves nothing behind.
+    Raises OutputError, and ConfigError for invalid rows under `workload.on_invalid=stop`.
+    """
+    if spec.workload.on_invalid == "stop":
+        check_rows(source)
+    if spec.output.resume is not None:
+        return _resume(spec, source)
+    path, lock, made = _make(spec)
+    manifest = Manifest(
+        run=path.name,
+        started=iso_utc(time.time()),
+        targets=[target.name for target in spec.targets],
+        workload=source.describe(),
+        spec_fingerprint=spec_fingerprint(spec),
+        overrides=facts.overrides if facts else [],
+        configs=facts.configs if facts else [],
+    )
+    manifest.record_software()
+    run = RunDirectory(path, lock, manifest, resumed=False)
+    try:
+        manifest.source = source.fingerprint()
+        text = yaml.safe_dump(plain_spec(spec), sort_keys=False, allow_unicode=True, width=120)
+        write_atomic(path / "spec.yaml", text.encode("utf-8"))
+        run.write_manifest()
+    except (OutputError, ConfigError):
+        lock.release()
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return run
+
+
+def load_spec(path: Path) -> RunSpec:
+    """The spec that a run was started with. Raises OutputError."""
+    try:
+        return RunSpec.model_validate(load_plain_spec(path))
+    except ValueError as error:
+        raise OutputError(f"{path / 'spec.yaml'} is not valid for this engine: {error}; start a new run") from error
+
+
+def load_plain_spec(path: Path) -> dict[str, object]:
+    """The same as plain data, as it stands in spec.yaml. Raises OutputError."""
+    try:
+        content = (path / "spec.yaml").read_bytes()
+        plain = yaml.safe_load(content)
+    except (OSError, yaml.YAMLError) as error:
+        raise OutputError(f"{path / 'spec.yaml'} can't be read: {error}; is {path} a run directory?") from error
+    if not isinstance(plain, dict):
+        raise OutputError(f"{path / 'spec.yaml'} holds no spec; is {path} a run directory?")
+    return plain
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Raises OutputError."""
+    try:
+        return read_manifest((path / "manifest.json").read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise OutputError(f"{path / 'manifest.json'} can't be read: {error}; is {path} a run directory?") from error
+
+
+def find_run(name: str, root: str | Path) -> Path:
+    """A run by its path, or by its name under `root`. Raises OutputError with the nearest names."""
+    for path in (Path(name).expanduser(), Path(root) / name):
+        if (path / "manifest.json").is_file():
+            return path
+    try:
+        known = [entry.name for entry in Path(root).iterdir() if (entry / "manifest.json").is_file()]
+    except OSError:
+        known = []
+    hint = nearest(name, known) or f"there are no runs in {root}"
+    raise OutputError(f"output.resume: {name} is not a run directory; {hint}")
+
+
+def _make(spec: RunSpec) -> tuple[Path, RunLock, list[Path]]:
+    """A new directory, its lock, and what was made for it, outermost first."""
+    made: list[Path] = []
+    try:
+        if spec.output.dir is not None:
+            path = Path(spec.output.dir).expanduser()
+            _make_parents(path, made)
+        else:
+            _make_parents(Path(spec.output.root).expanduser(), made)
+            path = _make_unique(Path(spec.output.root).expanduser())
+            made.append(path)
+        lock = RunLock(path)
+    except (OSError, OutputError) as error:
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OutputError):
+            raise
+        key = "output.dir" if spec.output.dir is not None else "output.root"
+        where = spec.output.dir if spec.output.dir is not None else spec.output.root
+        raise OutputError(f"{key}: {where} can't be made: {error.strerror}; choose a place you may write to") from error
+    # Only now, with the lock held, is it certain that nobody else is filling the same directory.
+    found = sorted(entry.name for entry in path.iterdir() if entry.name != LOCK)
+    if found:
+        lock.release()
+        if not (path / "manifest.json").is_file():
+            (path / LOCK).unlink()
+            raise OutputError(f"output.dir: {path} is not empty ({found[0]}, …); name a new or empty directory")
+        raise OutputError(
+            f"output.dir: {path} already holds a run; continue it with output.resume={path}, or name a new directory"
+        )
+    return path, lock, made
+
+
+def _make_parents(path: Path, made: list[Path]) -> None:
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        made.append(folder)
+
+
+def _make_unique(root: Path) -> Path:
+    """A directory that did not exist: the time for the reader, six random characters for the rest."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    rng = random.SystemRandom()
+    while True:
+        path = root / f"{stamp}-{''.join(rng.choices(string.ascii_lowercase + string.digits, k=6))}"
+        try:
+            os.mkdir(path)
+            return path
+        except FileExistsError:
+            continue
+
+
+def _resume(spec: RunSpec, source: Source) -> RunDirectory:
+    path = find_run(spec.output.resume or "", spec.output.root)
+    lock = RunLock(path)
+    try:
+        manifest = load_manifest(path)
+        _refuse_changes(path, manifest, spec, source)
+    except (OutputError, ConfigError):
+        lock.release()
+        raise
+    return RunDirectory(path, lock, manifest, resumed=True)
+
+
+def _refuse_changes(path: Path, manifest: Manifest, spec: RunSpec, source: Source) -> None:
+    if manifest.spec_fingerprint != spec_fingerprint(spec):
+        before = load_plain_spec(path)
+        try:
+            # through the schema, so that fields which are younger than the run have their defaults
+            before = plain_spec(RunSpec.model_validate(before))
+        except ValueError:
+            pass
+        lines = diff(before, plain_spec(spec))
+        if lines:
+            raise OutputError(
+                f"output.resume: {path} was started with another spec; change it back, or start a new run:\n"
+                + "\n".join(f"  {line}" for line in lines)
+            )
+    now = source.fingerprint()
+    if manifest.source is not None and now != manifest.source:
+        was, size = manifest.source.get("bytes"), (now or {}).get("bytes")
+        change = f"{was} bytes then, {size} now" if was != size else "the same size, other content"
+        raise OutputError(
+            f"output.resume: the workload {source.name} has changed since {path} was started ({change}); "
+            "put the old file back, or start a new run"
+        )

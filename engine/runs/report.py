@@ -1,0 +1,170 @@
+"""report.md and report.html: the same findings for a terminal and for a browser."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import msgspec
+
+from engine.errors import OutputError
+from engine.runs.atomic import write_atomic
+from engine.runs.directory import RunDirectory
+from engine.runs.journal import entries
+from engine.telemetry.metrics import Metrics
+from engine.workloads import Source
+
+_SHOWN = 10
+_TEXT_CHARS = 600
+
+
+class Findings:
+    """What a pass over the lines of results.jsonl leaves: the metrics, and the first rows of either kind."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.failures: list[dict[str, Any]] = []
+        self.sample: list[tuple[int, dict[str, Any]]] = []
+        self._seen = 0
+
+    @property
+    def failed(self) -> int:
+        return self.metrics.total.requests - self.metrics.total.ok
+
+    def see(self, line: bytes, ok: bool) -> None:
+        self.metrics.add_line(line)
+        if ok and len(self.sample) < _SHOWN:
+            self.sample.append((self._seen, msgspec.json.decode(line)))
+        elif not ok and len(self.failures) < _SHOWN:
+            self.failures.append(msgspec.json.decode(line))
+        self._seen += 1
+
+    def first_errors(self, count: int = 3) -> list[str]:
+        """One line each."""
+        return [_failure(record) for record in self.failures[:count]]
+
+
+def rewrite_report(run: RunDirectory, source: Source | None) -> None:
+    """Makes the report again from the journal. `source`: None when the workload is gone. Raises OutputError."""
+    findings = Findings()
+    for entry in entries(run.journal):
+        findings.see(entry.payload.partition(b"\n")[0], entry.ok)
+    write_report(run, findings, source)
+
+
+def write_report(run: RunDirectory, findings: Findings, source: Source | None) -> None:
+    """Writes both files. Raises OutputError."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("engine.runs"),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(seconds=_seconds, number=_number, cell=_cell, percent=_percent)
+    data = _data(run, findings, source)
+    for path, template in ((run.report_md, "report.md.j2"), (run.report_html, "report.html.j2")):
+        write_atomic(path, environment.get_template(template).render(data).encode("utf-8"))
+
+
+def _data(run: RunDirectory, findings: Findings, source: Source | None) -> dict[str, Any]:
+    manifest = run.manifest
+    try:
+        spec = (run.path / "spec.yaml").read_text("utf-8")
+    except OSError as error:
+        raise OutputError(f"{run.path / 'spec.yaml'} can't be read: {error.strerror}") from error
+    prompts = _prompts(source, {index for index, _ in findings.sample})
+    return {
+        "manifest": manifest,
+        "metrics": findings.metrics.summary(manifest.wall_s or None),
+        "failures": [{"custom_id": record["custom_id"], **record["error"]} for record in findings.failures],
+        "sample": [
+            {"custom_id": record["custom_id"], "prompt": prompts.get(index), "answer": _answer(record)}
+            for index, record in findings.sample
+        ],
+        "spec": spec,
+        "resume": run.resume_command,
+        "rerun": "python -m engine " + " ".join(manifest.overrides),
+    }
+
+
+def _prompts(source: Source | None, indices: set[int]) -> dict[int, str]:
+    """What the shown rows asked, read again from the workload."""
+    if source is None or source.live or not indices:
+        return {}
+    found = {}
+    for row in itertools.islice(source, max(indices) + 1):
+        if row.index in indices and row.request is not None:
+            found[row.index] = _question(row.request.body)
+    return found
+
+
+def _question(body: dict[str, Any]) -> str:
+    messages = body.get("messages")
+    if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
+        content = messages[-1].get("content")
+        if isinstance(content, list):
+            parts = [part.get("text") or f"[{part.get('type')}]" for part in content if isinstance(part, dict)]
+            return _clip("\n".join(parts))
+        return _clip(str(content))
+    text = body.get("prompt", body.get("input"))
+    if isinstance(text, list):
+        return _clip(f"{text[0]} … ({len(text)} texts)" if len(text) > 1 else str(text[0]))
+    return _clip(str(text))
+
+
+def _answer(record: dict[str, Any]) -> str:
+    body = (record.get("response") or {}).get("body") or {}
+    choices, data = body.get("choices"), body.get("data")
+    if choices:
+        message = choices[0].get("message") or {}
+        text = message.get("content") or choices[0].get("text")
+        if text is None and message.get("tool_calls"):
+            text = msgspec.json.encode(message["tool_calls"]).decode()
+        return _clip(str(text or ""))
+    if data and isinstance(data[0].get("embedding"), list):
+        vector = data[0]["embedding"]
+        first = ", ".join(f"{number:.4f}" for number in vector[:4])
+        return f"[{first}, …] ({len(vector)} dimensions)"
+    return _clip(msgspec.json.encode(body).decode())
+
+
+def _failure(record: dict[str, Any]) -> str:
+    return f"{record['custom_id']}: {record['error']['kind']}: {record['error']['message']}"
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= _TEXT_CHARS else text[:_TEXT_CHARS] + " …"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if value < 0.001:
+        return f"{value * 1e6:.0f} µs" if value else "0"
+    if value < 1:
+        return f"{value * 1e3:.3g} ms"
+    return f"{value:.3g} s" if value < 120 else f"{value / 60:.1f} min"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, int) or value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _percent(part: int, whole: int) -> str:
+    """Never 100 % unless it is all of them."""
+    if not whole:
+        return "–"
+    share = 100 * part / whole
+    return f"{min(share, 99.9) if part < whole else share:.3g} %"
+
+
+def _cell(text: str) -> str:
+    """Text inside a cell of a Markdown table."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\r", "").replace("\n", "<br>")

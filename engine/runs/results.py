@@ -1,0 +1,70 @@
+"""Lines of results.jsonl and dead.jsonl: how they are written into the journal and made into files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from engine.errors import OutputError
+from engine.request import Result
+from engine.runs.atomic import replacing
+from engine.runs.directory import RunDirectory
+from engine.runs.fingerprint import request_fingerprint
+from engine.runs.journal import entries
+from engine.workloads import Row
+
+_encode = msgspec.json.encode
+
+
+def row_digest(row: Row) -> int:
+    """64 bits of BLAKE2b over the row as it was read, as SQLite's signed integer."""
+    return int.from_bytes(hashlib.blake2b(row.letter(), digest_size=8).digest(), "big", signed=True)
+
+
+def payload(run: str, row: Row, result: Result) -> bytes:
+    """What the journal keeps of a row: its line of results.jsonl and, if it failed, that of dead.jsonl.
+
+    Raises TypeError for a reply that JSON can't say.
+    """
+    record: dict[str, Any] = result.engine.as_dict()
+    if row.request is not None:
+        record["request"] = request_fingerprint(row.request)
+    response = None
+    if result.error is None:
+        attempts = result.engine.attempts
+        request_id = attempts[-1].provider_request_id if attempts else None
+        response = {"status_code": 200, "request_id": request_id or result.id, "body": result.body}
+    line = _encode(
+        {
+            "id": f"{run}/{row.index + 1}",
+            "custom_id": row.id,
+            "response": response,
+            "error": None if result.error is None else result.error.as_dict(),
+            "engine": record,
+        }
+    )
+    return line if result.error is None else line + b"\n" + row.letter()
+
+
+def materialise(run: RunDirectory, rows: int, see: Callable[[bytes, bool], None]) -> None:
+    """Makes results.jsonl and dead.jsonl from the journal, in input order, both or neither, in constant memory.
+
+    `see` gets each line of results.jsonl and whether the row is ok. Raises OutputError when the journal does not hold
+    each of the `rows` rows exactly once, or a file can't be written.
+    """
+    with replacing(run.results, run.dead) as (results, dead):
+        expected = 0
+        for entry in entries(run.journal):
+            if entry.index != expected:
+                break
+            expected += 1
+            line, _, letter = entry.payload.partition(b"\n")
+            results.write(line + b"\n")
+            if not entry.ok:
+                dead.write(letter + b"\n")
+            see(line, entry.ok)
+        if expected != rows:
+            raise OutputError(f"{run.journal}: {rows} rows were read, but row {expected + 1} is not recorded; resume")
