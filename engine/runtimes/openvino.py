@@ -1,0 +1,164 @@
+"""Runtime `openvino`: generation with continuous batching from GGUF or OpenVINO IR, sentence embeddings from safetensors.
+
+Needs openvino, openvino-genai and tokenizers; not torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.artifacts import Artifact, gguf
+from engine.errors import Internal, SetupError, TooLong
+from engine.runtimes import Embeddings, Piece, Sampling
+from engine.runtimes.delivery import Delivery
+from schemas.hardware import OpenVinoHardwareSpec
+from schemas.model import ModelSpec
+
+if TYPE_CHECKING:
+    from engine.runtimes.openvino_encoder import Encoder
+    from engine.runtimes.openvino_generation import Generator
+
+INLINE_CHARACTERS = 4000
+"""A longer prompt is tokenised on a thread; a shorter one costs less than the way there."""
+
+
+class _Prompt:
+    """A prompt's tokens: a tensor of shape (1, length)."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor
+
+    def __len__(self) -> int:
+        return int(self.tensor.shape[1])
+
+
+class OpenVinoRuntime:
+    """A model on an OpenVINO device."""
+
+    def __init__(self, hardware: OpenVinoHardwareSpec, model: ModelSpec, artifact: Artifact, seed: int) -> None:
+        self._hardware = hardware
+        self._model = model
+        self._artifact = artifact
+        self._seed = seed
+        self._generator: Generator | None = None
+        self._encoder: Encoder | None = None
+        self._tokenizer: Any = None
+        self.device = f"openvino:{hardware.device}"
+        self.context_length = model.context_length or 0
+
+    @classmethod
+    def formats(cls, model: ModelSpec) -> tuple[str, ...]:
+        """Encoders from safetensors; generators from GGUF or OpenVINO IR."""
+        return ("safetensors",) if model.tasks == ("embedding",) else ("gguf", "openvino")
+
+    @property
+    def steps(self) -> int:
+        """Steps that the generation has computed, each for all sequences together."""
+        return self._generator.steps if self._generator else 0
+
+    async def start(self) -> None:
+        """Loads the model. Raises SetupError."""
+        try:
+            if self._model.tasks == ("embedding",):
+                await asyncio.to_thread(self._load_encoder)
+            else:
+                await asyncio.to_thread(self._load_generator)
+        except ImportError as error:
+            raise SetupError(
+                f'hardware: openvino needs {error.name}. Next: pip install "ipfs-accelerate[openvino]"'
+            ) from error
+        except (RuntimeError, OSError, ValueError, KeyError) as error:  # OpenVINO raises RuntimeError for everything
+            raise SetupError(
+                f"model: OpenVINO can't load {self._model.name!r} from {self._artifact.path.name}: "
+                f"{str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__}"
+            ) from error
+
+    def _load_generator(self) -> None:
+        from engine.runtimes.openvino_generation import Generator, open_pipeline
+
+        path = self._artifact.path
+        if self._artifact.format == "gguf":
+            path = gguf.find(path)
+            own = gguf.context_length(path)
+        else:
+            own = _ir_context_length(path)
+        self.context_length = self._model.context_length or own or 2048
+        pipeline = open_pipeline(str(path), self._hardware)
+        self._tokenizer = pipeline.get_tokenizer()
+        self._generator = Generator(pipeline, self._seed)
+
+    def _load_encoder(self) -> None:
+        from engine.runtimes import sentence_model
+        from engine.runtimes.openvino_encoder import Encoder
+
+        model = sentence_model.read(self._artifact.path, self._model.context_length)
+        self._encoder = Encoder(self._artifact.path, model, self._hardware)
+        self.context_length = model.max_tokens
+        self.device = f"openvino:{self._hardware.device}:{self._encoder.precision}"
+
+    async def aclose(self) -> None:
+        """Stops what is under way and frees the model."""
+        generator, self._generator, self._tokenizer = self._generator, None, None
+        encoder, self._encoder = self._encoder, None
+        for part in (generator, encoder):
+            if part is not None:
+                await asyncio.to_thread(part.close)
+
+    async def encode_chat(self, messages: list[dict[str, Any]]) -> _Prompt:
+        """The prompt's tokens by the model's own chat template."""
+        size = sum(len(message["content"]) for message in messages)
+        return await self._encode(size, self._apply_template, messages)
+
+    async def encode_text(self, text: str) -> _Prompt:
+        """The text's tokens as they are."""
+        return await self._encode(len(text), self._tokenize, text)
+
+    async def _encode(self, size: int, call: Any, argument: Any) -> _Prompt:
+        tensor = call(argument) if size < INLINE_CHARACTERS else await asyncio.to_thread(call, argument)
+        return _Prompt(tensor)
+
+    def _apply_template(self, messages: list[dict[str, Any]]) -> Any:
+        return self._tokenize(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+
+    def _tokenize(self, text: str) -> Any:
+        return self._tokenizer.encode(text, add_special_tokens=False).input_ids
+
+    async def generate(self, prompt: _Prompt, sampling: Sampling) -> AsyncIterator[Piece]:
+        """The answer, piece by piece. Closing the iterator stops the generation at its next step."""
+        if self._generator is None:
+            raise Internal("the model is not loaded")
+        if len(prompt) >= self.context_length:
+            raise TooLong(f"the prompt has {len(prompt)} tokens, and the model reads {self.context_length}")
+        delivery = Delivery()
+        self._generator.submit(prompt.tensor, sampling, delivery)
+        try:
+            while True:
+                piece = await delivery.next()
+                yield piece
+                if piece.finish_reason is not None:
+                    return
+        finally:
+            delivery.cancelled = True
+
+    async def embed(self, texts: list[str]) -> Embeddings:
+        """One vector for each text, pooled and normalised as the model says."""
+        if self._encoder is None:
+            raise Internal("the model is not loaded")
+        try:
+            return await self._encoder.embed(texts)
+        except RuntimeError as error:
+            raise Internal(f"openvino failed while encoding: {error}") from error
+
+
+def _ir_context_length(folder: Path) -> int | None:
+    config = folder / "config.json"
+    if not config.is_file():
+        return None
+    length = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
+    return int(length) if length else None
