@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shlex
@@ -25,8 +26,10 @@ from schemas import RunSpec
 class RunDirectory:
     """An open run: its paths, its manifest and its lock. Make it with `open_run`; `close` gives the lock back."""
 
-    def __init__(self, path: Path, lock: RunLock, manifest: Manifest, resumed: bool) -> None:
+    def __init__(self, path: Path, lock: RunLock, manifest: Manifest, made: list[Path], resumed: bool) -> None:
+        """`made`: the folders that did not exist before, outermost first."""
         self.path = path
+        self._made = made
         self.manifest = manifest
         self.resumed = resumed
         self._lock = lock
@@ -52,7 +55,10 @@ class RunDirectory:
     def __enter__(self) -> RunDirectory:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """A new run that failed before its first session, such as for a missing device, leaves nothing behind."""
+        if kind is not None and not self.resumed and not self.manifest.sessions:
+            _unmake(self.path, self._made)
         self.close()
 
 
@@ -82,16 +88,15 @@ def open_run(spec: RunSpec, source: Source, facts: Facts | None = None) -> RunDi
         configs=facts.configs if facts else [],
     )
     manifest.record_software()
-    run = RunDirectory(path, lock, manifest, resumed=False)
+    run = RunDirectory(path, lock, manifest, made, resumed=False)
     try:
         manifest.source = source.fingerprint()
         text = yaml.safe_dump(plain_spec(spec), sort_keys=False, allow_unicode=True, width=120)
         write_atomic(path / "spec.yaml", text.encode("utf-8"))
         run.write_manifest()
     except (OutputError, ConfigError):
+        _unmake(path, made)
         lock.release()
-        for folder in made:
-            shutil.rmtree(folder, ignore_errors=True)
         raise
     return run
 
@@ -150,7 +155,7 @@ def _make(spec: RunSpec) -> tuple[Path, RunLock, list[Path]]:
             made.append(path)
         lock = RunLock(path)
     except (OSError, OutputError) as error:
-        for folder in made:
+        for folder in reversed(made):
             shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OutputError):
             raise
@@ -168,6 +173,18 @@ def _make(spec: RunSpec) -> tuple[Path, RunLock, list[Path]]:
             f"output.dir: {path} already holds a run; continue it with output.resume={path}, or name a new directory"
         )
     return path, lock, made
+
+
+def _unmake(path: Path, made: list[Path]) -> None:
+    """Takes back what `_make` and `open_run` have put on the disk."""
+    if path in made:
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        for name in ("spec.yaml", "manifest.json", "run.log", LOCK):
+            (path / name).unlink(missing_ok=True)
+    for folder in reversed(made):
+        with contextlib.suppress(OSError):  # somebody else has put something there by now
+            folder.rmdir()
 
 
 def _make_parents(path: Path, made: list[Path]) -> None:
@@ -199,17 +216,15 @@ def _resume(spec: RunSpec, source: Source) -> RunDirectory:
     except (OutputError, ConfigError):
         lock.release()
         raise
-    return RunDirectory(path, lock, manifest, resumed=True)
+    return RunDirectory(path, lock, manifest, [], resumed=True)
 
 
 def _refuse_changes(path: Path, manifest: Manifest, spec: RunSpec, source: Source) -> None:
     if manifest.spec_fingerprint != spec_fingerprint(spec):
         before = load_plain_spec(path)
-        try:
+        with contextlib.suppress(ValueError):  # a spec that is no longer valid is compared as it stands
             # through the schema, so that fields which are younger than the run have their defaults
             before = plain_spec(RunSpec.model_validate(before))
-        except ValueError:
-            pass
         lines = diff(before, plain_spec(spec))
         if lines:
             raise OutputError(

@@ -36,10 +36,12 @@ class ConfigSource(msgspec.Struct, kw_only=True):
     """A folder that options came from."""
 
     path: str
+    origin: str = ""
+    """How it came to be searched."""
     commit: str | None = None
     """Its git commit; None: not a checkout."""
-    dirty: bool = False
-    """It has uncommitted changes."""
+    dirty: bool | None = None
+    """It has uncommitted changes; None: not a checkout."""
 
 
 class Facts(msgspec.Struct, kw_only=True):

@@ -144,7 +144,7 @@ def prune(
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Plain text in aligned columns; numbers to the right."""
-    cells = [["–" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
     numeric = [all(_is_number(row[place]) for row in cells) for place in range(len(headers))]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     lines = []
@@ -221,4 +221,4 @@ def _seconds(iso: str) -> float:
 
 
 def _is_number(cell: str) -> bool:
-    return cell == "–" or cell.replace(",", "").replace(".", "").replace("%", "").replace(" ", "").isdigit()
+    return cell == "-" or cell.replace(",", "").replace(".", "").replace("%", "").replace(" ", "").isdigit()

@@ -141,7 +141,7 @@ def _clip(text: str) -> str:
 
 def _seconds(value: float | None) -> str:
     if value is None:
-        return "–"
+        return "-"
     if value < 0.001:
         return f"{value * 1e6:.0f} µs" if value else "0"
     if value < 1:
@@ -151,7 +151,7 @@ def _seconds(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, int) or value >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
@@ -160,7 +160,7 @@ def _number(value: float | None) -> str:
 def _percent(part: int, whole: int) -> str:
     """Never 100 % unless it is all of them."""
     if not whole:
-        return "–"
+        return "-"
     share = 100 * part / whole
     return f"{min(share, 99.9) if part < whole else share:.3g} %"
 

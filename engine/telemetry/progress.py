@@ -11,7 +11,7 @@ from engine.request import Result
 _REFRESH_S = 0.2
 
 
-class RunProgress:
+class ProgressBar:
     """Rows per second, ok and failed, output tokens per second."""
 
     def __init__(self, mode: Literal["auto", "on", "off"] = "auto", stream: TextIO | None = None) -> None:
