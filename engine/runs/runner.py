@@ -302,17 +302,13 @@ class _Execution:
             try:
                 result = await self._engine.submit(row.request)
             except InferenceError as error:
-                result = Result(
-                    row.id,
-                    error=error,
-                    engine=EngineRecord(priority=row.request.priority, metadata=row.request.metadata),
-                )
+                record = EngineRecord(priority=row.request.priority, metadata=row.request.metadata)
+                result = Result(row.id, error=error, engine=record)
         try:
             content = payload(self._run.path.name, row, result)
         except (TypeError, ValueError) as error:  # such as half of a surrogate pair: this row's problem, not the run's
-            result = Result(
-                row.id, error=Malformed(f"the reply can't be written as JSON: {error}"), engine=result.engine
-            )
+            malformed = Malformed(f"the reply can't be written as JSON: {error}")
+            result = Result(row.id, error=malformed, engine=result.engine)
             content = payload(self._run.path.name, row, result)
         await self._journal.append(row.index, row.id, result.ok, digest, content)
         if not result.ok:
@@ -337,8 +333,8 @@ class _Execution:
         """Raises OutputError when rows are recorded that the workload no longer has."""
         if self._exhausted and self._next_done is not None:
             raise OutputError(
-                f"output.resume: {self._source.name} has only {self._rows} rows now, but row {self._next_done[0] + 1} is "
-                "recorded; put the old workload back, or start a new run"
+                f"output.resume: {self._source.name} has only {self._rows} rows now, but row "
+                f"{self._next_done[0] + 1} is recorded; put the old workload back, or start a new run"
             )
 
     def _finish(self) -> Summary:

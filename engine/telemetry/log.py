@@ -9,17 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_SECRETS = re.compile(
-    r"(?P<keep>(?i:bearer|basic|token)\s+|(?i:api[-_]?key|authorization|x-goog-api-key)['\"]?\s*[=:]\s*['\"]?|://)"
-    r"(?P<userinfo>[^\s/@'\"]+(?=@))?(?(userinfo)|(?<!//)[^\s'\",}]+)"
-    r"|\b(?:sk|gsk|hf|xai|nvapi|r8|pplx|AIza)[-_A-Za-z0-9]{12,}"
-)
-"""What keys look like where they might slip into a message: after their header or parameter, inside a URL, by prefix."""
+_SECRETS = (
+    (re.compile(r"(?i)\b(authorization|(?:x-)?api[-_]?key|x-goog-api-key)(['\"]?\s*[=:]\s*['\"]?)"
+                r"(?:(?:bearer|basic)\s+)?[^\s'\",}]+"), r"\1\2***"),
+    (re.compile(r"(?i)\bbearer\s+[-._~+/=a-z0-9]{8,}"), "Bearer ***"),
+    (re.compile(r"(?<=://)[^\s/@]+@"), "***@"),
+    (re.compile(r"\b(?:sk|gsk|hf|xai|nvapi|r8|pplx)[-_][-_A-Za-z0-9]{12,}|\bAIza[-_A-Za-z0-9]{20,}"), "***"),
+)  # fmt: skip
+"""What keys look like where they might slip into a message: in a header or parameter, in a URL, by their prefix."""
 
 
 def redact(text: str) -> str:
     """The text with anything that looks like a key replaced by ***. The last line of defence, not the first."""
-    return _SECRETS.sub(lambda match: f"{match.group('keep') or ''}***", text)
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
 
 
 class _Formatter(logging.Formatter):

@@ -25,7 +25,7 @@ def open_csv(spec: CsvWorkloadSpec, form: Form) -> Source:
 
 
 def _reader(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | str, bytes]]:
-    """Rows: the line a row ends on, its cells (a text in place of them says what is wrong), and its lines as written."""
+    """Rows: the line a row ends on, its cells (or a text that says what is wrong), and its lines as written."""
     taken: list[bytes] = []
 
     def texts(lines: Iterator[tuple[int, bytes]]) -> Iterator[str]:
