@@ -72,7 +72,9 @@ class Composer:
 
     def __init__(self, overrides: Sequence[str], config_dir: str | os.PathLike[str] | None) -> None:
         if config_dir is not None and not Path(config_dir).is_dir():
-            raise ConfigError(f"--config-dir: {config_dir} is not a folder; give the folder that has provider/, model/, …")
+            raise ConfigError(
+                f"--config-dir: {config_dir} is not a folder; give the folder that has provider/, model/, …"
+            )
         self.overrides = tuple(overrides)
         self.config_dir = config_dir
         self.loader = _loader(config_dir)

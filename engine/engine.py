@@ -135,7 +135,9 @@ class Engine:
         except InferenceError as error:
             result = Result(request.id or "", error=error)
         except asyncio.CancelledError:
-            self.metrics.add(Result(request.id or "", error=Cancelled("cancelled by its caller"), engine=context.record))
+            self.metrics.add(
+                Result(request.id or "", error=Cancelled("cancelled by its caller"), engine=context.record)
+            )
             raise
         except Exception as error:  # the boundary: one result for every request, also for a defect
             failure = Internal(f"{type(error).__name__}: {error}")

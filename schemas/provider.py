@@ -98,6 +98,4 @@ class SimulatedProviderSpec(Spec):
     """The hint that a simulated failure carries, in seconds."""
 
 
-ProviderSpec = Annotated[
-    RemoteProviderSpec | LocalProviderSpec | SimulatedProviderSpec, Field(discriminator="kind")
-]
+ProviderSpec = Annotated[RemoteProviderSpec | LocalProviderSpec | SimulatedProviderSpec, Field(discriminator="kind")]

@@ -61,5 +61,3 @@ def _knobs(word: str) -> list[str]:
 
     parent = word.rpartition(".")[0]
     return [f"{parent}.{name}{'.' if nested else '='}" for name, nested in fields(parent).items()]
-
-

@@ -138,7 +138,9 @@ class Batch(Middleware):
         first = members[0]
         inputs = [item for member in members for item in member.inputs]
         request = Request("embedding", {**first.request.body, "input": inputs}, id=first.request.id)
-        attempt = Attempt(*((first.context.attempt.target, first.context.attempt.key) if first.context.attempt else ("",)))
+        attempt = Attempt(
+            *((first.context.attempt.target, first.context.attempt.key) if first.context.attempt else ("",))
+        )
         context = Context(EngineRecord(attempts=[attempt]), first.context.submitted_at)
         try:
             result = await self.next(request, context)

@@ -157,7 +157,7 @@ def layer(branch: Branch) -> Layer | None:
     if not spec.enabled or branch.target.provider.kind == "local":
         return None
     provider = branch.target.provider
-    endpoint = provider.base_url if provider.kind == "remote" else provider.name
+    endpoint = provider.base_url if provider.kind == "remote" else branch.name
     breaker = branch.resources.get(
         ("breaker", endpoint, branch.target.model_id),
         lambda: Breaker(branch.name, spec, branch.resources.clock, branch.resources.rng),

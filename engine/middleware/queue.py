@@ -110,8 +110,6 @@ def layer(branch: Branch) -> Layer | None:
     spec = branch.policy.queue
     if not spec.enabled:
         return None
-    gate = branch.resources.get(
-        ("queue", branch.name), lambda: PriorityGate(spec, branch.resources.clock)
-    )
+    gate = branch.resources.get(("queue", branch.name), lambda: PriorityGate(spec, branch.resources.clock))
     settings = f"size={spec.size} concurrency={spec.concurrency} on_full={spec.on_full}"
     return Layer(Queue, {"gate": gate}, settings)

@@ -76,7 +76,9 @@ def layer(branch: Branch) -> Layer | None:
     waits = breaker.enabled and breaker.on_open == "wait" and branch.last
     if not spec.enabled and not waits:
         return None
-    settings = f"max_retries={spec.max_retries} delay={spec.initial_delay_s:g} s ×{spec.multiplier:g} ≤{spec.max_delay_s:g} s"
+    settings = (
+        f"max_retries={spec.max_retries} delay={spec.initial_delay_s:g} s ×{spec.multiplier:g} ≤{spec.max_delay_s:g} s"
+    )
     if not spec.enabled:
         settings = "only waits for an open circuit"
     return Layer(

@@ -94,9 +94,7 @@ class Route(Middleware):
                 self._follow(result.stream, attempt, key, started, context)
             return result
 
-    def _follow(
-        self, stream: ChunkStream, attempt: Attempt, key: str | None, started: float, context: Context
-    ) -> None:
+    def _follow(self, stream: ChunkStream, attempt: Attempt, key: str | None, started: float, context: Context) -> None:
         def first() -> None:
             attempt.first_token_s = self.clock.monotonic() - started
 

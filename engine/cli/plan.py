@@ -1,0 +1,219 @@
+"""`engine plan`: what a run would do, without doing it."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine import credentials
+from engine.build import build, executor_for
+from engine.compose import Composition, compose, dump_yaml
+from engine.errors import EngineError, Internal
+from engine.executors import Executor, Services
+from engine.pipeline import StageLine
+from engine.request import Context, Request, Result
+from engine.resources import Resources
+from engine.workloads import open_source
+from schemas import RunSpec, TargetSpec
+
+SAMPLE_ROWS = 10_000
+"""Rows that the estimate of tokens reads; the rest is extrapolated."""
+CHARS_PER_TOKEN = 4.0
+"""A rule of thumb for English with byte-pair vocabularies; the estimate says that it is one."""
+MESSAGE_TOKENS = 256
+"""Assumed length of an answer whose request sets no limit."""
+
+
+class _Unavailable:
+    """Stands in for an executor that can't be made here, so that the chain can still be shown."""
+
+    keys: tuple[str, ...] = ()
+    tasks: frozenset[str] = frozenset()
+
+    async def start(self) -> None:
+        raise Internal("a plan does not run")
+
+    async def check(self) -> str:
+        raise Internal("a plan does not run")
+
+    async def aclose(self) -> None:
+        return
+
+    async def __call__(self, request: Request, context: Context) -> Result:
+        raise Internal("a plan does not run")
+
+
+@dataclass
+class Plan:
+    """What would happen, and what stands in the way."""
+
+    chain: list[StageLine] = field(default_factory=list)
+    targets: list[dict[str, Any]] = field(default_factory=list)
+    workload: dict[str, Any] = field(default_factory=dict)
+    sources: list[dict[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Exit code 0 when the run could start, else the first problem's."""
+    composition = compose(arguments.words, arguments.config_dir)
+    plan, code = make(composition)
+    if arguments.json:
+        data = {
+            "chain": [vars(line) for line in plan.chain],
+            "targets": plan.targets,
+            "workload": plan.workload,
+            "config": plan.sources,
+            "problems": plan.problems,
+            "spec": composition.spec.model_dump(mode="json"),
+        }
+        print(json.dumps(data, indent=2, ensure_ascii=False))
+    else:
+        print(_render(plan))
+        if arguments.debug:
+            print("\nspec\n" + dump_yaml(composition.spec.model_dump(mode="json")))
+    return code
+
+
+def make(composition: Composition) -> tuple[Plan, int]:
+    """The plan and its exit code. Reads keys' names, devices and the workload's rows; writes and calls nothing."""
+    spec = composition.spec
+    plan = Plan(sources=[{"path": source.path, "origin": source.origin} for source in composition.sources])
+    errors: list[EngineError] = []
+    made: dict[int, Executor] = {}
+
+    def make_executor(target: TargetSpec, services: Services) -> Executor:
+        executor: Executor
+        try:
+            executor = executor_for(target, services)
+        except EngineError as error:
+            errors.append(error)
+            executor = _Unavailable()  # type: ignore[assignment]
+        made[len(made)] = executor
+        return executor
+
+    pipeline = build(spec, Services(seed=spec.seed), Resources(seed=spec.seed), make_executor)
+    plan.chain = pipeline.describe()
+    for route in pipeline.routes:
+        plan.targets.append(_target(route.name, route.target, route.executor))
+    try:
+        plan.workload = _workload(spec)
+    except EngineError as error:
+        errors.append(error)
+    plan.problems = [str(error) for error in errors]
+    return plan, errors[0].exit_code if errors else 0
+
+
+def _target(name: str, target: TargetSpec, executor: Executor) -> dict[str, Any]:
+    record: dict[str, Any] = {"target": name, "kind": target.provider.kind, "model": target.model_id}
+    if target.provider.kind == "remote":
+        record["url"] = target.provider.base_url
+        record["dialect"] = target.provider.dialect
+        record["transport"] = target.provider.transport.kind
+        record["keys_looked_for"] = credentials.sources(target.provider.credential)
+        record["keys_found"] = list(executor.keys)
+        record["key_required"] = target.provider.credential.required
+    if target.provider.kind == "local":
+        record["hardware"] = getattr(executor, "hardware", target.hardware).kind
+        record["sources"] = [
+            f"{source.kind}:{getattr(source, 'repo', None) or getattr(source, 'package', None) or getattr(source, 'path', '')}"
+            for source in target.model.sources
+        ]
+    return record
+
+
+def _workload(spec: RunSpec) -> dict[str, Any]:
+    source = open_source(spec.workload, spec.model.tasks)
+    record: dict[str, Any] = {"source": source.describe(), "requests": None}
+    if source.live:
+        return record
+    rows = tokens_in = tokens_out = invalid = 0
+    for row in itertools.islice(source, SAMPLE_ROWS):
+        rows += 1
+        if row.request is None:
+            invalid += 1
+            continue
+        body = row.request.body
+        tokens_in += int(_characters(body) / CHARS_PER_TOKEN) + 1
+        if row.request.task != "embedding":
+            limit = body.get("max_completion_tokens") or body.get("max_tokens")
+            tokens_out += limit if isinstance(limit, int) else MESSAGE_TOKENS
+    total = source.count() if rows == SAMPLE_ROWS else rows
+    scale = (total or 0) / rows if rows else 0.0
+    local = all(target.provider.kind != "remote" for target in spec.targets)
+    record |= {
+        "requests": total,
+        "invalid_rows": invalid,
+        "input_tokens_estimate": round(tokens_in * scale),
+        "output_tokens_at_most": round(tokens_out * scale),
+        "cost_usd": 0.0 if local else None,
+    }
+    return record
+
+
+def _characters(value: Any) -> int:
+    """Length of the text in a body, wherever it stands."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(
+            _characters(value[key]) for key in ("messages", "prompt", "input", "content", "text") if key in value
+        )
+    if isinstance(value, list):
+        return sum(_characters(item) for item in value)
+    return 0
+
+
+def _render(plan: Plan) -> str:
+    lines = ["chain (outermost first)"]
+    width = max(len(line.name) + 2 * line.depth for line in plan.chain) + 2
+    for line in plan.chain:
+        name = "  " * line.depth + line.name
+        lines.append(f"  {name:<{width}}{line.settings or '–'}  · {line.why}")
+    lines.append("targets")
+    for target in plan.targets:
+        lines += _render_target(target)
+    lines.append("workload")
+    if plan.workload:
+        lines += _render_workload(plan.workload)
+    lines.append("options from")
+    lines += [f"  {source['path']} ({source['origin']})" for source in plan.sources]
+    if plan.problems:
+        lines.append("can't run:")
+        lines += [f"  {line}" for problem in plan.problems for line in problem.splitlines()]
+    else:
+        lines.append("ready: nothing stands in the way of `run`")
+    return "\n".join(lines)
+
+
+def _render_target(target: dict[str, Any]) -> list[str]:
+    lines = [f"  {target['target']}"]
+    if target["kind"] == "remote":
+        lines.append(f"    {target['url']}  dialect={target['dialect']} transport={target['transport']}")
+        looked = "; ".join(target["keys_looked_for"]) or "nowhere"
+        found = ", ".join(target["keys_found"]) or ("none" if target["key_required"] else "none, and none is needed")
+        lines.append(f"    keys: looked in {looked}; found: {found}")
+    if target["kind"] == "local":
+        lines.append(
+            f"    in this process on {target['hardware']}; files from {', '.join(target['sources']) or 'nowhere'}"
+        )
+    if target["kind"] == "simulated":
+        lines.append("    simulated: answers are not real")
+    return lines
+
+
+def _render_workload(workload: dict[str, Any]) -> list[str]:
+    lines = [f"  {workload['source']}"]
+    if workload["requests"] is None:
+        return [*lines, "  requests: unknown before they are read"]
+    invalid = f", {workload['invalid_rows']} of them invalid" if workload["invalid_rows"] else ""
+    lines.append(f"  requests: {workload['requests']}{invalid}")
+    lines.append(
+        f"  tokens: about {workload['input_tokens_estimate']} in (4 characters a token), "
+        f"at most about {workload['output_tokens_at_most']} out"
+    )
+    cost = "nothing but this machine's time" if workload["cost_usd"] == 0 else "unknown: no prices are known yet"
+    return [*lines, f"  cost: {cost}"]

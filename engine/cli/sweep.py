@@ -1,0 +1,111 @@
+"""`engine -m …`: run every combination, and compare them. Each cell is a process of its own with its own log."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from engine.cid import cid_of_json
+from engine.compose import compose, expand
+from engine.errors import ConfigError, EngineError, Interrupted, OutputError
+from engine.runs.lock import RunLock
+from engine.runs.sweep import Cell, finished, read_cell, write_tables
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Exit code 0 when every cell answered everything, else 3."""
+    overrides: list[str] = arguments.words
+    cells = expand(overrides, arguments.config_dir)
+    folder = _folder(overrides, arguments.config_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"output.root: {folder} can't be made: {error.strerror}; choose a place you may write to"
+        ) from error
+    swept = _swept(cells)
+    rows: list[Cell] = []
+    lock = RunLock(folder)
+    try:
+        for number, cell in enumerate(cells, start=1):
+            choices = {key: value for key, _, value in (line.partition("=") for line in cell) if key in swept}
+            title = " ".join(f"{key}={value}" for key, value in choices.items())
+            print(f"[{number}/{len(cells)}] {title}", file=sys.stderr, flush=True)
+            path = folder / f"{number:03d}-{_slug(title)}"
+            rows.append(_run_cell(cell, choices, path, arguments.config_dir))
+            write_tables(folder, rows, swept)
+    finally:
+        lock.release()
+    print((folder / "table.md").read_text(encoding="utf-8"), end="")
+    print(f"→ {folder}")
+    return 0 if all(row.status == "ok" for row in rows) else 3
+
+
+def _run_cell(cell: list[str], choices: dict[str, str], path: Path, config_dir: str | None) -> Cell:
+    """Runs a cell, continues it, or takes it as it is when it has finished."""
+    log = path.with_suffix(".log")
+    try:
+        compose(cell, config_dir)
+    except EngineError as error:
+        log.write_text(f"error: {error}\n", encoding="utf-8")
+        return Cell(choices, "failed", path.name, reason=str(error))
+    if not finished(path):
+        begun = (path / "manifest.json").is_file()
+        command = [sys.executable, "-m", "engine", "run", *cell]
+        command.append(f"output.{'resume' if begun else 'dir'}={_quoted(str(path))}")
+        if config_dir is not None:
+            command += ["--config-dir", config_dir]
+        with log.open("ab") as stream:
+            stream.write(f"$ {' '.join(command[1:])}\n".encode())
+            stream.flush()
+            code = _wait(subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL))
+        if code == Interrupted.exit_code:
+            raise Interrupted(f"stopped in the cell {path.name}; give the same command again to go on")
+    return read_cell(choices, path, log)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """A Ctrl-C reaches the cell too, which then drains; this process waits for it."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def _folder(overrides: list[str], config_dir: str | None) -> Path:
+    """The sweep's folder. Its name is the content id of what was asked for, so that the same command continues it."""
+    for line in overrides:
+        key, _, value = line.partition("=")
+        if key in ("output.dir", "output.resume"):
+            raise ConfigError(f"{key}: every cell has a directory of its own; set output.root instead")
+        if key == "workload" and "stdin" in value.split(","):
+            raise ConfigError("workload=stdin can be read only once; write the rows to a file for a sweep")
+    root = next((line.partition("=")[2] for line in overrides if line.startswith("output.root=")), "outputs")
+    asked = {
+        "overrides": [line for line in overrides if not line.startswith(("output.", "telemetry"))],
+        "config_dir": str(Path(config_dir).resolve()) if config_dir else None,
+    }
+    return Path(root.strip("'\"")) / "sweeps" / cid_of_json(asked)[-12:]
+
+
+def _swept(cells: list[list[str]]) -> list[str]:
+    """The keys that differ between cells; all keys of a sweep of one."""
+    values: dict[str, set[str]] = {}
+    for cell in cells:
+        for line in cell:
+            key, _, value = line.partition("=")
+            values.setdefault(key, set()).add(value)
+    return [key for key, seen in values.items() if len(seen) > 1] or list(values)
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.=+-]+", "_", title)[:80].strip("_") or "cell"
+
+
+def _quoted(text: str) -> str:
+    """A value in Hydra's grammar, whatever characters it has."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
