@@ -1,0 +1,140 @@
+"""Runtime `torch`: generation and sentence embeddings with transformers, on the CPU or an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from engine.artifacts import Artifact
+from engine.errors import Internal, SetupError, TooLong
+from engine.runtimes import Embeddings, Piece, Sampling
+from engine.runtimes.delivery import Delivery
+from schemas.hardware import CpuHardwareSpec, CudaHardwareSpec
+from schemas.model import ModelSpec
+
+if TYPE_CHECKING:
+    from engine.runtimes.torch_encoder import Encoder
+    from engine.runtimes.torch_generation import Generator
+
+
+class TorchRuntime:
+    """A model in torch."""
+
+    def __init__(
+        self, hardware: CpuHardwareSpec | CudaHardwareSpec, model: ModelSpec, artifact: Artifact, seed: int
+    ) -> None:
+        self._hardware = hardware
+        self._model = model
+        self._artifact = artifact
+        self._seed = seed
+        self._generator: Generator | None = None
+        self._encoder: Encoder | None = None
+        self._tokenizer: Any = None
+        where = f"cuda:{hardware.device}" if isinstance(hardware, CudaHardwareSpec) else "cpu"
+        self._where = where
+        self.device = f"torch:{where}"
+        self.context_length = model.context_length or 0
+
+    @classmethod
+    def formats(cls, model: ModelSpec) -> tuple[str, ...]:
+        """safetensors; generators also from GGUF, when the package gguf is installed."""
+        if model.tasks == ("embedding",) or importlib.util.find_spec("gguf") is None:
+            return ("safetensors",)
+        return ("safetensors", "gguf")
+
+    @property
+    def steps(self) -> int:
+        """Forward passes of the generation, each for all rows of a batch together."""
+        return self._generator.steps if self._generator else 0
+
+    async def start(self) -> None:
+        """Loads the model. Raises SetupError."""
+        try:
+            if self._model.tasks == ("embedding",):
+                await asyncio.to_thread(self._load_encoder)
+            else:
+                await asyncio.to_thread(self._load_generator)
+        except ImportError as error:
+            raise SetupError(
+                f'hardware: {self._hardware.kind} needs {error.name}. Next: pip install "ipfs-accelerate[local]"'
+            ) from error
+        except (RuntimeError, OSError, ValueError, KeyError) as error:  # what torch and transformers raise for bad files
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise SetupError(
+                f"model: torch can't load {self._model.name!r} from {self._artifact.path.name}: {first}"
+            ) from error
+
+    def _load_generator(self) -> None:
+        import torch
+
+        from engine.runtimes import torch_loading
+        from engine.runtimes.torch_generation import Generator
+
+        torch_loading.set_threads(self._hardware)
+        dtype = torch_loading.dtype(self._hardware)
+        model, self._tokenizer = torch_loading.generator(self._artifact, dtype, torch.device(self._where))
+        self.context_length = self._model.context_length or int(model.config.max_position_embeddings)
+        self.device = f"torch:{self._where}:{str(dtype).removeprefix('torch.')}"
+        self._generator = Generator(model, self._tokenizer, self._hardware.max_sequences, self._seed)
+
+    def _load_encoder(self) -> None:
+        import torch
+
+        from engine.runtimes import sentence_model, torch_loading
+        from engine.runtimes.torch_encoder import Encoder
+
+        torch_loading.set_threads(self._hardware)
+        dtype = torch_loading.dtype(self._hardware)
+        settings = sentence_model.read(self._artifact.path, self._model.context_length)
+        self._encoder = Encoder(self._artifact.path, settings, torch.device(self._where), dtype)
+        self.context_length = settings.max_tokens
+        self.device = f"torch:{self._where}:{str(dtype).removeprefix('torch.')}"
+
+    async def aclose(self) -> None:
+        """Stops what is under way and frees the model."""
+        generator, self._generator, self._tokenizer = self._generator, None, None
+        encoder, self._encoder = self._encoder, None
+        for part in (generator, encoder):
+            if part is not None:
+                await asyncio.to_thread(part.close)
+
+    async def encode_chat(self, messages: list[dict[str, Any]]) -> list[int]:
+        """The prompt's tokens by the model's own chat template."""
+        if not self._tokenizer.chat_template:
+            raise Internal(f"the model {self._model.name!r} has no chat template; ask it for a completion")
+        text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return await self.encode_text(text)
+
+    async def encode_text(self, text: str) -> list[int]:
+        """The text's tokens as they are."""
+        encoded = await asyncio.to_thread(self._tokenizer, text, add_special_tokens=False)
+        ids: list[int] = encoded.input_ids
+        return ids
+
+    async def generate(self, prompt: list[int], sampling: Sampling) -> AsyncIterator[Piece]:
+        """The answer, piece by piece. Closing the iterator stops the generation at its next step."""
+        if self._generator is None:
+            raise Internal("the model is not loaded")
+        if len(prompt) >= self.context_length:
+            raise TooLong(f"the prompt has {len(prompt)} tokens, and the model reads {self.context_length}")
+        delivery = Delivery()
+        self._generator.submit(prompt, sampling, delivery)
+        try:
+            while True:
+                piece = await delivery.next()
+                yield piece
+                if piece.finish_reason is not None:
+                    return
+        finally:
+            delivery.cancelled = True
+
+    async def embed(self, texts: list[str]) -> Embeddings:
+        """One vector for each text, pooled and normalised as the model says."""
+        if self._encoder is None:
+            raise Internal("the model is not loaded")
+        try:
+            return await self._encoder.embed(texts)
+        except RuntimeError as error:
+            raise Internal(f"torch failed while encoding: {error}") from error

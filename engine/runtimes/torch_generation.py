@@ -1,0 +1,220 @@
+"""Generation with torch and transformers: one thread, static batches of requests that ask for the same sampling.
+
+What waits when a batch ends is generated together, padded on the left; each row streams, stops and is cancelled alone.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from engine.errors import InferenceError, Internal
+from engine.runtimes import Piece, Sampling
+from engine.runtimes.answer_text import AnswerText, advance
+from engine.runtimes.delivery import Delivery, deliver
+
+
+class _Row:
+    """One generation of a batch."""
+
+    __slots__ = ("delivery", "ended", "generated", "ids", "sampling", "text")
+
+    def __init__(self, ids: list[int], sampling: Sampling, delivery: Delivery) -> None:
+        self.ids = ids
+        self.sampling = sampling
+        self.delivery = delivery
+        self.text = AnswerText(sampling.stop)
+        self.generated = 0
+        self.ended = False
+
+
+class Generator:
+    """The thread that runs the model. `steps` counts its forward passes, for measurements."""
+
+    def __init__(self, model: Any, tokenizer: Any, max_sequences: int, seed: int) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._max_sequences = max_sequences
+        self._rng = random.Random(seed)
+        self._inbox: SimpleQueue[_Row | None] = SimpleQueue()
+        self._waiting: list[_Row] = []
+        self._gate = threading.Lock()
+        self._closing = False
+        self.steps = 0
+        eos = model.generation_config.eos_token_id
+        self._ends = frozenset(eos if isinstance(eos, list) else [eos])
+        self._thread = threading.Thread(target=self._run, name="torch-generation", daemon=True)
+        self._thread.start()
+
+    def submit(self, ids: list[int], sampling: Sampling, delivery: Delivery) -> None:
+        """Queues a generation."""
+        with self._gate:
+            if not self._closing:
+                self._inbox.put(_Row(ids, sampling, delivery))
+                return
+        delivery.arrive(Internal("the model was closed while a request was on its way"))
+
+    def close(self) -> None:
+        """Stops every generation and waits for the thread. Blocks."""
+        with self._gate:
+            self._closing = True
+        self._inbox.put(None)
+        self._thread.join()
+        self._model = None
+
+    def _run(self) -> None:
+        while not self._closing:
+            batch = self._next_batch()
+            if batch:
+                try:
+                    self._generate(batch)
+                except Exception as error:  # whatever the model raises is these requests' failure; nobody may hang
+                    _fail(batch, Internal(f"torch failed while generating: {type(error).__name__}: {error}"))
+        _fail(self._waiting, Internal("the model was closed before it answered"))
+
+    def _next_batch(self) -> list[_Row]:
+        """The longest-waiting request and those that can be generated with it."""
+        self._admit(block=not self._waiting)
+        self._waiting = [row for row in self._waiting if not row.delivery.cancelled]
+        if not self._waiting:
+            return []
+        kind = _kind(self._waiting[0].sampling)
+        batch = [row for row in self._waiting if _kind(row.sampling) == kind][: self._max_sequences]
+        if kind[-1] is not None:  # a seed promises the same answer again, whatever else is waiting
+            batch = batch[:1]
+        self._waiting = [row for row in self._waiting if row not in batch]
+        return batch
+
+    def _admit(self, block: bool) -> None:
+        while True:
+            try:
+                row = self._inbox.get(block=block)
+            except Empty:
+                return
+            block = False
+            if row is not None:
+                self._waiting.append(row)
+            elif self._closing:
+                return
+
+    def _generate(self, batch: list[_Row]) -> None:
+        sampling = batch[0].sampling
+        device = self._model.device
+        longest = max(len(row.ids) for row in batch)
+        pad = self._model.generation_config.pad_token_id or next(iter(self._ends), 0) or 0
+        ids = torch.full((len(batch), longest), pad, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for place, row in enumerate(batch):
+            ids[place, longest - len(row.ids) :] = torch.tensor(row.ids)
+            mask[place, longest - len(row.ids) :] = 1
+        torch.manual_seed(self._rng.getrandbits(63) if sampling.seed is None else sampling.seed)
+        stream = _Stream(self, batch)
+        with torch.inference_mode():
+            self._model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                pad_token_id=pad,
+                max_new_tokens=max(row.sampling.max_tokens for row in batch),
+                streamer=stream,
+                stopping_criteria=StoppingCriteriaList([_Ended(self, batch)]),
+                **_options(sampling, longest),
+            )
+
+    def accept(self, batch: list[_Row], tokens: list[int]) -> None:
+        """Takes one step's token of each row and delivers the new text."""
+        self.steps += 1
+        rows, reasons = [], []
+        for row, token in zip(batch, tokens, strict=True):
+            if row.ended:
+                continue
+            row.generated += 1
+            row.text.push((token,))
+            rows.append(row)
+            length = "length" if row.generated >= row.sampling.max_tokens else None
+            reasons.append("stop" if token in self._ends else length)
+        fresh = advance([row.text for row in rows], [reason is not None for reason in reasons], self._decode)
+        items: list[tuple[Delivery, Piece | InferenceError]] = []
+        for row, reason, text in zip(rows, reasons, fresh, strict=True):
+            reason = "stop" if row.text.stopped else reason
+            items.append((row.delivery, Piece(text, 1, reason)))
+            row.ended = reason is not None
+        deliver(items)
+
+    def ended(self, row: _Row) -> bool:
+        """Whether nothing more is wanted of this row."""
+        return row.ended or row.delivery.cancelled or self._closing
+
+    def _decode(self, windows: list[list[int]]) -> list[str]:
+        decoded: list[str] = self._tokenizer.backend_tokenizer.decode_batch(windows, skip_special_tokens=True)
+        return decoded
+
+
+class _Stream(BaseStreamer):
+    """Gets each step's tokens, one a row; transformers calls it with the prompt first."""
+
+    def __init__(self, generator: Generator, batch: list[_Row]) -> None:
+        self._generator = generator
+        self._batch = batch
+        self._prompt = True
+
+    def put(self, value: Any) -> None:
+        if self._prompt:
+            self._prompt = False
+        else:
+            self._generator.accept(self._batch, value.reshape(-1).tolist())
+
+    def end(self) -> None:
+        for row in self._batch:
+            if not row.ended and not row.delivery.cancelled:
+                _fail([row], Internal("torch ended the generation without a reason"))
+
+
+class _Ended(StoppingCriteria):
+    """Ends each row by itself: its own max_tokens, its stop strings, its caller gone."""
+
+    def __init__(self, generator: Generator, batch: list[_Row]) -> None:
+        self._generator = generator
+        self._batch = batch
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        return torch.tensor([self._generator.ended(row) for row in self._batch], device=input_ids.device)
+
+
+def _kind(sampling: Sampling) -> tuple[Any, ...]:
+    """Requests with the same kind can share a batch; greedy ones need not agree on what only sampling reads."""
+    penalties = (sampling.repetition_penalty, sampling.frequency_penalty, sampling.presence_penalty)
+    if sampling.temperature == 0:
+        return (*penalties, 0.0, 1.0, 0, 0.0, None)
+    return (*penalties, sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p, sampling.seed)
+
+
+def _options(sampling: Sampling, prompt_length: int) -> dict[str, Any]:
+    """transformers' names for a sampling."""
+    options: dict[str, Any] = {"do_sample": sampling.temperature > 0}
+    if sampling.temperature > 0:
+        options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+        if sampling.min_p > 0:
+            options["min_p"] = sampling.min_p
+    if sampling.repetition_penalty != 1.0:
+        options["repetition_penalty"] = sampling.repetition_penalty
+    if sampling.frequency_penalty or sampling.presence_penalty:
+        from transformers import LogitsProcessorList
+
+        from engine.runtimes.torch_penalties import CountPenalties
+
+        penalties = CountPenalties(prompt_length, sampling.frequency_penalty, sampling.presence_penalty)
+        options["logits_processor"] = LogitsProcessorList([penalties])
+    return options
+
+
+def _fail(rows: list[_Row], error: InferenceError) -> None:
+    failed: list[tuple[Delivery, Piece | InferenceError]] = [(row.delivery, error) for row in rows if not row.ended]
+    for row in rows:
+        row.ended = True
+    deliver(failed)
