@@ -52,12 +52,12 @@ class Pipeline:
         lines = describe(self.outer)
         several = len(self.routes) > 1
         if several:
-            order = " → ".join(route.name for route in self.routes)
+            order = " → ".join(way.name for way in self.routes)
             lines.append(StageLine("fallback", order, Fallback.why))
-        for route in self.routes:
-            lines += describe(route.layers, depth=int(several))
-            kind = route.target.provider.kind
-            lines.append(StageLine("executor", f"{kind}: {route.name}", "it answers", int(several)))
+        for way in self.routes:
+            lines += describe(way.layers, depth=int(several))
+            kind = way.target.provider.kind
+            lines.append(StageLine("executor", f"{kind}: {way.name}", "it answers", int(several)))
         return lines
 
 

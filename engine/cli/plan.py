@@ -18,6 +18,7 @@ from engine.request import Context, Request, Result
 from engine.resources import Resources
 from engine.workloads import open_source
 from schemas import RunSpec, TargetSpec
+from schemas.model import SourceSpec
 
 SAMPLE_ROWS = 10_000
 """Rows that the estimate of tokens reads; the rest is extrapolated."""
@@ -118,11 +119,14 @@ def _target(name: str, target: TargetSpec, executor: Executor) -> dict[str, Any]
         record["key_required"] = target.provider.credential.required
     if target.provider.kind == "local":
         record["hardware"] = getattr(executor, "hardware", target.hardware).kind
-        record["sources"] = [
-            f"{source.kind}:{getattr(source, 'repo', None) or getattr(source, 'package', None) or getattr(source, 'path', '')}"
-            for source in target.model.sources
-        ]
+        record["sources"] = [_source(source) for source in target.model.sources]
     return record
+
+
+def _source(source: SourceSpec) -> str:
+    if source.kind == "hub":
+        return f"hub {source.repo}"
+    return f"package {source.package} {source.version}" if source.kind == "package" else f"file {source.path}"
 
 
 def _workload(spec: RunSpec) -> dict[str, Any]:

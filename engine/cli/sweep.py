@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _run_cell(cell: list[str], choices: dict[str, str], path: Path, config_dir: str | None) -> Cell:
     """Runs a cell, continues it, or takes it as it is when it has finished."""
-    log = path.with_suffix(".log")
+    log = path.parent / f"{path.name}.log"
     try:
         compose(cell, config_dir)
     except EngineError as error:
@@ -103,7 +103,7 @@ def _swept(cells: list[list[str]]) -> list[str]:
 
 
 def _slug(title: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.=+-]+", "_", title)[:80].strip("_") or "cell"
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", title)[:80].strip("_") or "cell"
 
 
 def _quoted(text: str) -> str:

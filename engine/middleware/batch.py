@@ -125,7 +125,7 @@ class Batch(Middleware):
         except asyncio.CancelledError:
             self._fail(members, Cancelled("the batch was stopped"))
             raise
-        except Exception as error:  # noqa: BLE001 - a defect must reach the members, or they would wait for ever
+        except Exception as error:
             self._fail(members, Internal(f"batch: {type(error).__name__}: {error}"))
 
     async def _call(self, members: list[_Member]) -> None:

@@ -1,0 +1,157 @@
+"""`engine runs list|show|diff|report|resume|prune`: what earlier runs left behind."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ConfigError, nearest
+from engine.runs import registry
+from engine.runs.directory import find_run, load_spec
+
+USAGE = {
+    "list": "runs list",
+    "show": "runs show RUN",
+    "diff": "runs diff RUN RUN",
+    "report": "runs report RUN",
+    "resume": "runs resume RUN",
+    "prune": "runs prune --keep N [--dry-run] [--force]",
+}
+NAMED = {"list": 0, "show": 1, "diff": 2, "report": 1, "resume": 1, "prune": 0}
+"""How many runs each verb names."""
+
+
+def main(arguments: argparse.Namespace) -> int:
+    words: list[str] = arguments.words or ["list"]
+    verb, names = words[0], words[1:]
+    if verb not in USAGE:
+        raise ConfigError(f"runs {verb}: not a verb of runs; {nearest(verb, USAGE)}")
+    if len(names) != NAMED[verb]:
+        raise ConfigError(f"usage: {USAGE[verb]}")
+    paths = [find_run(name, arguments.root) for name in names]
+    if verb == "list":
+        return _list(arguments)
+    if verb == "show":
+        return _show(paths[0], arguments)
+    if verb == "diff":
+        return _diff(paths[0], paths[1], arguments)
+    if verb == "report":
+        return _report(paths[0])
+    if verb == "resume":
+        return _resume(paths[0])
+    return _prune(arguments)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    runs = registry.list_runs(arguments.root)
+    if arguments.json:
+        _print_json([_plain(run) for run in runs])
+    elif not runs:
+        print(f"no runs in {arguments.root}")
+    else:
+        print(_table(runs))
+    return 0
+
+
+def _show(path: Path, arguments: argparse.Namespace) -> int:
+    record = registry.show(path)
+    if arguments.json:
+        _print_json(record)
+        return 0
+    metrics = record.pop("metrics") or {}
+    shown = (
+        "status",
+        "reason",
+        "started",
+        "finished",
+        "targets",
+        "workload",
+        "rows",
+        "ok",
+        "failed",
+        "wall_s",
+        "overrides",
+    )
+    rows: list[tuple[str, Any]] = [(name, record[name]) for name in shown if record.get(name) not in (None, [], "")]
+    rows += [(name, metrics[name]) for name in ("requests_per_s", "output_tokens_per_s", "retries") if name in metrics]
+    for name, value in rows:
+        print(f"{name:<20} {', '.join(value) if isinstance(value, list) else value}")
+    print(f"{'report':<20} {path / 'report.html'}")
+    return 0
+
+
+def _diff(a: Path, b: Path, arguments: argparse.Namespace) -> int:
+    found = registry.diff(a, b)
+    if arguments.json:
+        _print_json(asdict(found))
+        return 0
+    print("\n".join(found.spec) if found.spec else "the same spec")
+    rows = [(line.name, line.a, line.b, line.ratio) for line in found.metrics]
+    if rows:
+        print("\n" + registry.table(["metric", a.name, b.name, "ratio"], rows))
+    return 0
+
+
+def _report(path: Path) -> int:
+    """Makes the report again, with this version's template, and prints it."""
+    from engine.runs.directory import open_existing
+    from engine.runs.report import rewrite_report
+    from engine.workloads import open_source
+
+    spec = load_spec(path)
+    try:
+        source = open_source(spec.workload, spec.model.tasks)
+    except ConfigError:
+        source = None  # the workload is gone; the answers are still there
+    with open_existing(path) as run:
+        rewrite_report(run, None if source is None or source.live else source)
+        print(run.report_md.read_text(encoding="utf-8"), end="")
+    return 0
+
+
+def _resume(path: Path) -> int:
+    from engine.cli.run import answer
+
+    spec = load_spec(path)
+    output = spec.output.model_copy(update={"resume": str(path), "dir": None})
+    return answer(spec.model_copy(update={"output": output}))
+
+
+def _prune(arguments: argparse.Namespace) -> int:
+    if arguments.keep is None or arguments.keep < 0:
+        raise ConfigError(f"usage: {USAGE['prune']}")
+    gone = registry.prune(arguments.root, keep=arguments.keep, dry_run=arguments.dry_run, force=arguments.force)
+    print(_table(gone) if gone else "nothing to delete")
+    print(f"{len(gone)} {'would be deleted' if arguments.dry_run else 'deleted'}")
+    return 0
+
+
+def _table(runs: list[registry.RunInfo]) -> str:
+    heads = ["run", "status", "rows", "ok", "failed", "wall s", "targets", "workload"]
+    return registry.table(
+        heads,
+        [
+            (
+                run.name,
+                run.status,
+                run.rows,
+                run.ok,
+                run.failed,
+                round(run.wall_s, 1),
+                " → ".join(run.targets),
+                run.workload,
+            )
+            for run in runs
+        ],
+    )
+
+
+def _plain(run: registry.RunInfo) -> dict[str, Any]:
+    return {**asdict(run), "path": str(run.path), "resumable": run.resumable}
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
