@@ -1,0 +1,23 @@
+"""What only the httpx adapter can do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from engine.transports import HttpCall
+from engine.transports.httpx import HttpxTransport
+from schemas.provider import TransportSpec
+
+
+async def test_an_asgi_application_answers_without_a_socket() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive())["body"]
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-path", scope["path"].encode())]})
+        await send({"type": "http.response.body", "body": body.upper()})
+
+    transport = HttpxTransport(TransportSpec(kind="httpx"), transport=httpx.ASGITransport(app))
+    reply = await transport.open(HttpCall("POST", "http://app/v1/x", {}, b"hello"))
+    assert (reply.headers["x-path"], await reply.read()) == ("/v1/x", b"HELLO")
+    await transport.aclose()
