@@ -26,6 +26,8 @@ class Services:
     notify: Any = None
     """Called with a line of text when something slow begins, such as a download; None: nobody listens."""
     transports: dict[TransportSpec, Transport] = field(default_factory=dict)
+    runtimes: dict[str, Any] = field(default_factory=dict)
+    """Models in this process, by hardware and model, so that targets share them."""
 
     def transport(self, spec: TransportSpec) -> Transport:
         """One client for each transport spec."""

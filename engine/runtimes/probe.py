@@ -8,6 +8,7 @@ import importlib.util
 import sys
 
 from engine.errors import SetupError
+from engine.registry import RUNTIMES
 from schemas.hardware import (
     AutoHardwareSpec,
     CpuHardwareSpec,
@@ -15,6 +16,7 @@ from schemas.hardware import (
     HardwareSpec,
     OpenVinoHardwareSpec,
 )
+from schemas.model import ModelSpec
 
 OPENVINO_EXTRA = 'pip install "ipfs-accelerate[openvino]"'
 TORCH_EXTRA = 'pip install "ipfs-accelerate[local]"'
@@ -25,13 +27,14 @@ RUNTIME_OF = {"cpu": "torch", "cuda": "torch", "openvino": "openvino"}
 """Which runtime serves which hardware."""
 
 
-def resolve(hardware: HardwareSpec) -> Concrete:
+def resolve(hardware: HardwareSpec, model: ModelSpec | None = None) -> Concrete:
     """The concrete hardware for a spec. Raises SetupError when this machine or environment does not have it.
 
-    auto: CUDA if torch is installed and sees a GPU, else OpenVINO if it is installed, else torch on the CPU.
+    auto: CUDA if torch is installed and sees a GPU, else OpenVINO if it is installed, else torch on the CPU; of these
+    the first that reads one of the model's sources.
     """
     if isinstance(hardware, AutoHardwareSpec):
-        return _best(hardware)
+        return _best(hardware, model)
     if isinstance(hardware, CudaHardwareSpec):
         _check_cuda(hardware)
     elif isinstance(hardware, OpenVinoHardwareSpec):
@@ -41,19 +44,27 @@ def resolve(hardware: HardwareSpec) -> Concrete:
     return hardware
 
 
-def _best(hardware: AutoHardwareSpec) -> Concrete:
+def _best(hardware: AutoHardwareSpec, model: ModelSpec | None) -> Concrete:
     common = {"threads": hardware.threads, "max_sequences": hardware.max_sequences}
     torch_there = _installed("torch", "transformers")
+    found: list[Concrete] = []
     if torch_there and _driver_gpus() and cuda_devices() > 0:
-        return CudaHardwareSpec.model_validate({"kind": "cuda", **common})
+        found.append(CudaHardwareSpec.model_validate({"kind": "cuda", **common}))
     if _installed("openvino", "openvino_genai"):
-        return OpenVinoHardwareSpec.model_validate({"kind": "openvino", **common})
+        found.append(OpenVinoHardwareSpec.model_validate({"kind": "openvino", **common}))
     if torch_there:
-        return CpuHardwareSpec.model_validate({"kind": "cpu", **common})
-    raise SetupError(
-        f"hardware: nothing that can run a model in this process is installed. Next: {OPENVINO_EXTRA} "
-        f"(small, CPU and Intel GPU), or {TORCH_EXTRA} (torch), or choose a remote provider"
-    )
+        found.append(CpuHardwareSpec.model_validate({"kind": "cpu", **common}))
+    if not found:
+        raise SetupError(
+            f"hardware: nothing that can run a model in this process is installed. Next: {OPENVINO_EXTRA} "
+            f"(small, CPU and Intel GPU), or {TORCH_EXTRA} (torch), or choose a remote provider"
+        )
+    return next((choice for choice in found if model is not None and _reads(choice, model)), found[0])
+
+
+def _reads(hardware: Concrete, model: ModelSpec) -> bool:
+    formats = RUNTIMES.get(RUNTIME_OF[hardware.kind]).formats(model)
+    return any(source.format in formats for source in model.sources)
 
 
 def _check_cuda(hardware: CudaHardwareSpec) -> None:

@@ -1,0 +1,182 @@
+"""Models in this process: fetches the files, loads them once, and answers on a runtime."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from engine import artifacts
+from engine.errors import Internal, InvalidRequest, SetupError
+from engine.executors import Services
+from engine.registry import RUNTIMES
+from engine.request import Chunk, ChunkStream, Context, Request, Result, Usage
+from engine.runtimes import Runtime, Sampling, probe
+from engine.tasks import chat, completion, embedding, fields
+from schemas import TargetSpec
+from schemas.model import ModelSpec
+
+
+class LocalExecutor:
+    """Answers with a model in this process. Executors of one engine with the same model and hardware share it."""
+
+    keys: tuple[str, ...] = ()
+
+    def __init__(self, target: TargetSpec, services: Services) -> None:
+        """Raises SetupError when the hardware is not here or the model names no files."""
+        self._model = target.model
+        self._model_id = target.model_id
+        self._services = services
+        self.hardware = probe.resolve(target.hardware, target.model)
+        self.tasks = frozenset(target.model.tasks or ("chat", "completion"))
+        if not target.model.sources:
+            raise SetupError(
+                f"model: {target.model.name!r} names no sources, so it can't run in this process. "
+                f"Next: choose a model with sources, or a remote provider"
+            )
+        self._shared = _share(services, self.hardware, target.model)
+        self._runtime: Runtime | None = None
+
+    async def start(self) -> None:
+        """Fetches and loads the model. Raises SetupError."""
+        self._runtime = await self._shared.runtime()
+
+    async def check(self) -> str:
+        """Loads the model and says where it runs and where it came from."""
+        await self.start()
+        assert self._runtime is not None and self._shared.artifact is not None
+        return f"loaded {self._model.name} on {self._runtime.device} from {self._shared.artifact.source}"
+
+    async def aclose(self) -> None:
+        """Gives the model back; the last user of it frees it."""
+        self._runtime = None
+        shared, self._shared = self._shared, _Shared(self._services, self.hardware, self._model)
+        await shared.leave()
+
+    async def __call__(self, request: Request, context: Context) -> Result:
+        """Raises InferenceError, or SetupError when the model can't be loaded."""
+        if request.task not in self.tasks:
+            raise InvalidRequest(
+                f"task: {self._model.name!r} is not for {request.task}; it does: {', '.join(sorted(self.tasks))}"
+            )
+        runtime = self._runtime
+        if runtime is None:
+            runtime = self._runtime = await self._shared.runtime()
+        if request.task == "embedding":
+            return await self._embed(runtime, request, context)
+        return await self._generate(runtime, request, context)
+
+    async def _embed(self, runtime: Runtime, request: Request, context: Context) -> Result:
+        ask = embedding.read(request.body)
+        found = await runtime.embed(ask.texts)
+        if found.cut:
+            rows = ", ".join(str(row) for row in found.cut[:8]) + (", …" if len(found.cut) > 8 else "")
+            context.record.warnings.append(f"input {rows}: cut to the {runtime.context_length} tokens the model reads")
+        body, usage = embedding.reply(ask, found, self._model_id)
+        return Result(request.id or "", body, usage=usage)
+
+    async def _generate(self, runtime: Runtime, request: Request, context: Context) -> Result:
+        created = int(self._services.clock.wall())
+        answer: chat.Answer | completion.Answer
+        if request.task == "chat":
+            messages, sampling = chat.read(request.body)
+            prompt = await runtime.encode_chat(messages)
+            answer = chat.Answer(request.id or "", self._model_id, created)
+        else:
+            text, sampling = completion.read(request.body)
+            prompt = await runtime.encode_text(text)
+            answer = completion.Answer(request.id or "", self._model_id, created)
+        sampling = fields.fit(sampling, len(prompt), runtime.context_length)
+        if context.stream:
+            options = request.body.get("stream_options") or {}
+            chunks = _chunks(runtime, prompt, sampling, answer, bool(options.get("include_usage")))
+            return Result(request.id or "", stream=ChunkStream(chunks))
+        parts: list[str] = []
+        usage = Usage(len(prompt))
+        reason = None
+        async with aclosing(runtime.generate(prompt, sampling)) as pieces:  # type: ignore[type-var]
+            async for piece in pieces:
+                parts.append(piece.text)
+                usage.output_tokens += piece.tokens
+                reason = piece.finish_reason
+        return Result(request.id or "", answer.reply("".join(parts), reason, usage), usage=usage)
+
+
+async def _chunks(
+    runtime: Runtime, prompt: Any, sampling: Sampling, answer: chat.Answer | completion.Answer, totals: bool
+) -> AsyncIterator[Chunk]:
+    """The answer as chunks; closing it stops the generation. Nothing comes before the first token does."""
+    usage = Usage(len(prompt))
+    opening = answer.opening()
+    reason = None
+    async with aclosing(runtime.generate(prompt, sampling)) as pieces:  # type: ignore[type-var]
+        async for piece in pieces:
+            usage.output_tokens += piece.tokens
+            reason = piece.finish_reason
+            if opening is not None:
+                yield Chunk(opening)
+                opening = None
+            if piece.text:
+                yield Chunk(answer.part(piece.text))
+    if reason is None:
+        raise Internal("the runtime ended the answer without a reason")
+    yield Chunk(answer.closing(reason), None if totals else usage)
+    if totals:
+        yield Chunk(answer.totals(usage), usage)
+
+
+class _Shared:
+    """A model that several executors use: loaded by the first who needs it, freed by the last who leaves."""
+
+    def __init__(self, services: Services, hardware: probe.Concrete, model: ModelSpec) -> None:
+        self._services = services
+        self._hardware = hardware
+        self._model = model
+        self._loading: asyncio.Task[Runtime] | None = None
+        self.artifact: artifacts.Artifact | None = None
+        self.users = 0
+
+    async def runtime(self) -> Runtime:
+        """The loaded model. A load that failed is tried again by the next call. Raises SetupError."""
+        if self._loading is None or (self._loading.done() and self._failed(self._loading)):
+            self._loading = asyncio.create_task(self._load())
+        # Shielded: others wait for the same load, so a caller who leaves must not stop it.
+        return await asyncio.shield(self._loading)
+
+    async def leave(self) -> None:
+        self.users -= 1
+        if self.users > 0 or self._loading is None:
+            return
+        loading, self._loading = self._loading, None
+        await asyncio.wait([loading])
+        if not self._failed(loading):
+            await loading.result().aclose()
+
+    async def _load(self) -> Runtime:
+        kind = RUNTIMES.get(probe.RUNTIME_OF[self._hardware.kind])
+        services = self._services
+        self.artifact = await asyncio.to_thread(
+            artifacts.fetch,
+            self._model,
+            kind.formats(self._model),
+            cache_dir=services.cache_dir,
+            notify=services.notify,
+        )
+        if services.notify is not None:
+            services.notify(f"loading {self._model.name} from {self.artifact.source} on {self._hardware.kind}")
+        runtime: Runtime = kind(self._hardware, self._model, self.artifact, services.seed)
+        await runtime.start()
+        return runtime
+
+    @staticmethod
+    def _failed(task: asyncio.Task[Runtime]) -> bool:
+        return task.cancelled() or task.exception() is not None
+
+
+def _share(services: Services, hardware: probe.Concrete, model: ModelSpec) -> _Shared:
+    key = f"{hardware.model_dump_json()} {model.model_dump_json()}"
+    shared: _Shared = services.runtimes.get(key) or _Shared(services, hardware, model)
+    services.runtimes[key] = shared
+    shared.users += 1
+    return shared

@@ -1,0 +1,57 @@
+"""Task `completion`: OpenAI completions (API reference, "Create completion")."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.errors import InvalidRequest
+from engine.request import Usage
+from engine.runtimes import Sampling
+from engine.tasks import fields
+from engine.tasks.usage import openai_usage
+
+SUPPORTED = fields.SAMPLING_FIELDS | {"prompt"}
+
+
+def read(body: dict[str, Any]) -> tuple[str, Sampling]:
+    """The prompt and the sampling. Raises InvalidRequest with the field's path."""
+    fields.check(body, SUPPORTED)
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str):
+        raise InvalidRequest("body.prompt: expected one text; several prompts are several requests")
+    if not prompt:
+        raise InvalidRequest("body.prompt: must not be empty")
+    return prompt, fields.sampling(body)
+
+
+class Answer:
+    """Builds the replies of one request; `created` is in Unix seconds."""
+
+    def __init__(self, request_id: str, model: str, created: int) -> None:
+        self._head = {"id": f"cmpl-{request_id}", "object": "text_completion", "created": created, "model": model}
+
+    def reply(self, text: str, finish_reason: str | None, usage: Usage) -> dict[str, Any]:
+        """The whole answer."""
+        return {**self._chunk(text, finish_reason), "usage": openai_usage(usage)}
+
+    def opening(self) -> dict[str, Any] | None:
+        """A completion begins with its text."""
+        return None
+
+    def part(self, text: str) -> dict[str, Any]:
+        """A chunk of text."""
+        return self._chunk(text)
+
+    def closing(self, finish_reason: str) -> dict[str, Any]:
+        """The chunk that says why the answer ended."""
+        return self._chunk("", finish_reason)
+
+    def totals(self, usage: Usage) -> dict[str, Any]:
+        """The chunk that `stream_options.include_usage` asks for."""
+        return {**self._head, "choices": [], "usage": openai_usage(usage)}
+
+    def _chunk(self, text: str, finish_reason: str | None = None) -> dict[str, Any]:
+        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
+        return {**self._head, "choices": [choice]}
