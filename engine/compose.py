@@ -23,13 +23,15 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError
 
-from engine.config_files import conf_dir, options
 from engine.config_errors import from_pydantic, refuse_secrets, unknown_key
+from engine.config_files import conf_dir, options
 from engine.errors import ConfigError, nearest
 from schemas import RunSpec
+from schemas.provider import SimulatedProviderSpec
 
 CONFIG = "config"
 TARGET_GROUPS = ("provider", "model", "hardware")
+_DEFAULT_MODELS = {"simulated": SimulatedProviderSpec.model_fields["default_model"].default}
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ class Composer:
             if url:
                 provider["base_url"] = url
         if model.get("name") == "default":
-            name = provider.get("default_model")
+            name = provider.get("default_model") or _DEFAULT_MODELS.get(str(provider.get("kind")))
             if not name:
                 raise ConfigError(
                     f"{path}model: provider {provider.get('name')!r} has no default model; "

@@ -1,0 +1,237 @@
+"""The engine as a library: one result a request, streams, order, plain and awaited use, clean ends."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+
+from engine import ConfigError, Engine, EngineError, InferenceError, Request
+from engine.errors import InvalidRequest
+
+
+def chat(text: str = "hello", **fields: object) -> Request:
+    return Request("chat", {"messages": [{"role": "user", "content": text}]}, **fields)  # type: ignore[arg-type]
+
+
+def simulated(*overrides: str) -> Engine:
+    return Engine.compose(["provider=simulated", *overrides])
+
+
+async def test_a_request_has_one_result_with_its_reply_usage_and_record() -> None:
+    async with simulated() as engine:
+        result = await engine.submit(chat(id="a", metadata={"row": 1}, priority="high"))
+    assert result.ok
+    assert result.id == "a"
+    assert result.body is not None
+    assert result.body["choices"][0]["message"]["content"].startswith("[simulated]")
+    assert result.usage is not None
+    assert result.usage.output_tokens == 8
+    assert result.engine.target == "simulated/simulated"
+    assert [attempt.outcome for attempt in result.engine.attempts] == ["ok"]
+    assert (result.engine.metadata, result.engine.priority) == ({"row": 1}, "high")
+
+
+async def test_a_failed_inference_is_a_result_and_not_an_exception() -> None:
+    async with simulated("provider.failure_rate=1", "provider.failure_kind=auth") as engine:
+        result = await engine.submit(chat())
+    assert not result.ok
+    assert result.error is not None
+    assert result.error.kind == "auth"
+    assert result.body is None
+
+
+async def test_a_failed_target_gives_way_to_the_fallback_with_its_attempts_on_record() -> None:
+    fallback = "fallbacks=[{provider:{use:simulated,name:second}}]"
+    options = ["provider.failure_rate=1", "policy.retry.max_retries=1", "policy.retry.initial_delay_s=0", fallback]
+    async with simulated(*options) as engine:
+        result = await engine.submit(chat())
+        assert result.ok
+        assert result.engine.target == "second/simulated"
+        assert [(a.target, a.outcome) for a in result.engine.attempts] == [
+            ("simulated/simulated", "server"),
+            ("simulated/simulated", "server"),
+            ("second/simulated", "ok"),
+        ]
+        chunks = [chunk async for chunk in engine.stream(chat())]
+        assert chunks[-1].body["model"] == "simulated"
+
+
+async def test_a_request_that_no_target_can_mend_is_not_passed_on() -> None:
+    options = ["provider.failure_rate=1", "provider.failure_kind=invalid_request", "fallbacks=[{provider:simulated}]"]
+    async with simulated(*options) as engine:
+        result = await engine.submit(chat())
+    assert result.error is not None
+    assert result.error.kind == "invalid_request"
+    assert len(result.engine.attempts) == 1
+
+
+async def test_a_stream_gives_openai_chunks_and_counts() -> None:
+    async with simulated() as engine:
+        chunks = [chunk async for chunk in engine.stream(chat())]
+        text = "".join(chunk.body["choices"][0]["delta"].get("content", "") for chunk in chunks)
+        assert text.startswith("[simulated] word2")
+        assert chunks[-1].body["choices"][0]["finish_reason"] == "stop"
+        report = engine.report()
+    assert (report["requests"], report["ok"], report["tokens"]["output"]) == (1, 1, 8)
+    assert report["first_token_s"]["count"] == 1
+
+
+async def test_a_stream_that_breaks_raises_the_typed_error() -> None:
+    async with simulated("provider.failure_rate=1", "provider.failure_kind=truncated") as engine:
+        seen = []
+        with pytest.raises(InferenceError) as caught:
+            async for chunk in engine.stream(chat()):
+                seen.append(chunk)
+        assert caught.value.kind == "truncated"
+        assert len(seen) == 4
+        assert engine.report()["outcomes"] == {"truncated": 1}
+
+
+async def test_leaving_a_stream_early_gives_everything_back() -> None:
+    async with simulated("provider.token_s=0.01", "policy.queue.concurrency=1") as engine:
+        for _ in range(3):
+            async for _chunk in engine.stream(chat()):
+                break
+        result = await asyncio.wait_for(engine.submit(chat()), 5)
+        assert result.ok
+        assert engine.report()["outcomes"] == {"ok": 1, "cancelled": 3}
+
+
+async def test_map_keeps_the_order_and_reads_no_further_than_its_window() -> None:
+    read = 0
+
+    async def requests() -> AsyncIterator[Request]:
+        nonlocal read
+        for number in range(50):
+            read += 1
+            yield chat(id=str(number))
+
+    async with simulated() as engine:
+        ids = []
+        async for result in engine.map(requests(), window=4):
+            ids.append(result.id)
+            assert read <= len(ids) + 4
+    assert ids == [str(number) for number in range(50)]
+
+
+async def test_map_can_yield_as_they_finish() -> None:
+    async with simulated("policy=off") as engine:
+        requests = [chat(id=str(number)) for number in range(20)]
+        ids = [result.id async for result in engine.map(requests, ordered=False)]
+    assert sorted(ids) == sorted(request.id or "" for request in requests)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"task": "chatt"}, {"priority": "urgent"}, {"deadline_s": 0}, {"deadline_s": -1}, {"body": "text"}]
+)
+def test_a_request_that_makes_no_sense_is_refused_when_it_is_made(fields: dict[str, object]) -> None:
+    with pytest.raises(InvalidRequest):
+        Request(**{"task": "chat", "body": {}, **fields})  # type: ignore[arg-type]
+
+
+async def test_a_requests_own_deadline_holds() -> None:
+    async with simulated("provider.latency_s=30") as engine:
+        result = await engine.submit(chat(deadline_s=0.05))
+    assert result.error is not None
+    assert result.error.kind == "deadline"
+
+
+async def test_a_cancelled_caller_leaves_nothing_behind() -> None:
+    async with simulated("provider.latency_s=30", "policy.queue.concurrency=1") as engine:
+        tasks = [asyncio.create_task(engine.submit(chat())) for _ in range(5)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert all(task.cancelled() for task in tasks)
+        (gate,) = engine.resources.items("queue").values()
+        assert (gate.active, gate.waiting) == (0, 0)
+
+
+async def test_handlers_are_a_mapping_and_a_call_and_work_awaited() -> None:
+    async with simulated() as engine:
+        handlers = engine.endpoint_handler
+        assert list(handlers) == ["simulated"]
+        assert list(handlers["simulated"]) == ["chat", "completion", "embedding"]
+        assert repr(handlers["simulated"]["chat"]) == repr(handlers("simulated", "chat"))
+        assert (await handlers("simulated", "chat")("hello")).ok
+        embedded = await handlers("simulated", "embedding")(["a", "b"])
+        assert len(embedded.body["data"]) == 2
+        limited = await handlers("simulated", "completion")("once", max_tokens=2)
+        assert limited.usage.output_tokens == 2
+
+
+async def test_an_unknown_model_or_endpoint_raises_with_the_nearest_names() -> None:
+    async with simulated() as engine:
+        with pytest.raises(ConfigError, match="did you mean simulated"):
+            engine.endpoint_handler("simulatet", "chat")
+        with pytest.raises(ConfigError, match="did you mean chat"):
+            engine.endpoint_handler("simulated", "chatt")
+        with pytest.raises(KeyError):
+            engine.endpoint_handler["gpt-9"]
+
+
+async def test_a_fallbacks_model_is_reached_by_its_name() -> None:
+    fallback = "fallbacks=[{provider:{use:simulated,name:second},model:{use:simulated,name:other}}]"
+    async with simulated(fallback) as engine:
+        result = await engine.endpoint_handler("other", "chat")("hello")
+        assert result.engine.target == "second/other"
+
+
+async def test_a_plain_call_on_the_engines_own_loop_says_to_await() -> None:
+    async with simulated() as engine:
+        pending = engine.endpoint_handler("simulated", "chat")("hello")
+        with pytest.raises(EngineError, match="await"):
+            _ = pending.ok
+        assert (await pending).ok
+        with pytest.raises(EngineError, match="await"):
+            engine.sync.submit(chat())
+
+
+async def test_a_plain_call_works_while_another_loop_runs() -> None:
+    engine = simulated()
+    try:
+        pending = engine.endpoint_handler("simulated", "chat")("hello")
+        assert pending.ok
+        assert (await engine.endpoint_handler("simulated", "chat")("hello")).ok
+    finally:
+        await engine.aclose()
+
+
+async def test_threads_and_the_loop_submit_at_once() -> None:
+    async with simulated() as engine:
+        handler = engine.endpoint_handler("simulated", "chat")
+        plain = [asyncio.to_thread(handler, f"{n}") for n in range(50)]
+        results = await asyncio.gather(*plain, *(engine.submit(chat()) for _ in range(50)))
+        assert all(result.ok for result in results)
+        assert engine.report()["requests"] == 100
+
+
+def test_plain_use_from_many_threads() -> None:
+    with simulated() as engine:
+        handler = engine.endpoint_handler("simulated", "chat")
+        answers: list[bool] = []
+        threads = [threading.Thread(target=lambda: answers.append(handler("x").ok)) for _ in range(100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [True] * 100
+        assert len(list(engine.sync.stream(chat()))) == 9
+        assert [result.ok for result in engine.sync.map([chat(), chat()])] == [True, True]
+
+
+def test_a_closed_engine_says_so() -> None:
+    engine = simulated()
+    with engine:
+        pass
+    with pytest.raises(EngineError, match="closed"):
+        engine.sync.submit(chat())
+
+
+async def test_the_plan_of_the_chain_is_in_its_real_order() -> None:
+    names = [line.name for line in simulated("fallbacks=[{provider:simulated}]").describe()]
+    assert names[:3] == ["trace", "deadline", "fallback"]
+    assert names[3:10] == ["retry", "queue", "route", "parameters", "breaker", "timeout", "batch"]
+    assert [line.name for line in simulated("policy=off").describe()] == ["trace", "route", "parameters", "executor"]

@@ -1,0 +1,57 @@
+"""The fold and the order constraints."""
+
+import pytest
+
+from engine.build import PER_REQUEST, PER_TARGET
+from engine.errors import ConfigError
+from engine.middleware.breaker import CircuitBreaker
+from engine.middleware.queue import Queue
+from engine.middleware.retry import Retry
+from engine.middleware.timeout import Timeout
+from engine.pipeline import Layer, Middleware, Stage, check_order, compose
+from engine.request import Context, EngineRecord, Request, Result
+
+
+class Note(Middleware):
+    """Writes its letter on the way in."""
+
+    name = "note"
+    why = "a test"
+
+    def __init__(self, next: Stage, letter: str, seen: list[str]) -> None:
+        self.next, self.letter, self.seen = next, letter, seen
+
+    async def __call__(self, request: Request, context: Context) -> Result:
+        self.seen.append(self.letter)
+        return await self.next(request, context)
+
+
+async def test_the_first_layer_is_outermost() -> None:
+    seen: list[str] = []
+
+    async def executor(request: Request, context: Context) -> Result:
+        seen.append("executor")
+        return Result("r")
+
+    stage = compose([Layer(Note, {"letter": letter, "seen": seen}) for letter in "abc"], executor)
+    await stage(Request("chat", {}), Context(EngineRecord(), 0.0))
+    assert seen == ["a", "b", "c", "executor"]
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        ([Queue, Retry], "retry must be outside queue, because a retry that waits must not hold a slot"),
+        ([Timeout, CircuitBreaker], "breaker must be outside timeout, because the breaker must see timeouts"),
+        ([CircuitBreaker, Queue], "queue must be outside breaker, because a permit taken before a wait goes stale"),
+    ],
+)
+def test_a_wrong_order_is_refused_with_the_reason(order: list[type[Middleware]], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_order(order)
+    assert said in str(caught.value)
+
+
+def test_every_stage_says_why_it_stands_where_it_stands() -> None:
+    names = [module.__name__.rpartition(".")[2] for module in (*PER_REQUEST, *PER_TARGET)]
+    assert names == ["trace", "deadline", "retry", "queue", "route", "parameters", "breaker", "timeout", "batch"]
