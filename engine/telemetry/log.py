@@ -35,10 +35,15 @@ class _Formatter(logging.Formatter):
         return redact(super().format(record))
 
 
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        """A log that a full disk refuses must not add its traceback to the error that the run ends with."""
+
+
 @contextmanager
 def run_log(path: Path, level: str = "info") -> Iterator[None]:
     """Writes what the logger `engine` and its children say to a file while the context is open."""
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler = _LogFile(path, encoding="utf-8", delay=True)
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(level.upper())
     logger = logging.getLogger("engine")

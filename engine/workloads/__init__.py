@@ -18,7 +18,7 @@ def open_source(spec: WorkloadSpec, model_tasks: tuple[str, ...] = ()) -> Source
     form = Form(
         task=spec.task or (model_tasks[0] if model_tasks else "chat"),
         stated=spec.task is not None,
-        defaults=spec.parameters,
+        parameters=spec.parameters,
     )
     if spec.kind == "jsonl":
         from engine.workloads.jsonl import open_jsonl

@@ -39,7 +39,7 @@ class Form:
     task: str = "chat"
     stated: bool = False
     """The workload names the task; else it is the model's first one."""
-    defaults: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +159,8 @@ def _line_of(value: dict[str, Any]) -> bytes | None:
 
 def _request_of(value: dict[str, Any], form: Form, id: str) -> Request:
     task, body = _batch_form(value, form) if "body" in value or "url" in value else _short_form(value, form)
-    if form.defaults:
-        body = {**form.defaults, **body}
+    if form.parameters:
+        body = {**form.parameters, **body}
     needed = TEXT_FIELDS.get(task)
     if needed is not None and not body.get(needed):
         raise InvalidRequest(f"body: the task {task} needs {needed}, which is missing or empty")
@@ -169,6 +169,11 @@ def _request_of(value: dict[str, Any], form: Form, id: str) -> Request:
         isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float) or not math.isfinite(deadline_s)
     ):
         raise InvalidRequest(f"deadline_s: expected a number of seconds, got {deadline_s!r}")
+    priority = value.get("priority")
+    if priority is None:
+        priority = "normal"
+    if not isinstance(priority, str):
+        raise InvalidRequest(f"priority: expected high, normal or low, got {_type(priority)}")
     metadata = value.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         raise InvalidRequest(f"metadata: expected an object, got {_type(metadata)}")
@@ -176,7 +181,7 @@ def _request_of(value: dict[str, Any], form: Form, id: str) -> Request:
         task=task,
         body=body,
         id=id,
-        priority="normal" if value.get("priority") is None else value["priority"],
+        priority=priority,
         deadline_s=deadline_s,
         metadata=metadata or {},
     )

@@ -1,0 +1,1 @@
+"""Tests of engine/runs: real directories, and real processes that are killed."""

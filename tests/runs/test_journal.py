@@ -1,0 +1,122 @@
+"""engine/runs/journal.py, against a dict and against real damage."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import OutputError
+from engine.runs.journal import Entry, Journal, counts, entries, recorded
+
+RECORDS = st.dictionaries(
+    st.integers(0, 1000), st.tuples(st.text(max_size=5), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.binary())
+)
+
+
+async def fill(path: Path, rows: dict[int, tuple[str, bool, int, bytes]], batch: int = 256) -> None:
+    journal = Journal(path, commit_s=0.001, batch=batch)
+    await asyncio.gather(*(journal.append(index, *row) for index, row in rows.items()))
+    await journal.aclose()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(RECORDS, max_size=3), st.integers(1, 8))
+def test_it_holds_what_a_dict_would(sessions: list[dict[int, tuple[str, bool, int, bytes]]], batch: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.sqlite"
+        expected: dict[int, tuple[str, bool, int, bytes]] = {}
+        for session in [{}, *sessions]:
+            new = {index: row for index, row in session.items() if index not in expected}
+            asyncio.run(fill(path, new, batch))
+            expected.update(new)
+        in_order = sorted(expected.items())
+        assert list(entries(path)) == [Entry(index, ok, payload) for index, (_, ok, _, payload) in in_order]
+        assert list(recorded(path)) == [(index, digest) for index, (_, _, digest, _) in in_order]
+        assert counts(path) == (
+            sum(ok for _, ok, _, _ in expected.values()),
+            sum(not ok for _, ok, _, _ in expected.values()),
+        )
+
+
+async def test_a_record_is_durable_when_its_future_ends(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.sqlite", commit_s=0.001)
+    await journal.append(0, "a", True, 1, b"{}")
+    with sqlite3.connect(tmp_path / "j.sqlite") as other:
+        assert other.execute("SELECT payload FROM record").fetchall() == [(b"{}",)]
+    await journal.aclose()
+
+
+async def test_a_full_batch_does_not_wait_for_the_time(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.sqlite", commit_s=3600, batch=2)
+    await asyncio.wait_for(asyncio.gather(*(journal.append(n, "a", True, 1, b"") for n in range(2))), 5)
+    await journal.aclose()
+
+
+async def test_closing_commits_what_waits(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.sqlite", commit_s=3600)
+    waiting = journal.append(0, "a", True, 1, b"")
+    await journal.aclose()
+    await waiting
+    assert counts(tmp_path / "j.sqlite") == (1, 0)
+
+
+async def test_a_row_that_is_recorded_twice_is_refused(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.sqlite", commit_s=0.001)
+    await journal.append(0, "a", True, 1, b"first")
+    with pytest.raises(OutputError, match="UNIQUE"):
+        await journal.append(0, "a", True, 1, b"second")
+    with pytest.raises(OutputError):
+        await journal.aclose()
+    assert [entry.payload for entry in entries(tmp_path / "j.sqlite")] == [b"first"]
+
+
+async def test_after_a_failure_every_further_record_fails_too(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.sqlite", commit_s=0.001)
+    await journal.append(0, "a", True, 1, b"")
+    with pytest.raises(OutputError):
+        await journal.append(0, "a", True, 1, b"")
+    with pytest.raises(OutputError, match="resume"):
+        await journal.append(1, "b", True, 1, b"")
+    with pytest.raises(OutputError):
+        await journal.aclose()
+
+
+def test_a_file_that_is_no_journal_is_named(tmp_path: Path) -> None:
+    (tmp_path / "j.sqlite").write_bytes(b"this is not a database, not at all" * 100)
+    with pytest.raises(OutputError, match=r"j\.sqlite: the journal can't be read: file is not a database"):
+        counts(tmp_path / "j.sqlite")
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_loses_nothing_that_was_confirmed(tmp_path: Path) -> None:
+    program = """
+import asyncio, resource, sys
+from pathlib import Path
+from engine.errors import OutputError
+from engine.runs.journal import Journal
+async def main():
+    journal = Journal(Path(sys.argv[1]), commit_s=0.001, batch=4)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+    try:
+        for index in range(10_000):
+            await journal.append(index, "x", True, 0, b"y" * 1000)
+            print(index, flush=True)
+    except OutputError as error:
+        print("refused", error, file=sys.stderr)
+asyncio.run(main())
+"""
+    path = tmp_path / "j.sqlite"
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60)
+    assert "free disk space" in done.stderr
+    confirmed = [int(line) for line in done.stdout.split()]
+    assert confirmed
+    held = [entry.index for entry in entries(path)]
+    assert held[: len(confirmed)] == confirmed
