@@ -39,19 +39,19 @@ def smollm2_gguf() -> Path:
 
 @pytest.fixture(scope="session")
 def llama_cpp_url(smollm2_gguf: Path) -> Iterator[str]:
-    """The base URL of llama.cpp's own server with SmolLM2-135M-Instruct, a context of 512 tokens for each of 2 slots."""
-    with _llama_cpp(smollm2_gguf) as url:
+    """The base URL of llama.cpp's own server: SmolLM2-135M-Instruct, 2 slots of 512 tokens each."""
+    with _LlamaCpp(smollm2_gguf) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def llama_cpp_embedding_url(smollm2_gguf: Path) -> Iterator[str]:
     """llama.cpp's server again, for embeddings."""
-    with _llama_cpp(smollm2_gguf, embedding=True) as url:
+    with _LlamaCpp(smollm2_gguf, embedding=True) as url:
         yield url
 
 
-class _llama_cpp:
+class _LlamaCpp:
     def __init__(self, model: Path, embedding: bool = False) -> None:
         xllamacpp = pytest.importorskip("xllamacpp")
         params = xllamacpp.CommonParams()

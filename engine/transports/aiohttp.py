@@ -6,10 +6,14 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import yarl
+from aiohttp.client_reqrep import RequestInfo
 from aiohttp.http_exceptions import ContentEncodingError
 from aiohttp.resolver import DefaultResolver
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from engine.errors import ConnectFailed, InferenceError, InvalidRequest, Malformed, TimedOut, Truncated
 from engine.transports import HttpCall, connect_step, origin, tls_context, too_large
@@ -17,6 +21,8 @@ from schemas.provider import TransportSpec
 
 # Of the encodings that both adapters can decode within a bound.
 _HEADERS = {"user-agent": "ipfs-accelerate", "accept-encoding": "gzip, deflate"}
+_KNOWN_URLS = 1024
+"""How many addresses are remembered with their proxies; a target has a handful."""
 
 
 class AiohttpTransport:
@@ -26,12 +32,14 @@ class AiohttpTransport:
         self._spec = spec
         self._tls = tls_context(spec.verify)
         self._session: aiohttp.ClientSession | None = None
+        self._routes: dict[str, tuple[yarl.URL, str | None]] = {}
 
     async def open(self, call: HttpCall) -> AiohttpReply:
         session = self._session or self._start()
         try:
+            url, proxy = self._routes.get(call.url) or self._route(call.url)
             response = await session.request(
-                call.method, call.url, data=call.content, headers=call.headers, allow_redirects=False
+                call.method, url, data=call.content, headers=call.headers, proxy=proxy, allow_redirects=False
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _before_headers(error, call.url, self._spec) from error
@@ -58,11 +66,30 @@ class AiohttpTransport:
             headers=_HEADERS,
             # No total and no `connect`: these would count the wait for a free connection, which is the queue's matter.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=spec.connect_s, sock_read=spec.read_s),
-            trust_env=spec.trust_env,
-            proxy=spec.proxy,
+            # aiohttp's own reading of the environment opens ~/.netrc and lists the variables for every request, on a
+            # thread: three times the cost of the request. `_route` does it once an address.
+            trust_env=False,
             auto_decompress=True,
         )
         return self._session
+
+    def _route(self, address: str) -> tuple[yarl.URL, str | None]:
+        """An address as aiohttp wants it, and the proxy that leads there."""
+        url, proxy = yarl.URL(address), self._spec.proxy
+        if proxy is None and self._spec.trust_env and url.host is not None and not proxy_bypass(url.host):
+            proxies = getproxies()
+            proxy = proxies.get(url.scheme) or proxies.get("all")
+        if proxy is not None:
+            proxy = proxy if "://" in proxy else f"http://{proxy}"
+            if not proxy.startswith(("http://", "https://")):
+                raise InvalidRequest(
+                    "provider.transport.proxy: aiohttp speaks to HTTP proxies only; "
+                    "set provider.transport.kind=httpx (needs httpx[socks]) or provider.transport.trust_env=false"
+                )
+        if len(self._routes) >= _KNOWN_URLS:
+            self._routes.clear()
+        self._routes[address] = route = (url, proxy)
+        return route
 
 
 class AiohttpReply:
@@ -131,6 +158,12 @@ def _before_headers(error: Exception, url: str, spec: TransportSpec) -> Inferenc
     if isinstance(error, aiohttp.ClientConnectorError):
         return ConnectFailed(f"{where}: can't connect: {_why(error)}; {connect_step(error.os_error)}")
     if isinstance(error, aiohttp.ClientResponseError):
+        # Its repr shows the request's headers, and so the key; it stays in the chain of causes without them.
+        info = error.request_info
+        error.request_info = RequestInfo(info.url, info.method, CIMultiDictProxy(CIMultiDict()))
+        error.args = ()
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            return ConnectFailed(f"{where}: the proxy refused the connection (HTTP {error.status})")
         return Malformed(f"{where}: the reply is not HTTP")
     if isinstance(error, OSError | aiohttp.ClientConnectionError):
         return ConnectFailed(f"{where}: the connection broke before a reply ({type(error).__name__})")

@@ -40,7 +40,18 @@ class HttpxTransport:
 
     def _start(self) -> httpx.AsyncClient:
         spec = self._spec
-        self._client = httpx.AsyncClient(
+        try:
+            self._client = self._made(spec)
+        except (ImportError, ValueError) as error:
+            # httpx reads the environment's proxies here. Its message may show one, with a password: left out.
+            raise InvalidRequest(
+                f"provider.transport.proxy: httpx can't use it ({type(error).__name__}); expected http://host:port, "
+                "or socks5://host:port with httpx[socks] installed"
+            ) from None
+        return self._client
+
+    def _made(self, spec: TransportSpec) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
             transport=self._transport,
             verify=self._tls,
             headers=_HEADERS,
@@ -57,7 +68,6 @@ class HttpxTransport:
             proxy=spec.proxy,
             follow_redirects=False,
         )
-        return self._client
 
 
 class HttpxReply:

@@ -20,14 +20,14 @@ from schemas.provider import CredentialSpec, LocalProviderSpec, RemoteProviderSp
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 Make = Callable[..., RemoteExecutor]
-CHAT = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
 VALUE = "sk-canary0123456789abcdefghij"
 NO_KEY = CredentialSpec(required=False)
 KEYS = CredentialSpec(env=("REMOTE_TEST_KEY",))
 
 
 def target(base_url: str, *, transport: str = "aiohttp", **fields: Any) -> TargetSpec:
-    spec = TransportSpec(kind=transport, trust_env=False)  # type: ignore[arg-type]
+    spec = TransportSpec(kind=transport, trust_env=False)
     fields = {"credential": NO_KEY, **fields}
     provider = RemoteProviderSpec(kind="remote", name="test", base_url=base_url, transport=spec, **fields)
     return TargetSpec(

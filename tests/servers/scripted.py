@@ -1,4 +1,4 @@
-"""A loopback HTTP server that does exactly what a test tells it to, byte by byte, and notices when its client leaves."""
+"""A loopback HTTP server that does what a test tells it to, byte by byte, and notices when its client leaves."""
 
 from __future__ import annotations
 

@@ -58,8 +58,15 @@ async def get_body(transport: Transport, url: str) -> bytes:
 async def failure(awaitable: Awaitable[object]) -> InferenceError:
     with pytest.raises(InferenceError) as caught:
         await awaitable
-    assert "canary" not in str(caught.value)
+    link: BaseException | None = caught.value
+    while link is not None:
+        assert "canary" not in f"{link} {link!r}"
+        link = link.__cause__ or link.__context__
     return caught.value
+
+
+def test_a_calls_headers_and_content_are_not_in_its_repr() -> None:
+    assert "canary" not in repr(HttpCall("POST", "http://h", {"authorization": KEY}, b"canary"))
 
 
 async def left(exchange: Exchange) -> None:
@@ -444,3 +451,25 @@ async def test_the_environments_proxy_is_used(make: Make, serve: Serve, monkeypa
         monkeypatch.setenv(name, server.url)
     body = await get_body(make(trust_env=True), "http://api.example.invalid")
     assert body == b"http://api.example.invalid/v1/x"
+
+
+async def test_what_no_proxy_names_is_reached_directly(
+    make: Make, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await serve(proxy_script)
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert await get_body(make(trust_env=True), server.url) == b"/v1/x"
+
+
+async def test_a_proxy_that_refuses_to_connect_is_a_failed_connection(make: Make, serve: Serve) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.reply(407, b"")
+
+    server = await serve(script)
+    error = await failure(make(proxy=server.url).open(post("https://api.example.invalid")))
+    assert isinstance(error, ConnectFailed)
+    assert server.exchanges[0].method == "CONNECT"
+    assert "authorization" not in server.exchanges[0].headers
