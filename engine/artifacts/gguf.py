@@ -6,6 +6,7 @@ Format: ggml's docs/gguf.md, version 3 (little endian; version 2 has the same la
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,13 +27,31 @@ def find(path: Path) -> Path:
     return files[0]
 
 
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where a tensor lies in the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Rows first, as numpy and torch have it."""
+    kind: int
+    """Its ggml type: how its numbers are stored."""
+    offset: int
+    """From the beginning of the file, in bytes."""
+
+
 def metadata(path: Path) -> dict[str, Any]:
     """The scalar and string metadata of the file; arrays (vocabularies) are skipped. Raises SetupError."""
+    return read(path)[0]
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[TensorInfo]]:
+    """The metadata as in `metadata`, and the table of tensors. Raises SetupError."""
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise SetupError(f"model.sources: {path} is not a GGUF file")
-            version, _, count = struct.unpack("<IQQ", _exactly(file, 20))
+            version, tensors, count = struct.unpack("<IQQ", _exactly(file, 20))
             if version not in (2, 3):
                 raise SetupError(f"model.sources: {path} is GGUF version {version}; 2 and 3 can be read")
             found: dict[str, Any] = {}
@@ -41,8 +60,8 @@ def metadata(path: Path) -> dict[str, Any]:
                 value = _value(file, struct.unpack("<I", _exactly(file, 4))[0])
                 if value is not None:
                     found[key] = value
-            return found
-    except (EOFError, UnicodeDecodeError, KeyError) as error:
+            return found, _table(file, tensors, int(found.get("general.alignment", 32)))
+    except (EOFError, UnicodeDecodeError, KeyError, struct.error) as error:
         raise SetupError(f"model.sources: {path} is cut or damaged; delete it, so that it is fetched again") from error
 
 
@@ -51,6 +70,19 @@ def context_length(path: Path) -> int | None:
     found = metadata(path)
     length = found.get(f"{found.get('general.architecture')}.context_length")
     return int(length) if length else None
+
+
+def _table(file: BinaryIO, count: int, alignment: int) -> list[TensorInfo]:
+    rows = []
+    for _ in range(count):
+        name = _string(file).decode("utf-8")
+        dimensions = struct.unpack("<I", _exactly(file, 4))[0]
+        # ggml names the fastest dimension first.
+        shape = struct.unpack(f"<{dimensions}Q", _exactly(file, 8 * dimensions))[::-1]
+        kind, offset = struct.unpack("<IQ", _exactly(file, 12))
+        rows.append((name, shape, kind, offset))
+    start = -(-file.tell() // alignment) * alignment
+    return [TensorInfo(name, shape, kind, start + offset) for name, shape, kind, offset in rows]
 
 
 def _value(file: BinaryIO, kind: int) -> Any:

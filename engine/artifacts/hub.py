@@ -69,7 +69,7 @@ class HubSource:
         return path if complete(path, spec.format) else None
 
     def _download(self, notify: Notify) -> Path:
-        from huggingface_hub import HfApi, constants, snapshot_download
+        from huggingface_hub import HfApi, snapshot_download
         from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
         spec = self._spec
@@ -101,7 +101,6 @@ def _unreachable(error: Exception) -> SetupError:
 
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return SetupError(f"the hub ({constants.ENDPOINT}) can't be reached ({reason})")
-
 
 
 def complete(path: Path, layout: str) -> bool:

@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from engine.artifacts import Artifact, Notify
 from engine.cid import cid_of_digest
@@ -119,12 +120,10 @@ def _download_wheel(requirement: str, into: Path) -> Path:
             f"with your own installer, without dependencies (`uv pip install --no-deps {requirement}`)"
         )
 
-    @backoff.on_exception(backoff.expo, _NetworkError, max_tries=TRIES, max_time=120, factor=1, logger=None)
-    def attempt() -> Path:
-        return _pip_download(requirement, into)
-
+    again: Any = backoff.on_exception(backoff.expo, _NetworkError, max_tries=TRIES, max_time=120, logger=None)
     try:
-        return attempt()
+        wheel: Path = again(_pip_download)(requirement, into)
+        return wheel
     except _NetworkError as error:
         raise SetupError(f"the package registry can't be reached ({error})") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -53,7 +53,7 @@ class Embeddings:
 
 
 class Runtime(Protocol):
-    """A loaded model; blocking work happens on its own threads. `seed` seeds every choice that a request leaves open."""
+    """A loaded model; blocking work happens on its own threads. `seed` seeds what a request leaves open."""
 
     device: str
     """Where it really runs, such as `openvino:CPU`."""
@@ -83,7 +83,7 @@ class Runtime(Protocol):
         """The text's tokens as they are, an object with a length."""
         ...
 
-    def generate(self, prompt: Any, sampling: Sampling) -> AsyncIterator[Piece]:
+    def generate(self, prompt: Any, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece, from tokens of `encode_*`. Closing the iterator stops the generation.
 
         Raises TooLong when the prompt leaves no room, Internal when the runtime fails.

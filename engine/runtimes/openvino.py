@@ -1,4 +1,4 @@
-"""Runtime `openvino`: generation with continuous batching from GGUF or OpenVINO IR, sentence embeddings from safetensors.
+"""Runtime `openvino`: continuous batching from GGUF or OpenVINO IR, sentence embeddings from safetensors.
 
 Needs openvino, openvino-genai and tokenizers; not torch.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,8 @@ class OpenVinoRuntime:
             own = gguf.context_length(path)
         else:
             own = _ir_context_length(path)
-        self.context_length = self._model.context_length or own or 2048
+        # The tokenizer cuts a prompt at the model's own length, so no longer context can be promised.
+        self.context_length = min(self._model.context_length or own or 2048, own or 2**31)
         pipeline = open_pipeline(str(path), self._hardware)
         self._tokenizer = pipeline.get_tokenizer()
         self._generator = Generator(pipeline, self._seed)
@@ -129,12 +130,12 @@ class OpenVinoRuntime:
     def _tokenize(self, text: str) -> Any:
         return self._tokenizer.encode(text, add_special_tokens=False).input_ids
 
-    async def generate(self, prompt: _Prompt, sampling: Sampling) -> AsyncIterator[Piece]:
+    async def generate(self, prompt: _Prompt, sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece. Closing the iterator stops the generation at its next step."""
         if self._generator is None:
             raise Internal("the model is not loaded")
         if len(prompt) >= self.context_length:
-            raise TooLong(f"the prompt has {len(prompt)} tokens, and the model reads {self.context_length}")
+            raise TooLong(f"the prompt has {len(prompt)} tokens or more, and the model reads {self.context_length}")
         delivery = Delivery()
         self._generator.submit(prompt.tensor, sampling, delivery)
         try:

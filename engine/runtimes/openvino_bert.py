@@ -65,7 +65,9 @@ class _Bert:
         seen = op.convert(mask, "f32")
         hidden = self._embed(ids)
         # 0 where a token may be looked at, a large negative number where it is padding.
-        bias = op.multiply(op.subtract(_const(np.float32(1)), op.unsqueeze(seen, _axes(1, 2))), _const(np.float32(-1e9)))
+        bias = op.multiply(
+            op.subtract(_const(np.float32(1)), op.unsqueeze(seen, _axes(1, 2))), _const(np.float32(-1e9))
+        )
         for index in range(self.layers):
             hidden = self._layer(hidden, bias, f"encoder.layer.{index}.")
         vectors = self._pool(hidden, op.unsqueeze(seen, _axes(2)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from engine.artifacts import Artifact
@@ -60,7 +60,12 @@ class TorchRuntime:
             raise SetupError(
                 f'hardware: {self._hardware.kind} needs {error.name}. Next: pip install "ipfs-accelerate[local]"'
             ) from error
-        except (RuntimeError, OSError, ValueError, KeyError) as error:  # what torch and transformers raise for bad files
+        except (
+            RuntimeError,
+            OSError,
+            ValueError,
+            KeyError,
+        ) as error:  # what torch and transformers raise for bad files
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise SetupError(
                 f"model: torch can't load {self._model.name!r} from {self._artifact.path.name}: {first}"
@@ -113,12 +118,12 @@ class TorchRuntime:
         ids: list[int] = encoded.input_ids
         return ids
 
-    async def generate(self, prompt: list[int], sampling: Sampling) -> AsyncIterator[Piece]:
+    async def generate(self, prompt: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece. Closing the iterator stops the generation at its next step."""
         if self._generator is None:
             raise Internal("the model is not loaded")
         if len(prompt) >= self.context_length:
-            raise TooLong(f"the prompt has {len(prompt)} tokens, and the model reads {self.context_length}")
+            raise TooLong(f"the prompt has {len(prompt)} tokens or more, and the model reads {self.context_length}")
         delivery = Delivery()
         self._generator.submit(prompt, sampling, delivery)
         try:

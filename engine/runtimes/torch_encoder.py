@@ -13,6 +13,7 @@ from transformers import AutoModel
 
 from engine.runtimes import Embeddings
 from engine.runtimes.sentence_model import Bucket, SentenceModel, Texts, buckets, padded, read_texts, tokenizer
+from engine.runtimes.torch_loading import quiet
 
 BUCKET_TOKENS = {"cpu": 1024, "cuda": 16384}
 """Tokens in one forward pass at most, with padding."""
@@ -25,7 +26,8 @@ class Encoder:
         self._settings = settings
         self._device = device
         self._tokenizer = tokenizer(folder, settings.max_tokens)
-        model = AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True)
+        with quiet():
+            model = AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True)
         self._model: Any = model.eval().to(device)
         self._hidden: int = settings.config["hidden_size"]
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="torch-encoder")
@@ -48,8 +50,11 @@ class Encoder:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._model = None
 
-    @torch.inference_mode()
     def _encode(self, texts: Texts, bucket: Bucket, vectors: np.ndarray) -> None:
+        with torch.inference_mode():
+            vectors[bucket.rows] = self._forward(texts, bucket)
+
+    def _forward(self, texts: Texts, bucket: Bucket) -> Any:
         ids, mask = padded(texts, bucket, np.int64)
         tokens = torch.from_numpy(ids).to(self._device)
         # Without padding no mask is needed, and attention takes its fastest way.
@@ -58,7 +63,7 @@ class Encoder:
         pooled = self._pooled(hidden, seen)
         if self._settings.normalize:
             pooled = torch.nn.functional.normalize(pooled, dim=1)
-        vectors[bucket.rows] = pooled.cpu().numpy()
+        return pooled.cpu().numpy()
 
     def _pooled(self, hidden: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
         if self._settings.pooling == "cls":

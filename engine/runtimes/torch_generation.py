@@ -155,7 +155,7 @@ class Generator:
         return decoded
 
 
-class _Stream(BaseStreamer):
+class _Stream(BaseStreamer):  # type: ignore[misc]  # transformers has no types
     """Gets each step's tokens, one a row; transformers calls it with the prompt first."""
 
     def __init__(self, generator: Generator, batch: list[_Row]) -> None:
@@ -175,7 +175,7 @@ class _Stream(BaseStreamer):
                 _fail([row], Internal("torch ended the generation without a reason"))
 
 
-class _Ended(StoppingCriteria):
+class _Ended(StoppingCriteria):  # type: ignore[misc]  # transformers has no types
     """Ends each row by itself: its own max_tokens, its stop strings, its caller gone."""
 
     def __init__(self, generator: Generator, batch: list[_Row]) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.artifacts import Artifact, gguf
+from engine.runtimes import torch_gguf
 from schemas.hardware import CpuHardwareSpec, CudaHardwareSpec
 
 
@@ -38,47 +37,27 @@ def set_threads(hardware: CpuHardwareSpec | CudaHardwareSpec) -> None:
 
 def generator(artifact: Artifact, kind: torch.dtype, device: torch.device) -> tuple[Any, Any]:
     """The model and its tokenizer. Raises OSError, ValueError or RuntimeError."""
-    if artifact.format == "gguf":
-        with _quiet():
-            model, tokenizer = _from_gguf(gguf.find(artifact.path), kind)
-    else:
-        folder = artifact.path
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=kind, attn_implementation="sdpa", local_files_only=True
-        )
+    with quiet():
+        if artifact.format == "gguf":
+            model, tokenizer = torch_gguf.load(gguf.find(artifact.path), kind)
+        else:
+            folder = artifact.path
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=kind, attn_implementation="sdpa", local_files_only=True
+            )
     return model.eval().to(device), tokenizer
 
 
-def _from_gguf(path: Path, kind: torch.dtype) -> tuple[Any, Any]:
-    # transformers' own way asks for accelerate, which nothing here needs; these are the steps that it takes.
-    from transformers.initialization import no_init_weights
-    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
-
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
-    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
-    with no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=kind, attn_implementation="sdpa")
-    tensors = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model, torch_dtype=kind)["tensors"]
-    missing = model.load_state_dict(tensors, strict=False).missing_keys
-    model.tie_weights()
-    lost = [name for name in missing if not (config.tie_word_embeddings and name.startswith("lm_head"))]
-    if lost:
-        raise ValueError(f"the GGUF file has no {', '.join(lost[:3])}")
-    return model, tokenizer
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps transformers' bar for the weights from the terminal, where our own progress stands."""
     from transformers.utils import logging as hub_logging
 
     shown = hub_logging.is_progress_bar_enabled()
-    level = logging.getLogger("transformers").level
     hub_logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.getLogger("transformers").setLevel(level)
         if shown:
             hub_logging.enable_progress_bar()

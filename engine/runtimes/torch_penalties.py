@@ -6,7 +6,7 @@ import torch
 from transformers import LogitsProcessor
 
 
-class CountPenalties(LogitsProcessor):
+class CountPenalties(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
     """Lowers the logits of tokens that the answer already has.
 
     Formula of OpenAI's API reference ("Advanced usage, parameter details"):

@@ -75,7 +75,7 @@ def fit(asked: Sampling, prompt_tokens: int, context_length: int) -> Sampling:
     room = context_length - prompt_tokens
     if room < 1:
         raise TooLong(
-            f"the prompt has {prompt_tokens} tokens, and the model reads {context_length} with the answer. "
+            f"the prompt has {prompt_tokens} tokens or more, and the model reads {context_length} with the answer. "
             f"Next: shorten it, or choose a model with a longer context"
         )
     return asked if asked.max_tokens <= room else replace(asked, max_tokens=room)
