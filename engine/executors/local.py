@@ -45,7 +45,8 @@ class LocalExecutor:
     async def check(self) -> str:
         """Loads the model and says where it runs and where it came from."""
         await self.start()
-        assert self._runtime is not None and self._shared.artifact is not None
+        assert self._runtime is not None
+        assert self._shared.artifact is not None
         return f"loaded {self._model.name} on {self._runtime.device} from {self._shared.artifact.source}"
 
     async def aclose(self) -> None:
@@ -95,7 +96,7 @@ class LocalExecutor:
         parts: list[str] = []
         usage = Usage(len(prompt))
         reason = None
-        async with aclosing(runtime.generate(prompt, sampling)) as pieces:  # type: ignore[type-var]
+        async with aclosing(runtime.generate(prompt, sampling)) as pieces:
             async for piece in pieces:
                 parts.append(piece.text)
                 usage.output_tokens += piece.tokens
@@ -110,7 +111,7 @@ async def _chunks(
     usage = Usage(len(prompt))
     opening = answer.opening()
     reason = None
-    async with aclosing(runtime.generate(prompt, sampling)) as pieces:  # type: ignore[type-var]
+    async with aclosing(runtime.generate(prompt, sampling)) as pieces:
         async for piece in pieces:
             usage.output_tokens += piece.tokens
             reason = piece.finish_reason

@@ -1,6 +1,6 @@
 """Builds the graph of a BERT encoder from its safetensors, with OpenVINO's own operations: no torch, no converter.
 
-Architecture: Devlin et al., "BERT" (2018), with the names and order of operations of transformers' BertModel (post-norm).
+Architecture: Devlin et al., "BERT" (2018), as transformers' BertModel names and orders it.
 Pooling and normalisation are part of the graph, so that only the sentence vectors leave it.
 """
 

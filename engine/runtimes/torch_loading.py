@@ -1,4 +1,4 @@
-"""Loads generators with transformers, from a safetensors folder or a GGUF file, in the arithmetic the device is best at."""
+"""Loads generators with transformers, in the arithmetic that the device is best at."""
 
 from __future__ import annotations
 
