@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from typing import Any
 
 import msgspec
@@ -86,7 +87,7 @@ def _data(run: RunDirectory, findings: Findings, source: Source | None) -> dict[
         ],
         "spec": spec,
         "resume": run.resume_command,
-        "rerun": "python -m engine " + " ".join(manifest.overrides),
+        "rerun": shlex.join(["python", "-m", "engine", *manifest.overrides]),
     }
 
 
@@ -136,6 +137,7 @@ def _failure(record: dict[str, Any]) -> str:
 
 
 def _clip(text: str) -> str:
+    text = text.strip()
     return text if len(text) <= _TEXT_CHARS else text[:_TEXT_CHARS] + " …"
 
 
