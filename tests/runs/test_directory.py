@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from engine.errors import OutputError, SetupError
 from engine.runs import Facts, RunDirectory, find_run, load_spec, open_run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import signal
 import time
@@ -197,6 +198,23 @@ def test_the_second_interrupt_stops_at_once(workload: Workload, tmp_path: Path, 
     assert json.loads((run / "manifest.json").read_text())["status"] == "interrupted"
     launch(path, tmp_path / "out", resume=run).communicate(timeout=60)
     check_complete(run, 50)
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_a_run_that_waits_for_its_input(tmp_path: Path, launch: Launch) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    child = launch(pipe, tmp_path / "out")
+    run = run_of(child)
+    with pipe.open("w") as stream:
+        stream.write('{"id": "c0", "prompt": "ask 0"}\n')
+        stream.flush()
+        wait_for_rows(run, 1)  # answered while the pipe is still open
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=10)
+    assert child.returncode == 130
+    assert "1 rows are recorded" in errors
+    assert "Traceback" not in errors
 
 
 async def test_draining_ends_after_its_limit(workload: Workload, tmp_path: Path) -> None:

@@ -137,8 +137,7 @@ def test_a_csv_file_without_a_row_has_none(tmp_path: Path) -> None:
 
 def test_parquet_rows_with_messages_and_nulls(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
-
+    pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "in.parquet"
     table = pyarrow.table({"id": ["a", None], "prompt": ["one", None], "max_tokens": [5, None], "score": [0.5, None]})
     pyarrow.parquet.write_table(table, path)
