@@ -280,13 +280,14 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     for line in overrides:
         try:
             parsed.append(parser.parse_override(line))
-        except HydraException as error:
-            refuse_secrets(_nested(*line.partition("=")[::2]))
-            key = line.partition("=")[0]
-            raise ConfigError(
-                f"{key}: can't be read as key=value; quote values with special characters: '{key}=\"…\"'"
-            ) from error
-    return parsed
+        except HydraException:
+            break
+    else:
+        return parsed
+    # Outside the handler: Hydra's error quotes the value, and a traceback that shows it would show a secret.
+    refuse_secrets(_nested(*line.partition("=")[::2]))
+    key = line.partition("=")[0]
+    raise ConfigError(f"{key}: can't be read as key=value; quote values with special characters: '{key}=\"…\"'")
 
 
 def _plain(config: Any) -> dict[str, Any]:
