@@ -74,12 +74,11 @@ class HubSource:
 
         spec = self._spec
         try:
-            info = _within(
-                REACH_S, lambda: HfApi().model_info(spec.repo, revision=spec.revision, timeout=REACH_S), "the hub"
-            )
+            _within(REACH_S, lambda: HfApi().model_info(spec.repo, revision=spec.revision, timeout=REACH_S), "the hub")
             notify(f"downloading {self} from the hub")
             with _quiet():
-                return Path(snapshot_download(spec.repo, revision=info.sha, allow_patterns=list(spec.files)))
+                # By the name that the spec has: the cache finds it again only under that name.
+                return Path(snapshot_download(spec.repo, revision=spec.revision, allow_patterns=list(spec.files)))
         except GatedRepoError as error:
             raise SetupError("the repository is gated: accept its terms on the hub, then set HF_TOKEN") from error
         except RepositoryNotFoundError as error:

@@ -150,7 +150,8 @@ class _Shared:
         if self.users > 0 or self._loading is None:
             return
         loading, self._loading = self._loading, None
-        await asyncio.wait([loading])
+        if not loading.done():
+            await asyncio.wait([loading])
         if not self._failed(loading):
             await loading.result().aclose()
 

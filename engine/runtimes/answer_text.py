@@ -8,7 +8,7 @@ Decode = Callable[[list[list[int]]], list[str]]
 """The text of each list of tokens, special tokens left out."""
 
 _STUCK = 16
-"""Tokens without a new character after which bytes that never become one are given up."""
+"""Steps without a new character after which bytes that never become one are given up."""
 
 
 class AnswerText:
@@ -18,7 +18,7 @@ class AnswerText:
     so each new piece is the difference between the text of a short window with and without the new tokens.
     """
 
-    __slots__ = ("_hold", "_ids", "_known", "_start", "_stop", "stopped")
+    __slots__ = ("_hold", "_ids", "_known", "_start", "_stop", "_stuck", "stopped")
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._stop = tuple(text for text in stop if text)
@@ -27,6 +27,8 @@ class AnswerText:
         """Where the window begins."""
         self._known = 0
         """Tokens whose text has been taken."""
+        self._stuck = 0
+        """Steps without a new character."""
         self._hold = ""
         """Text that may turn out to be the beginning of a stop string."""
         self.stopped = False
@@ -43,15 +45,15 @@ class AnswerText:
     def take(self, before: str, after: str, last: bool) -> str:
         """The new text, from the two windows' texts; `last` gives back what was held."""
         # U+FFFD at the end is a character whose bytes are still to come.
-        cut = after.rstrip("\ufffd") if last else after
-        if len(cut) > len(before) and (last or not after.endswith("\ufffd")):
-            fresh = cut[len(before) :]
-        elif last or len(self._ids) - self._known < _STUCK:
-            return self._filter("", last) if last else ""
-        else:
-            fresh = after[len(before) :]
+        whole = after.rstrip("\ufffd")
+        grown = len(whole) > len(before) and len(whole) == len(after)
+        if not grown and not last:
+            self._stuck += 1
+            if self._stuck < _STUCK:
+                return ""
+        self._stuck = 0
         self._start, self._known = self._known, len(self._ids)
-        return self._filter(fresh, last)
+        return self._filter(whole[len(before) :], last)
 
     def _filter(self, fresh: str, last: bool) -> str:
         if not self._stop:

@@ -1,0 +1,55 @@
+"""The real models, loaded once for all tests of the runtimes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.artifacts import Artifact
+from engine.registry import RUNTIMES
+from schemas.hardware import CpuHardwareSpec, OpenVinoHardwareSpec
+from schemas.model import ModelSpec
+
+HARDWARE = {
+    "openvino": OpenVinoHardwareSpec(kind="openvino", prefix_caching=False),
+    "torch": CpuHardwareSpec(kind="cpu"),
+}
+CHAT = ModelSpec(name="smollm2-135m", tasks=("chat", "completion"))
+ENCODER = ModelSpec(name="minilm-l6", tasks=("embedding",))
+
+
+def _loaded(kind: str, model: ModelSpec, artifact: Artifact) -> Iterator[Any]:
+    pytest.importorskip({"openvino": "openvino_genai", "torch": "transformers"}[kind])
+    runtime = RUNTIMES.get(kind)(HARDWARE[kind], model, artifact, 0)
+    asyncio.run(runtime.start())
+    yield runtime
+    asyncio.run(runtime.aclose())
+
+
+@pytest.fixture(scope="session", params=["openvino", "torch"])
+def generator(request: pytest.FixtureRequest, smollm2_gguf: Path) -> Iterator[Any]:
+    """SmolLM2-135M-Instruct on a runtime."""
+    yield from _loaded(request.param, CHAT, Artifact(smollm2_gguf, "gguf", "test"))
+
+
+@pytest.fixture(scope="session", params=["openvino", "torch"])
+def encoder(request: pytest.FixtureRequest, minilm_folder: Path) -> Iterator[Any]:
+    """all-MiniLM-L6-v2 on a runtime."""
+    yield from _loaded(request.param, ENCODER, Artifact(minilm_folder, "safetensors", "test"))
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """The encoder's files, fetched once into the artifact cache."""
+    from engine.artifacts import fetch
+    from engine.compose import compose
+    from engine.errors import EngineError
+
+    try:
+        return fetch(compose(["model=minilm-l6"]).spec.model, ("safetensors",)).path
+    except EngineError as error:
+        pytest.skip(f"the model can't be had here: {error}")

@@ -1,0 +1,49 @@
+"""Reading embedding bodies and building embedding replies."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from engine.errors import InvalidRequest
+from engine.tasks import embedding
+
+np = pytest.importorskip("numpy")
+
+
+@pytest.mark.parametrize(("given", "texts"), [("a", ["a"]), (["a", "b"], ["a", "b"])])
+def test_texts_are_read(given: Any, texts: list[str]) -> None:
+    assert embedding.read({"input": given}).texts == texts
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        (None, "body.input"), ("", "body.input"), ([], "body.input"), (["a", ""], r"body.input\[1\]"),
+        ([1, 2], r"body.input\[0\]"), ([[1, 2]], r"body.input\[0\]"),
+    ],
+)  # fmt: skip
+def test_another_input_is_refused_by_its_path(given: Any, path: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^{path}: "):
+        embedding.read({"input": given})
+
+
+@pytest.mark.parametrize(("name", "value"), [("encoding_format", "hex"), ("dimensions", 5), ("temperature", 1)])
+def test_a_field_that_cant_be_honoured_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(InvalidRequest, match=rf"^body\.{name}: "):
+        embedding.read({"input": "a", name: value})
+
+
+def test_both_formats_carry_the_same_vectors() -> None:
+    from engine.runtimes import Embeddings
+
+    found = Embeddings(np.array([[0.25, -1], [3, 4]], np.float32), [2, 3])
+    numbers, usage = embedding.reply(embedding.read({"input": ["a", "b"]}), found, "m")
+    packed, _ = embedding.reply(embedding.read({"input": ["a", "b"], "encoding_format": "base64"}), found, "m")
+    assert [row["embedding"] for row in numbers["data"]] == [[0.25, -1.0], [3.0, 4.0]]
+    for plain, coded in zip(numbers["data"], packed["data"], strict=True):
+        assert np.frombuffer(base64.b64decode(coded["embedding"]), "<f4").tolist() == plain["embedding"]
+    assert numbers["usage"] == {"prompt_tokens": 5, "total_tokens": 5}
+    assert (usage.input_tokens, usage.output_tokens) == (5, 0)
