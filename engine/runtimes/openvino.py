@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.artifacts import Artifact, gguf
+from engine.artifacts import Artifact, default_cache, gguf
 from engine.errors import Internal, SetupError, TooLong
 from engine.runtimes import Embeddings, Piece, Sampling
 from engine.runtimes.delivery import Delivery
@@ -80,12 +80,15 @@ class OpenVinoRuntime:
             ) from error
 
     def _load_generator(self) -> None:
+        from engine.runtimes import openvino_gguf
         from engine.runtimes.openvino_generation import Generator, open_pipeline
 
         path = self._artifact.path
         if self._artifact.format == "gguf":
             path = gguf.find(path)
             own = gguf.context_length(path)
+            if self._hardware.gguf_weights == "exact" and openvino_gguf.needs_repair(path):
+                path = openvino_gguf.repaired(path, default_cache(), self._artifact.cid)
         else:
             own = _ir_context_length(path)
         # The tokenizer cuts a prompt at the model's own length, so no longer context can be promised.
