@@ -48,9 +48,9 @@ class OpenVinoHardwareSpec(_Hardware):
     """Arithmetic of encoders; auto: what the device computes fastest."""
     kv_cache_gib: float = Field(1.0, gt=0)
     """Memory for the KV cache of continuous batching, in GiB."""
-    gguf_weights: Literal["exact", "as_is"] = "exact"
-    """exact: 4-bit weights with a minimum (Q4_1, Q4_K) become 8-bit, for OpenVINO rounds their zero point and answers
-    suffer; as_is: what OpenVINO GenAI makes of the file, half the memory."""
+    gguf_weights: Literal["as_is", "exact"] = "as_is"
+    """as_is: what OpenVINO GenAI makes of a GGUF file; it rounds the zero points of Q4_1 and Q4_K weights. exact: such
+    weights as 8-bit with the file's own values, twice the memory."""
     prefix_caching: bool = True
     """Reuse the KV cache of a repeated prefix. Turn off when measuring."""
 
