@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
-from yaml import YAMLError
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from engine.config_errors import from_pydantic, refuse_secrets, unknown_key
 from engine.config_files import conf_dir, options
@@ -138,7 +138,7 @@ class Composer:
 
     def _load(self, lines: list[str]) -> DictConfig:
         try:
-            config = self.loader.load_configuration(CONFIG, lines, RunMode.RUN, from_shell=False)
+            config: DictConfig = self.loader.load_configuration(CONFIG, lines, RunMode.RUN, from_shell=False)
             OmegaConf.set_struct(config, False)
             del config["hydra"]  # its own settings; nothing of a run
             return config
@@ -237,13 +237,17 @@ def dump_yaml(data: Any) -> str:
     return str(OmegaConf.to_yaml(OmegaConf.create(data)))
 
 
-@lru_cache(maxsize=16)
 def _loader(config_dir: str | os.PathLike[str] | None) -> ConfigLoaderImpl:
+    return _loader_of(None if config_dir is None else Path(config_dir).resolve())
+
+
+@lru_cache(maxsize=16)
+def _loader_of(config_dir: Path | None) -> ConfigLoaderImpl:
     Plugins.instance()  # registers Hydra's own config sources
     path = ConfigSearchPathImpl()
     path.append("hydra", "pkg://hydra.conf")
     if config_dir is not None:  # before ours: the first that has an option wins, so that a config repo overrides
-        path.append("--config-dir", f"file://{Path(config_dir).resolve()}")
+        path.append("--config-dir", f"file://{config_dir}")
     path.append("main", f"file://{conf_dir()}")
     path.append("schema", "structured://")
     return ConfigLoaderImpl(path)

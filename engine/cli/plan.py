@@ -92,7 +92,7 @@ def make(composition: Composition) -> tuple[Plan, int]:
             executor = executor_for(target, services)
         except EngineError as error:
             errors.append(error)
-            executor = _Unavailable()  # type: ignore[assignment]
+            executor = _Unavailable()
         made[len(made)] = executor
         return executor
 

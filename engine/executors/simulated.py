@@ -97,13 +97,12 @@ class SimulatedExecutor:
             part: dict[str, Any] = {"index": 0, "finish_reason": None}
             part |= {"delta": {"role": "assistant", "content": word}} if chat else {"text": word}
             yield Chunk({**base, "choices": [part]})
-        end: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
-        end |= {"delta": {}} if chat else {"text": ""}
+        end: dict[str, Any] = {"index": 0, "finish_reason": "stop", **({"delta": {}} if chat else {"text": ""})}
         yield Chunk({**base, "choices": [end], "usage": _openai_usage(usage)}, usage)
 
     async def _embed(self, request: Request) -> Result:
         value = request.body.get("input")
-        texts = value if isinstance(value, list) else [value]
+        texts: list[Any] = value if isinstance(value, list) else [value]
         if not texts or not all(isinstance(text, str) and text for text in texts):
             raise InvalidRequest("body.input: expected a text or a list of texts, none of them empty")
         await self._pause(self.spec.latency_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -101,7 +102,7 @@ class Batch(Middleware):
             lane.calls.add(task)
             task.add_done_callback(lambda done: self._ended(kind, lane, done))
             for member in members:
-                member.done.add_done_callback(lambda _, task=task, members=members: self._abandon(task, members))
+                member.done.add_done_callback(partial(self._abandon, task, members))
         if not lane.waiting and not lane.calls:
             self._lanes.pop(kind, None)
 
@@ -114,7 +115,7 @@ class Batch(Middleware):
         self._pump(kind, lane)
 
     @staticmethod
-    def _abandon(task: asyncio.Task[None], members: list[_Member]) -> None:
+    def _abandon(task: asyncio.Task[None], members: list[_Member], _: asyncio.Future[Result]) -> None:
         """Stops a call that nobody waits for any more."""
         if all(member.done.cancelled() for member in members):
             task.cancel()
