@@ -29,6 +29,7 @@ class LocalExecutor:
         self._model_id = target.model_id
         self._services = services
         self.hardware = probe.resolve(target.hardware, target.model)
+        self.target = target.model_copy(update={"hardware": self.hardware})
         self.tasks = frozenset(target.model.tasks or ("chat", "completion"))
         if not target.model.sources:
             raise SetupError(
@@ -96,7 +97,7 @@ class LocalExecutor:
         parts: list[str] = []
         usage = Usage(len(prompt))
         reason = None
-        async with aclosing(runtime.generate(prompt, sampling)) as pieces:
+        async with aclosing(runtime.generate(prompt, sampling, whole=True)) as pieces:
             async for piece in pieces:
                 parts.append(piece.text)
                 usage.output_tokens += piece.tokens

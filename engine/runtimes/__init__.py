@@ -83,9 +83,10 @@ class Runtime(Protocol):
         """The text's tokens as they are, an object with a length."""
         ...
 
-    def generate(self, prompt: Any, sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    def generate(self, prompt: Any, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece, from tokens of `encode_*`. Closing the iterator stops the generation.
 
+        `whole` asks for one piece at the end, which spares the work that streaming costs at every step.
         Raises TooLong when the prompt leaves no room, Internal when the runtime fails.
         """
         ...

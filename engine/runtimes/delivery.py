@@ -11,11 +11,13 @@ from engine.runtimes import Piece
 
 
 class Delivery:
-    """The pieces of one answer on their way to one caller. Only `cancelled` is read from the runtime's thread."""
+    """The pieces of one answer on their way to one caller; the runtime's thread reads `cancelled` and `whole`."""
 
-    __slots__ = ("_error", "_pieces", "_waiter", "cancelled", "loop")
+    __slots__ = ("_error", "_pieces", "_waiter", "cancelled", "loop", "whole")
 
-    def __init__(self) -> None:
+    def __init__(self, whole: bool = False) -> None:
+        self.whole = whole
+        """The caller wants the answer in one piece, at its end."""
         self.loop = asyncio.get_running_loop()
         self.cancelled = False
         """The caller has left; nothing more is wanted."""

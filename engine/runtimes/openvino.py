@@ -133,13 +133,15 @@ class OpenVinoRuntime:
     def _tokenize(self, text: str) -> Any:
         return self._tokenizer.encode(text, add_special_tokens=False).input_ids
 
-    async def generate(self, prompt: _Prompt, sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    async def generate(
+        self, prompt: _Prompt, sampling: Sampling, *, whole: bool = False
+    ) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece. Closing the iterator stops the generation at its next step."""
         if self._generator is None:
             raise Internal("the model is not loaded")
         if len(prompt) >= self.context_length:
             raise TooLong(f"the prompt has {len(prompt)} tokens or more, and the model reads {self.context_length}")
-        delivery = Delivery()
+        delivery = Delivery(whole=whole and not sampling.stop)
         self._generator.submit(prompt.tensor, sampling, delivery)
         try:
             while True:

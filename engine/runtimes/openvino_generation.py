@@ -29,12 +29,13 @@ FAILURES_IN_A_ROW = 3
 class _Running:
     """One generation under way."""
 
-    __slots__ = ("delivery", "handle", "max_tokens", "text")
+    __slots__ = ("delivery", "handle", "text", "tokens")
 
     def __init__(self, handle: Any, delivery: Delivery, sampling: Sampling) -> None:
         self.handle = handle
         self.delivery = delivery
-        self.max_tokens = sampling.max_tokens
+        self.tokens = 0
+        """Generated since the last piece."""
         self.text = AnswerText(sampling.stop)
 
 
@@ -144,16 +145,16 @@ class Generator:
 
     def _collect(self) -> None:
         """Reads the new tokens of every generation and delivers their text."""
-        reads: list[tuple[_Running, int, str | None]] = []
+        reads: list[tuple[_Running, str | None]] = []
         for run in self._running:
-            count, reason = self._read(run)
-            if count or reason:
-                reads.append((run, count, reason))
+            reason = self._read(run)
+            if reason or (run.tokens and not run.delivery.whole):
+                reads.append((run, reason))
         if not reads:
             return
-        fresh = advance([run.text for run, _, _ in reads], [reason is not None for *_, reason in reads], self._decode)
+        fresh = advance([run.text for run, _ in reads], [reason is not None for _, reason in reads], self._decode)
         items: list[tuple[Delivery, Piece | InferenceError]] = []
-        for (run, count, reason), text in zip(reads, fresh, strict=True):
+        for (run, reason), text in zip(reads, fresh, strict=True):
             if run.text.stopped:
                 if reason is None:
                     run.handle.cancel()
@@ -161,20 +162,21 @@ class Generator:
             if reason == "ignored":
                 items.append((run.delivery, _no_room()))
             else:
-                items.append((run.delivery, Piece(text, count, reason)))
+                items.append((run.delivery, Piece(text, run.tokens, reason)))
+                run.tokens = 0
             if reason is not None:
                 self._running.remove(run)
         deliver(items)
 
-    def _read(self, run: _Running) -> tuple[int, str | None]:
-        """Takes the tokens that have come: how many, and why the generation ended if it did."""
+    def _read(self, run: _Running) -> str | None:
+        """Takes the tokens that have come; says why the generation ended if it did."""
         import openvino_genai
 
         handle = run.handle
-        count, reason = 0, None
+        reason = None
         while handle.can_read():
             for output in handle.read().values():
-                count += len(output.generated_ids)
+                run.tokens += len(output.generated_ids)
                 run.text.push(output.generated_ids)
                 if output.finish_reason == openvino_genai.GenerationFinishReason.LENGTH:
                     reason = "length"
@@ -182,7 +184,7 @@ class Generator:
                     reason = "stop"
         if reason is None and handle.get_status() == openvino_genai.GenerationStatus.IGNORED:
             reason = "ignored"
-        return count, reason
+        return reason
 
     def _decode(self, windows: list[list[int]]) -> list[str]:
         decoded: list[str] = self._tokenizer.decode(windows)

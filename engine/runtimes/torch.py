@@ -118,13 +118,15 @@ class TorchRuntime:
         ids: list[int] = encoded.input_ids
         return ids
 
-    async def generate(self, prompt: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+    async def generate(
+        self, prompt: list[int], sampling: Sampling, *, whole: bool = False
+    ) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece. Closing the iterator stops the generation at its next step."""
         if self._generator is None:
             raise Internal("the model is not loaded")
         if len(prompt) >= self.context_length:
             raise TooLong(f"the prompt has {len(prompt)} tokens or more, and the model reads {self.context_length}")
-        delivery = Delivery()
+        delivery = Delivery(whole=whole and not sampling.stop)
         self._generator.submit(prompt, sampling, delivery)
         try:
             while True:

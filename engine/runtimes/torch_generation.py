@@ -135,14 +135,16 @@ class Generator:
                 continue
             row.generated += 1
             row.text.push((token,))
-            rows.append(row)
             length = "length" if row.generated >= row.sampling.max_tokens else None
-            reasons.append("stop" if token in self._ends else length)
+            reason = "stop" if token in self._ends else length
+            if reason or not row.delivery.whole:
+                rows.append(row)
+                reasons.append(reason)
         fresh = advance([row.text for row in rows], [reason is not None for reason in reasons], self._decode)
         items: list[tuple[Delivery, Piece | InferenceError]] = []
         for row, reason, text in zip(rows, reasons, fresh, strict=True):
             reason = "stop" if row.text.stopped else reason
-            items.append((row.delivery, Piece(text, 1, reason)))
+            items.append((row.delivery, Piece(text, row.generated if row.delivery.whole else 1, reason)))
             row.ended = reason is not None
         deliver(items)
 

@@ -106,6 +106,13 @@ async def test_characters_of_several_tokens_come_whole(generator: Any, written: 
     assert all("\ufffd" not in piece.text for piece in answer)
 
 
+async def test_an_answer_asked_for_whole_comes_in_one_piece(generator: Any) -> None:
+    prompt = await generator.encode_text("1, 2, 3, 4, 5,")
+    (piece,) = [piece async for piece in generator.generate(prompt, Sampling(9, temperature=0), whole=True)]
+    assert piece.text.startswith(" 6, 7, 8")
+    assert (piece.tokens, piece.finish_reason) == (9, "length")
+
+
 async def test_a_stop_string_ends_the_answer_and_is_no_part_of_it(generator: Any) -> None:
     prompt = await generator.encode_text("1, 2, 3, 4, 5,")
     answer = await pieces(generator, prompt, max_tokens=40, stop=("8, 9",))
