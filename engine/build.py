@@ -84,9 +84,9 @@ def build(
 ) -> Pipeline:
     """The pipeline of a run spec. Does no I/O. Raises ConfigError (order, words) and what `make_executor` raises."""
     pipeline = Pipeline(spec, services, resources)
-    targets = spec.targets
-    for index, (name, target) in enumerate(zip(target_names(targets), targets, strict=True)):
-        executor = make_executor(target, services)
+    executors = [make_executor(target, services) for target in spec.targets]
+    targets = [executor.target for executor in executors]
+    for index, (name, target, executor) in enumerate(zip(target_names(targets), targets, executors, strict=True)):
         branch = Branch(
             name,
             target,

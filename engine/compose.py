@@ -142,6 +142,10 @@ class Composer:
             OmegaConf.set_struct(config, False)
             del config["hydra"]  # its own settings; nothing of a run
             return config
+        except RecursionError as error:
+            raise ConfigError(
+                "config: an option's defaults list names itself; a config repo's option of the same name hides ours"
+            ) from error
         except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
             raise ConfigError(f"config: {_first_line(error)}") from error
 

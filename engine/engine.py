@@ -7,12 +7,13 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from engine.build import Pipeline, build
 from engine.clock import Clock, SystemClock
 from engine.endpoints import EndpointHandlers
-from engine.errors import Cancelled, EngineError, InferenceError, Internal, InvalidRequest
+from engine.errors import Cancelled, EngineError, InferenceError, Internal, InvalidRequest, nearest
 from engine.executors import Services
 from engine.loop_thread import LoopThread
 from engine.pipeline import Stage, StageLine
@@ -129,6 +130,8 @@ class Engine:
             await self.start()
             if self._loop is not asyncio.get_running_loop():
                 return await asyncio.wrap_future(self.call(self.submit(request, target=target)))
+        if "stream" in request.body:
+            request = replace(request, body=_whole(request.body))
         context = self._context(request, stream=False)
         try:
             result = await self._stage(target)(request, context)
@@ -220,6 +223,11 @@ class Engine:
         """What was asked and what became of it so far: counts, latencies, tokens, by target."""
         return self.metrics.summary()
 
+    @property
+    def targets(self) -> list[str]:
+        """The names of the targets, the primary one first."""
+        return [route.name for route in self.pipeline.routes]
+
     def describe(self) -> list[StageLine]:
         """The chain, one line a stage."""
         return self.pipeline.describe()
@@ -257,9 +265,10 @@ class Engine:
         if target is None:
             return self._chain
         if target not in self._direct:
-            names = [route.name for route in self.pipeline.routes]
-            if target not in names:
-                raise InvalidRequest(f"target: {target!r} is not a target of this engine; one of: {', '.join(names)}")
+            if target not in self.targets:
+                raise InvalidRequest(
+                    f"target: {target!r} is not a target of this engine; {nearest(target, self.targets)}"
+                )
             self._direct[target] = self.pipeline.chain([target])
         return self._direct[target]
 
@@ -304,6 +313,11 @@ class SyncEngine:
     def _refuse_deadlock(self) -> None:
         if self._engine.runs_here():
             raise EngineError("this engine runs on this thread's event loop: await engine.submit(…) instead")
+
+
+def _whole(body: dict[str, Any]) -> dict[str, Any]:
+    """The body without its wish to be streamed: who submits wants the whole reply."""
+    return {name: value for name, value in body.items() if name not in ("stream", "stream_options")}
 
 
 def _failed(task: asyncio.Task[None]) -> bool:

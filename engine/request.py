@@ -37,14 +37,14 @@ class Request:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.task not in ENDPOINTS:
+        if not isinstance(self.task, str) or self.task not in ENDPOINTS:
             raise InvalidRequest(f"task: {self.task!r} is not a task; {nearest(self.task, ENDPOINTS)}")
         if not isinstance(self.body, dict):
             raise InvalidRequest(f"body: expected an object, got {type(self.body).__name__}")
-        if self.priority not in PRIORITIES:
+        if not isinstance(self.priority, str) or self.priority not in PRIORITIES:
             raise InvalidRequest(f"priority: {self.priority!r} is not a priority; one of: high, normal, low")
-        if self.deadline_s is not None and not self.deadline_s > 0:
-            raise InvalidRequest(f"deadline_s: {self.deadline_s!r} must be more than 0")
+        if self.deadline_s is not None and not (isinstance(self.deadline_s, int | float) and self.deadline_s > 0):
+            raise InvalidRequest(f"deadline_s: expected seconds, more than 0, got {self.deadline_s!r}")
         if self.id is None:
             self.id = uuid.uuid4().hex
 
@@ -274,8 +274,8 @@ class Context:
 
     __slots__ = (
         "deadline",
-        "on_first_attempt",
         "last_key",
+        "on_first_attempt",
         "queued_at",
         "record",
         "stream",

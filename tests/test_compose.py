@@ -34,7 +34,8 @@ def test_a_remote_provider_needs_nothing_more_than_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("provider", "id"), [("groq", "llama-3.1-8b-instant"), ("ollama", "llama3.1:8b"), ("vllm", "meta-llama/Llama-3.1-8B-Instruct")]
+    ("provider", "id"),
+    [("groq", "llama-3.1-8b-instant"), ("ollama", "llama3.1:8b"), ("vllm", "meta-llama/Llama-3.1-8B-Instruct")],
 )
 def test_one_model_has_its_id_at_each_provider(provider: str, id: str) -> None:
     assert spec(f"provider={provider}", "model=llama-3.1-8b").targets[0].model_id == id
@@ -108,7 +109,10 @@ def test_a_fallback_takes_a_url_and_a_model_of_its_own() -> None:
 def test_the_environments_url_is_used_unless_an_override_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://from.env/v1")
     assert spec("provider=openai").provider.model_dump()["base_url"] == "http://from.env/v1"
-    assert spec("provider=openai", "provider.base_url=http://typed/v1").provider.model_dump()["base_url"] == "http://typed/v1"
+    assert (
+        spec("provider=openai", "provider.base_url=http://typed/v1").provider.model_dump()["base_url"]
+        == "http://typed/v1"
+    )
 
 
 @pytest.mark.parametrize(

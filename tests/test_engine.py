@@ -66,6 +66,13 @@ async def test_a_request_that_no_target_can_mend_is_not_passed_on() -> None:
     assert len(result.engine.attempts) == 1
 
 
+async def test_a_body_that_asks_to_be_streamed_is_answered_whole_when_submitted() -> None:
+    async with simulated() as engine:
+        result = await engine.submit(Request("chat", {"messages": [], "stream": True, "stream_options": {}}))
+    assert result.body is not None
+    assert result.body["object"] == "chat.completion"
+
+
 async def test_a_stream_gives_openai_chunks_and_counts() -> None:
     async with simulated() as engine:
         chunks = [chunk async for chunk in engine.stream(chat())]
@@ -123,7 +130,17 @@ async def test_map_can_yield_as_they_finish() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"task": "chatt"}, {"priority": "urgent"}, {"deadline_s": 0}, {"deadline_s": -1}, {"body": "text"}]
+    "fields",
+    [
+        {"task": "chatt"},
+        {"task": ["chat"]},
+        {"priority": "urgent"},
+        {"priority": ["high"]},
+        {"deadline_s": 0},
+        {"deadline_s": -1},
+        {"deadline_s": "soon"},
+        {"body": "text"},
+    ],
 )
 def test_a_request_that_makes_no_sense_is_refused_when_it_is_made(fields: dict[str, object]) -> None:
     with pytest.raises(InvalidRequest):

@@ -34,6 +34,9 @@ class _Unavailable:
     keys: tuple[str, ...] = ()
     tasks: frozenset[str] = frozenset()
 
+    def __init__(self, target: TargetSpec) -> None:
+        self.target = target
+
     async def start(self) -> None:
         raise Internal("a plan does not run")
 
@@ -92,7 +95,7 @@ def make(composition: Composition) -> tuple[Plan, int]:
             executor = executor_for(target, services)
         except EngineError as error:
             errors.append(error)
-            executor = _Unavailable()
+            executor = _Unavailable(target)
         made[len(made)] = executor
         return executor
 
@@ -118,7 +121,7 @@ def _target(name: str, target: TargetSpec, executor: Executor) -> dict[str, Any]
         record["keys_found"] = list(executor.keys)
         record["key_required"] = target.provider.credential.required
     if target.provider.kind == "local":
-        record["hardware"] = getattr(executor, "hardware", target.hardware).kind
+        record["hardware"] = target.hardware.kind
         record["sources"] = [_source(source) for source in target.model.sources]
     return record
 

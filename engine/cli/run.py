@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from engine import Engine
 from engine.compose import Composition, compose
+from engine.errors import Interrupted
 from engine.executors import Services
-from engine.runs.directory import open_run
+from engine.runs.directory import RunDirectory, open_run
 from engine.runs.manifest import ConfigSource, Facts
 from engine.runs.runner import Summary, execute
 from engine.runs.stop import StopSignal
@@ -30,6 +31,8 @@ def answer(spec: RunSpec, known: Facts | None = None) -> int:
     """Runs a spec to its end and returns the exit code. Everything that can be refused is refused before it starts."""
     source = open_source(spec.workload, spec.model.tasks)
     engine = Engine(spec, services=Services(seed=spec.seed, notify=_note))
+    known = known or Facts()
+    known.targets = engine.targets
     with open_run(spec, source, known) as run, run_log(run.log, spec.telemetry.log_level):
         progress = ProgressBar(spec.telemetry.progress)
         summary = asyncio.run(_run(engine, spec, run, source, progress))
@@ -37,14 +40,28 @@ def answer(spec: RunSpec, known: Facts | None = None) -> int:
     return summary.exit_code
 
 
-async def _run(engine: Engine, spec: RunSpec, run: object, source: Source, progress: ProgressBar) -> Summary:
+async def _run(engine: Engine, spec: RunSpec, run: RunDirectory, source: Source, progress: ProgressBar) -> Summary:
     stop = StopSignal()
     with stop.on_signals():
         try:
-            await engine.start()
-            return await execute(engine, spec, run, progress=progress, stop=stop, source=source)  # type: ignore[arg-type]
+            await _start(engine, stop)
+            return await execute(engine, spec, run, progress=progress, stop=stop, source=source)
         finally:
             await engine.aclose()
+
+
+async def _start(engine: Engine, stop: StopSignal) -> None:
+    """Starts the engine, unless a Ctrl-C comes first. Raises Interrupted."""
+    starting = asyncio.create_task(engine.start())
+    stopping = asyncio.create_task(stop.wait_drain())
+    try:
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            raise Interrupted("stopped before the first row; nothing was begun")
+        starting.result()
+    finally:
+        stopping.cancel()
+        starting.cancel()
 
 
 def facts(composition: Composition) -> Facts:

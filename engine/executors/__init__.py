@@ -46,6 +46,8 @@ class Services:
 class Executor(Stage, Protocol):
     """Made with `cls(target, services)`; making one does no I/O and may raise SetupError (no key, no device)."""
 
+    target: TargetSpec
+    """What it reaches, with the hardware that was found where `auto` was asked for."""
     keys: tuple[str, ...]
     """Names of the keys that a call may use; empty: none is needed. A call uses `context.attempt.key`."""
     tasks: frozenset[str]

@@ -33,6 +33,7 @@ class RemoteExecutor:
         provider = target.provider
         if not isinstance(provider, RemoteProviderSpec):
             raise ConfigError(f"provider.kind: {provider.kind!r} is not remote")
+        self.target = target
         self._base_url = _checked_url(provider.base_url)
         self._model = target.model_id
         self._drop_unsupported = provider.drop_unsupported

@@ -22,6 +22,7 @@ class SimulatedExecutor:
 
     def __init__(self, target: TargetSpec, services: Services) -> None:
         assert target.provider.kind == "simulated"
+        self.target = target
         self.spec = target.provider
         self.model = target.model_id
         self.clock = services.clock

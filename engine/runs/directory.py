@@ -62,6 +62,16 @@ class RunDirectory:
         self.close()
 
 
+def open_existing(path: Path) -> RunDirectory:
+    """A run as it lies there, locked, to read it or to make its report again. Raises OutputError."""
+    lock = RunLock(path)
+    try:
+        return RunDirectory(path, lock, load_manifest(path), made=[], resumed=True)
+    except OutputError:
+        lock.release()
+        raise
+
+
 def resume_command(path: Path) -> str:
     """What to type to continue a run."""
     return f"python -m engine runs resume {shlex.quote(str(path))}"
@@ -81,7 +91,7 @@ def open_run(spec: RunSpec, source: Source, facts: Facts | None = None) -> RunDi
     manifest = Manifest(
         run=path.name,
         started=iso_utc(time.time()),
-        targets=[target.name for target in spec.targets],
+        targets=facts.targets if facts and facts.targets else [target.name for target in spec.targets],
         workload=source.describe(),
         spec_fingerprint=spec_fingerprint(spec),
         overrides=facts.overrides if facts else [],
@@ -212,6 +222,10 @@ def _resume(spec: RunSpec, source: Source) -> RunDirectory:
     lock = RunLock(path)
     try:
         manifest = load_manifest(path)
+        if source.live and manifest.status == "finished":
+            raise OutputError(
+                f"output.resume: {path} is finished; its rows came from {source.name} and can't be read again"
+            )
         _refuse_changes(path, manifest, spec, source)
     except (OutputError, ConfigError):
         lock.release()

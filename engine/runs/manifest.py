@@ -49,6 +49,8 @@ class Facts(msgspec.Struct, kw_only=True):
 
     overrides: list[str] = []
     configs: list[ConfigSource] = []
+    targets: list[str] = []
+    """Their names as the engine has them, with the hardware that was found."""
 
 
 class Session(msgspec.Struct, kw_only=True):

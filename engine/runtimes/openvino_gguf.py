@@ -165,7 +165,9 @@ def _nibbles(constant: Any) -> np.ndarray:
     packed = constant.data.view(np.uint8).ravel()
     values = np.empty(packed.size * 2, np.float32)
     values[0::2], values[1::2] = packed & 15, packed >> 4
-    return values[: int(np.prod(list(constant.shape)))].reshape(list(constant.shape))
+    shape = tuple(int(size) for size in constant.shape)
+    whole: np.ndarray = values[: int(np.prod(shape))].reshape(shape)
+    return whole
 
 
 def _replace(multiply: Any, exact: np.ndarray) -> None:

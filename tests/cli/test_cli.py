@@ -12,12 +12,20 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
-def engine(*words: str, cwd: Path, env: dict[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def engine(
+    *words: str, cwd: Path, env: dict[str, str] | None = None, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
     """Runs `python -m engine` without any of the caller's keys."""
     clean = {name: value for name, value in os.environ.items() if not name.endswith(("_KEY", "_TOKEN"))}
     clean |= {"PYTHONPATH": str(ROOT), "HOME": str(cwd)} | (env or {})
     return subprocess.run(
-        [sys.executable, "-m", "engine", *words], cwd=cwd, env=clean, input=stdin, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "engine", *words],
+        cwd=cwd,
+        env=clean,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -78,7 +86,9 @@ def test_hardware_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     assert done.returncode == 4
     assert "hardware" in done.stderr
     assert "Traceback" not in done.stderr
-    assert engine("plan", "provider=groq", "hardware=cuda", cwd=tmp_path, env={"GROQ_API_KEY": "k" * 20}).returncode == 0
+    assert (
+        engine("plan", "provider=groq", "hardware=cuda", cwd=tmp_path, env={"GROQ_API_KEY": "k" * 20}).returncode == 0
+    )
 
 
 def _cuda() -> bool:
@@ -135,7 +145,9 @@ def test_check_reaches_each_target(tmp_path: Path) -> None:
 
 
 def test_stdin_is_a_workload(tmp_path: Path) -> None:
-    done = engine("provider=simulated", "workload=stdin", "output.dir=run", cwd=tmp_path, stdin='hello\n{"prompt": "hi"}\n')
+    done = engine(
+        "provider=simulated", "workload=stdin", "output.dir=run", cwd=tmp_path, stdin='hello\n{"prompt": "hi"}\n'
+    )
     assert done.returncode == 0, done.stderr
     assert len(rows(tmp_path / "run" / "results.jsonl")) == 2
 
@@ -184,7 +196,9 @@ def test_the_config_repos_commit_is_in_the_manifest(tmp_path: Path) -> None:
     (repo / "provider" / "mine.yaml").write_text("kind: simulated\nname: mine\n")
     for words in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "c"]):
         subprocess.run(["git", "-C", str(repo), *words], check=True)
-    commit = subprocess.run(["git", "-C", str(repo), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "-C", str(repo), "rev-parse", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
     done = engine("provider=mine", "--config-dir", "repo", "output.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
