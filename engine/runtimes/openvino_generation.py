@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 import threading
+import time
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -22,6 +23,8 @@ from schemas.hardware import OpenVinoHardwareSpec
 PROMPT_TOKENS_A_STEP = 256
 """Tokens that one step computes at most, over all sequences; OpenVINO GenAI's own default."""
 
+GATHER_S = 0.001
+"""How long the first request after an idle time waits for company, in seconds."""
 FAILURES_IN_A_ROW = 3
 """Steps that may fail one after the other before the model counts as broken."""
 
@@ -103,7 +106,10 @@ class Generator:
                 return
             if item is None:
                 return
-            wait = False
+            if wait:
+                # `step` keeps the interpreter to itself, so whoever is about to ask, too, would miss the first one.
+                time.sleep(GATHER_S)
+                wait = False
             tokens, sampling, delivery = item
             if not delivery.cancelled:
                 self._start(tokens, sampling, delivery)
@@ -174,7 +180,9 @@ class Generator:
 
         handle = run.handle
         reason = None
+        idle = True
         while handle.can_read():
+            idle = False
             for output in handle.read().values():
                 run.tokens += len(output.generated_ids)
                 run.text.push(output.generated_ids)
@@ -182,7 +190,7 @@ class Generator:
                     reason = "length"
                 elif output.finish_reason != openvino_genai.GenerationFinishReason.NONE:
                     reason = "stop"
-        if reason is None and handle.get_status() == openvino_genai.GenerationStatus.IGNORED:
+        if idle and handle.get_status() == openvino_genai.GenerationStatus.IGNORED:
             reason = "ignored"
         return reason
 
