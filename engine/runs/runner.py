@@ -72,8 +72,15 @@ class Summary:
 
 def window_of(spec: RunSpec) -> int:
     """`output.window`, or as many rows as the queue lets through, as many again that wait their turn there so that
-    priorities have something to choose from, and one group commit of rows that wait to become durable."""
-    return spec.output.window or 2 * spec.policy.queue.concurrency + COMMIT_ROWS
+    priorities have something to choose from, and one group commit of rows that wait to become durable. A queue that
+    turns requests away is never given more rows than it has room for."""
+    if spec.output.window is not None:
+        return spec.output.window
+    queue = spec.policy.queue
+    window = 2 * queue.concurrency + COMMIT_ROWS
+    if queue.enabled and queue.on_full == "reject":
+        window = min(window, queue.concurrency + queue.size)
+    return window
 
 
 async def execute(

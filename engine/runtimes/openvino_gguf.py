@@ -157,7 +157,8 @@ def _four_bit(multiply: Any) -> tuple[Any, Any, Any] | None:
 
 
 def _values(weight: Any, zero: Any, scale: Any) -> np.ndarray:
-    return (_nibbles(weight) - _nibbles(zero)) * scale.data.astype(np.float32)
+    values: np.ndarray = (_nibbles(weight) - _nibbles(zero)) * scale.data.astype(np.float32)
+    return values
 
 
 def _nibbles(constant: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.compose import compose
 from engine.errors import ConfigError, Interrupted, OutputError
 from engine.request import EngineRecord, Request, Result
 from engine.runs import StopSignal, Summary, execute, open_run
@@ -96,6 +97,13 @@ async def test_never_more_rows_than_the_window_are_under_way(workload: Workload,
 def test_the_window_is_twice_the_concurrency_and_one_commit(tmp_path: Path) -> None:
     assert window_of(spec_of("x", "out", concurrency=10)) == 2 * 10 + 256
     assert window_of(spec_of("x", "out", window=5)) == 5
+
+
+def test_a_queue_that_turns_requests_away_is_not_given_more_than_it_has_room_for() -> None:
+    spec = compose(
+        ["provider=simulated", "policy=interactive", "policy.queue.size=7", "policy.queue.concurrency=3"]
+    ).spec
+    assert window_of(spec) == 10
 
 
 async def test_a_reply_that_json_cannot_say_fails_its_row_only(workload: Workload, tmp_path: Path) -> None:
