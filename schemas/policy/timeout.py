@@ -9,7 +9,7 @@ class TimeoutSpec(Spec):
     """Limits of one attempt, in seconds; null: none."""
 
     enabled: bool = True
-    attempt_s: float | None = Field(120.0, gt=0)
+    attempt_s: float | None = Field(600.0, gt=0)
     """A whole call without streaming."""
     first_token_s: float | None = Field(60.0, gt=0)
     """Streaming: from the call to the first chunk."""
