@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from engine.engine import Engine
 
 
+_TASKS = {path: task for task, path in ENDPOINTS.items()} | {
+    path.removeprefix("/v1/"): task for task, path in ENDPOINTS.items()
+}
+"""/v1/chat/completions, chat/completions and so on."""
+
+
 class EndpointHandlers(Mapping[str, "ModelEndpoints"]):
     """`handlers[model][endpoint]`, or `handlers(model, endpoint)`. Models go by their name or their id."""
 
@@ -28,7 +34,7 @@ class EndpointHandlers(Mapping[str, "ModelEndpoints"]):
                 continue
             tasks = [task for task in ENDPOINTS if task in (target.model.tasks or route.executor.tasks)]
             self._models[target.model.name] = ModelEndpoints(engine, target.model.name, route.name, tasks)
-            self._ids[target.model_id] = target.model.name
+            self._ids |= dict.fromkeys([target.model_id, *target.model.ids.values()], target.model.name)
 
     def __getitem__(self, model: str) -> ModelEndpoints:
         found = self._models.get(self._ids.get(model, model))
@@ -51,14 +57,14 @@ class EndpointHandlers(Mapping[str, "ModelEndpoints"]):
 
 
 class ModelEndpoints(Mapping[str, "EndpointHandler"]):
-    """The endpoints of one model."""
+    """The endpoints of one model. An endpoint goes by its task, or by its path in the OpenAI wire."""
 
     def __init__(self, engine: Engine, model: str, target: str, tasks: list[str]) -> None:
         self._model = model
         self._handlers = {task: EndpointHandler(engine, model, target, task) for task in tasks}
 
     def __getitem__(self, endpoint: str) -> EndpointHandler:
-        handler = self._handlers.get(endpoint)
+        handler = self._handlers.get(_TASKS.get(endpoint, endpoint))
         if handler is None:
             raise UnknownEndpoint(
                 f"model {self._model!r} has no endpoint {endpoint!r}; {nearest(endpoint, self._handlers)}"
@@ -72,7 +78,7 @@ class ModelEndpoints(Mapping[str, "EndpointHandler"]):
         return len(self._handlers)
 
     def __contains__(self, endpoint: object) -> bool:
-        return endpoint in self._handlers
+        return endpoint in self._handlers or _TASKS.get(str(endpoint)) in self._handlers
 
 
 class UnknownEndpoint(ConfigError, KeyError):

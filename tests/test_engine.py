@@ -171,6 +171,8 @@ async def test_handlers_are_a_mapping_and_a_call_and_work_awaited() -> None:
         handlers = engine.endpoint_handler
         assert list(handlers) == ["simulated"]
         assert list(handlers["simulated"]) == ["chat", "completion", "embedding"]
+        assert "embeddings" in handlers["simulated"]
+        assert repr(handlers("simulated", "/v1/chat/completions")) == repr(handlers("simulated", "chat"))
         assert repr(handlers["simulated"]["chat"]) == repr(handlers("simulated", "chat"))
         assert (await handlers("simulated", "chat")("hello")).ok
         embedded = await handlers("simulated", "embedding")(["a", "b"])
