@@ -36,20 +36,27 @@ class Encoder:
             self._streams = hardware.threads or _cores()
             properties |= {"NUM_STREAMS": self._streams, "INFERENCE_NUM_THREADS": self._streams}
         self._compiled = core.compile_model(build(folder, model), hardware.device, properties)
+        self._calls = 0
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(self._streams, thread_name_prefix="openvino-encoder")
 
     async def embed(self, texts: list[str]) -> Embeddings:
         """One vector for each text; the buckets of all callers share the streams."""
         loop = asyncio.get_running_loop()
-        read = await loop.run_in_executor(self._pool, read_texts, self._tokenizer, texts)
-        vectors = np.empty((len(texts), self._hidden), np.float32)
-        lengths = [len(ids) for ids in read.ids]
-        jobs = (
-            loop.run_in_executor(self._pool, self._encode, read, bucket, vectors)
-            for bucket in buckets(lengths, BUCKET_TOKENS, self._streams)
-        )
-        await asyncio.gather(*jobs)
+        self._calls += 1
+        try:
+            read = await loop.run_in_executor(self._pool, read_texts, self._tokenizer, texts)
+            vectors = np.empty((len(texts), self._hidden), np.float32)
+            lengths = [len(ids) for ids in read.ids]
+            # Several callers share the streams; only one who is alone is cut up to fill them all.
+            parts = max(1, self._streams // self._calls)
+            jobs = (
+                loop.run_in_executor(self._pool, self._encode, read, bucket, vectors)
+                for bucket in buckets(lengths, BUCKET_TOKENS, parts)
+            )
+            await asyncio.gather(*jobs)
+        finally:
+            self._calls -= 1
         return Embeddings(vectors, lengths, read.cut)
 
     def close(self) -> None:

@@ -78,7 +78,7 @@ def test_a_row_without_an_id_is_called_by_its_place() -> None:
         ({"prompt": "x", "priority": "urgent"}, "priority: 'urgent' is not a priority"),
         ({"prompt": "x", "priority": ["high"]}, "priority: expected high, normal or low, got an array"),
         ({"prompt": "x", "deadline_s": "soon"}, "deadline_s: expected a number of seconds, got 'soon'"),
-        ({"prompt": "x", "deadline_s": -1}, "deadline_s: -1 must be more than 0"),
+        ({"prompt": "x", "deadline_s": -1}, "deadline_s: expected seconds, more than 0, got -1"),
         ({"prompt": "x", "metadata": 3}, "metadata: expected an object, got a number"),
         ({"custom_id": ["a"], "prompt": "x"}, "custom_id: expected text, got an array"),
         ({"url": "/v1/audio", "body": {}}, "url: '/v1/audio' is not known; one of: /v1/chat/completions"),
