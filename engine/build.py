@@ -6,7 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from engine.executors import Executor, Services
-from engine.middleware import Branch, batch, breaker, deadline, parameters, queue, retry, route, timeout, trace
+from engine.middleware import (
+    Branch,
+    batch,
+    breaker,
+    deadline,
+    parameters,
+    queue,
+    rate_limit,
+    retry,
+    route,
+    timeout,
+    trace,
+)
 from engine.middleware.fallback import Fallback
 from engine.pipeline import Layer, Stage, StageLine, check_order, compose, describe
 from engine.registry import EXECUTORS
@@ -15,7 +27,7 @@ from schemas import RunSpec, TargetSpec
 
 PER_REQUEST = (trace, deadline)
 """Outermost first: the stages that a request passes once."""
-PER_TARGET = (retry, queue, route, parameters, breaker, timeout, batch)
+PER_TARGET = (retry, queue, route, parameters, rate_limit, breaker, timeout, batch)
 """Outermost first: the stages before each target. `fallback` stands between the two groups."""
 
 

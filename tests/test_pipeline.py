@@ -2,6 +2,7 @@
 
 import pytest
 
+from engine import Engine
 from engine.build import PER_REQUEST, PER_TARGET
 from engine.errors import ConfigError
 from engine.middleware.breaker import CircuitBreaker
@@ -52,6 +53,24 @@ def test_a_wrong_order_is_refused_with_the_reason(order: list[type[Middleware]],
     assert said in str(caught.value)
 
 
-def test_every_stage_says_why_it_stands_where_it_stands() -> None:
+def test_the_stages_stand_in_the_order_of_the_design() -> None:
     names = [module.__name__.rpartition(".")[2] for module in (*PER_REQUEST, *PER_TARGET)]
-    assert names == ["trace", "deadline", "retry", "queue", "route", "parameters", "breaker", "timeout", "batch"]
+    assert names == [
+        "trace",
+        "deadline",
+        "retry",
+        "queue",
+        "route",
+        "parameters",
+        "rate_limit",
+        "breaker",
+        "timeout",
+        "batch",
+    ]
+
+
+def test_every_stage_says_why_it_stands_where_it_stands() -> None:
+    words = ["fallbacks=[{provider:simulated}]", "policy/rate_limit=per_key", "policy.rate_limit.requests_per_min=9"]
+    lines = Engine.compose(["provider=simulated", *words]).describe()
+    assert "rate_limit" in [line.name for line in lines]
+    assert all(line.why for line in lines)

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine import credentials
+from engine import credentials, tokens
 from engine.build import build, executor_for
 from engine.compose import Composition, compose, dump_yaml
 from engine.errors import EngineError, Internal
@@ -22,9 +22,7 @@ from schemas.model import SourceSpec
 
 SAMPLE_ROWS = 10_000
 """Rows that the estimate of tokens reads; the rest is extrapolated."""
-CHARS_PER_TOKEN = 4.0
-"""A rule of thumb for English with byte-pair vocabularies; the estimate says that it is one."""
-MESSAGE_TOKENS = 256
+ANSWER_TOKENS = 256
 """Assumed length of an answer whose request sets no limit."""
 
 
@@ -143,11 +141,8 @@ def _workload(spec: RunSpec) -> dict[str, Any]:
         if row.request is None:
             invalid += 1
             continue
-        body = row.request.body
-        tokens_in += int(_characters(body) / CHARS_PER_TOKEN) + 1
-        if row.request.task != "embedding":
-            limit = body.get("max_completion_tokens") or body.get("max_tokens")
-            tokens_out += limit if isinstance(limit, int) else MESSAGE_TOKENS
+        tokens_in += tokens.input_tokens(row.request.body)
+        tokens_out += tokens.output_tokens(row.request.task, row.request.body, ANSWER_TOKENS)
     total = source.count() if rows == SAMPLE_ROWS else rows
     scale = (total or 0) / rows if rows else 0.0
     local = all(target.provider.kind != "remote" for target in spec.targets)
@@ -159,19 +154,6 @@ def _workload(spec: RunSpec) -> dict[str, Any]:
         "cost_usd": 0.0 if local else None,
     }
     return record
-
-
-def _characters(value: Any) -> int:
-    """Length of the text in a body, wherever it stands."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, dict):
-        return sum(
-            _characters(value[key]) for key in ("messages", "prompt", "input", "content", "text") if key in value
-        )
-    if isinstance(value, list):
-        return sum(_characters(item) for item in value)
-    return 0
 
 
 def _render(plan: Plan) -> str:
@@ -219,7 +201,7 @@ def _render_workload(workload: dict[str, Any]) -> list[str]:
     invalid = f", {workload['invalid_rows']} of them invalid" if workload["invalid_rows"] else ""
     lines.append(f"  requests: {workload['requests']}{invalid}")
     lines.append(
-        f"  tokens: about {workload['input_tokens_estimate']} in (4 characters a token), "
+        f"  tokens: about {workload['input_tokens_estimate']} in ({tokens.CHARS_PER_TOKEN:g} characters a token), "
         f"at most about {workload['output_tokens_at_most']} out"
     )
     cost = "nothing but this machine's time" if workload["cost_usd"] == 0 else "unknown: no prices are known yet"

@@ -6,6 +6,7 @@ from schemas.policy.breaker import BreakerSpec
 from schemas.policy.deadline import DeadlineSpec
 from schemas.policy.fallback import FallbackSpec
 from schemas.policy.queue import QueueSpec
+from schemas.policy.rate_limit import RateLimitSpec
 from schemas.policy.retry import RetrySpec
 from schemas.policy.route import RouteSpec
 from schemas.policy.timeout import TimeoutSpec
@@ -19,6 +20,7 @@ class PolicySpec(Spec):
     retry: RetrySpec = RetrySpec()
     queue: QueueSpec = QueueSpec()
     route: RouteSpec = RouteSpec()
+    rate_limit: RateLimitSpec = RateLimitSpec()
     breaker: BreakerSpec = BreakerSpec()
     timeout: TimeoutSpec = TimeoutSpec()
     batch: BatchSpec = BatchSpec()
@@ -31,6 +33,7 @@ __all__ = [
     "FallbackSpec",
     "PolicySpec",
     "QueueSpec",
+    "RateLimitSpec",
     "RetrySpec",
     "RouteSpec",
     "TimeoutSpec",
