@@ -10,6 +10,7 @@ from engine.middleware import (
     Branch,
     batch,
     breaker,
+    concurrency,
     deadline,
     parameters,
     queue,
@@ -27,7 +28,7 @@ from schemas import RunSpec, TargetSpec
 
 PER_REQUEST = (trace, deadline)
 """Outermost first: the stages that a request passes once."""
-PER_TARGET = (retry, queue, route, parameters, rate_limit, breaker, timeout, batch)
+PER_TARGET = (retry, queue, route, parameters, rate_limit, concurrency, breaker, timeout, batch)
 """Outermost first: the stages before each target. `fallback` stands between the two groups."""
 
 

@@ -63,6 +63,7 @@ def test_the_stages_stand_in_the_order_of_the_design() -> None:
         "route",
         "parameters",
         "rate_limit",
+        "concurrency",
         "breaker",
         "timeout",
         "batch",
@@ -70,7 +71,7 @@ def test_the_stages_stand_in_the_order_of_the_design() -> None:
 
 
 def test_every_stage_says_why_it_stands_where_it_stands() -> None:
-    words = ["fallbacks=[{provider:simulated}]", "policy/rate_limit=per_key", "policy.rate_limit.requests_per_min=9"]
-    lines = Engine.compose(["provider=simulated", *words]).describe()
-    assert "rate_limit" in [line.name for line in lines]
+    words = ["policy/concurrency=adaptive", "policy/rate_limit=per_key", "policy.rate_limit.requests_per_min=9"]
+    lines = Engine.compose(["provider=simulated", "fallbacks=[{provider:simulated}]", *words]).describe()
+    assert {"rate_limit", "concurrency", "fallback"} <= {line.name for line in lines}
     assert all(line.why for line in lines)

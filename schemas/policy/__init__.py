@@ -3,6 +3,7 @@
 from schemas.base import Spec
 from schemas.policy.batch import BatchSpec
 from schemas.policy.breaker import BreakerSpec
+from schemas.policy.concurrency import ConcurrencySpec
 from schemas.policy.deadline import DeadlineSpec
 from schemas.policy.fallback import FallbackSpec
 from schemas.policy.queue import QueueSpec
@@ -21,6 +22,7 @@ class PolicySpec(Spec):
     queue: QueueSpec = QueueSpec()
     route: RouteSpec = RouteSpec()
     rate_limit: RateLimitSpec = RateLimitSpec()
+    concurrency: ConcurrencySpec = ConcurrencySpec()
     breaker: BreakerSpec = BreakerSpec()
     timeout: TimeoutSpec = TimeoutSpec()
     batch: BatchSpec = BatchSpec()
@@ -29,6 +31,7 @@ class PolicySpec(Spec):
 __all__ = [
     "BatchSpec",
     "BreakerSpec",
+    "ConcurrencySpec",
     "DeadlineSpec",
     "FallbackSpec",
     "PolicySpec",

@@ -1,0 +1,21 @@
+"""`policy.concurrency`: find out how much a provider takes at once."""
+
+from pydantic import Field
+
+from schemas.base import Spec
+
+
+class ConcurrencySpec(Spec):
+    """An adaptive limit on calls in flight, below the queue's fixed one."""
+
+    enabled: bool = False
+    initial: int = Field(8, ge=1)
+    """Calls in flight at the start; doubles from round to round until the provider says no."""
+    minimum: int = Field(1, ge=1)
+    """Never fewer."""
+    maximum: int = Field(1000, ge=1)
+    """Never more; the queue's concurrency bounds it as well."""
+    backoff: float = Field(0.7, gt=0, lt=1)
+    """What is left of the limit after the provider said no, once for all calls that were then in flight."""
+    freeze_s: float = Field(2.0, ge=0)
+    """How long it does not grow after a failure or a timeout, in seconds."""
