@@ -52,9 +52,9 @@ class StreamDecoder(Protocol):
         """True once the terminator or a failure was seen; nothing further will come."""
         ...
 
-    def finish(self) -> None:
-        """Called at the end of the bytes or of the stream. Raises the failure that was seen, or Truncated when the
-        terminator is missing."""
+    def finish(self) -> list[Chunk]:
+        """Called at the end of the bytes or of the stream: what was kept until then. Raises the failure that was seen,
+        or Truncated when the terminator is missing."""
         ...
 
 
@@ -84,7 +84,10 @@ class Dialect(Protocol):
         """Whether a reply with status 200 to a streaming call may be a stream; if not, `error` says what it is."""
         ...
 
-    def stream_decoder(self, task: str) -> StreamDecoder: ...
+    def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
+        """`show_usage` False: the caller did not ask for a chunk that holds nothing but the usage; the usage then comes
+        with the chunk that ends the answer."""
+        ...
 
     def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
         """The typed error for a reply that is not what was asked for, whatever its status, with the provider's

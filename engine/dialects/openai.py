@@ -94,8 +94,8 @@ class OpenAIDialect:
         # A server that names no type, or a general one, may still stream; these two never are one.
         return not (kind.startswith("application/json") or kind.startswith("text/html"))
 
-    def stream_decoder(self, task: str) -> OpenAIStreamDecoder:
-        return OpenAIStreamDecoder(task, self._wall)
+    def stream_decoder(self, task: str, *, show_usage: bool = True) -> OpenAIStreamDecoder:
+        return OpenAIStreamDecoder(task, self._wall, show_usage=show_usage)
 
     def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
         return typed_error(status, headers, content, self._wall())
@@ -159,10 +159,24 @@ class OpenAIStreamDecoder:
     usage comes later still and a proxy that lost its upstream ends just like this.
     """
 
-    __slots__ = ("_answered", "_failure", "_filtered", "_seen", "_sse", "_task", "_wall", "ended")
+    __slots__ = (
+        "_answered",
+        "_failure",
+        "_filtered",
+        "_held",
+        "_seen",
+        "_show_usage",
+        "_sse",
+        "_task",
+        "_wall",
+        "ended",
+    )
 
-    def __init__(self, task: str, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, task: str, wall: Callable[[], float] = time.time, *, show_usage: bool = True) -> None:
         self._sse = SseDecoder()
+        self._show_usage = show_usage
+        self._held: Chunk | None = None
+        """The chunk that ends the answer, until it is known whether a chunk with the usage follows."""
         self._task = task
         self._wall = wall
         self._failure: InferenceError | None = None
@@ -197,12 +211,30 @@ class OpenAIStreamDecoder:
             usage = body.get("usage")
             if usage is None and "x_groq" in body:
                 usage = (body["x_groq"] or {}).get("usage")
-            chunks.append(Chunk(body, read_usage(usage) if type(usage) is dict else None))
+            chunk = Chunk(body, read_usage(usage) if type(usage) is dict else None)
+            if self._show_usage:
+                chunks.append(chunk)
+            else:
+                self._pass(chunk, choices, chunks)
         if self._sse.oversized:
             self._fail(Malformed(f"the stream has an event of more than {MAX_EVENT_BYTES} bytes"))
         return chunks
 
-    def finish(self) -> None:
+    def _pass(self, chunk: Chunk, choices: list[Any], chunks: list[Chunk]) -> None:
+        """Passes a chunk on, but not one that holds nothing but the usage."""
+        held = self._held
+        if not choices and held is not None:
+            held.usage = chunk.usage or held.usage
+            return
+        if held is not None:
+            chunks.append(held)
+            self._held = None
+        if choices and any(choice.get("finish_reason") for choice in choices):
+            self._held = chunk
+        else:
+            chunks.append(chunk)
+
+    def finish(self) -> list[Chunk]:
         if self._failure is not None:
             raise self._failure
         # The last empty line may be lost with the connection; the terminator itself is unmistakable.
@@ -214,6 +246,8 @@ class OpenAIStreamDecoder:
             raise Malformed("the stream ended without any choice")
         if self._filtered and not self._answered:
             raise _filtered()
+        kept, self._held = self._held, None
+        return [kept] if kept is not None else []
 
     def _take(self, choices: list[Any], payload: bytes) -> bool:
         """Notes what a chunk's choices say. False: they are a failure, which is kept for `finish`."""

@@ -125,7 +125,10 @@ class RemoteExecutor:
             attempt.provider_request_id = self._dialect.request_id(headers)
         if reply.status != 200 or not self._dialect.is_stream(headers):
             raise self._dialect.error(reply.status, headers, await reply.read())
-        chunks = _Chunks(reply, self._dialect.stream_decoder(request.task), self, attempt, key)
+        options = request.body.get("stream_options")
+        asked = isinstance(options, dict) and bool(options.get("include_usage"))
+        decoder = self._dialect.stream_decoder(request.task, show_usage=asked)
+        chunks = _Chunks(reply, decoder, self, attempt, key)
         return Result(request.id or "", stream=ChunkStream(chunks))
 
     def _key_of(self, attempt: Attempt | None) -> str | None:
@@ -212,7 +215,7 @@ class _Chunks:
                 if chunks:
                     ready.extend(chunks)
                     return ready.popleft()
-            self._decoder.finish()
+            ready.extend(self._decoder.finish())
             await self._await_end()
         except InferenceError as error:
             await self.aclose()
@@ -221,7 +224,10 @@ class _Chunks:
         except BaseException:
             await self.aclose()
             raise
-        await self.aclose()
+        self._done = True
+        await self._reply.aclose()
+        if ready:
+            return ready.popleft()
         raise StopAsyncIteration
 
     async def aclose(self) -> None:

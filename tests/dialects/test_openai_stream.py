@@ -52,6 +52,24 @@ def test_usage_comes_with_the_chunk_that_carries_it() -> None:
     assert [each.usage for each in chunks] == [None, Usage(7, 2)]
 
 
+def test_a_usage_chunk_that_nobody_asked_for_is_folded_into_the_end_of_the_answer() -> None:
+    decoder = OpenAIStreamDecoder("chat", show_usage=False)
+    data = event(chunk("x")) + event(chunk(None, "stop")) + event(usage_chunk(7, 2)) + DONE
+    early = decoder.feed(data)
+    assert [each.body for each in early] == [chunk("x")]
+    (last,) = decoder.finish()
+    assert (last.body, last.usage) == (chunk(None, "stop"), Usage(7, 2))
+
+
+def test_the_end_of_one_choice_does_not_hold_back_another() -> None:
+    decoder = OpenAIStreamDecoder("chat", show_usage=False)
+    other = {**chunk("y"), "choices": [{"index": 1, "delta": {"content": "y"}, "finish_reason": None}]}
+    assert [each.body for each in decoder.feed(event(chunk(None, "stop")) + event(other))] == [
+        chunk(None, "stop"),
+        other,
+    ]
+
+
 def test_groqs_own_place_for_usage_is_read() -> None:
     last = chunk(None, "stop", x_groq={"id": "req_1", "usage": {"prompt_tokens": 3, "completion_tokens": 1}})
     assert run(event(chunk("x", x_groq={"id": "req_1"})), event(last), DONE)[-1].usage == Usage(3, 1)

@@ -110,11 +110,18 @@ async def test_a_stream_gives_its_chunks_and_its_usage(make: Make, serve: Serve)
     server = await serve(stream_answer)
     where = context(stream=True)
     chunks = await stream(make(server.url), where)
-    assert [each.body for each in chunks] == [chunk(""), chunk("Pa"), chunk("ris"), chunk(None, "stop"), usage_chunk()]
+    assert [each.body for each in chunks] == [chunk(""), chunk("Pa"), chunk("ris"), chunk(None, "stop")]
     assert chunks[-1].usage == Usage(7, 2)
     assert where.attempt is not None
     assert (where.attempt.status, where.attempt.provider_request_id) == (200, "req_1")
     assert server.exchanges[0].json["stream"] is True
+
+
+async def test_a_caller_who_asks_for_the_usage_chunk_gets_it(make: Make, serve: Serve) -> None:
+    server = await serve(stream_answer)
+    chunks = await stream(make(server.url), context(stream=True), stream_options={"include_usage": True})
+    assert chunks[-1].body == usage_chunk()
+    assert chunks[-1].usage == Usage(7, 2)
 
 
 async def test_the_providers_own_headers_are_sent(make: Make, serve: Serve) -> None:
