@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from engine.endpoints import EndpointHandlers
 from engine.errors import Cancelled, EngineError, InferenceError, Internal, InvalidRequest, nearest
 from engine.executors import Services
 from engine.loop_thread import LoopThread
+from engine.mapping import answers, plain_answers
 from engine.pipeline import Stage, StageLine
 from engine.request import PRIORITIES, Chunk, Context, EngineRecord, Request, Result
 from engine.resources import Resources
@@ -23,6 +23,8 @@ from engine.telemetry.metrics import Metrics
 from schemas import RunSpec
 
 T = TypeVar("T")
+
+_CLOSED_MEANWHILE = "this engine was closed while a request was under way"
 
 
 class Engine:
@@ -48,6 +50,7 @@ class Engine:
         self._thread: LoopThread | None = None
         self._starting: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
+        self._ready = False
         self._closed = False
 
     @classmethod
@@ -61,23 +64,24 @@ class Engine:
 
     async def start(self) -> None:
         """Connects, downloads and loads what the primary target needs. Raises SetupError."""
-        if self._closed:
-            raise EngineError("this engine is closed; make a new one")
         loop = asyncio.get_running_loop()
         with self._lock:
+            self._check_usable()
             if self._loop is None:
                 self._loop = loop
         if self._loop is not loop:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.start(), self._loop))
+            await asyncio.wrap_future(self.call(self.start()))
             return
         if self._starting is None or (self._starting.done() and _failed(self._starting)):
             self._starting = loop.create_task(self.pipeline.routes[0].executor.start())
         await asyncio.shield(self._starting)
+        self._ready = not self._closed
 
     async def aclose(self) -> None:
-        """Stops and frees everything."""
-        if self._loop is not None and self._loop is not asyncio.get_running_loop():
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(), self._loop))
+        """Stops and frees everything. Requests that are under way fail."""
+        loop = self._loop
+        if loop is not None and loop is not asyncio.get_running_loop() and loop.is_running():
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(), loop))
         else:
             await self._close()
         if self._thread is not None:
@@ -85,9 +89,10 @@ class Engine:
             await asyncio.to_thread(thread.stop)
 
     async def _close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
+        with self._lock:
+            if self._closed:
+                return
+            self._closed, self._ready = True, False
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
             await asyncio.wait([self._starting])
@@ -96,23 +101,34 @@ class Engine:
         await self.services.aclose()
 
     async def __aenter__(self) -> Engine:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def close(self) -> None:
-        """`aclose` for plain callers."""
-        if self._thread is None:
-            self._closed = True
-            return
-        self._thread.submit(self._close()).result()
-        self._thread.stop()
-        self._thread = None
+        """`aclose` for plain callers. Raises EngineError on the thread of the engine's own loop."""
+        self.sync.refuse_deadlock("engine.aclose()")
+        if self._loop is not None and self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        elif not self._closed:
+            self._thread = LoopThread()
+            self._thread.submit(self._close()).result()
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            thread.stop()
 
     def __enter__(self) -> Engine:
-        self.call(self.start()).result()
+        try:
+            self.call(self.start()).result()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -126,7 +142,7 @@ class Engine:
         `target` asks for one target of the run spec by name, without the others. Raises SetupError when the engine
         can't start, and CancelledError when the caller is cancelled.
         """
-        if self._loop is not asyncio.get_running_loop() or self._starting is None or not self._starting.done():
+        if not self._ready or self._loop is not asyncio.get_running_loop():
             await self.start()
             if self._loop is not asyncio.get_running_loop():
                 return await asyncio.wrap_future(self.call(self.submit(request, target=target)))
@@ -153,9 +169,10 @@ class Engine:
 
     async def stream(self, request: Request, *, target: str | None = None) -> AsyncIterator[Chunk]:
         """The chunks of a request. Raises the typed error when the stream can't be brought to a true end."""
-        if self._loop is None or self._starting is None or not self._starting.done():
+        if not self._ready:
             await self.start()
         if self._loop is not asyncio.get_running_loop():
+            self._check_usable()
             raise EngineError("stream from the event loop that the engine runs on, or use engine.sync.stream")
         context = self._context(request, stream=True)
         result = Result(request.id or "", engine=context.record)
@@ -181,47 +198,25 @@ class Engine:
                 await stream.aclose()
             self.metrics.add(result)
 
-    async def map(
+    def map(
         self,
         requests: Iterable[Request] | AsyncIterable[Request],
         *,
         window: int | None = None,
         ordered: bool = True,
-    ) -> AsyncIterator[Result]:
+    ) -> AsyncGenerator[Result, None]:
         """A result for each request, read lazily, at most `window` under way (default: what the queue lets through,
         and half as many again). In the order of the requests, or as they finish with `ordered=False`."""
-        if window is None:
-            concurrency = self.spec.policy.queue.concurrency
-            window = concurrency + concurrency // 2 + 1
-        pending: deque[asyncio.Task[Result]] = deque()
-        source = _aiter(requests)
-        exhausted = False
-        try:
-            while True:
-                while not exhausted and len(pending) < window:
-                    try:
-                        request = await anext(source)
-                    except StopAsyncIteration:
-                        exhausted = True
-                        break
-                    pending.append(asyncio.create_task(self.submit(request)))
-                if not pending:
-                    return
-                if ordered:
-                    yield await pending[0]
-                    pending.popleft()
-                else:
-                    done, rest = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                    pending = deque(rest)
-                    for task in done:
-                        yield task.result()
-        finally:
-            for task in pending:
-                task.cancel()
+        return answers(self.submit, requests, self._window(window), ordered)
 
     def report(self) -> dict[str, Any]:
         """What was asked and what became of it so far: counts, latencies, tokens, by target."""
         return self.metrics.summary()
+
+    @property
+    def closed(self) -> bool:
+        """True once it was closed; it takes no further request."""
+        return self._closed
 
     @property
     def targets(self) -> list[str]:
@@ -242,13 +237,15 @@ class Engine:
     def call(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Runs a coroutine on the engine's loop, from any thread; starts a loop thread if there is none yet."""
         with self._lock:
-            if self._closed:
+            try:
+                self._check_usable()
+            except EngineError:
                 coroutine.close()
-                raise EngineError("this engine is closed; make a new one")
+                raise
             if self._loop is None:
                 self._thread = LoopThread()
                 self._loop = self._thread.loop
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def runs_here(self) -> bool:
         """True when the engine's loop is the one running in this thread, so that blocking would never end."""
@@ -256,6 +253,19 @@ class Engine:
             return asyncio.get_running_loop() is self._loop
         except RuntimeError:
             return False
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise EngineError("this engine is closed; make a new one")
+        if self._loop is not None and self._loop.is_closed():
+            raise EngineError(
+                "the event loop that this engine ran on has ended; make a new engine, "
+                "or use one within a single loop (`async with`), or as plain code (engine.sync)"
+            )
+
+    def _window(self, window: int | None) -> int:
+        concurrency = self.spec.policy.queue.concurrency
+        return window or concurrency + concurrency // 2 + 1
 
     def _context(self, request: Request, stream: bool) -> Context:
         record = EngineRecord(priority=request.priority, metadata=request.metadata)
@@ -280,17 +290,24 @@ class SyncEngine:
         self._engine = engine
 
     def submit(self, request: Request, *, target: str | None = None) -> Result:
-        self._refuse_deadlock()
-        return self._engine.call(self._engine.submit(request, target=target)).result()
+        self.refuse_deadlock()
+        return self._wait(self._engine.submit(request, target=target))
 
     def stream(self, request: Request, *, target: str | None = None) -> Iterator[Chunk]:
         return self._pull(self._engine.stream(request, target=target))
 
     def map(self, requests: Iterable[Request], *, window: int | None = None, ordered: bool = True) -> Iterator[Result]:
-        return self._pull(self._engine.map(requests, window=window, ordered=ordered))
+        self.refuse_deadlock()
+        engine = self._engine
+        try:
+            yield from plain_answers(
+                lambda request: engine.call(engine.submit(request)), requests, engine._window(window), ordered
+            )
+        except CancelledError:
+            raise EngineError(_CLOSED_MEANWHILE) from None
 
     def _pull(self, source: AsyncIterator[T]) -> Iterator[T]:
-        self._refuse_deadlock()
+        self.refuse_deadlock()
 
         async def step() -> tuple[bool, T | None]:
             try:
@@ -303,16 +320,28 @@ class SyncEngine:
 
         try:
             while True:
-                more, item = self._engine.call(step()).result()
+                more, item = self._wait(step())
                 if not more:
                     return
                 yield item  # type: ignore[misc]
         finally:
-            self._engine.call(end()).result()
+            if not self._engine.closed:
+                self._wait(end())
 
-    def _refuse_deadlock(self) -> None:
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        future = self._engine.call(coroutine)
+        try:
+            return future.result()
+        except CancelledError:
+            raise EngineError(_CLOSED_MEANWHILE) from None
+        except BaseException:
+            future.cancel()  # Ctrl-C: nobody waits any more
+            raise
+
+    def refuse_deadlock(self, instead: str = "engine.submit(…)") -> None:
+        """Raises EngineError on the thread of the engine's own loop, which waiting would block."""
         if self._engine.runs_here():
-            raise EngineError("this engine runs on this thread's event loop: await engine.submit(…) instead")
+            raise EngineError(f"this engine runs on this thread's event loop: await {instead} instead")
 
 
 def _whole(body: dict[str, Any]) -> dict[str, Any]:
@@ -322,12 +351,3 @@ def _whole(body: dict[str, Any]) -> dict[str, Any]:
 
 def _failed(task: asyncio.Task[None]) -> bool:
     return task.cancelled() or task.exception() is not None
-
-
-async def _aiter(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item

@@ -2,9 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
+from servers.scripted import Exchange
 
 from engine import ConfigError, Engine, EngineError, InferenceError, Request
 from engine.errors import InvalidRequest
@@ -254,3 +257,142 @@ async def test_the_plan_of_the_chain_is_in_its_real_order() -> None:
     assert names[:3] == ["trace", "deadline", "fallback"]
     assert names[3:10] == ["retry", "queue", "route", "parameters", "breaker", "timeout", "batch"]
     assert [line.name for line in simulated("policy=off").describe()] == ["trace", "route", "parameters", "executor"]
+
+
+@pytest.mark.parametrize("used", [False, True])
+async def test_a_closed_engine_takes_nothing_on_its_own_loop(used: bool) -> None:
+    async with simulated() as engine:
+        if used:
+            await engine.submit(chat())
+    with pytest.raises(EngineError, match="closed"):
+        await engine.submit(chat())
+    with pytest.raises(EngineError, match="closed"):
+        await anext(aiter(engine.stream(chat())))
+
+
+def test_an_engine_whose_loop_has_ended_says_so() -> None:
+    engine = simulated()
+    assert asyncio.run(engine.submit(chat())).ok
+    with pytest.raises(EngineError, match="event loop that this engine ran on has ended"):
+        asyncio.run(engine.submit(chat()))
+    with pytest.raises(EngineError, match="has ended"):
+        engine.sync.submit(chat())
+    engine.close()
+
+
+@pytest.mark.slow
+def test_closing_frees_a_thread_that_waits_for_an_answer() -> None:
+    engine = simulated("provider.latency_s=60")
+    said: list[str] = []
+
+    def ask() -> None:
+        try:
+            engine.sync.submit(chat())
+        except EngineError as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 5
+    while not engine.resources.items("queue") or not next(iter(engine.resources.items("queue").values())).active:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    engine.close()
+    thread.join(5)
+    assert said == ["this engine was closed while a request was under way"]
+
+
+async def test_closing_plainly_on_the_engines_own_loop_says_to_await() -> None:
+    async with simulated() as engine:
+        with pytest.raises(EngineError, match=r"await engine\.aclose"):
+            engine.close()
+
+
+@pytest.mark.parametrize("kind", ["aiohttp", "httpx"])
+async def test_requests_under_way_when_the_engine_closes_fail_and_open_nothing_new(serve: Any, kind: str) -> None:
+    asked = asyncio.Event()
+
+    async def silent(exchange: Exchange) -> None:
+        asked.set()
+        await exchange.until_left()
+
+    server = await serve(silent)
+    engine = Engine.compose(
+        [
+            "provider=llama_cpp",
+            f"provider.base_url={server.url}",
+            f"provider.transport.kind={kind}",
+            "policy.queue.concurrency=1",
+            "policy.retry.initial_delay_s=0",
+        ]
+    )
+    tasks = [asyncio.create_task(engine.submit(chat())) for _ in range(3)]
+    await asked.wait()
+    await engine.aclose()
+    results = await asyncio.wait_for(asyncio.gather(*tasks), 5)
+    assert {result.error.kind for result in results if result.error} == {"cancelled"}
+    assert server.connections == 1
+
+
+async def test_leaving_map_waits_for_what_it_cancels() -> None:
+    async with simulated("provider.latency_s=30") as engine:
+        first = Request("chat", {"messages": []})
+        results = engine.map([first] * 20, window=10)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(results), 0.02)
+        await results.aclose()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        (gate,) = engine.resources.items("queue").values()
+        assert gate.active == 0
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_map_gives_a_result_before_a_slow_source_gives_the_next_request(ordered: bool) -> None:
+    answered = asyncio.Event()
+
+    async def source() -> AsyncIterator[Request]:
+        yield chat()
+        await answered.wait()
+        yield chat()
+
+    async with simulated() as engine:
+        count = 0
+        async with asyncio.timeout(5):
+            async for _ in engine.map(source(), ordered=ordered):
+                count += 1
+                answered.set()
+    assert count == 2
+
+
+async def test_what_maps_source_raises_comes_after_its_answers() -> None:
+    def source() -> Iterator[Request]:
+        yield from (chat(), chat())
+        raise ValueError("row 3")
+
+    async with simulated() as engine:
+        seen: list[bool] = []
+        with pytest.raises(ValueError, match="row 3"):
+            async for result in engine.map(source()):
+                seen.append(result.ok)
+    assert seen == [True, True]
+    with simulated() as plain:
+        got: list[bool] = []
+        with pytest.raises(ValueError, match="row 3"):
+            got.extend(result.ok for result in plain.sync.map(source()))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_plain_map_reads_its_source_on_the_callers_thread_and_lazily(ordered: bool) -> None:
+    read: list[int] = []
+
+    def source() -> Iterator[Request]:
+        for _ in range(50):
+            read.append(threading.get_ident())
+            yield chat()
+
+    with simulated() as engine:
+        results = engine.sync.map(source(), window=4, ordered=ordered)
+        assert next(results).ok
+        assert len(read) <= 5
+        assert sum(result.ok for result in results) == 49
+    assert set(read) == {threading.get_ident()}

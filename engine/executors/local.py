@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from engine import artifacts
-from engine.errors import Internal, InvalidRequest, SetupError
+from engine.errors import Cancelled, Internal, InvalidRequest, SetupError
 from engine.executors import Services
 from engine.registry import RUNTIMES
 from engine.request import Chunk, ChunkStream, Context, Request, Result, Usage
@@ -38,6 +38,7 @@ class LocalExecutor:
             )
         self._shared = _share(services, self.hardware, target.model)
         self._runtime: Runtime | None = None
+        self._closed = False
 
     async def start(self) -> None:
         """Fetches and loads the model. Raises SetupError."""
@@ -52,9 +53,10 @@ class LocalExecutor:
 
     async def aclose(self) -> None:
         """Gives the model back; the last user of it frees it."""
-        self._runtime = None
-        shared, self._shared = self._shared, _Shared(self._services, self.hardware, self._model)
-        await shared.leave()
+        if self._closed:
+            return
+        self._closed, self._runtime = True, None
+        await self._shared.leave()
 
     async def __call__(self, request: Request, context: Context) -> Result:
         """Raises InferenceError, or SetupError when the model can't be loaded."""
@@ -64,6 +66,8 @@ class LocalExecutor:
             )
         runtime = self._runtime
         if runtime is None:
+            if self._closed:
+                raise Cancelled("the engine was closed while the request was under way")
             runtime = self._runtime = await self._shared.runtime()
         if request.task == "embedding":
             return await self._embed(runtime, request, context)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from engine.errors import Malformed, SetupError
+from engine.errors import Cancelled, Malformed, SetupError
 from schemas.provider import TransportSpec
 
 
@@ -55,7 +55,9 @@ class Transport(Protocol):
 
     async def open(self, call: HttpCall) -> HttpReply: ...
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Ends it for good: what is asked afterwards fails with Cancelled."""
+        ...
 
 
 def origin(url: str) -> str:
@@ -74,6 +76,11 @@ def connect_step(cause: OSError | None) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return "set provider.transport.verify to the path of its CA bundle"
     return "is the server running there? check provider.base_url and provider.transport.proxy"
+
+
+def closed() -> Cancelled:
+    """The error for a call after `aclose`, such as the retry of a request that was under way then."""
+    return Cancelled("the engine was closed while the request was under way")
 
 
 def too_large(limit_bytes: int, status: int) -> Malformed:

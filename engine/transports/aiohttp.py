@@ -16,7 +16,7 @@ from aiohttp.resolver import DefaultResolver
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from engine.errors import ConnectFailed, InferenceError, InvalidRequest, Malformed, TimedOut, Truncated
-from engine.transports import HttpCall, connect_step, origin, tls_context, too_large
+from engine.transports import HttpCall, closed, connect_step, origin, tls_context, too_large
 from schemas.provider import TransportSpec
 
 # Of the encodings that both adapters can decode within a bound.
@@ -32,6 +32,7 @@ class AiohttpTransport:
         self._spec = spec
         self._tls = tls_context(spec.verify)
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
         self._routes: dict[str, tuple[yarl.URL, str | None]] = {}
 
     async def open(self, call: HttpCall) -> AiohttpReply:
@@ -46,11 +47,14 @@ class AiohttpTransport:
         return AiohttpReply(response, self._spec)
 
     async def aclose(self) -> None:
+        self._closed = True
         session, self._session = self._session, None
         if session is not None:
             await session.close()
 
     def _start(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise closed()
         spec = self._spec
         connector = aiohttp.TCPConnector(
             limit=spec.max_connections,

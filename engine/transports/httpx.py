@@ -9,7 +9,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx
 
 from engine.errors import ConnectFailed, InferenceError, InvalidRequest, Malformed, TimedOut, Truncated
-from engine.transports import HttpCall, connect_step, origin, tls_context, too_large
+from engine.transports import HttpCall, closed, connect_step, origin, tls_context, too_large
 from schemas.provider import TransportSpec
 
 _HEADERS = {"user-agent": "ipfs-accelerate", "accept-encoding": "gzip, deflate"}
@@ -23,6 +23,7 @@ class HttpxTransport:
         self._tls = tls_context(spec.verify)
         self._transport = transport
         self._client: httpx.AsyncClient | None = None
+        self._closed = False
 
     async def open(self, call: HttpCall) -> HttpxReply:
         client = self._client or self._start()
@@ -34,11 +35,14 @@ class HttpxTransport:
         return HttpxReply(response, self._spec)
 
     async def aclose(self) -> None:
+        self._closed = True
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
 
     def _start(self) -> httpx.AsyncClient:
+        if self._closed:
+            raise closed()
         spec = self._spec
         try:
             self._client = self._made(spec)
