@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 def candidates(words: list[str]) -> list[str]:
     """What the word under the cursor may become: verbs, group=option, and dotted knobs."""
-    from engine.cli.main import VERBS
+    from engine.cli.verbs import VERBS
     from engine.config_files import conf_dir, options
 
     word = words[-1] if words else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from engine.cli.main import EXIT_CODES, VERBS
+from engine.cli.verbs import EXIT_CODES, VERBS
 from engine.config_files import GROUPS, conf_dir, options
 
 HEAD = """\

@@ -1,0 +1,19 @@
+"""What the command line can do, and what its exit codes say."""
+
+VERBS = {
+    "run": "answer a workload (what happens without a verb)",
+    "plan": "say what a run would do, without doing it",
+    "check": "reach each target and say what was found",
+    "schema": "print the JSON Schema of a group, or of the whole run",
+    "runs": "list, show, diff, report, resume, prune finished and stopped runs",
+    "completion": "print the completion script of bash, zsh or fish",
+}
+EXIT_CODES = {
+    0: "everything was answered",
+    1: "a defect of the engine",
+    2: "the configuration is not valid; nothing was started",
+    3: "finished, but some rows failed: see dead.jsonl (of a sweep: some cells failed)",
+    4: "valid, but this machine can't do it: key, file, package, device",
+    5: "the run directory can't be written or continued",
+    130: "interrupted; the run can be resumed",
+}
