@@ -110,10 +110,12 @@ class Breaker:
         self._failures = self._probing = self._probe_successes = self._probe_failures = 0
 
     def _rejection(self, wait_s: float) -> CircuitOpen:
-        return CircuitOpen(
+        rejection = CircuitOpen(
             f"the circuit of {self.name} is {self.state.value.replace('_', ' ')}; next chance in {wait_s:.1f} s",
             retry_after_s=wait_s,
         )
+        rejection.probing = self.state is State.HALF_OPEN
+        return rejection
 
 
 class CircuitBreaker(Middleware):

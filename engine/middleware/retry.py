@@ -46,7 +46,8 @@ class Retry(Middleware):
                     await result.stream.prime()
                 return result
             except CircuitOpen as error:
-                waits += 1
+                # While probes are under way nobody knows better yet: only an opening counts.
+                waits += not error.probing
                 if not self.wait_for_circuit or waits > max(1, self.max_retries):
                     raise
                 delay = error.retry_after_s or 0.0

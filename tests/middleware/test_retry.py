@@ -1,5 +1,7 @@
 """Retry: full jitter under a cap, hints obeyed, nothing retried that can't be helped."""
 
+import asyncio
+
 import pytest
 from chain import Scripted, branch, chain, context, in_virtual_time, request
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.clock import Rng, SystemClock
 from engine.errors import FAILURES, AuthFailed, CircuitOpen, InferenceError, ServerFailed, Throttled
-from engine.middleware import deadline, retry, route
+from engine.middleware import breaker, deadline, retry, route
 from engine.middleware.retry import Retry
 from engine.virtual_time import VirtualClock
 from schemas.policy import BreakerSpec, DeadlineSpec, PolicySpec, RetrySpec
@@ -127,3 +129,12 @@ async def test_a_retry_prefers_another_key(clock: VirtualClock) -> None:
     executor = Scripted(ServerFailed("boom"), ServerFailed("boom"), 0.0)
     await chain([retry, route], branch(clock, PolicySpec(), keys=("A", "B")), executor)(request(), context(clock))
     assert executor.keys_used[0] != executor.keys_used[1] != executor.keys_used[2]
+
+
+@in_virtual_time
+async def test_slow_probes_after_an_outage_cost_the_waiting_nothing(clock: VirtualClock) -> None:
+    executor = Scripted(*[ServerFailed("down")] * 4, 30.0)
+    policy = PolicySpec(retry=RetrySpec(max_retries=5), breaker=BreakerSpec(min_calls=4, open_s=5))
+    stage = chain([retry, route, breaker], branch(clock, policy), executor)
+    results = await asyncio.gather(*(stage(request(), context(clock)) for _ in range(20)))
+    assert len(results) == 20
