@@ -1,0 +1,280 @@
+"""What goes wrong at a provider, through the whole engine and real sockets: a primary, a fallback, two retries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from servers.replies import chunk, completion, error, usage_chunk
+from servers.scripted import Exchange, ScriptedServer
+
+from engine import Engine, InferenceError, Request
+from engine.middleware.breaker import State
+
+pytestmark = pytest.mark.slow
+Serve = Callable[..., Awaitable[ScriptedServer]]
+QUICK = [
+    "policy.retry.max_retries=2",
+    "policy.retry.initial_delay_s=0.01",
+    "policy.timeout.attempt_s=0.3",
+    "policy.timeout.first_token_s=0.3",
+    "policy.timeout.idle_s=0.3",
+]
+
+
+async def good(exchange: Exchange) -> None:
+    if not exchange.json.get("stream"):
+        await exchange.reply(200, completion())
+        return
+    await exchange.start()
+    for body in (chunk("Pa"), chunk("ris"), chunk(None, "stop"), usage_chunk(), b"[DONE]"):
+        await exchange.event(body)
+    await exchange.end()
+
+
+async def throttled(exchange: Exchange) -> None:
+    await exchange.reply(429, error("slow down"))
+
+
+async def unavailable(exchange: Exchange) -> None:
+    await exchange.reply(503, error("no capacity"))
+
+
+async def broken(exchange: Exchange) -> None:
+    await exchange.reply(500, error("boom"))
+
+
+async def reset(exchange: Exchange) -> None:
+    exchange.reset()
+
+
+async def silent(exchange: Exchange) -> None:
+    await exchange.until_left()
+
+
+async def late(exchange: Exchange) -> None:
+    await exchange.start()
+    await exchange.until_left()
+
+
+async def early_cut(exchange: Exchange) -> None:
+    await exchange.start()
+    exchange.cut()
+
+
+async def cut(exchange: Exchange) -> None:
+    await exchange.start()
+    await exchange.event(chunk("Pa"))
+    exchange.cut()
+
+
+async def stalled(exchange: Exchange) -> None:
+    await exchange.start()
+    await exchange.event(chunk("Pa"))
+    await exchange.until_left()
+
+
+async def garbled(exchange: Exchange) -> None:
+    await exchange.start()
+    await exchange.event(chunk("Pa"))
+    await exchange.event(b'{"choices": [')
+    await exchange.end()
+
+
+async def unterminated(exchange: Exchange) -> None:
+    await exchange.start()
+    await exchange.event(chunk("Paris"))
+    await exchange.event(chunk(None, "stop"))
+    await exchange.end()
+
+
+async def too_long(exchange: Exchange) -> None:
+    await exchange.reply(400, error("too many tokens", "context_length_exceeded"))
+
+
+async def filtered(exchange: Exchange) -> None:
+    await exchange.reply(400, error("not allowed", "content_policy_violation"))
+
+
+async def unauthorised(exchange: Exchange) -> None:
+    await exchange.reply(401, error("bad key", "invalid_api_key"))
+
+
+async def error_in_200(exchange: Exchange) -> None:
+    await exchange.reply(200, error("overloaded inside", 503))
+
+
+def engine(primary: ScriptedServer, fallback: ScriptedServer, *overrides: str) -> Engine:
+    target = (
+        f'{{provider: {{use: openai, name: second, base_url: "{fallback.url}"}}, model: {{use: remote, name: m2}}}}'
+    )
+    words = ["provider=openai", f"provider.base_url={primary.url}", "model=remote", "model.name=m1"]
+    return Engine.compose([*words, *QUICK, f"fallbacks=[{target}]", *overrides])
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key-for-tests")
+
+
+def question(**fields: Any) -> Request:
+    return Request("chat", {"messages": [{"role": "user", "content": "capital of France?"}]}, **fields)
+
+
+def then_good(fault: Callable[[Exchange], Awaitable[None]]) -> Callable[[Exchange], Awaitable[None]]:
+    """The fault for the first call, good answers after it."""
+    calls = 0
+
+    async def script(exchange: Exchange) -> None:
+        nonlocal calls
+        calls += 1
+        await (fault if calls == 1 else good)(exchange)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcomes"),
+    [
+        (throttled, ["throttled"] * 3),
+        (unavailable, ["overloaded"] * 3),
+        (broken, ["server"] * 3),
+        (silent, ["timeout"] * 3),
+        (reset, ["connect"] * 3),
+        (error_in_200, ["overloaded"] * 3),
+        (unauthorised, ["auth"]),
+    ],
+)
+async def test_a_lasting_failure_ends_at_the_fallback(
+    serve: Serve, fault: Callable[[Exchange], Awaitable[None]], outcomes: list[str]
+) -> None:
+    primary, fallback = await serve(fault), await serve(good)
+    async with engine(primary, fallback) as running:
+        result = await running.submit(question())
+    assert result.ok
+    assert result.engine.target == "second/m2"
+    assert [attempt.outcome for attempt in result.engine.attempts] == [*outcomes, "ok"]
+    assert len(primary.exchanges) == len(outcomes)
+    assert fallback.exchanges[0].json["model"] == "m2"
+    assert result.usage is not None
+    assert (result.usage.input_tokens, result.usage.output_tokens) == (7, 2)
+
+
+@pytest.mark.parametrize("fault", [throttled, unavailable, broken, silent, reset])
+async def test_a_passing_failure_stays_with_the_primary(
+    serve: Serve, fault: Callable[[Exchange], Awaitable[None]]
+) -> None:
+    primary, fallback = await serve(then_good(fault)), await serve(good)
+    async with engine(primary, fallback) as running:
+        result = await running.submit(question())
+    assert result.ok
+    assert result.engine.target == "openai/m1"
+    assert len(result.engine.attempts) == 2
+    assert fallback.exchanges == []
+
+
+async def test_the_servers_hint_is_waited_out_to_the_end(serve: Serve) -> None:
+    async def hinted(exchange: Exchange) -> None:
+        await exchange.reply(429, error("slow down"), {"retry-after": "0.5"})
+
+    primary, fallback = await serve(then_good(hinted)), await serve(good)
+    async with engine(primary, fallback) as running:
+        result = await running.submit(question())
+    assert result.engine.target == "openai/m1"
+    assert result.engine.attempts[1].started_s >= 0.5
+
+
+@pytest.mark.parametrize("fault", [throttled, unavailable, broken, silent, reset, late, early_cut])
+async def test_a_stream_that_never_began_ends_at_the_fallback(
+    serve: Serve, fault: Callable[[Exchange], Awaitable[None]]
+) -> None:
+    primary, fallback = await serve(fault), await serve(good)
+    async with engine(primary, fallback) as running:
+        chunks = [each async for each in running.stream(question())]
+        report = running.report()
+    assert "".join(each.body["choices"][0]["delta"].get("content", "") for each in chunks) == "Paris"
+    assert len(primary.exchanges) == 3
+    assert report["outcomes"] == {"ok": 1}
+    assert report["targets"]["second/m2"]["attempt_outcomes"] == {"ok": 1}
+    assert report["tokens"] == {"input": 7, "output": 2}
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"), [(cut, "truncated"), (stalled, "timeout"), (garbled, "malformed"), (unterminated, "truncated")]
+)
+async def test_a_stream_that_breaks_after_its_first_chunk_is_never_a_clean_end(
+    serve: Serve, fault: Callable[[Exchange], Awaitable[None]], kind: str
+) -> None:
+    primary, fallback = await serve(fault), await serve(good)
+    async with engine(primary, fallback) as running:
+        seen = []
+        with pytest.raises(InferenceError) as caught:
+            async for each in running.stream(question()):
+                seen.append(each)
+        assert caught.value.kind == kind
+        assert len(seen) == 1
+        assert running.report()["outcomes"] == {kind: 1}
+        rings = running.resources.items("keys").values()
+        assert {count for ring in rings for count in ring.in_flight.values()} == {0}
+        assert {gate.active for gate in running.resources.items("queue").values()} == {0}
+
+
+@pytest.mark.parametrize(("fault", "kind"), [(too_long, "too_long"), (filtered, "content_filtered")])
+async def test_what_no_other_try_can_mend_is_not_routed_around(
+    serve: Serve, fault: Callable[[Exchange], Awaitable[None]], kind: str
+) -> None:
+    primary, fallback = await serve(fault), await serve(good)
+    async with engine(primary, fallback) as running:
+        result = await running.submit(question())
+    assert result.error is not None
+    assert result.error.kind == kind
+    assert len(primary.exchanges) == 1
+    assert fallback.exchanges == []
+
+
+async def test_an_outage_costs_few_calls_and_ends_soon_after_the_provider_is_back(serve: Serve) -> None:
+    down = True
+
+    async def flapping(exchange: Exchange) -> None:
+        await (broken if down else good)(exchange)
+
+    primary, fallback = await serve(flapping), await serve(good)
+    breaker = ["policy.breaker.min_calls=4", "policy.breaker.open_s=0.3", "policy.breaker.max_open_s=0.3"]
+    async with engine(primary, fallback, *breaker) as running:
+        loop = asyncio.get_running_loop()
+        outage_ends = loop.time() + 1.5
+        while loop.time() < outage_ends:
+            result = await running.submit(question())
+            assert result.ok
+        # 4 until it opens, then at most 2 probes in each of the pauses of at least 0.3 s, each probe a try of its own
+        assert len(primary.exchanges) <= 4 + 2 * 5
+        down = False
+        back = loop.time()
+        while (await running.submit(question())).engine.target != "openai/m1":
+            assert loop.time() - back < 2.0
+            await asyncio.sleep(0.01)
+        circuits = {key[1]: circuit for key, circuit in running.resources.items("breaker").items()}
+        assert circuits[primary.url].state in (State.HALF_OPEN, State.CLOSED)
+
+
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+async def test_two_keys_share_the_load_and_a_revoked_one_is_left_out(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY_2", "another-key-for-tests")
+    revoked: set[str] = set()
+
+    async def checking(exchange: Exchange) -> None:
+        await (unauthorised if exchange.headers["authorization"] in revoked else good)(exchange)
+
+    primary, fallback = await serve(checking), await serve(good)
+    async with engine(primary, fallback, f"provider.transport.kind={transport}") as running:
+        before = [await running.submit(question()) for _ in range(4)]
+        revoked.add("Bearer a-key-for-tests")
+        after = [await running.submit(question()) for _ in range(6)]
+    used = [result.engine.attempts[-1].key for result in before]
+    assert used == ["OPENAI_API_KEY", "OPENAI_API_KEY_2"] * 2
+    assert all(result.ok and result.engine.target == "openai/m1" for result in after)
+    assert sum(attempt.outcome == "auth" for result in after for attempt in result.engine.attempts) == 1
