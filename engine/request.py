@@ -253,6 +253,15 @@ class ChunkStream:
 
 
 @dataclass(slots=True)
+class Inputs:
+    """What is known of each input of one embedding call."""
+
+    tokens: list[int]
+    warnings: dict[int, str]
+    """By the input's index."""
+
+
+@dataclass(slots=True)
 class Result:
     """The outcome of one request. `body` is the OpenAI reply, or None where `error` says why there is none."""
 
@@ -263,6 +272,8 @@ class Result:
     engine: EngineRecord = field(default_factory=EngineRecord)
     stream: ChunkStream | None = None
     """Inside the chain, of a streaming call: the chunks to come instead of a body."""
+    inputs: Inputs | None = None
+    """Inside the chain, of an embedding: so that a batch can give each request what is its own."""
 
     @property
     def ok(self) -> bool:

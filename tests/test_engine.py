@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -396,3 +397,29 @@ def test_plain_map_reads_its_source_on_the_callers_thread_and_lazily(ordered: bo
         assert len(read) <= 5
         assert sum(result.ok for result in results) == 49
     assert set(read) == {threading.get_ident()}
+
+
+async def test_a_fallback_that_cant_be_loaded_gives_way_to_the_next_one(tmp_path: Path) -> None:
+    missing = f"{{use:smollm2-135m,sources:[{{kind:file,path:{tmp_path}/none.gguf,format:gguf}}]}}"
+    async with Engine.compose(
+        [
+            "provider=simulated",
+            "provider.failure_rate=1",
+            "policy.retry.max_retries=0",
+            f"fallbacks=[{{provider:local,model:{missing}}},{{provider:{{use:simulated,name:last}}}}]",
+        ]
+    ) as engine:
+        result = await engine.submit(chat())
+    assert result.ok
+    assert [attempt.outcome for attempt in result.engine.attempts] == ["server", "internal", "ok"]
+    assert "no such file" in (result.engine.attempts[1].message or "")
+
+
+@pytest.mark.slow
+async def test_texts_that_were_cut_are_told_and_counted_one_by_one_in_a_batch() -> None:
+    texts: list[str | list[str]] = ["short", "word " * 400, ["short", "word " * 400]]
+    async with Engine.compose(["model=minilm-l6"]) as engine:
+        results = await asyncio.gather(*(engine.submit(Request("embedding", {"input": text})) for text in texts))
+    cut = "cut to the 256 tokens the model reads"
+    assert [result.engine.warnings for result in results] == [[], [f"input 0: {cut}"], [f"input 1: {cut}"]]
+    assert [result.usage.input_tokens for result in results if result.usage] == [3, 256, 259]

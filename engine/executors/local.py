@@ -11,7 +11,7 @@ from engine import artifacts
 from engine.errors import Cancelled, Internal, InvalidRequest, SetupError
 from engine.executors import Services
 from engine.registry import RUNTIMES
-from engine.request import Chunk, ChunkStream, Context, Request, Result, Usage
+from engine.request import Chunk, ChunkStream, Context, Inputs, Request, Result, Usage
 from engine.runtimes import Runtime, Sampling, probe
 from engine.tasks import chat, completion, embedding, fields
 from schemas import TargetSpec
@@ -76,11 +76,13 @@ class LocalExecutor:
     async def _embed(self, runtime: Runtime, request: Request, context: Context) -> Result:
         ask = embedding.read(request.body)
         found = await runtime.embed(ask.texts)
-        if found.cut:
-            rows = ", ".join(str(row) for row in found.cut[:8]) + (", …" if len(found.cut) > 8 else "")
-            context.record.warnings.append(f"input {rows}: cut to the {runtime.context_length} tokens the model reads")
+        cut = dict.fromkeys(found.cut, f"cut to the {runtime.context_length} tokens the model reads")
+        for row, what in list(cut.items())[:8]:
+            context.warn(f"input {row}: {what}")
+        if len(cut) > 8:
+            context.warn(f"{len(cut) - 8} further inputs: cut likewise")
         body, usage = embedding.reply(ask, found, self._model_id)
-        return Result(request.id or "", body, usage=usage)
+        return Result(request.id or "", body, usage=usage, inputs=Inputs(found.tokens, cut))
 
     async def _generate(self, runtime: Runtime, request: Request, context: Context) -> Result:
         created = int(self._services.clock.wall())

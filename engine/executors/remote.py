@@ -13,6 +13,7 @@ from engine.errors import AuthFailed, ConfigError, InferenceError, Internal
 from engine.executors import Services
 from engine.registry import DIALECTS
 from engine.request import Attempt, Chunk, ChunkStream, Context, Request, Result
+from engine.tasks import embedding
 from engine.transports import HttpCall, HttpReply, Transport, origin
 from schemas.provider import RemoteProviderSpec
 
@@ -79,6 +80,8 @@ class RemoteExecutor:
                 return await self._streamed(request, reply, attempt, key)
             content = await reply.read()
             answer = self._dialect.decode(request.task, reply.status, reply.headers, content)
+            if request.task == "embedding":
+                embedding.check_order(answer.body, body.get("input"))
         except InferenceError as error:
             self._settle_error(error, attempt, key)
             raise

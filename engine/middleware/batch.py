@@ -170,10 +170,14 @@ class Batch(Middleware):
         if not isinstance(data, list) or len(data) != total:
             raise Malformed(f"expected {total} embeddings, got {len(data) if isinstance(data, list) else 'none'}")
         data = sorted(data, key=lambda item: item["index"])
-        shares = _shares(result.usage, members)
+        shares = _shares(result, members)
         start = 0
         for member, share in zip(members, shares, strict=True):
             part = data[start : start + len(member.inputs)]
+            if result.inputs is not None:
+                for index in range(len(part)):
+                    if start + index in result.inputs.warnings:
+                        member.context.warn(f"input {index}: {result.inputs.warnings[start + index]}")
             start += len(member.inputs)
             if member.done.done():
                 continue
@@ -192,9 +196,12 @@ class Batch(Middleware):
                 member.done.set_exception(error)
 
 
-def _shares(usage: Usage | None, members: list[_Member]) -> list[int]:
-    """The call's tokens divided by length of text; the parts add up to the whole."""
-    total = usage.input_tokens if usage else 0
+def _shares(result: Result, members: list[_Member]) -> list[int]:
+    """Each member's tokens; where only the call's are known, these by length of text, adding up to the whole."""
+    if result.inputs is not None:
+        counts = iter(result.inputs.tokens)
+        return [sum(next(counts) for _ in member.inputs) for member in members]
+    total = result.usage.input_tokens if result.usage else 0
     weights = [sum(len(text) for text in member.inputs) for member in members]
     whole = sum(weights)
     shares, given, seen = [], 0, 0

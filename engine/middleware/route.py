@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.clock import Clock
-from engine.errors import CircuitOpen, InferenceError
+from engine.errors import CircuitOpen, EngineError, InferenceError, Internal
 from engine.middleware import Branch
 from engine.pipeline import Layer, Middleware, Stage
 from engine.request import Attempt, ChunkStream, Context, Request, Result
@@ -82,6 +82,13 @@ class Route(Middleware):
                 if key is not None and error.parks_key and self.ring.park(key, error):
                     continue
                 raise
+            except (
+                Exception
+            ) as error:  # the boundary: a model that can't be loaded, or a defect, fails this target only
+                what = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
+                failure = Internal(what)
+                self._finish(attempt, key, started, failure)
+                raise failure from error
             except BaseException:
                 attempt.outcome = "cancelled"
                 attempt.duration_s = self.clock.monotonic() - started

@@ -6,7 +6,7 @@ import base64
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import InvalidRequest
+from engine.errors import InvalidRequest, Malformed
 from engine.request import Usage
 from engine.runtimes import Embeddings
 from engine.tasks import fields
@@ -57,3 +57,25 @@ def reply(ask: Ask, found: Embeddings, model: str) -> tuple[dict[str, Any], Usag
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
     return body, Usage(tokens, 0)
+
+
+def check_order(body: dict[str, Any], given: Any) -> None:
+    """Brings a provider's vectors into the order of the inputs. Raises Malformed unless each input has its vector.
+
+    `index` says which input a vector is for; a provider that leaves it out everywhere is taken to keep the order.
+    """
+    data = body["data"]
+    count = len(given) if isinstance(given, list) and not all(type(item) is int for item in given) else 1
+    if len(data) != count:
+        raise Malformed(f"HTTP 200: expected {count} embeddings, got {len(data)}")
+    indices = [item.get("index") for item in data]
+    if indices == list(range(count)):
+        return
+    if indices == [None] * count:
+        for index, item in enumerate(data):
+            item["index"] = index
+        return
+    if any(type(index) is not int for index in indices) or sorted(indices) != list(range(count)):
+        shown = ", ".join(map(str, indices[:8])) + (", …" if count > 8 else "")
+        raise Malformed(f"HTTP 200: the embeddings' index must be 0 to {count - 1}, each once; got {shown}")
+    body["data"] = sorted(data, key=lambda item: item["index"])

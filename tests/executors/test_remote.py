@@ -9,7 +9,16 @@ import pytest
 from servers.replies import chunk, completion, error, usage_chunk
 from servers.scripted import Exchange, ScriptedServer
 
-from engine.errors import AuthFailed, ConfigError, ConnectFailed, InferenceError, Internal, SetupError, TooLong
+from engine.errors import (
+    AuthFailed,
+    ConfigError,
+    ConnectFailed,
+    InferenceError,
+    Internal,
+    Malformed,
+    SetupError,
+    TooLong,
+)
 from engine.executors import Services
 from engine.executors.remote import RemoteExecutor
 from engine.request import Attempt, Chunk, Context, EngineRecord, Request, Result, Usage
@@ -482,3 +491,10 @@ async def test_llama_cpp_stops_when_a_stream_is_left(make: Make, llama_cpp_url: 
 @pytest.mark.slow
 async def test_llama_cpp_is_found_by_check(make: Make, llama_cpp_url: str) -> None:
     assert "no key ok" in await make(llama_cpp_url).check()
+
+
+async def test_embeddings_that_are_not_one_for_each_input_are_malformed(make: Make, serve: Serve) -> None:
+    body = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [1.0]}]}
+    server = await serve(lambda exchange: exchange.reply(200, body))
+    with pytest.raises(Malformed, match="expected 2 embeddings, got 1"):
+        await ask(make(server.url), task="embedding", input=["a", "b"])

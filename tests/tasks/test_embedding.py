@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import InvalidRequest
+from engine.errors import InvalidRequest, Malformed
 from engine.tasks import embedding
 
 np = pytest.importorskip("numpy")
@@ -47,3 +47,33 @@ def test_both_formats_carry_the_same_vectors() -> None:
         assert np.frombuffer(base64.b64decode(coded["embedding"]), "<f4").tolist() == plain["embedding"]
     assert numbers["usage"] == {"prompt_tokens": 5, "total_tokens": 5}
     assert (usage.input_tokens, usage.output_tokens) == (5, 0)
+
+
+def vectors(*indices: object) -> dict[str, Any]:
+    return {"data": [{"index": index, "embedding": [float(place)]} for place, index in enumerate(indices)]}
+
+
+def test_vectors_come_in_the_order_of_the_inputs() -> None:
+    body = vectors(*reversed(range(12)))
+    embedding.check_order(body, ["text"] * 12)
+    assert [item["index"] for item in body["data"]] == list(range(12))
+    assert body["data"][0]["embedding"] == [11.0]
+
+
+def test_a_provider_that_names_no_index_keeps_the_order() -> None:
+    body = {"data": [{"embedding": [0.0]}, {"embedding": [1.0]}]}
+    embedding.check_order(body, ["a", "b"])
+    assert [item["index"] for item in body["data"]] == [0, 1]
+
+
+@pytest.mark.parametrize("given", ["text", ["text"], [1, 2, 3], [[1, 2, 3]]])
+def test_one_input_is_one_vector_in_every_form(given: object) -> None:
+    embedding.check_order(vectors(0), given)
+    with pytest.raises(Malformed, match="expected 1 embeddings, got 2"):
+        embedding.check_order(vectors(0, 1), given)
+
+
+@pytest.mark.parametrize("indices", [(0,), (0, 1, 2), (0, 0), (1, 2), ("0", "1"), (0, None)])
+def test_vectors_that_cant_be_matched_to_the_inputs_are_malformed(indices: tuple[object, ...]) -> None:
+    with pytest.raises(Malformed):
+        embedding.check_order(vectors(*indices), ["a", "b"])
