@@ -23,6 +23,7 @@ def read(body: dict[str, Any]) -> tuple[str, Sampling]:
         raise InvalidRequest("body.prompt: expected one text; several prompts are several requests")
     if not prompt:
         raise InvalidRequest("body.prompt: must not be empty")
+    fields.whole_text(prompt, "body.prompt")
     return prompt, fields.sampling(body)
 
 

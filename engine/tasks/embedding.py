@@ -36,6 +36,7 @@ def read(body: dict[str, Any]) -> Ask:
             raise InvalidRequest(f"{where}: expected text; lists of tokens are not supported here")
         if not text:
             raise InvalidRequest(f"{where}: must not be empty")
+        fields.whole_text(text, where)
     form = body.get("encoding_format") or "float"
     if form not in ("float", "base64"):
         raise InvalidRequest(f"body.encoding_format: {form!r} is not a format; one of: float, base64")

@@ -36,6 +36,12 @@ _RANGES = {
     "frequency_penalty": (-2.0, 2.0),
     "presence_penalty": (-2.0, 2.0),
 }
+_SEEDS = 2**63
+_MOST_K = 2**31 - 1
+"""What every runtime can hold: 64 and 32 bits with a sign."""
+_LEAST_TOP_P = 1e-9
+_MOST_MIN_P = 0.999999
+"""Only the likeliest token is left, just as with 0 and 1, which not every runtime takes."""
 
 
 def check(body: dict[str, Any], supported: frozenset[str]) -> None:
@@ -60,13 +66,13 @@ def sampling(body: dict[str, Any]) -> Sampling:
     numbers = {name: _number(body, name, *bounds) for name, bounds in _RANGES.items()}
     seed = body.get("seed")
     if seed is not None:
-        _whole(body, "seed", 0)
+        seed = _whole(body, "seed", 0) % _SEEDS
     return Sampling(
         max_tokens=limit,
-        top_k=max(_whole(body, "top_k", 0, least=-1), 0),
+        top_k=min(max(_whole(body, "top_k", 0, least=-1), 0), _MOST_K),
         stop=_stop(body.get("stop")),
         seed=seed,
-        **{name: value for name, value in numbers.items() if value is not None},
+        **{name: _open(name, value) for name, value in numbers.items() if value is not None},
     )
 
 
@@ -84,7 +90,7 @@ def fit(asked: Sampling, prompt_tokens: int, context_length: int) -> Sampling:
 def text_of(content: Any, where: str) -> str:
     """The text of a message's content, a string or a list of text parts. Raises InvalidRequest."""
     if isinstance(content, str):
-        return content
+        return whole_text(content, where)
     if not isinstance(content, list):
         raise InvalidRequest(f"{where}: expected text, got {type(content).__name__}")
     texts = []
@@ -92,8 +98,23 @@ def text_of(content: Any, where: str) -> str:
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         if kind != "text" or not isinstance(part.get("text"), str):
             raise InvalidRequest(f"{where}[{index}]: this model reads only text parts, and this is {kind!r}")
-        texts.append(part["text"])
+        texts.append(whole_text(part["text"], f"{where}[{index}].text"))
     return "".join(texts)
+
+
+def whole_text(text: str, where: str) -> str:
+    """The text as it is. Raises InvalidRequest for half of a UTF-16 pair, which no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"{where}: not valid Unicode at character {error.start} (half of a UTF-16 pair)") from None
+    return text
+
+
+def _open(name: str, value: float) -> float:
+    if name == "top_p":
+        return max(value, _LEAST_TOP_P)
+    return min(value, _MOST_MIN_P) if name == "min_p" else value
 
 
 def _stop(value: Any) -> tuple[str, ...]:

@@ -77,3 +77,8 @@ def test_one_input_is_one_vector_in_every_form(given: object) -> None:
 def test_vectors_that_cant_be_matched_to_the_inputs_are_malformed(indices: tuple[object, ...]) -> None:
     with pytest.raises(Malformed):
         embedding.check_order(vectors(*indices), ["a", "b"])
+
+
+def test_half_a_character_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"body.input\[1\]: not valid Unicode"):
+        embedding.read({"input": ["a", "\ud83d"]})

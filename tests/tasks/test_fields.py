@@ -80,3 +80,18 @@ def test_the_answer_is_clipped_to_the_room_that_is_left() -> None:
 def test_a_prompt_without_room_for_an_answer_is_too_long() -> None:
     with pytest.raises(TooLong, match="128"):
         fields.fit(Sampling(max_tokens=1), 128, 128)
+
+
+def test_extreme_settings_become_what_every_runtime_can_hold() -> None:
+    found = fields.sampling({"top_p": 0, "min_p": 1, "top_k": 10**30, "seed": 2**70 + 5})
+    assert 0 < found.top_p < 1e-6
+    assert 0.99 < found.min_p < 1
+    assert found.top_k == 2**31 - 1
+    assert found.seed == 5
+    assert 0 <= (fields.sampling({"seed": -1}).seed or 0) < 2**63
+
+
+@pytest.mark.parametrize("content", ["a\ud800b", [{"type": "text", "text": "\udc00"}]])
+def test_half_a_character_is_refused(content: Any) -> None:
+    with pytest.raises(InvalidRequest, match="not valid Unicode"):
+        fields.text_of(content, "body.messages[0].content")
