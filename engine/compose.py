@@ -64,9 +64,23 @@ def expand(overrides: Sequence[str], config_dir: str | os.PathLike[str] | None =
     for override in parsed:
         override.config_loader = loader
     try:
-        return list(BasicSweeper.split_arguments(parsed, None)[0])
+        cells = list(BasicSweeper.split_arguments(parsed, None)[0])
     except HydraException as error:
         raise ConfigError(f"sweep: {_first_line(error)}") from error
+    for cell in cells:
+        for override in _parse(cell):  # before a choice becomes the name of a directory
+            refuse_secrets(_nested(override.key_or_group, override.value()))
+    return cells
+
+
+def choices(cell: Sequence[str]) -> dict[str, str]:
+    """What a cell's overrides say, key by key, as plain text: without the quotes of Hydra's grammar."""
+    found = {}
+    for override in _parse(cell):
+        value = override.value()
+        text = override.input_line.partition("=")[2]
+        found[override.input_line.partition("=")[0]] = value if isinstance(value, str) else text
+    return found
 
 
 class Composer:
@@ -87,6 +101,8 @@ class Composer:
     def compose(self) -> Composition:
         lines = self._checked()
         config = self._load(lines)
+        refuse_secrets(_plain(config))  # before any of it is quoted in another message
+        self._check_groups(config)
         default = self._default_model_option(config)
         if default is not None:
             config = self._load([*lines, f"model={default}"])
@@ -107,7 +123,10 @@ class Composer:
         for override in self.parsed:
             key = override.key_or_group
             if override.is_sweep_override():
-                raise ConfigError(f"{override.input_line}: several values are a sweep; add -m (python -m engine -m …)")
+                raise ConfigError(
+                    f"{override.input_line}: several values are a sweep; add -m (python -m engine -m …), "
+                    f"or quote a value that has a comma: '{key}=\"…\"'"
+                )
             if override.is_hydra_override():
                 lines.append(override.input_line)
             elif key in self.options:
@@ -141,6 +160,7 @@ class Composer:
             config: DictConfig = self.loader.load_configuration(CONFIG, lines, RunMode.RUN, from_shell=False)
             OmegaConf.set_struct(config, False)
             del config["hydra"]  # its own settings; nothing of a run
+            OmegaConf.resolve(config)
             return config
         except RecursionError as error:
             raise ConfigError(
@@ -160,6 +180,17 @@ class Composer:
                 f"{nearest(str(option), self.options['model'])}"
             )
         return str(option)
+
+    def _check_groups(self, config: DictConfig) -> None:
+        """Raises ConfigError when a config repo's file has not what every run needs."""
+        for group in ("provider", "hardware", "model", "workload"):
+            chosen = config.get(group)
+            if not isinstance(chosen, DictConfig) or (group != "model" and "kind" not in chosen):
+                kinds = "" if group == "model" else " with a `kind`"
+                raise ConfigError(
+                    f"{group}: not a mapping{kinds}; write one in the option's file, and choose the option with "
+                    f"{group}=OPTION or in the defaults list of config.yaml"
+                )
 
     def _check_missing(self, config: DictConfig) -> None:
         missing = OmegaConf.missing_keys(config)
@@ -210,6 +241,8 @@ class Composer:
                 provider["base_url"] = url
         if model.get("name") == "default":
             name = provider.get("default_model") or _DEFAULT_MODELS.get(str(provider.get("kind")))
+            if not name and provider.get("kind") not in ("remote", "local"):
+                return  # pydantic says what is wrong with the kind
             if not name:
                 raise ConfigError(
                     f"{path}model: provider {provider.get('name')!r} has no default model; "
@@ -268,7 +301,7 @@ def _sources(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> list[ConfigS
         if not path.startswith("pkg://"):
             if not Path(plain).is_dir():
                 raise ConfigError(f"hydra.searchpath: {plain} is not a folder")
-            found.append(ConfigSource(plain, "hydra.searchpath"))
+            found.append(ConfigSource(str(Path(plain).resolve()), "hydra.searchpath"))
     return found
 
 
@@ -277,8 +310,11 @@ def _search_path(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> list[str
         if override.key_or_group == "hydra.searchpath":
             value = override.value()
             return [str(item) for item in value] if isinstance(value, list) else []
-    loaded = loader.repository.load_config(CONFIG)
-    listed = OmegaConf.select(loaded.config, "hydra.searchpath") if loaded is not None else None
+    try:
+        loaded = loader.repository.load_config(CONFIG)
+        listed = OmegaConf.select(loaded.config, "hydra.searchpath") if loaded is not None else None
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise ConfigError(f"config: {_first_line(error)}") from error
     return [str(item) for item in listed or ()]
 
 
@@ -287,7 +323,7 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     parsed = []
     for line in overrides:
         try:
-            parsed.append(parser.parse_override(line))
+            parsed.append(parser.parse_override(_literal(parser, line)))
         except HydraException:
             break
     else:
@@ -296,6 +332,18 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     refuse_secrets(_nested(*line.partition("=")[::2]))
     key = line.partition("=")[0]
     raise ConfigError(f"{key}: can't be read as key=value; quote values with special characters: '{key}=\"…\"'")
+
+
+def _literal(parser: OverridesParser, line: str) -> str:
+    """The override, quoted where Hydra's grammar can't read it and it can only be plain text: a path such as
+    `~/runs/a=b`, a URL with a query. Lists, mappings, choices and quotes stay as they are, and so do their errors."""
+    key, equals, value = line.partition("=")
+    try:
+        parser.parse_override(line)
+    except HydraException:
+        if equals and value and value[0] not in "[{(\"'" and "," not in value and '"' not in value:
+            return f'{key}="{value}"' if not value.endswith("\\") else line
+    return line
 
 
 def _plain(config: Any) -> dict[str, Any]:
@@ -314,6 +362,9 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def _first_line(error: BaseException) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None:  # of a YAML file; the whole error would also quote its text
+        return f"{mark.name}:{mark.line + 1}: not valid YAML: {getattr(error, 'problem', None) or 'it ends too early'}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return re.sub(r"\s+", " ", lines[0]) if lines else type(error).__name__
 

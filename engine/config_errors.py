@@ -9,13 +9,18 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from engine.credentials import looks_like_secret
+from engine.credentials import MASK, looks_like_secret, mask_shapes
 from engine.errors import ConfigError, nearest
 from schemas import RunSpec
 
-SECRET_KEYS = re.compile(r"(^|_)(api_?key|apikey|secret|token|password|passwd|authorization)s?$", re.IGNORECASE)
-"""Names under which people put a secret's value."""
+SECRET_KEYS = re.compile(
+    r"(^|[_-])((api|access|secret|private|subscription|auth)[_-]?key|secret|token|password|passwd|authorization|cookie)s?$|-key$",
+    re.IGNORECASE,
+)
+"""Names under which people put a secret's value, knobs and HTTP headers alike."""
 SECRET_ENV = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)(_\d+)?$")
+_CONTAINED_CHARS = 12
+"""A variable's value that is this long is a secret also as a part of another value."""
 
 
 def unknown_key(key: str, options: Mapping[str, list[str]]) -> str | None:
@@ -101,16 +106,29 @@ def refuse_secrets(config: Any, path: str = "") -> None:
     """Raises ConfigError when a value is a secret, without showing it."""
     if isinstance(config, Mapping):
         for key, value in config.items():
+            if _secret("", str(key)):
+                raise _refused(f"a key of {path}" if path else "a key")
             refuse_secrets(value, f"{path}.{key}" if path else str(key))
     elif isinstance(config, list | tuple):
         for index, value in enumerate(config):
             refuse_secrets(value, f"{path}[{index}]")
     elif _secret(path.rpartition(".")[2], config):
-        raise ConfigError(
-            f"{path}: looks like a secret (not shown). Config holds names, never values: "
-            "put it into the environment (or .env, ~/.ipfs_api_credentials)\n"
-            "and name that with provider.credential.env=[NAME]"
-        )
+        raise _refused(path)
+
+
+def _refused(path: str) -> ConfigError:
+    return ConfigError(
+        f"{path}: looks like a secret (not shown). Config holds names, never values: "
+        "put it into the environment (or .env, ~/.ipfs_api_credentials)\n"
+        "and name that with provider.credential.env=[NAME]"
+    )
+
+
+def mask(text: str) -> str:
+    """What is about to be shown, without any secret of the environment or anything that looks like one."""
+    for value in _known():
+        text = text.replace(value, MASK)
+    return mask_shapes(text)
 
 
 def _secret(name: str, value: Any) -> bool:
@@ -118,4 +136,9 @@ def _secret(name: str, value: Any) -> bool:
         return isinstance(value, str) and value != "" and bool(SECRET_KEYS.search(name))
     if SECRET_KEYS.search(name) or looks_like_secret(value):
         return True
-    return any(value == known for key, known in os.environ.items() if SECRET_ENV.search(key))
+    return any(value == known or (len(known) >= _CONTAINED_CHARS and known in value) for known in _known())
+
+
+def _known() -> list[str]:
+    """Values of the environment that are secrets, by the names of their variables."""
+    return [value for name, value in os.environ.items() if SECRET_ENV.search(name) and len(value) >= 8]

@@ -26,7 +26,7 @@ _SECRET_SHAPES = re.compile(
     r"|xai-[A-Za-z0-9]{16,}|r8_[A-Za-z0-9]{16,}|glpat-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|csk-[a-z0-9]{16,}"
     r"|pplx-[A-Za-z0-9]{16,}|nvapi-[A-Za-z0-9_-]{16,}|fw_[A-Za-z0-9]{16,}|github_pat_[A-Za-z0-9_]{16,}"
     r"|bearer\s+[A-Za-z0-9._~+/=-]{8,}|[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@"
-    r")",
+    r")|[?&](?:api[_-]?|access[_-]?|auth[_-]?)?(?:key|token|secret|password|sig)=[^&\s]{6,}",
     re.IGNORECASE,
 )
 _CUT_CHARS = 6
@@ -123,6 +123,11 @@ def sources(credential: CredentialSpec) -> list[str]:
 def looks_like_secret(text: str) -> bool:
     """Whether a text holds what looks like a key, a bearer token or a password in a URL."""
     return _SECRET_SHAPES.search(text) is not None
+
+
+def mask_shapes(text: str) -> str:
+    """`text` with what looks like a key, a bearer token or a password in a URL masked."""
+    return _SECRET_SHAPES.sub(MASK, text)
 
 
 def redact(text: str, secrets: Iterable[Secret]) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.compose import compose, expand
+from engine.compose import choices, compose, expand
 from engine.errors import ConfigError
 from schemas import RunSpec
 
@@ -150,6 +150,9 @@ def test_what_is_wrong_is_said_in_a_line_with_the_nearest_right_one(overrides: l
         "model.name=sk-abcdefghijklmnopqrstuvwxyz123456",
         "provider.credential.env=[gsk_abcdefghijklmnopqrstuvwxyz]",
         'fallbacks=[{provider:{use:openai,api_key:"abcdefgh12345678"}}]',
+        "provider.headers.X-Api-Key=abcdefgh12345678",
+        "provider.base_url=http://host/v1?api_key=abcdefgh12345678",
+        "sk-abcdefghijklmnopqrstuvwxyz123456=1",
     ],
 )
 def test_a_secret_typed_as_a_value_is_refused_and_not_shown(override: str) -> None:
@@ -164,6 +167,61 @@ def test_a_secret_that_an_interpolation_brings_in_is_refused(monkeypatch: pytest
     text = refusal("provider=openai", "model=remote", "model.name=${oc.env:MY_API_KEY}")
     assert "secret" in text
     assert "no-known-shape" not in text
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["provider.headers.X-A=Token ${oc.env:MY_API_KEY}", "workload.parameters.user=x-a-value-of-no-known-shape"],
+)
+def test_a_secret_of_the_environment_inside_a_value_is_refused(override: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "a-value-of-no-known-shape")
+    text = refusal("provider=openai", override)
+    assert "secret" in text
+    assert "no-known-shape" not in text
+
+
+def test_a_secret_among_the_choices_of_a_sweep_is_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        expand(["provider.base_url=http://a,sk-abcdefghijklmnopqrstuvwxyz123456"])
+    assert "secret" in str(caught.value)
+    assert "abcdefgh" not in str(caught.value)
+
+
+def test_the_choices_of_a_cell_are_plain_text() -> None:
+    cells = expand(["workload.path='a,b.jsonl',my file.jsonl", "seed=1"])
+    assert [choices(cell) for cell in cells] == [
+        {"workload.path": "a,b.jsonl", "seed": "1"},
+        {"workload.path": "my file.jsonl", "seed": "1"},
+    ]
+
+
+@pytest.mark.parametrize("path", ["~/runs/x", "a=b/c", "it's", "https://host/v1?a=b&c=d"])
+def test_plain_text_needs_no_quotes_where_it_can_mean_nothing_else(path: str) -> None:
+    assert spec("provider=simulated", f"output.dir={path}").output.dir == path
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("config.yaml", "foo: [\n", "config.yaml:2: not valid YAML"),
+        ("config.yaml", "- a\n", "config: "),
+        ("config.yaml", "defaults: []\n", "provider: not a mapping"),
+        ("provider/mine.yaml", "- a\n", "provider: not a mapping"),
+        ("provider/mine.yaml", "just text\n", "provider: not a mapping"),
+        ("provider/mine.yaml", "name: x\n", "provider: not a mapping with a `kind`"),
+        ("provider/mine.yaml", "kind: grok\n", "provider.kind: not a kind of provider; one of:"),
+        ("provider/mine.yaml", "kind: simulated\nname: ${nowhere}\n", "Interpolation key 'nowhere' not found"),
+        ("provider/mine.yaml", "kind: local\ndefault_model: sk-abcdefghijklmnopqrst\n", "looks like a secret"),
+    ],
+)
+def test_a_broken_file_of_a_config_repo_is_said_in_its_own_words(
+    file: str, content: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "provider").mkdir()
+    (tmp_path / file).write_text(content)
+    text = refusal(*(["provider=mine"] if file.startswith("provider") else []), config_dir=tmp_path)
+    assert said in text
+    assert "abcdefgh" not in text
 
 
 def test_a_config_repo_adds_options_and_overrides_ours(tmp_path: Path) -> None:
