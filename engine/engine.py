@@ -167,6 +167,12 @@ class Engine:
         self.metrics.add(result)
         return result
 
+    def drain(self) -> None:
+        """Cancels the requests that wait in a queue, and all that come; calls under way go on. For an engine that is
+        about to be closed. Call it on the engine's event loop."""
+        for gate in self.resources.items("queue").values():
+            gate.close()
+
     async def stream(self, request: Request, *, target: str | None = None) -> AsyncIterator[Chunk]:
         """The chunks of a request. Raises the typed error when the stream can't be brought to a true end."""
         if not self._ready:

@@ -26,11 +26,17 @@ class PriorityGate:
         self.clock = clock
         self.active = 0
         self.waiting = 0
+        self._closed = False
         self._heap: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = count()
 
     async def acquire(self, context: Context) -> None:
-        """Waits for a slot. Raises QueueFull when nobody may wait and `on_full` is reject."""
+        """Waits for a slot. Raises QueueFull when nobody may wait and `on_full` is reject.
+
+        Raises CancelledError when the gate is closed.
+        """
+        if self._closed:
+            raise asyncio.CancelledError("the queue is closed")
         if self.active < self.spec.concurrency and not self.waiting:
             self.active += 1
             return
@@ -56,6 +62,12 @@ class PriorityGate:
                 self._compact()
             raise
         context.record.queued_s += self.clock.monotonic() - now
+
+    def close(self) -> None:
+        """Lets nobody in any more; who waits is cancelled. Those with a slot are left alone."""
+        self._closed = True
+        for _, _, slot in self._heap:
+            slot.cancel()
 
     def release(self) -> None:
         """Gives a slot back and hands it to the next in order."""

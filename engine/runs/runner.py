@@ -36,9 +36,10 @@ log = logging.getLogger("engine.runs")
 
 
 class Submits(Protocol):
-    """What answers: an Engine, or anything with its `submit`."""
+    """What answers: an Engine, or anything with its `submit` and `drain`."""
 
     async def submit(self, request: Request) -> Result: ...
+    def drain(self) -> None: ...
 
 
 class Progress(Protocol):
@@ -164,6 +165,8 @@ class _Execution:
         self._next_done: tuple[int, int] | None = None
         self._rows = 0
         self._exhausted = False
+        self._dropped = False
+        """A row was turned away before it was called."""
         self._freed = asyncio.Event()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -236,9 +239,10 @@ class _Execution:
             if not everything.done() and not self._failed.done():
                 if self._progress is not None:
                     self._progress.note(
-                        f"stopping: {len(self._tasks)} rows under way may finish for {self._spec.output.drain_s:g} s; "
+                        f"stopping: calls under way may finish for {self._spec.output.drain_s:g} s; "
                         "Ctrl-C again stops now"
                     )
+                self._engine.drain()
                 if not self._exhausted:
                     await _cancel(everything)
                     everything = asyncio.create_task(self._idle())
@@ -251,7 +255,7 @@ class _Execution:
                 self._failed.result()
             if everything.done():
                 everything.result()
-            else:
+            if self._dropped or not everything.done():
                 self._exhausted = False
         finally:
             for task in (everything, drain, now):
@@ -298,6 +302,7 @@ class _Execution:
     def _released(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._freed.set()
+        self._dropped = self._dropped or task.cancelled()
         if not task.cancelled() and (error := task.exception()) is not None and not self._failed.done():
             self._failed.set_exception(error)
 

@@ -100,6 +100,22 @@ async def test_a_slot_given_in_the_instant_of_a_cancellation_is_not_lost(clock: 
 
 
 @in_virtual_time
+async def test_a_closed_gate_cancels_who_waits_and_who_comes_but_nobody_inside(clock: VirtualClock) -> None:
+    gate = PriorityGate(QueueSpec(concurrency=1), clock)
+    await gate.acquire(context(clock))
+    waiter = asyncio.create_task(gate.acquire(context(clock)))
+    await asyncio.sleep(0)
+    gate.close()
+    latecomer = asyncio.create_task(gate.acquire(context(clock)))
+    await asyncio.gather(waiter, latecomer, return_exceptions=True)
+    assert waiter.cancelled()
+    assert latecomer.cancelled()
+    assert (gate.active, gate.waiting) == (1, 0)
+    gate.release()
+    assert gate.active == 0
+
+
+@in_virtual_time
 async def test_a_stream_holds_its_slot_until_it_ends(clock: VirtualClock) -> None:
     made = branch(clock, policy(concurrency=1))
     stage = chain([queue], made, Scripted(0.0))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import Engine
 from engine.compose import compose
 from engine.errors import ConfigError, Interrupted, OutputError
 from engine.request import EngineRecord, Request, Result
@@ -327,3 +328,15 @@ async def test_a_live_source_that_is_shorter_at_resume_is_refused(tmp_path: Path
     path.write_text('{"prompt": "a"}\n')
     with pytest.raises(OutputError, match="only 1 rows now, but row 2 is recorded"):
         await run_here(spec_of(str(path), str(tmp_path / "out"), resume=str(summary.path)))
+
+
+async def test_rows_that_wait_in_the_queue_are_not_called_after_a_stop(workload: Workload, tmp_path: Path) -> None:
+    rows = [f"workload.path={workload(50)}", f"output.dir={tmp_path / 'run'}"]
+    words = ["provider=simulated", "workload=jsonl", *rows, "policy.queue.concurrency=2", "provider.latency_s=0.02"]
+    async with Engine.compose(words) as engine:
+        stop = StopSignal()
+        asyncio.get_running_loop().call_later(0.05, stop.drain)
+        with pytest.raises(Interrupted):
+            await run_here(engine.spec, engine, stop)
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    assert 0 < manifest["ok"] <= 10
