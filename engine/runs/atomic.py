@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from engine.errors import OutputError
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 @contextmanager
@@ -40,6 +43,18 @@ def write_atomic(path: Path, content: bytes) -> None:
     """Replaces one file. Raises OutputError."""
     with replacing(path) as (stream,):
         stream.write(content)
+
+
+def remove_temporary(folder: Path) -> None:
+    """Deletes what a killed process left half-written. For who holds the folder's lock."""
+    for path in folder.iterdir():
+        if is_temporary(path):
+            path.unlink(missing_ok=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether `replacing` gave the file its name."""
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def sync_directory(path: Path) -> None:

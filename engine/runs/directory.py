@@ -15,7 +15,7 @@ import msgspec
 import yaml  # type: ignore[import-untyped]
 
 from engine.errors import ConfigError, OutputError, nearest
-from engine.runs.atomic import write_atomic
+from engine.runs.atomic import is_temporary, remove_temporary, write_atomic
 from engine.runs.fingerprint import diff, plain_spec, spec_fingerprint
 from engine.runs.lock import LOCK, RunLock
 from engine.runs.manifest import Facts, Manifest, iso_utc, read_manifest
@@ -86,7 +86,10 @@ def open_run(spec: RunSpec, source: Source, facts: Facts | None = None) -> RunDi
     if spec.workload.on_invalid == "stop":
         check_rows(source)
     if spec.output.resume is not None:
-        return _resume(spec, source)
+        if not never_began(Path(spec.output.resume).expanduser()):
+            return _resume(spec, source)
+        output = spec.output.model_copy(update={"dir": spec.output.resume, "resume": None})
+        spec = spec.model_copy(update={"output": output})
     path, lock, made = _make(spec)
     manifest = Manifest(
         run=path.name,
@@ -144,6 +147,11 @@ def find_run(name: str, root: str | Path) -> Path:
     for path in (Path(name).expanduser(), Path(root) / name):
         if (path / "manifest.json").is_file():
             return path
+        if never_began(path):
+            raise OutputError(
+                f"output.resume: {path} was stopped before its run began; nothing is lost: give its command again, "
+                f"with output.dir={path}"
+            )
     try:
         known = [entry.name for entry in Path(root).iterdir() if (entry / "manifest.json").is_file()]
     except OSError:
@@ -155,9 +163,11 @@ def find_run(name: str, root: str | Path) -> Path:
 def _make(spec: RunSpec) -> tuple[Path, RunLock, list[Path]]:
     """A new directory, its lock, and what was made for it, outermost first."""
     made: list[Path] = []
+    unbegun = False
     try:
         if spec.output.dir is not None:
             path = Path(spec.output.dir).expanduser()
+            unbegun = never_began(path)
             _make_parents(path, made)
         else:
             _make_parents(Path(spec.output.root).expanduser(), made)
@@ -173,6 +183,9 @@ def _make(spec: RunSpec) -> tuple[Path, RunLock, list[Path]]:
         where = spec.output.dir if spec.output.dir is not None else spec.output.root
         raise OutputError(f"{key}: {where} can't be made: {error.strerror}; choose a place you may write to") from error
     # Only now, with the lock held, is it certain that nobody else is filling the same directory.
+    if unbegun:
+        remove_temporary(path)
+        (path / "spec.yaml").unlink(missing_ok=True)
     found = sorted(entry.name for entry in path.iterdir() if entry.name != LOCK)
     if found:
         lock.release()
@@ -217,10 +230,20 @@ def _make_unique(root: Path) -> Path:
             continue
 
 
+def never_began(path: Path) -> bool:
+    """Whether a run was killed here before it had a manifest: nothing was called, nothing can be lost."""
+    try:
+        names = {entry.name for entry in path.iterdir() if not is_temporary(entry)}
+    except OSError:
+        return False
+    return LOCK in names and names <= {LOCK, "spec.yaml"}
+
+
 def _resume(spec: RunSpec, source: Source) -> RunDirectory:
     path = find_run(spec.output.resume or "", spec.output.root)
     lock = RunLock(path)
     try:
+        remove_temporary(path)
         manifest = load_manifest(path)
         if source.live and manifest.status == "finished":
             raise OutputError(

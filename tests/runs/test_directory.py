@@ -11,6 +11,7 @@ import yaml  # type: ignore[import-untyped]
 
 from engine.errors import OutputError, SetupError
 from engine.runs import Facts, RunDirectory, find_run, load_spec, open_run
+from engine.runs.manifest import Session
 from engine.workloads import open_source
 from runs.child_run import spec_of
 from schemas import RunSpec
@@ -113,3 +114,33 @@ def test_a_password_in_a_url_is_not_written_down(rows: str, tmp_path: Path) -> N
         assert "canary" not in (run.path / "spec.yaml").read_text()
         written = yaml.safe_load((run.path / "spec.yaml").read_text())
         assert written["provider"]["base_url"] == "http://***@localhost:1/v1"
+
+
+@pytest.mark.parametrize("left", [[], ["spec.yaml"], [".spec.yaml.123.tmp"], ["spec.yaml", ".manifest.json.123.tmp"]])
+@pytest.mark.parametrize("key", ["dir", "resume"])
+def test_a_run_that_was_killed_before_its_manifest_begins(key: str, left: list[str], rows: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in [".lock", *left]:
+        (run / name).touch()
+    with opened(spec_of(rows, "unused", **{key: str(run)})) as begun:
+        assert begun.path == run
+        assert {path.name for path in run.iterdir()} == {".lock", "spec.yaml", "manifest.json"}
+        begun.manifest.sessions.append(Session(started="now"))
+
+
+def test_a_users_own_spec_yaml_is_no_killed_run(rows: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "spec.yaml").write_text("precious")
+    with pytest.raises(OutputError, match="not empty"):
+        opened(spec_of(rows, "unused", dir=str(tmp_path / "mine")))
+    assert (tmp_path / "mine" / "spec.yaml").read_text() == "precious"
+
+
+def test_a_resume_takes_away_what_a_killed_process_left_half_written(rows: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with opened(spec_of(rows, "unused", dir=str(run))) as begun:
+        begun.manifest.sessions.append(Session(started="now"))
+    (run / ".results.jsonl.123.tmp").touch()
+    opened(spec_of(rows, "unused", resume=str(run))).close()
+    assert not (run / ".results.jsonl.123.tmp").exists()
