@@ -6,8 +6,10 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 from engine.cli.verbs import VERBS
 from engine.errors import ConfigError, EngineError, nearest
@@ -17,12 +19,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    _ready_streams()
     try:
         return _dispatch(words)
     except EngineError as error:
-        if debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
+        _say_error(f"error: {error}", debug)
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output went away; standard output must not be flushed again at exit.
@@ -32,11 +33,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:  # the boundary: a defect is one line too, unless --debug asks for more
-        if debug:
-            raise
         text = " ".join(str(error).split())[:300]
-        print(f"error: internal: {type(error).__name__}: {text}\nadd --debug for the traceback", file=sys.stderr)
+        hint = "" if debug else "\nadd --debug for the traceback"
+        _say_error(f"error: internal: {type(error).__name__}: {text}{hint}", debug)
         return 1
+
+
+def _ready_streams() -> None:
+    """A closed stream is as good as /dev/null, and a locale without our characters must not end a run."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - lives as long as the process
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _say_error(text: str, debug: bool) -> None:
+    """The error's lines, after its traceback where that was asked for; a secret that was typed is not repeated."""
+    from engine.config_errors import mask
+
+    shown = traceback.format_exc() + text if debug else text
+    print(mask(shown), file=sys.stderr)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from engine.cid import cid_of_json
-from engine.compose import compose, expand
+from engine.compose import choices, compose, expand
 from engine.errors import ConfigError, EngineError, Interrupted, OutputError
 from engine.runs.lock import RunLock
 from engine.runs.sweep import Cell, finished, read_cell, write_tables
@@ -26,16 +31,17 @@ def main(arguments: argparse.Namespace) -> int:
         raise OutputError(
             f"output.root: {folder} can't be made: {error.strerror}; choose a place you may write to"
         ) from error
-    swept = _swept(cells)
+    said = [choices(cell) for cell in cells]
+    swept = _swept(said)
     rows: list[Cell] = []
     lock = RunLock(folder)
     try:
         for number, cell in enumerate(cells, start=1):
-            choices = {key: value for key, _, value in (line.partition("=") for line in cell) if key in swept}
-            title = " ".join(f"{key}={value}" for key, value in choices.items())
+            chosen = {key: value for key, value in said[number - 1].items() if key in swept}
+            title = " ".join(f"{key}={value}" for key, value in chosen.items())
             print(f"[{number}/{len(cells)}] {title}", file=sys.stderr, flush=True)
             path = folder / f"{number:03d}-{_slug(title)}"
-            rows.append(_run_cell(cell, choices, path, arguments.config_dir))
+            rows.append(_run_cell(cell, chosen, path, arguments.config_dir))
             write_tables(folder, rows, swept)
     finally:
         lock.release()
@@ -44,14 +50,14 @@ def main(arguments: argparse.Namespace) -> int:
     return 0 if all(row.status == "ok" for row in rows) else 3
 
 
-def _run_cell(cell: list[str], choices: dict[str, str], path: Path, config_dir: str | None) -> Cell:
+def _run_cell(cell: list[str], chosen: dict[str, str], path: Path, config_dir: str | None) -> Cell:
     """Runs a cell, continues it, or takes it as it is when it has finished."""
     log = path.parent / f"{path.name}.log"
     try:
         compose(cell, config_dir)
     except EngineError as error:
         log.write_text(f"error: {error}\n", encoding="utf-8")
-        return Cell(choices, "failed", path.name, reason=str(error))
+        return Cell(chosen, "failed", path.name, reason=str(error))
     if not finished(path):
         begun = (path / "manifest.json").is_file()
         command = [sys.executable, "-m", "engine", "run", *cell]
@@ -59,21 +65,34 @@ def _run_cell(cell: list[str], choices: dict[str, str], path: Path, config_dir: 
         if config_dir is not None:
             command += ["--config-dir", config_dir]
         with log.open("ab") as stream:
-            stream.write(f"$ {' '.join(command[1:])}\n".encode())
+            stream.write(f"$ {shlex.join(['python', *command[1:]])}\n".encode())
             stream.flush()
-            code = _wait(subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL))
-        if code == Interrupted.exit_code:
+            # A process group of its own: the terminal's Ctrl-C would reach it a second time, and mean "at once".
+            process = subprocess.Popen(
+                command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, process_group=0
+            )
+            with _stops_passed_on(process) as stops:
+                process.wait()
+        if stops:
             raise Interrupted(f"stopped in the cell {path.name}; give the same command again to go on")
-    return read_cell(choices, path, log)
+    return read_cell(chosen, path, log)
 
 
-def _wait(process: subprocess.Popen[bytes]) -> int:
-    """A Ctrl-C reaches the cell too, which then drains; this process waits for it."""
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
+@contextmanager
+def _stops_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Ctrl-C, SIGTERM and SIGHUP go to the cell, which then drains; gives the list of those that came."""
+    came: list[int] = []
+
+    def passed_on(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        process.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+    before = {number: signal.signal(number, passed_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _folder(overrides: list[str], config_dir: str | None) -> Path:
@@ -92,12 +111,11 @@ def _folder(overrides: list[str], config_dir: str | None) -> Path:
     return Path(root.strip("'\"")) / "sweeps" / cid_of_json(asked)[-12:]
 
 
-def _swept(cells: list[list[str]]) -> list[str]:
+def _swept(cells: list[dict[str, str]]) -> list[str]:
     """The keys that differ between cells; all keys of a sweep of one."""
     values: dict[str, set[str]] = {}
     for cell in cells:
-        for line in cell:
-            key, _, value = line.partition("=")
+        for key, value in cell.items():
             values.setdefault(key, set()).add(value)
     return [key for key, seen in values.items() if len(seen) > 1] or list(values)
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -238,3 +240,66 @@ def test_every_shipped_option_is_valid_and_names_its_schema() -> None:
         if group == "." or "defaults" in option or "???" in text:
             continue
         TypeAdapter(GROUPS[group]).validate_python(option)
+
+
+def test_a_locale_without_our_characters_ends_nothing(tmp_path: Path) -> None:
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = engine("provider=simulated", cwd=tmp_path, env=plain)
+    assert done.returncode == 0, done.stderr
+    assert "8 of 8 answered" in done.stdout
+
+
+def test_a_closed_stderr_ends_nothing(tmp_path: Path) -> None:
+    command = f"exec {sys.executable} -m engine provider=simulated 2>&-"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode == 0
+    assert b"8 of 8 answered" in done.stdout
+
+
+def test_debug_keeps_the_exit_code_and_the_error_line(tmp_path: Path) -> None:
+    done = engine("provider=grok", "--debug", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: provider=grok")
+
+
+@pytest.mark.parametrize("words", [["{}"], ["runs", "show", "{}"], ["schema", "{}"], ["--config-dir", "{}"]])
+def test_a_secret_typed_in_the_wrong_place_is_not_repeated(words: list[str], tmp_path: Path) -> None:
+    key = "canary0f9b7kq2x"
+    for debug in ([], ["--debug"]):
+        done = engine(*(word.format(key) for word in words), *debug, cwd=tmp_path, env={"OPENAI_API_KEY": key})
+        assert done.returncode in (2, 5)
+        assert key not in done.stdout + done.stderr
+
+
+def slow_sweep(cwd: Path) -> subprocess.Popen[str]:
+    """A sweep of two cells whose first has begun; alone, a cell takes half a minute."""
+    (cwd / "rows.jsonl").write_text("".join(f'{{"prompt": "q{number}"}}\n' for number in range(240)))
+    words = ["provider=simulated", "provider.latency_s=0.5", "policy.queue.concurrency=4", "seed=1,2"]
+    words += ["workload=jsonl", "workload.path=rows.jsonl"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "engine", "-m", *words],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    until = time.monotonic() + 20
+    while not list(cwd.glob("outputs/sweeps/*/001-*/journal.sqlite-wal")):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_of_a_sweep_reaches_its_cell_and_ends_both(number: signal.Signals, tmp_path: Path) -> None:
+    process = slow_sweep(tmp_path)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=15)
+    assert process.returncode == 130, said
+    assert "give the same command again" in said
+    (cell,) = tmp_path.glob("outputs/sweeps/*/001-*/manifest.json")
+    manifest = json.loads(cell.read_text())
+    assert manifest["status"] == "interrupted"
+    assert 0 <= manifest["ok"] < 240
