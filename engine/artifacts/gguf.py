@@ -5,6 +5,7 @@ Format: ggml's docs/gguf.md, version 3 (little endian; version 2 has the same la
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,11 @@ from engine.errors import SetupError
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
+_BLOCKS = {
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 10: (256, 84),
+    11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 30: (1, 2),
+}  # fmt: skip
+"""Numbers in a block and bytes for it, by ggml type: F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K … Q6_K, BF16."""
 
 
 def find(path: Path) -> Path:
@@ -60,7 +66,11 @@ def read(path: Path) -> tuple[dict[str, Any], list[TensorInfo]]:
                 value = _value(file, struct.unpack("<I", _exactly(file, 4))[0])
                 if value is not None:
                     found[key] = value
-            return found, _table(file, tensors, int(found.get("general.alignment", 32)))
+            table = _table(file, tensors, int(found.get("general.alignment", 32)))
+        # OpenVINO reads past the end of a file that is cut, and takes the process with it.
+        if any(tensor.offset + _size_bytes(tensor) > path.stat().st_size for tensor in table):
+            raise EOFError
+        return found, table
     except (EOFError, UnicodeDecodeError, KeyError, struct.error) as error:
         raise SetupError(f"model.sources: {path} is cut or damaged; delete it, so that it is fetched again") from error
 
@@ -83,6 +93,12 @@ def _table(file: BinaryIO, count: int, alignment: int) -> list[TensorInfo]:
         rows.append((name, shape, kind, offset))
     start = -(-file.tell() // alignment) * alignment
     return [TensorInfo(name, shape, kind, start + offset) for name, shape, kind, offset in rows]
+
+
+def _size_bytes(tensor: TensorInfo) -> int:
+    """What a tensor takes in the file; 1 for a type that is not in the table."""
+    block, size_bytes = _BLOCKS.get(tensor.kind, (0, 1))
+    return math.prod(tensor.shape) // block * size_bytes if block else size_bytes
 
 
 def _value(file: BinaryIO, kind: int) -> Any:

@@ -67,3 +67,21 @@ def test_two_files_in_a_folder_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"GGUF")
     with pytest.raises(SetupError, match=r"a\.gguf, b\.gguf"):
         gguf.find(tmp_path)
+
+
+def test_a_file_whose_last_tensor_is_cut_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf")
+    (tensor,) = gguf.read(path)[1]
+    path.write_bytes(path.read_bytes()[: tensor.offset + 12 * 4 - 1])
+    with pytest.raises(SetupError, match="cut or damaged"):
+        gguf.read(path)
+
+
+@pytest.mark.slow
+def test_the_default_models_file_is_whole_to_the_byte(smollm2_gguf: Path, tmp_path: Path) -> None:
+    data = smollm2_gguf.read_bytes()
+    assert gguf.context_length(smollm2_gguf) == 8192
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(data[: len(data) // 2])
+    with pytest.raises(SetupError, match="cut or damaged"):
+        gguf.context_length(cut)
