@@ -61,7 +61,8 @@ class PriorityGate:
                 self.waiting -= 1
                 self._compact()
             raise
-        context.record.queued_s += self.clock.monotonic() - now
+        finally:
+            context.record.queued_s += self.clock.monotonic() - now
 
     def close(self) -> None:
         """Lets nobody in any more; who waits is cancelled. Those with a slot are left alone."""

@@ -173,3 +173,16 @@ def test_the_gate_serves_in_the_order_of_a_naive_model(
         assert (gate.active, gate.waiting) == (0, 0)
 
     run(scenario)
+
+
+@in_virtual_time
+async def test_who_leaves_the_queue_has_waited_too(clock: VirtualClock) -> None:
+    stage = chain([queue], branch(clock, policy(concurrency=1)), Scripted(10.0))
+    first = asyncio.create_task(stage(request(), context(clock)))
+    await asyncio.sleep(0)
+    mine = context(clock)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(3):
+            await stage(request(), mine)
+    assert mine.record.queued_s == pytest.approx(3.0)
+    await first
