@@ -139,6 +139,12 @@ class Composer:
                 problem = unknown_key(key, self.options)
                 if problem:
                     raise ConfigError(problem)
+                group = key.replace(".", "/")
+                if group in self.options and not override.is_delete() and not isinstance(override.value(), Mapping):
+                    raise ConfigError(
+                        f"{override.input_line}: {key} has knobs of its own; an option of it is chosen with a slash: "
+                        f"{group}={override.input_line.partition('=')[2]}"
+                    )
                 # The schema knows the key, so it may be set even where the option's YAML does not list it.
                 plain = override.input_line.lstrip("+")
                 lines.append(plain if override.is_delete() else f"++{plain}")

@@ -195,6 +195,11 @@ def test_the_choices_of_a_cell_are_plain_text() -> None:
     ]
 
 
+def test_a_dot_for_the_slash_of_a_sub_group_is_told_so() -> None:
+    assert "policy/queue=off" in refusal("provider=simulated", "policy.queue=off")
+    assert spec("provider=simulated", "policy.queue={size: 5}").policy.queue.size == 5
+
+
 @pytest.mark.parametrize("path", ["~/runs/x", "a=b/c", "it's", "https://host/v1?a=b&c=d"])
 def test_plain_text_needs_no_quotes_where_it_can_mean_nothing_else(path: str) -> None:
     assert spec("provider=simulated", f"output.dir={path}").output.dir == path
