@@ -109,7 +109,8 @@ class Composer:
         self._check_missing(config)
         plain = _plain(config)
         plain["fallbacks"] = [
-            self._target(f"fallbacks[{index}]", entry) for index, entry in enumerate(plain.get("fallbacks") or [])
+            self._target(f"fallbacks[{index}]", entry, plain["hardware"])
+            for index, entry in enumerate(plain.get("fallbacks") or [])
         ]
         named = {override.key_or_group for override in self.parsed}
         self._finish_target(plain, "", named)
@@ -203,8 +204,11 @@ class Composer:
         if missing:
             raise ConfigError("\n".join(f"{key}: needs a value; add {key}=…" for key in sorted(missing)))
 
-    def _target(self, path: str, entry: Any) -> dict[str, Any]:
-        """A fallback: each of provider, model and hardware is an option's name or {use: option, …overrides}."""
+    def _target(self, path: str, entry: Any, hardware: Any) -> dict[str, Any]:
+        """A fallback: each of provider, model and hardware is an option's name or {use: option, …overrides}.
+
+        One that names no hardware runs on the run's own, `hardware`.
+        """
         if not isinstance(entry, Mapping) or not set(entry) <= set(TARGET_GROUPS) or "provider" not in entry:
             raise ConfigError(f"{path}: expected {{provider: …, model: …, hardware: …}}, with at least provider")
         if all(isinstance(value, Mapping) and "kind" in value for group, value in entry.items() if group != "model"):
@@ -226,6 +230,8 @@ class Composer:
         if default is not None:
             config = self._with(self._load([*self._search, *chosen, f"model={default}"]), changes)
         plain = {group: _plain(config[group]) for group in TARGET_GROUPS}
+        if "hardware" not in entry:
+            plain["hardware"] = hardware
         named = {f"{group}.{key}" for group, change in changes.items() for key in change}
         self._finish_target(plain, f"{path}.", named)
         return plain

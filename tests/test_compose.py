@@ -264,3 +264,10 @@ def test_a_sweep_is_the_product_of_its_choices_in_the_order_as_typed() -> None:
 def test_what_a_run_wrote_down_is_the_same_spec_again() -> None:
     made = spec("provider=simulated", "fallbacks=[{provider:simulated}]", "policy=resilient")
     assert RunSpec.model_validate(made.model_dump(mode="json")) == made
+
+
+def test_a_fallback_that_names_no_hardware_runs_on_the_runs_own() -> None:
+    made = spec("provider=groq", "hardware=cuda", "hardware.device=1", "fallbacks=[{provider:local}]")
+    assert made.fallbacks[0].hardware == made.hardware
+    other = spec("provider=groq", "hardware=cuda", "fallbacks=[{provider:local,hardware:cpu}]")
+    assert other.fallbacks[0].hardware.kind == "cpu"
