@@ -81,8 +81,14 @@ def from_pydantic(error: ValidationError) -> list[str]:
         else:
             value = item.get("input")
             shown = "" if _secret(path.rpartition(".")[2], value) else f"{value!r}: "
-            lines.append(f"{path}={shown}{item['msg'][0].lower()}{item['msg'][1:]}")
+            quoted = f"; quote a number that is a name: {path}='\"{value}\"'" if _unquoted(item) else ""
+            lines.append(f"{path}={shown}{item['msg'][0].lower()}{item['msg'][1:]}{quoted}")
     return lines
+
+
+def _unquoted(item: Mapping[str, Any]) -> bool:
+    """Whether YAML read a number where a text is meant."""
+    return item["type"] == "string_type" and type(item.get("input")) in (int, float)
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

@@ -142,6 +142,8 @@ class Engine:
         `target` asks for one target of the run spec by name, without the others. Raises SetupError when the engine
         can't start, and CancelledError when the caller is cancelled.
         """
+        if not isinstance(request, Request):
+            raise TypeError(f"submit takes an engine.Request, not a {type(request).__name__}")
         if not self._ready or self._loop is not asyncio.get_running_loop():
             await self.start()
             if self._loop is not asyncio.get_running_loop():

@@ -133,6 +133,7 @@ def test_the_environments_url_is_used_unless_an_override_names_one(monkeypatch: 
         (["fallbacks=[{provider:grok}]"], ["fallbacks[0].provider", "groq"]),
         (["fallbacks=[groq]"], ["fallbacks[0]", "provider"]),
         (["provider=[a"], ["provider", "quote"]),
+        (["output.dir=123"], ["output.dir", "quote"]),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line_with_the_nearest_right_one(overrides: list[str], expected: list[str]) -> None:

@@ -47,6 +47,7 @@ class EchoHandler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "text/html" if isinstance(body, str) else "application/json")
         self.send_header("Content-Length", str(len(content)))
+        self.send_header("X-Request-Id", f"req-{self.headers['Authorization']}")
         self.end_headers()
         self.wfile.write(content)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from importlib import import_module
 from io import TextIOWrapper
 
 from engine.cli.verbs import VERBS
-from engine.errors import ConfigError, EngineError, nearest
+from engine.errors import ConfigError, EngineError, OutputError, nearest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,13 +27,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say_error(f"error: {error}", debug)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of our output went away; standard output must not be flushed again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()  # the reader of our output went away
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:  # the boundary: a defect is one line too, unless --debug asks for more
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _abandon_stdout()
+            _say_error("error: standard output can't be written: no space left on its device", debug)
+            return OutputError.exit_code
         text = " ".join(str(error).split())[:300]
         hint = "" if debug else "\nadd --debug for the traceback"
         _say_error(f"error: internal: {type(error).__name__}: {text}{hint}", debug)
@@ -47,6 +51,11 @@ def _ready_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - lives as long as the process
         elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _abandon_stdout() -> None:
+    """Standard output can't be written; it must not be flushed again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say_error(text: str, debug: bool) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from engine.credentials import Key, find_keys, redact
+from engine.credentials import MASK, Key, find_keys, redact
 from engine.errors import AuthFailed, ConfigError, InferenceError, Internal
 from engine.executors import Services
 from engine.registry import DIALECTS
@@ -86,7 +86,7 @@ class RemoteExecutor:
             self._settle_error(error, attempt, key)
             raise
         if attempt is not None:
-            attempt.provider_request_id = answer.provider_request_id
+            attempt.provider_request_id = self._without_key(answer.provider_request_id, key)
         return Result(request.id or "", answer.body, usage=answer.usage, engine=context.record)
 
     async def check(self) -> str:
@@ -125,7 +125,7 @@ class RemoteExecutor:
     async def _streamed(self, request: Request, reply: HttpReply, attempt: Attempt | None, key: str | None) -> Result:
         headers = reply.headers
         if attempt is not None:
-            attempt.provider_request_id = self._dialect.request_id(headers)
+            attempt.provider_request_id = self._without_key(self._dialect.request_id(headers), key)
         if reply.status != 200 or not self._dialect.is_stream(headers):
             raise self._dialect.error(reply.status, headers, await reply.read())
         options = request.body.get("stream_options")
@@ -145,20 +145,29 @@ class RemoteExecutor:
 
     def _settle_error(self, error: InferenceError, attempt: Attempt | None, key: str | None) -> None:
         """Notes what an error says about the attempt, and takes an echoed key out of it before anyone sees it."""
+        error.message = self._clean(error.message, key) or ""
+        error.args = (error.message,)
+        error.code = self._clean(error.code, key)
+        error.provider_request_id = self._clean(error.provider_request_id, key)
         if attempt is not None:
             if error.status is not None:
                 attempt.status = error.status
             if error.provider_request_id is not None:
                 attempt.provider_request_id = error.provider_request_id
-        if key is not None:
-            secrets = (self._found[key].secret,)
-            error.message = redact(error.message, secrets)
-            error.args = (error.message,)
-            error.code = redact(error.code, secrets) if error.code else error.code
         if isinstance(error, AuthFailed):
             who = f"key {key}" if key is not None else "no key was sent"
             error.message = f"{who}: {error.message}"
             error.args = (error.message,)
+
+    def _without_key(self, request_id: str | None, key: str | None) -> str | None:
+        """A provider's id of a call; cheap, for every call has one."""
+        if request_id is None or key is None:
+            return request_id
+        return request_id.replace(self._found[key].secret.reveal(), MASK)
+
+    def _clean(self, text: str | None, key: str | None) -> str | None:
+        """What the provider said, without a key that it echoes."""
+        return redact(text, (self._found[key].secret,)) if text and key is not None else text
 
     def _prepare_headers(self, extra: Mapping[str, str]) -> dict[str | None, tuple[dict[str, str], dict[str, str]]]:
         """The headers of each key's calls, plain and streaming, made once. Raises ConfigError."""

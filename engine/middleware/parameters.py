@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from engine.errors import InvalidRequest
 from engine.middleware import Branch
 from engine.pipeline import Layer, Middleware, Stage
 from engine.request import Context, Request, Result
@@ -32,6 +33,8 @@ class Parameters(Middleware):
         body = request.body
         wanted = body.get("model")
         model = self.model
+        if wanted is not None and not isinstance(wanted, str):
+            raise InvalidRequest(f"body.model: expected a model's name, got {type(wanted).__name__}")
         if wanted is not None and wanted not in self.own_names:
             if self.open:
                 model = wanted

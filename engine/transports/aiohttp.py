@@ -34,6 +34,7 @@ class AiohttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
         self._routes: dict[str, tuple[yarl.URL, str | None]] = {}
+        self._reading: set[aiohttp.ClientResponse] = set()
 
     async def open(self, call: HttpCall) -> AiohttpReply:
         session = self._session or self._start()
@@ -44,12 +45,15 @@ class AiohttpTransport:
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _before_headers(error, call.url, self._spec) from error
-        return AiohttpReply(response, self._spec)
+        return AiohttpReply(response, self._spec, self._reading)
 
     async def aclose(self) -> None:
         self._closed = True
         session, self._session = self._session, None
         if session is not None:
+            for response in list(self._reading):
+                # Closing a session does not wake who waits for the rest of a body.
+                response.content.set_exception(aiohttp.ServerDisconnectedError("the transport was closed"))
             await session.close()
 
     def _start(self) -> aiohttp.ClientSession:
@@ -99,27 +103,34 @@ class AiohttpTransport:
 class AiohttpReply:
     """A reply of aiohttp; its header names are looked up in any case."""
 
-    __slots__ = ("_response", "_spec", "headers", "status")
+    __slots__ = ("_reading", "_response", "_spec", "headers", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse, spec: TransportSpec) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, spec: TransportSpec, reading: set[aiohttp.ClientResponse]
+    ) -> None:
         self._response = response
         self._spec = spec
+        self._reading = reading
         self.status: int = response.status
         self.headers: Mapping[str, str] = response.headers
 
     async def read(self) -> bytes:
         length = self._response.content_length
         if length is not None and length <= self._spec.max_body_bytes and "content-encoding" not in self.headers:
+            self._reading.add(self._response)
             try:
                 return await self._response.read()
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise _after_headers(error, self._response, self._spec) from error
+            finally:
+                self._reading.discard(self._response)
         pieces = [piece async for piece in self.chunks()]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         response, limit, total = self._response, self._spec.max_body_bytes, 0
         content = response.content
+        self._reading.add(response)
         try:
             while True:
                 piece = await content.readany()
@@ -132,6 +143,7 @@ class AiohttpReply:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _after_headers(error, response, self._spec) from error
         finally:
+            self._reading.discard(response)
             # At the end of the body aiohttp has already given the connection back; anywhere else this closes it.
             response.close()
 

@@ -303,3 +303,19 @@ def test_a_stop_of_a_sweep_reaches_its_cell_and_ends_both(number: signal.Signals
     manifest = json.loads(cell.read_text())
     assert manifest["status"] == "interrupted"
     assert 0 <= manifest["ok"] < 240
+
+
+def test_a_full_device_behind_standard_output_is_one_line_and_the_run_is_kept(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "engine", "provider=simulated"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 5
+    assert "standard output can't be written" in done.stderr
+    assert len(rows(the_run(tmp_path) / "results.jsonl")) == 8

@@ -473,3 +473,23 @@ async def test_a_proxy_that_refuses_to_connect_is_a_failed_connection(make: Make
     assert isinstance(error, ConnectFailed)
     assert server.exchanges[0].method == "CONNECT"
     assert "authorization" not in server.exchanges[0].headers
+
+
+@pytest.mark.slow
+async def test_closing_the_transport_ends_a_body_that_another_task_reads(make: Make, serve: Serve) -> None:
+    async def endless(exchange: Exchange) -> None:
+        await exchange.start()
+        await exchange.piece(b"begun")
+        await exchange.until_left()
+
+    server = await serve(endless)
+    transport = make()
+    reply = await transport.open(HttpCall("GET", server.url, {}))
+    chunks = reply.chunks()
+    assert await anext(chunks) == b"begun"
+    reader = asyncio.ensure_future(anext(chunks))
+    await asyncio.sleep(0.01)
+    await transport.aclose()
+    async with asyncio.timeout(2):
+        with pytest.raises(InferenceError):
+            await reader
