@@ -7,6 +7,7 @@ Source: DDSketch (Masson, Rim, Lee, VLDB 2019), section 2: with buckets (g^(i-1)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 ALPHA = 0.01
@@ -72,6 +73,20 @@ class Histogram:
             if rank < seen:
                 return min(max(2 * _GAMMA**bucket / (_GAMMA + 1), self.min), self.max)
         return self.max
+
+    def cumulative(self, bounds: Sequence[float]) -> list[int]:
+        """How many values are at or below each of the rising bounds; some of up to 2 % more may be among them."""
+        counts = []
+        seen = self._zeros
+        buckets = sorted(self._buckets.items())
+        place = 0
+        for bound in bounds:
+            limit = _ceil(_log(bound) * _PER_LOG)
+            while place < len(buckets) and buckets[place][0] <= limit:
+                seen += buckets[place][1]
+                place += 1
+            counts.append(seen)
+        return counts
 
     def summary(self) -> dict[str, Any] | None:
         """Count, mean, extremes and the usual quantiles; None: nothing was counted."""

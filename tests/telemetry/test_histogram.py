@@ -53,3 +53,15 @@ def test_zeros_are_counted() -> None:
         histogram.add(value)
     assert histogram.quantile(0.5) == 0.0
     assert histogram.quantile(1) == pytest.approx(5, rel=ALPHA)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1e3)), st.lists(st.floats(1e-3, 1e3), min_size=1, unique=True))
+def test_counts_below_bounds_are_right_to_two_percent(values: list[float], bounds: list[float]) -> None:
+    histogram = Histogram()
+    for value in values:
+        histogram.add(value)
+    bounds = sorted(bounds)
+    for bound, count in zip(bounds, histogram.cumulative(bounds), strict=True):
+        assert sum(value <= bound for value in values) <= count
+        assert count <= sum(value <= bound * 1.0205 for value in values)

@@ -1,0 +1,71 @@
+"""The live state of the stages: circuits that opened, limits, levels, calls in flight, who waits.
+
+It is no part of any result. What keeps such state stands in the engine's Resources and may have a method `gauges`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from engine.resources import Resources
+
+LABELS = {
+    "queue": ("target",),
+    "keys": ("target",),
+    "rate_limit": ("target", "key"),
+    "concurrency": ("target",),
+    "breaker": ("endpoint", "model"),
+    "batch": ("target",),
+    "budget": ("target",),
+    "hedge": ("target",),
+    "cache": ("target",),
+}
+"""The kinds of resources that are read, in the order of the chain, and what follows the kind in their keys."""
+
+
+@runtime_checkable
+class HasGauges(Protocol):
+    """Shared state of a stage that can be read at any time, on the engine's event loop.
+
+    A name is in snake_case with its unit (`_s`, `_bytes`). One that ends in `_total` only grows, such as the number of
+    times that a circuit opened; others go up and down. `name/key` is the reading of one key, by the key's name.
+    """
+
+    def gauges(self) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One number at one moment."""
+
+    stage: str
+    """The kind of resource: queue, breaker, …"""
+    labels: dict[str, str]
+    """What it belongs to; None in a resource's key is left out."""
+    name: str
+    value: float
+
+
+def readings(resources: Resources) -> list[Reading]:
+    """Every reading of everything that can be read. What has no `gauges` is passed over."""
+    found = []
+    for stage, names in LABELS.items():
+        for place, thing in resources.items(stage).items():
+            if not isinstance(thing, HasGauges):
+                continue
+            labels = {name: str(part) for name, part in zip(names, place[1:], strict=False) if part is not None}
+            for gauge, value in thing.gauges().items():
+                name, _, key = gauge.partition("/")
+                found.append(Reading(stage, {**labels, "key": key} if key else labels, name, value))
+    return found
+
+
+def stages(resources: Resources) -> dict[str, list[dict[str, Any]]]:
+    """The readings as plain data: by stage, a row for each thing, with its labels and its numbers."""
+    found: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {}
+    for reading in readings(resources):
+        rows = found.setdefault(reading.stage, {})
+        row = rows.setdefault(tuple(reading.labels.values()), {**reading.labels})
+        row[reading.name] = reading.value
+    return {stage: list(rows.values()) for stage, rows in found.items()}

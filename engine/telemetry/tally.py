@@ -1,0 +1,162 @@
+"""Counts of requests and of attempts. Each can be merged, so that every view of a run is a sum of the same cells."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from engine.request import Usage
+from engine.telemetry.histogram import Histogram
+
+ROLES = ("first", "retry", "fallback", "hedge", "rescue")
+"""Why an attempt was made."""
+
+
+class AttemptLike(Protocol):
+    """An Attempt, or what a line of results.jsonl says of one."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def duration_s(self) -> float: ...
+    @property
+    def first_token_s(self) -> float | None: ...
+    @property
+    def usage(self) -> Usage | None: ...
+    @property
+    def cost(self) -> float | None: ...
+
+
+class RequestTally:
+    """Requests by outcome, and their times in seconds: latency of those that succeeded, first token, queue."""
+
+    __slots__ = ("cost_unknown", "first_token", "latency", "outcomes", "queue")
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, int] = {}
+        self.cost_unknown = 0
+        """Requests that were tried and whose cost, or a part of it, nobody knows."""
+        self.latency = Histogram()
+        self.first_token = Histogram()
+        self.queue = Histogram()
+
+    @property
+    def requests(self) -> int:
+        return sum(self.outcomes.values())
+
+    @property
+    def ok(self) -> int:
+        return self.outcomes.get("ok", 0)
+
+    def merge(self, other: RequestTally) -> None:
+        for outcome, count in other.outcomes.items():
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + count
+        self.cost_unknown += other.cost_unknown
+        self.latency.merge(other.latency)
+        self.first_token.merge(other.first_token)
+        self.queue.merge(other.queue)
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "requests": self.requests,
+            "ok": self.ok,
+            "failed": self.requests - self.ok,
+            "outcomes": _ordered(self.outcomes),
+            "cost_unknown": self.cost_unknown,
+            "latency_s": self.latency.summary(),
+            "first_token_s": self.first_token.summary(),
+            "queue_s": self.queue.summary(),
+        }
+
+
+class AttemptTally:
+    """Attempts by role and outcome, what they used, and their times in seconds."""
+
+    __slots__ = ("cost", "counts", "first_token", "latency", "lost", "speed", "usage")
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[str, str], int] = {}
+        """By role and outcome."""
+        self.usage = Usage()
+        self.lost = Usage()
+        """The part of `usage` that attempts used which did not bring the answer."""
+        self.cost: float | None = None
+        """The sum of the known costs, in US dollars; None: none is known."""
+        self.latency = Histogram()
+        """Of the successful ones."""
+        self.first_token = Histogram()
+        self.speed = Histogram()
+        """Output tokens a second of a successful attempt, the wait for its first token included."""
+
+    def add(self, attempt: AttemptLike, role: str) -> None:
+        outcome = attempt.outcome
+        counted = (role, outcome)
+        self.counts[counted] = self.counts.get(counted, 0) + 1
+        usage = attempt.usage
+        if usage is not None:
+            self.spend(usage, outcome, attempt.duration_s)
+        if outcome == "ok":
+            self.latency.add(attempt.duration_s)
+        if attempt.first_token_s is not None:
+            self.first_token.add(attempt.first_token_s)
+        if attempt.cost is not None:
+            self.cost = (self.cost or 0.0) + attempt.cost
+
+    def spend(self, usage: Usage, outcome: str, duration_s: float) -> None:
+        """Counts the tokens of an attempt."""
+        self.usage.add(usage)
+        if outcome != "ok":
+            self.lost.add(usage)
+        elif usage.output_tokens and duration_s > 0:
+            self.speed.add(usage.output_tokens / duration_s)
+
+    def merge(self, other: AttemptTally) -> None:
+        for counted, count in other.counts.items():
+            self.counts[counted] = self.counts.get(counted, 0) + count
+        self.usage.add(other.usage)
+        self.lost.add(other.lost)
+        if other.cost is not None:
+            self.cost = (self.cost or 0.0) + other.cost
+        self.latency.merge(other.latency)
+        self.first_token.merge(other.first_token)
+        self.speed.merge(other.speed)
+
+    def summary(self, wall_s: float | None) -> dict[str, Any]:
+        """Rates need `wall_s`, the seconds that all of it took."""
+        roles: dict[str, int] = {}
+        outcomes: dict[str, int] = {}
+        helped: dict[str, int] = {}
+        for (role, outcome), count in self.counts.items():
+            roles[role] = roles.get(role, 0) + count
+            outcomes[outcome] = outcomes.get(outcome, 0) + count
+            if outcome == "ok" and role != "first":
+                helped[role] = helped.get(role, 0) + count
+        record: dict[str, Any] = {
+            "attempts": sum(self.counts.values()),
+            "retries": roles.get("retry", 0),
+            "fallbacks": roles.get("fallback", 0),
+            "hedges": roles.get("hedge", 0),
+            "rescues": roles.get("rescue", 0),
+            "helped": helped,
+            "attempt_outcomes": _ordered(outcomes),
+            "tokens": {"input": self.usage.input_tokens, "output": self.usage.output_tokens},
+            "lost_tokens": {"input": self.lost.input_tokens, "output": self.lost.output_tokens},
+            "cost": self.cost,
+            "tokens_per_s": self.speed.summary(),
+        }
+        if wall_s:
+            record["input_tokens_per_s"] = round(self.usage.input_tokens / wall_s, 3)
+            record["output_tokens_per_s"] = round(self.usage.output_tokens / wall_s, 3)
+        return record
+
+    def times(self) -> dict[str, Any]:
+        """Of attempts, where those of whole requests are not meant."""
+        return {"latency_s": self.latency.summary(), "first_token_s": self.first_token.summary()}
+
+
+def _ordered(counts: dict[str, int]) -> dict[str, int]:
+    """`ok` first, then the most frequent."""
+    return dict(sorted(counts.items(), key=lambda item: (item[0] != "ok", -item[1], item[0])))
