@@ -57,20 +57,35 @@ class Usage:
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    estimated: bool = False
+    """Nobody counted: the provider never said, as when a stream was cut or a call was abandoned."""
 
     def add(self, other: Usage) -> None:
         self.input_tokens += other.input_tokens
         self.output_tokens += other.output_tokens
         self.cached_tokens += other.cached_tokens
         self.reasoning_tokens += other.reasoning_tokens
+        self.estimated = self.estimated or other.estimated
 
-    def as_dict(self) -> dict[str, int]:
-        record = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
+    def as_dict(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
         if self.cached_tokens:
             record["cached_tokens"] = self.cached_tokens
         if self.reasoning_tokens:
             record["reasoning_tokens"] = self.reasoning_tokens
+        if self.estimated:
+            record["estimated"] = True
         return record
+
+
+@dataclass(slots=True)
+class RateHints:
+    """What a provider's reply says of its limits: how many units are left, of how many, and when all are back."""
+
+    requests: tuple[float, float, float] | None = None
+    """Limit, remaining, seconds until the limit is whole again; None: not said."""
+    input_tokens: tuple[float, float, float] | None = None
+    output_tokens: tuple[float, float, float] | None = None
 
 
 @dataclass(slots=True)
@@ -80,6 +95,12 @@ class Attempt:
     target: str
     key: str | None = None
     """The key's name, never its value."""
+    role: str = "first"
+    """first, retry, fallback, hedge or rescue."""
+    why: str | None = None
+    """Why there was this attempt, at this key and endpoint; None for a first one that had no choice."""
+    endpoint: str | None = None
+    """Where it went, of a target with several endpoints."""
     outcome: str = "running"
     """`ok`, or a word of the failure vocabulary."""
     started_s: float = 0.0
@@ -93,11 +114,14 @@ class Attempt:
     usage: Usage | None = None
     cost: float | None = None
     """In US dollars; None: unknown."""
+    hints: RateHints | None = None
+    """Inside the chain: for the rate limiter."""
 
     def as_dict(self) -> dict[str, Any]:
         record: dict[str, Any] = {
             "target": self.target,
             "key": self.key,
+            "role": self.role,
             "outcome": self.outcome,
             "started_s": round(self.started_s, 6),
             "duration_s": round(self.duration_s, 6),
@@ -106,7 +130,7 @@ class Attempt:
         }
         if self.first_token_s is not None:
             record["first_token_s"] = round(self.first_token_s, 6)
-        for name in ("status", "provider_request_id", "message"):
+        for name in ("why", "endpoint", "status", "provider_request_id", "message"):
             value = getattr(self, name)
             if value is not None:
                 record[name] = value
@@ -120,6 +144,10 @@ class EngineRecord:
     target: str | None = None
     """The target of the last attempt."""
     attempts: list[Attempt] = field(default_factory=list)
+    max_attempts: int | None = None
+    """How many attempts the request may have, over retries, fallbacks, hedges and rescues; None: no limit."""
+    cache: str | None = None
+    """hit: answered from the cache; shared: by an equal request that was under way."""
     priority: str = "normal"
     queued_s: float = 0.0
     """Waited in queues, over all attempts."""
@@ -135,6 +163,7 @@ class EngineRecord:
         record: dict[str, Any] = {
             "target": self.target,
             "attempts": [attempt.as_dict() for attempt in self.attempts],
+            "max_attempts": self.max_attempts,
             "priority": self.priority,
             "queued_s": round(self.queued_s, 6),
             "total_s": round(self.total_s, 6),
@@ -142,6 +171,8 @@ class EngineRecord:
         }
         if self.first_token_s is not None:
             record["first_token_s"] = round(self.first_token_s, 6)
+        if self.cache is not None:
+            record["cache"] = self.cache
         if self.warnings:
             record["warnings"] = self.warnings
         if self.metadata:
@@ -155,6 +186,9 @@ class Chunk:
 
     body: dict[str, Any]
     usage: Usage | None = None
+    restarted: bool = False
+    """What came before does not count: the answer begins anew here, on another attempt. `body` has no choices then,
+    and `engine` in it says the same."""
 
 
 class ChunkStream:
@@ -284,14 +318,21 @@ class Context:
     """What the stages share about one request while it is under way."""
 
     __slots__ = (
+        "attempt",
         "deadline",
+        "last_endpoint",
         "last_key",
         "on_first_attempt",
+        "order",
+        "prefill",
+        "prefilled",
         "queued_at",
         "record",
+        "role",
         "stream",
         "submitted_at",
         "tier",
+        "why",
     )
 
     def __init__(self, record: EngineRecord, submitted_at: float, tier: int = 1, stream: bool = False) -> None:
@@ -306,16 +347,36 @@ class Context:
         """Starts a deadline that does not count the queue."""
         self.queued_at: float | None = None
         """When the request first entered a queue; a retry keeps its place."""
+        self.attempt: Attempt | None = None
+        """The attempt under way, or the last one."""
         self.last_key: str | None = None
         """The key of the attempt that just failed."""
+        self.last_endpoint: str | None = None
+        """The endpoint of the attempt that just failed."""
+        self.role = "first"
+        """Of the next attempt."""
+        self.why: str | None = None
+        """Of the next attempt."""
+        self.order: tuple[int, ...] | None = None
+        """Which targets to try, by index, and in which order; None: all, as the run spec says."""
+        self.prefill: str | None = None
+        """The beginning of the answer, which the next attempt shall continue."""
+        self.prefilled = False
+        """The attempt under way was given `prefill`."""
+
+    def fork(self) -> Context:
+        """A context for another attempt at the same time; the record is shared."""
+        twin = Context(self.record, self.submitted_at, self.tier, self.stream)
+        twin.deadline, twin.on_first_attempt, twin.queued_at = self.deadline, self.on_first_attempt, self.queued_at
+        twin.last_key, twin.last_endpoint = self.last_key, self.last_endpoint
+        twin.order, twin.prefill = self.order, self.prefill
+        return twin
+
+    def next_attempt(self, role: str, why: str) -> None:
+        """Says what the next attempt is for."""
+        self.role, self.why = role, why
 
     def warn(self, warning: str) -> None:
         """Adds a warning to the result, once."""
         if warning not in self.record.warnings:
             self.record.warnings.append(warning)
-
-    @property
-    def attempt(self) -> Attempt | None:
-        """The attempt under way."""
-        attempts = self.record.attempts
-        return attempts[-1] if attempts else None

@@ -68,6 +68,7 @@ class Route(Middleware):
             started = self.clock.monotonic()
             attempt.started_s = started - context.submitted_at
             context.record.attempts.append(attempt)
+            context.attempt = attempt
             if key is not None:
                 self.ring.in_flight[key] += 1
             try:

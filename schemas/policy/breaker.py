@@ -1,5 +1,7 @@
 """`policy.breaker`: stop calling what is down."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from schemas.base import Spec
@@ -9,17 +11,31 @@ class BreakerSpec(Spec):
     """A circuit for each endpoint and model."""
 
     enabled: bool = True
+    mode: Literal["auto", "metrics_only", "disabled", "forced_open"] = "auto"
+    """auto: opens and closes by itself; metrics_only: counts and never opens; disabled: lets everything through;
+    forced_open: lets nothing through."""
     window: int = Field(50, ge=1)
-    """Recent calls that the failure rate is computed over."""
+    """Recent calls that the rates are computed over."""
+    window_s: float | None = Field(None, gt=0)
+    """How old a call may be to count, in seconds; null: however old."""
     min_calls: int = Field(10, ge=1)
-    """Calls in the window before the rate counts."""
+    """Calls in the window before a rate counts."""
     failure_threshold: float = Field(0.5, gt=0, le=1)
     """Share of failed calls at which the circuit opens."""
+    consecutive_failures: int | None = Field(None, ge=1)
+    """Opens after so many failures in a row, whatever the rates; null: rates only."""
+    slow_after_s: float | None = Field(None, gt=0)
+    """A call (of a stream: its first chunk) that takes longer is slow, in seconds, also while it is still under way;
+    null: none is."""
+    slow_threshold: float = Field(0.8, gt=0, le=1)
+    """Share of slow calls at which the circuit opens."""
     open_s: float = Field(5.0, gt=0)
     """How long the circuit stays open at first; doubles with each failed recovery, in seconds."""
     max_open_s: float = Field(60.0, gt=0)
     """Cap of the open time, in seconds."""
     probes: int = Field(2, ge=1)
     """Calls let through at once while half open; a majority of successes closes the circuit."""
-    on_open: str = Field("wait", pattern="^(wait|fail)$")
-    """wait: hold the request until the circuit may close (batch); fail: circuit_open at once (interactive)."""
+    half_open_s: float | None = Field(60.0, gt=0)
+    """How long the probes may take to decide before the circuit opens again, in seconds; null: as long as they take."""
+    on_open: Literal["wait", "fail"] = "wait"
+    """wait: hold the request until a circuit may close (batch); fail: circuit_open at once (interactive)."""

@@ -19,3 +19,6 @@ class ConcurrencySpec(Spec):
     """What is left of the limit after the provider said no, once for all calls that were then in flight."""
     freeze_s: float = Field(2.0, ge=0)
     """How long it does not grow after a failure or a timeout, in seconds."""
+    latency_tolerance: float | None = Field(None, gt=1)
+    """For self-hosted engines: latency (of a stream: to the first token; else for each token) above this multiple of
+    the best seen means too many in flight; null: only refusals do."""

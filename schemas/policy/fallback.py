@@ -10,6 +10,7 @@ class FallbackSpec(Spec):
         "throttled",
         "quota_exhausted",
         "auth",
+        "too_long",
         "truncated",
         "malformed",
         "timeout",
@@ -20,4 +21,5 @@ class FallbackSpec(Spec):
         "queue_full",
         "internal",
     )
-    """Words of the failure vocabulary; content_filtered is not routed around by default."""
+    """Words of the failure vocabulary; content_filtered is not routed around by default, and too_long goes only to
+    a model with a larger context."""

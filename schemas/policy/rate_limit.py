@@ -23,3 +23,5 @@ class RateLimitSpec(Spec):
     """What the limits are for: each key, or all keys of the target together."""
     output_tokens_default: int = Field(256, ge=0)
     """Reserved for an answer whose request sets no limit, in tokens."""
+    learn: bool = True
+    """Also obey what the provider's x-ratelimit-* headers say of each key; they can lower a limit, never raise it."""

@@ -10,7 +10,9 @@ class RetrySpec(Spec):
 
     enabled: bool = True
     max_retries: int = Field(5, ge=0)
-    """Tries after the first one."""
+    """Tries after the first one, for failures."""
+    max_throttle_retries: int | None = Field(None, ge=0)
+    """Tries after the first one, for throttled and overloaded; counted apart from failures. null: as max_retries."""
     initial_delay_s: float = Field(1.0, ge=0)
     """Upper bound of the first wait, in seconds."""
     multiplier: float = Field(2.0, ge=1)
