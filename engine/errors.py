@@ -4,6 +4,7 @@ EngineError
 ├── ConfigError            what was asked for is not valid; nothing was started       (exit 2)
 ├── SetupError             valid, but this machine can't do it: key, file, hardware   (exit 4)
 ├── OutputError            the run directory can't be written or continued            (exit 5)
+├── Stalled                nothing was answered for too long; the run can be resumed  (exit 6)
 ├── Interrupted            stopped by the user; the run can be resumed                (exit 130)
 └── InferenceError         one request failed; `kind` is a word of the vocabulary
     ├── Throttled QuotaExhausted AuthFailed InvalidRequest TooLong ContentFiltered
@@ -41,6 +42,12 @@ class OutputError(EngineError):
     exit_code = 5
 
 
+class Stalled(EngineError):
+    """No row of a run got anywhere for `output.stalled_s`; what was finished is recorded and the run can be resumed."""
+
+    exit_code = 6
+
+
 class Interrupted(EngineError):
     """The user stopped the run; what was finished is recorded and the run can be resumed."""
 
@@ -76,6 +83,8 @@ class InferenceError(EngineError):
         self.retry_after_s = retry_after_s
         self.provider_request_id = provider_request_id
         self.code = code
+        self.elsewhere = False
+        """Another key or endpoint of the same target can be called at once; set where these are chosen."""
 
     def as_dict(self) -> dict[str, Any]:
         """The error as it stands in results and replies; unset fields are left out."""
@@ -163,8 +172,6 @@ class CircuitOpen(InferenceError):
     """The breaker holds calls back from this endpoint."""
 
     kind, status_code = "circuit_open", 503
-    probing = False
-    """Half open: a few calls find out just now whether the endpoint is back, however long these take."""
 
 
 class QueueFull(InferenceError):

@@ -16,8 +16,11 @@ class OutputSpec(Spec):
     """A run directory to continue."""
     window: int | None = Field(None, ge=1)
     """Rows in flight at most, from being read to being durable: the bound on repeated calls after a crash.
-    null: twice what the queue lets through plus one batch of commits."""
+    null: twice what the queue lets through plus one batch of commits; 100,000 for rows that come at their own times."""
     commit_s: float = Field(0.05, gt=0)
     """Longest time that a finished result waits for its group commit, in seconds."""
     drain_s: float = Field(30.0, ge=0)
     """After the first Ctrl-C: how long requests in flight may finish, in seconds."""
+    stalled_s: float | None = Field(900.0, gt=0)
+    """When no row got anywhere for so long although rows are under way, the run stops and can be resumed, in seconds.
+    Getting anywhere is an answer, or a failure that is the row's own. null: it waits for ever."""

@@ -71,12 +71,67 @@ class StdinWorkloadSpec(_Workload):
     """auto: a line that starts with { is JSON, any other is a prompt."""
 
 
+class LengthSpec(Spec):
+    """How many tokens a text has, drawn for each row."""
+
+    distribution: Literal["constant", "uniform", "lognormal"] = "constant"
+    """constant: always `median`; uniform: `min` to `max`; lognormal: around `median`, cut off at `min` and `max`."""
+    median: float = Field(64, ge=1)
+    """constant and lognormal: the middle, in tokens."""
+    sigma: float = Field(0.7, ge=0)
+    """lognormal: the standard deviation of its logarithm."""
+    min: int = Field(1, ge=1)
+    """The shortest, in tokens."""
+    max: int = Field(4096, ge=1)
+    """The longest, in tokens."""
+
+
+class PrioritySharesSpec(Spec):
+    """How the rows are shared among the priorities: weights, of which only the ratio counts."""
+
+    high: float = Field(0.0, ge=0)
+    """Weight of the rows with high priority."""
+    normal: float = Field(1.0, ge=0)
+    """Weight of the rows with normal priority."""
+    low: float = Field(0.0, ge=0)
+    """Weight of the rows with low priority."""
+
+
+class SyntheticWorkloadSpec(_Workload):
+    """Traffic that is made up, row by row: when requests come, how long they are, how urgent. The same seed makes
+    the same rows."""
+
+    kind: Literal["synthetic"]
+    arrivals: Literal["poisson", "constant", "trace", "closed"] = "poisson"
+    """Open loop, whatever is under way: poisson (independent arrivals), constant (evenly spaced), trace (`times`).
+    closed: `users` who each wait for their answer before they ask again."""
+    rate_per_s: float = Field(10.0, gt=0)
+    """poisson and constant: arrivals a second."""
+    times: tuple[float, ...] | str | None = None
+    """trace: when each row comes, in seconds from the start, in order; or a file with one number a line."""
+    users: int = Field(8, ge=1)
+    """closed: how many ask at once."""
+    think_s: float = Field(0.0, ge=0)
+    """closed: a user's pause before each question, in seconds; drawn from the exponential distribution of this mean."""
+    duration_s: float | None = Field(None, gt=0)
+    """No row comes later than this, in seconds; null: until `limit`, or the end of the trace."""
+    priorities: PrioritySharesSpec = PrioritySharesSpec()
+    """Shares of the priorities."""
+    prompt_tokens: LengthSpec = LengthSpec()
+    """Length of a prompt, one word a token."""
+    max_tokens: LengthSpec | None = None
+    """The body's max_tokens, for tasks that generate; null: not set."""
+    deadline_s: float | None = Field(None, gt=0)
+    """Each row's own deadline, in seconds; null: none."""
+
+
 WorkloadSpec = Annotated[
     SampleWorkloadSpec
     | JsonlWorkloadSpec
     | CsvWorkloadSpec
     | ParquetWorkloadSpec
     | TxtWorkloadSpec
-    | StdinWorkloadSpec,
+    | StdinWorkloadSpec
+    | SyntheticWorkloadSpec,
     Field(discriminator="kind"),
 ]

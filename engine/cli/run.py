@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 
 from engine import Engine
+from engine.clock import SystemClock
 from engine.compose import Composition, compose
-from engine.errors import Interrupted
+from engine.errors import ConfigError, Interrupted
 from engine.executors import Services
 from engine.runs.directory import RunDirectory, open_run
 from engine.runs.manifest import ConfigSource, Facts
@@ -18,6 +19,7 @@ from engine.runs.runner import Summary, execute
 from engine.runs.stop import StopSignal
 from engine.telemetry.log import run_log
 from engine.telemetry.progress import ProgressBar
+from engine.virtual_time import VirtualClock, VirtualTimeLoop
 from engine.workloads import Source, open_source
 from schemas import RunSpec
 
@@ -29,15 +31,33 @@ def main(arguments: argparse.Namespace) -> int:
 
 def answer(spec: RunSpec, known: Facts | None = None) -> int:
     """Runs a spec to its end and returns the exit code. Everything that can be refused is refused before it starts."""
-    source = open_source(spec.workload, spec.model.tasks)
-    engine = Engine(spec, services=Services(seed=spec.seed, notify=_note))
+    source = open_source(spec.workload, spec.model.tasks, spec.seed)
+    loop = VirtualTimeLoop() if in_virtual_time(spec, source) else None
+    clock = SystemClock() if loop is None else VirtualClock(loop)
+    engine = Engine(spec, services=Services(clock=clock, seed=spec.seed, notify=_note))
     known = known or Facts()
     known.targets = engine.targets
     with open_run(spec, source, known) as run, run_log(run.log, spec.telemetry.log_level):
         progress = ProgressBar(spec.telemetry.progress)
-        summary = asyncio.run(_run(engine, spec, run, source, progress))
+        with asyncio.Runner(loop_factory=None if loop is None else lambda: loop) as runner:
+            summary = runner.run(_run(engine, spec, run, source, progress))
     _say(summary, spec)
     return summary.exit_code
+
+
+def in_virtual_time(spec: RunSpec, source: Source) -> bool:
+    """Whether the run takes place in virtual time. Raises ConfigError where that was asked for and can't be."""
+    asked = [target.provider.time if target.provider.kind == "simulated" else "no" for target in spec.targets]
+    if "virtual" not in asked:
+        return source.made and all(time == "auto" for time in asked)
+    for place, time in enumerate(asked):
+        where = "provider" if place == 0 else f"fallbacks[{place - 1}].provider"
+        if time in ("no", "real"):
+            why = "is not simulated" if time == "no" else "has time=real"
+            raise ConfigError(f"{where}: {spec.targets[place].name} {why}, but a run in virtual time needs all targets")
+    if source.live:
+        raise ConfigError(f"provider.time: {source.name} comes in real time; write its rows to a file, or use time=real")
+    return True
 
 
 async def _run(engine: Engine, spec: RunSpec, run: RunDirectory, source: Source, progress: ProgressBar) -> Summary:
@@ -94,7 +114,10 @@ def _note(text: str) -> None:
 
 def _say(summary: Summary, spec: RunSpec) -> None:
     rate = summary.rows / summary.wall_s if summary.wall_s else 0.0
-    print(f"{summary.ok} of {summary.rows} answered in {summary.wall_s:.1f} s ({rate:.1f}/s) → {summary.path}")
+    took = f"{summary.wall_s:.1f} s"
+    if summary.real_s is not None:
+        took += f" of virtual time, {summary.real_s:.1f} s of real time"
+    print(f"{summary.ok} of {summary.rows} answered in {took} ({rate:.1f}/s) → {summary.path}")
     if summary.failed:
         print(f"{summary.failed} failed; the rows to try again are in {summary.path / 'dead.jsonl'}", file=sys.stderr)
         for line in summary.first_errors[:3]:

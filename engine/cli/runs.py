@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.errors import ConfigError, nearest
 from engine.runs import registry
-from engine.runs.directory import find_run, load_spec
+from engine.runs.directory import enter_start_folder, find_run, load_spec
 
 USAGE = {
     "list": "runs list",
@@ -101,9 +101,11 @@ def _report(path: Path) -> int:
     from engine.runs.report import rewrite_report
     from engine.workloads import open_source
 
+    path = path.absolute()
+    enter_start_folder(path)
     spec = load_spec(path)
     try:
-        source = open_source(spec.workload, spec.model.tasks)
+        source = open_source(spec.workload, spec.model.tasks, spec.seed)
     except ConfigError:
         source = None  # the workload is gone; the answers are still there
     with open_existing(path) as run:
@@ -115,6 +117,8 @@ def _report(path: Path) -> int:
 def _resume(path: Path) -> int:
     from engine.cli.run import answer
 
+    path = path.absolute()
+    enter_start_folder(path)
     spec = load_spec(path)
     output = spec.output.model_copy(update={"resume": str(path), "dir": None})
     return answer(spec.model_copy(update={"output": output}))

@@ -15,5 +15,6 @@ EXIT_CODES = {
     3: "finished, but some rows failed: see dead.jsonl (of a sweep: some cells failed)",
     4: "valid, but this machine can't do it: key, file, package, device",
     5: "the run directory can't be written or continued",
+    6: "stalled: nothing was answered for output.stalled_s; the run can be resumed",
     130: "interrupted; the run can be resumed",
 }

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from engine.runs.directory import RunDirectory, find_run, load_manifest, load_spec, open_run, resume_command
 from engine.runs.manifest import ConfigSource, Facts, Manifest
-from engine.runs.runner import Progress, Summary, execute
+from engine.runs.runner import Summary, execute
+from engine.runs.serving import Progress
 from engine.runs.stop import StopSignal
 
 __all__ = [

@@ -11,6 +11,11 @@ from typing import IO
 
 from engine.errors import OutputError
 
+
+class CantWrite(OutputError):
+    """The file system refuses. Who knows whether a run had begun adds how to go on."""
+
+
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
@@ -18,7 +23,7 @@ _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 def replacing(*paths: Path) -> Iterator[tuple[IO[bytes], ...]]:
     """Files to write in place of `paths`, of one directory: synced and renamed at the end, dropped after an error.
 
-    Raises OutputError for anything the file system refuses.
+    Raises CantWrite for anything the file system refuses.
     """
     temporary = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
     streams: list[IO[bytes]] = []
@@ -36,11 +41,12 @@ def replacing(*paths: Path) -> Iterator[tuple[IO[bytes], ...]]:
         finally:
             _drop(streams, temporary)
     except OSError as error:
-        raise OutputError(f"{paths[0]} can't be written: {error.strerror or error}; free space, then resume") from error
+        what = error.strerror or error
+        raise CantWrite(f"{paths[0]} can't be written: {what}; free disk space or choose another disk") from error
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Replaces one file. Raises OutputError."""
+    """Replaces one file. Raises CantWrite."""
     with replacing(path) as (stream,):
         stream.write(content)
 

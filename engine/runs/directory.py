@@ -15,7 +15,7 @@ import msgspec
 import yaml  # type: ignore[import-untyped]
 
 from engine.errors import ConfigError, OutputError, nearest
-from engine.runs.atomic import is_temporary, remove_temporary, write_atomic
+from engine.runs.atomic import CantWrite, is_temporary, remove_temporary, write_atomic
 from engine.runs.fingerprint import diff, plain_spec, spec_fingerprint
 from engine.runs.lock import LOCK, RunLock
 from engine.runs.manifest import Facts, Manifest, iso_utc, read_manifest
@@ -99,6 +99,7 @@ def open_run(spec: RunSpec, source: Source, facts: Facts | None = None) -> RunDi
         spec_fingerprint=spec_fingerprint(spec),
         overrides=facts.overrides if facts else [],
         configs=facts.configs if facts else [],
+        folder=os.getcwd(),
     )
     manifest.record_software()
     run = RunDirectory(path, lock, manifest, made, resumed=False)
@@ -107,11 +108,21 @@ def open_run(spec: RunSpec, source: Source, facts: Facts | None = None) -> RunDi
         text = yaml.safe_dump(plain_spec(spec), sort_keys=False, allow_unicode=True, width=120)
         write_atomic(path / "spec.yaml", text.encode("utf-8"))
         run.write_manifest()
-    except (OutputError, ConfigError):
+    except (OutputError, ConfigError) as error:
         _unmake(path, made)
         lock.release()
+        if isinstance(error, CantWrite):
+            raise OutputError(f"{error}; nothing was begun: try again then") from error
         raise
     return run
+
+
+def enter_start_folder(path: Path) -> None:
+    """Makes the folder where a run's command was given the current one, so that relative paths in its spec lead to
+    where they led. A folder that is gone stays out of it. Raises OutputError for what is no run."""
+    folder = load_manifest(path).folder
+    if folder and Path(folder).is_dir():
+        os.chdir(folder)
 
 
 def load_spec(path: Path) -> RunSpec:

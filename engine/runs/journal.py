@@ -1,4 +1,4 @@
-"""The journal: every result of a run, durable before anybody is told. SQLite in WAL mode, one writer thread.
+"""The journal: every result of a run, durable before anybody is told. SQLite in WAL mode, one writer.
 
 Commits are grouped: one each `commit_s` seconds or `batch` records, whichever comes first. synchronous=FULL syncs the
 log at each commit (sqlite.org/pragma.html#pragma_synchronous); NORMAL could lose a commit that was already published.
@@ -10,12 +10,13 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import OutputError
+from engine.runs.atomic import CantWrite
 
 _VERSION = 1
 _SCHEMA = f"""
@@ -31,6 +32,10 @@ PRAGMA user_version={_VERSION};
 _INSERT = "INSERT INTO record (idx, id, ok, digest, payload) VALUES (?, ?, ?, ?, ?)"
 _PAGE_ROWS = 10_000
 
+Durable = Callable[[OutputError | None], None]
+"""Told once, on the event loop: None when the record is durable, else why it can't become so."""
+_Record = tuple[int, str, int, int, bytes]
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -42,76 +47,114 @@ class Entry:
 
 
 class Journal:
-    """The writing end, for one event loop. Use `aclose`: it commits what is left."""
+    """The writing end, for one event loop. Use `aclose`: it commits what is left.
 
-    def __init__(self, path: Path, *, commit_s: float = 0.05, batch: int = 256) -> None:
-        """Makes or opens the file. Raises OutputError. Must be called on the event loop that awaits the appends."""
+    A thread writes. In virtual time none may: then the loop itself commits each full batch, and what `flush` is called
+    for, so that the order of events does not depend on how fast the disk is.
+    """
+
+    def __init__(self, path: Path, *, commit_s: float = 0.05, batch: int = 256, threaded: bool = True) -> None:
+        """Makes or opens the file. Raises OutputError. Must be called on the event loop of the appends."""
         self.path = path
         self._commit_s = commit_s
         self._batch = batch
         self._loop = asyncio.get_running_loop()
-        self._pending: list[tuple[int, str, int, int, bytes]] = []
-        self._waiting: list[asyncio.Future[None]] = []
+        self._pending: list[_Record] = []
+        self._told: list[Durable] = []
         self._first_at = 0.0
         self._wake = threading.Condition(threading.Lock())
         self._closing = False
         self._failure: OutputError | None = None
+        self._thread: threading.Thread | None = None
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             _prepare(self._connection)
         except sqlite3.Error as error:
             raise self._error(error) from error
-        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
-        self._thread.start()
+        if threaded:
+            self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
+            self._thread.start()
 
-    def append(self, index: int, id: str, ok: bool, digest: int, payload: bytes) -> asyncio.Future[None]:
-        """Records a row. The future ends when the record is durable, or with OutputError when it can't become so."""
-        future: asyncio.Future[None] = self._loop.create_future()
+    def append(self, index: int, id: str, ok: bool, digest: int, payload: bytes, durable: Durable) -> None:
+        """Records a row, soon; `durable` hears of it."""
         with self._wake:
-            if self._failure is not None:
-                future.set_exception(self._failure)
-                return future
-            self._pending.append((index, id, int(ok), digest, payload))
-            self._waiting.append(future)
-            count = len(self._pending)
-            if count == 1:
-                self._first_at = time.monotonic()
-            if count in (1, self._batch):
-                self._wake.notify()
-        return future
+            failure = self._failure
+            if failure is None:
+                self._pending.append((index, id, int(ok), digest, payload))
+                self._told.append(durable)
+                count = len(self._pending)
+                if self._thread is not None:
+                    if count == 1:
+                        self._first_at = time.monotonic()
+                    if count in (1, self._batch):
+                        self._wake.notify()
+                    return
+        if failure is not None:
+            durable(failure)
+        elif count >= self._batch:
+            self.flush()
+
+    def flush(self) -> None:
+        """Without a thread: commits what is pending, now."""
+        records, self._pending = self._pending, []
+        told, self._told = self._told, []
+        if not records:
+            return
+        try:
+            self._commit(records)
+        except sqlite3.Error as error:
+            self._failure = self._error(error)
+            self._failure.__cause__ = error
+        _tell(told, self._failure)
 
     async def aclose(self) -> None:
         """Commits what is pending and folds the log into the file. Raises OutputError if a commit has failed."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        await asyncio.to_thread(self._thread.join)
+        if self._thread is not None:
+            with self._wake:
+                self._closing = True
+                self._wake.notify()
+            await asyncio.to_thread(self._thread.join)
+        else:
+            self.flush()
+            self._end()
         if self._failure is not None:
             raise self._failure
 
+    def _commit(self, records: list[_Record]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.executemany(_INSERT, records)
+        self._connection.execute("COMMIT")
+
+    def _end(self) -> None:
+        """Folds the log in, if nothing has failed. An open transaction is rolled back; what was committed stays."""
+        try:
+            if self._failure is None:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            self._failure = self._error(error)
+            self._failure.__cause__ = error
+        finally:
+            self._connection.close()
+
     def _write(self) -> None:
         """The writer thread."""
-        futures: list[asyncio.Future[None]] = []
+        told: list[Durable] = []
         try:
             while batch := self._take():
-                records, futures = batch
-                self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany(_INSERT, records)
-                self._connection.execute("COMMIT")
-                self._settle(futures, None)
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                records, told = batch
+                self._commit(records)
+                self._announce(told, None)
         except sqlite3.Error as error:
             failure = self._error(error)
             failure.__cause__ = error
             with self._wake:
                 self._failure = failure
-                left, self._waiting, self._pending = self._waiting, [], []
-            self._settle([*futures, *left], failure)
+                left, self._told, self._pending = self._told, [], []
+            self._announce([*told, *left], failure)
         finally:
-            # An open transaction is rolled back; what was committed stays.
-            self._connection.close()
+            self._end()
 
-    def _take(self) -> tuple[list[tuple[int, str, int, int, bytes]], list[asyncio.Future[None]]] | None:
+    def _take(self) -> tuple[list[_Record], list[Durable]] | None:
         """Waits for the next group; None: closed and nothing left."""
         with self._wake:
             while not self._pending:
@@ -124,18 +167,20 @@ class Journal:
                     break
                 self._wake.wait(rest_s)
             records, self._pending = self._pending, []
-            futures, self._waiting = self._waiting, []
-            return records, futures
+            told, self._told = self._told, []
+            return records, told
 
-    def _settle(self, futures: list[asyncio.Future[None]], failure: OutputError | None) -> None:
+    def _announce(self, told: list[Durable], failure: OutputError | None) -> None:
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_settle, futures, failure)
+            self._loop.call_soon_threadsafe(_tell, told, failure)
 
-    def _error(self, error: sqlite3.Error) -> OutputError:
-        return OutputError(
-            f"{self.path}: the journal can't be written: {error}; free disk space or choose another disk, "
-            "then resume the run: nothing that was recorded is lost"
-        )
+    def _error(self, error: sqlite3.Error) -> CantWrite:
+        return CantWrite(f"{self.path}: the journal can't be written: {error}; free disk space or choose another disk")
+
+
+def _tell(told: list[Durable], failure: OutputError | None) -> None:
+    for durable in told:
+        durable(failure)
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
@@ -146,16 +191,6 @@ def _prepare(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"it has the format {version}, and this engine writes {_VERSION}")
     if version == 0:
         connection.executescript(_SCHEMA)
-
-
-def _settle(futures: list[asyncio.Future[None]], failure: OutputError | None) -> None:
-    for future in futures:
-        if future.done():  # its row was cancelled while it waited; the record stands all the same
-            continue
-        if failure is None:
-            future.set_result(None)
-        else:
-            future.set_exception(failure)
 
 
 def counts(path: Path) -> tuple[int, int]:

@@ -60,7 +60,13 @@ class Session(msgspec.Struct, kw_only=True):
     finished: str | None = None
     """None: under way, or killed."""
     wall_s: float | None = None
-    """Seconds from the first row read to the last one recorded."""
+    """Seconds from the first row read to the last one recorded; in virtual time, virtual ones."""
+    real_s: float | None = None
+    """In virtual time: the seconds that it took, the report included."""
+    held_back: int = 0
+    """Rows that could not start at their own time, because the window was full."""
+    held_back_s: float = 0.0
+    """How late the latest of them was, in seconds."""
     recorded_before: int = 0
     """Rows that earlier sessions had recorded."""
     may_repeat: int = 0
@@ -73,13 +79,17 @@ class Manifest(msgspec.Struct, kw_only=True):
     run: str
     """The directory's name."""
     status: str = "running"
-    """running, interrupted, failed or finished."""
+    """running, interrupted, stalled, failed or finished."""
     reason: str | None = None
-    """Why it was interrupted or failed."""
+    """Why it was interrupted, stalled or failed."""
     started: str
     finished: str | None = None
     wall_s: float = 0.0
     """Seconds of all sessions."""
+    time: str = "real"
+    """virtual: durations and times within the run are those of the simulation; `started` and `finished` are not."""
+    folder: str = ""
+    """Where the command was given; relative paths of the spec start there."""
     rows: int | None = None
     """Rows of the workload; None: not known yet."""
     ok: int = 0

@@ -1,4 +1,4 @@
-"""Reads a source on a thread of its own, so that a slow disk or a pipe doesn't hold up the event loop."""
+"""Reads a source for an event loop: on it, or on a thread so that a slow disk or a pipe doesn't hold it up."""
 
 from __future__ import annotations
 
@@ -11,21 +11,34 @@ from engine.errors import EngineError
 from engine.workloads import Row, Source
 
 _AHEAD_ROWS = 64
-"""Rows a visit to the thread brings; each visit costs the loop about 50 µs."""
+"""Rows at once; each visit to a thread costs the loop about 50 µs."""
 
 
 class Reader:
-    """The rows of a source, some at a time. A daemon thread: one that waits for a pipe can't be woken at exit."""
+    """The rows of a source, some at a time, read on the event loop itself."""
 
     def __init__(self, source: Source) -> None:
         self._rows = iter(source)
         self._at_once = 1 if source.live else _AHEAD_ROWS
+
+    async def read(self, most: int) -> list[Row]:
+        """The next rows, at least one and at most `most`; none at the end. Raises SetupError."""
+        return list(itertools.islice(self._rows, min(most, self._at_once)))
+
+    def close(self) -> None:
+        """Nothing is read any more."""
+
+
+class ThreadReader(Reader):
+    """The same on a thread. A daemon: one that waits for a pipe can't be woken at exit."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__(source)
         self._loop = asyncio.get_running_loop()
         self._wanted: queue.SimpleQueue[tuple[int, asyncio.Future[list[Row]]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="workload", daemon=True).start()
 
     async def read(self, most: int) -> list[Row]:
-        """The next rows, at least one and at most `most`; none at the end. Raises SetupError."""
         future: asyncio.Future[list[Row]] = self._loop.create_future()
         self._wanted.put((min(most, self._at_once), future))
         return await future

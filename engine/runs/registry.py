@@ -45,7 +45,7 @@ class RunInfo:
     """Relative to the root."""
     path: Path
     status: str
-    """running, interrupted, failed, finished, or crashed: it says running, but no process holds it."""
+    """running, interrupted, stalled, failed, finished, or crashed: it says running, but no process holds it."""
     started: str
     rows: int | None
     ok: int
@@ -56,7 +56,7 @@ class RunInfo:
 
     @property
     def resumable(self) -> bool:
-        return self.status in ("interrupted", "failed", "crashed")
+        return self.status in ("interrupted", "stalled", "failed", "crashed")
 
 
 @dataclass(frozen=True, slots=True)

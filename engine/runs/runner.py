@@ -2,6 +2,9 @@
 
 Exactly-once record, at-least-once call: a row is recorded once, whatever happens; a call whose record was not yet
 durable when the process died is made again.
+
+On a virtual-time loop (engine.virtual_time) everything happens on the loop, in the same order every time: rows are
+read there, and full groups of records are committed there.
 """
 
 from __future__ import annotations
@@ -9,46 +12,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from engine.errors import EngineError, InferenceError, Interrupted, Malformed, OutputError
-from engine.request import EngineRecord, Request, Result
-from engine.runs.atomic import write_atomic
+from engine.errors import EngineError, Interrupted, OutputError, Stalled
+from engine.runs.atomic import CantWrite, write_atomic
 from engine.runs.directory import RunDirectory
-from engine.runs.journal import Journal, counts, recorded
+from engine.runs.feed import Feed, Recorded
+from engine.runs.journal import Journal, counts
 from engine.runs.manifest import Session, iso_utc
-from engine.runs.reader import Reader
 from engine.runs.report import Findings, write_report
-from engine.runs.results import materialise, payload, row_digest
+from engine.runs.results import materialise
+from engine.runs.serving import Progress, Serving, Submits
 from engine.runs.stop import StopSignal
-from engine.workloads import Row, Source, open_source
+from engine.virtual_time import VirtualTimeLoop
+from engine.workloads import Source, open_source
 from schemas import RunSpec
 
 COMMIT_ROWS = 256
 """Records that make a group commit due before `output.commit_s` is over."""
+VIRTUAL_COMMIT_ROWS = 4096
+"""The same in virtual time, where nobody waits for a commit."""
+OPEN_LOOP_ROWS = 100_000
+"""Rows under way at most, where they come at their own times."""
 
 log = logging.getLogger("engine.runs")
-
-
-class Submits(Protocol):
-    """What answers: an Engine, or anything with its `submit` and `drain`."""
-
-    async def submit(self, request: Request) -> Result: ...
-    def drain(self) -> None: ...
-
-
-class Progress(Protocol):
-    """Who is told. `add` is called for durable results only."""
-
-    def start(self, total: int | None, done: int) -> None: ...
-    def add(self, result: Result) -> None: ...
-    def note(self, text: str) -> None: ...
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +52,12 @@ class Summary:
     failed: int
     outcomes: dict[str, int]
     wall_s: float
+    """Virtual seconds, of a run in virtual time."""
     first_errors: list[str] = field(default_factory=list)
     """`custom_id: kind: message` of the first failed rows."""
     metrics: dict[str, Any] = field(default_factory=dict)
+    real_s: float | None = None
+    """Of a run in virtual time: the seconds that it took."""
 
     @property
     def exit_code(self) -> int:
@@ -74,11 +68,13 @@ class Summary:
 def window_of(spec: RunSpec) -> int:
     """`output.window`, or as many rows as the queue lets through, as many again that wait their turn there so that
     priorities have something to choose from, and one group commit of rows that wait to become durable. A queue that
-    turns requests away is never given more rows than it has room for."""
+    turns requests away is never given more rows than it has room for. Made-up traffic is not held back."""
     if spec.output.window is not None:
         return spec.output.window
-    queue = spec.policy.queue
+    queue, workload = spec.policy.queue, spec.workload
     window = 2 * queue.concurrency + COMMIT_ROWS
+    if workload.kind == "synthetic":
+        return max(window, workload.users + COMMIT_ROWS) if workload.arrivals == "closed" else OPEN_LOOP_ROWS
     if queue.enabled and queue.on_full == "reject":
         window = min(window, queue.concurrency + queue.size)
     return window
@@ -96,48 +92,31 @@ async def execute(
     """Answers every row that is not recorded yet, then makes the results and the report.
 
     Rows are read in order, `window_of(spec)` at most at a time; priorities count among those. `source` is opened from
-    the spec when it is not given. Raises Interrupted (stopped; resumable), OutputError (the disk or the journal;
-    resumable), SetupError (the engine or the source can't go on; resumable).
+    the spec when it is not given. Raises Interrupted (stopped; resumable), Stalled (nothing was answered for too long;
+    resumable), OutputError (the disk or the journal; resumable), SetupError (the engine or the source can't go on;
+    resumable).
     """
-    source = source or open_source(spec.workload, spec.model.tasks)
+    source = source or open_source(spec.workload, spec.model.tasks, spec.seed)
     execution = _Execution(engine, spec, run, source, progress, stop or StopSignal())
     try:
         return await execution.execute()
+    except CantWrite as error:
+        execution.note_end("failed", str(error))
+        advice = f"continue with:\n  {run.resume_command}" if execution.begun else "nothing was begun: try again then"
+        raise OutputError(f"{error}; {advice}") from error
     except EngineError as error:
-        status = "interrupted" if isinstance(error, Interrupted) else "failed"
-        _note_end(run, status, str(error), execution.wall_s())
+        status = {Interrupted: "interrupted", Stalled: "stalled"}.get(type(error), "failed")
+        execution.note_end(status, str(error))
         raise
     except asyncio.CancelledError:
-        _note_end(run, "interrupted", "cancelled", execution.wall_s())
+        execution.note_end("interrupted", "cancelled")
         raise
     except Exception as error:  # a defect: recorded, so that the run can be told from a killed one, and passed on
-        _note_end(run, "failed", f"{type(error).__name__}: {error}", execution.wall_s())
+        execution.note_end("failed", f"{type(error).__name__}: {error}")
         raise
     finally:
         if progress is not None:
             progress.close()
-
-
-def _note_end(run: RunDirectory, status: str, reason: str, wall_s: float) -> None:
-    """Writes how a session ended without finishing. A disk that is full keeps the old status, which says `running`
-    and, the lock being free, reads as crashed; the run can be resumed from that as well."""
-    manifest = run.manifest
-    manifest.status, manifest.reason = status, reason
-    log.error("%s: %s", status, reason)
-    try:
-        manifest.ok, manifest.failed = counts(run.journal)
-        _end_session(run, wall_s)
-        run.write_manifest()
-    except OutputError as error:
-        log.error("the status could not be written: %s", error)
-
-
-def _end_session(run: RunDirectory, wall_s: float) -> None:
-    manifest = run.manifest
-    if manifest.sessions:
-        manifest.sessions[-1].finished = iso_utc(time.time())
-        manifest.sessions[-1].wall_s = round(wall_s, 3)
-    manifest.wall_s = round(sum(session.wall_s or 0.0 for session in manifest.sessions), 3)
 
 
 class _Execution:
@@ -158,44 +137,58 @@ class _Execution:
         self._source = source
         self._progress = progress
         self._stop = stop
+        self._loop = asyncio.get_running_loop()
+        self._virtual = isinstance(self._loop, VirtualTimeLoop)
         self._window = window_of(spec)
-        self._started = time.monotonic()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._done: Iterator[tuple[int, int]] = iter(())
-        self._next_done: tuple[int, int] | None = None
-        self._rows = 0
-        self._exhausted = False
-        self._dropped = False
-        """A row was turned away before it was called."""
-        self._freed = asyncio.Event()
-        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def wall_s(self) -> float:
-        return time.monotonic() - self._started
+        self._started = self._loop.time()
+        self._real_started = time.monotonic()
+        self._feed: Feed | None = None
+        self._stalled = False
+        self.begun = run.resumed
+        """There is something to resume."""
 
     async def execute(self) -> Summary:
-        run = self._run
-        batch = min(COMMIT_ROWS, max(1, self._window // 2))
-        self._journal = Journal(run.journal, commit_s=self._spec.output.commit_s, batch=batch)
+        run, commit_rows = self._run, VIRTUAL_COMMIT_ROWS if self._virtual else COMMIT_ROWS
+        batch = min(commit_rows, max(1, self._window // 2))
+        journal = Journal(
+            run.journal, commit_s=self._spec.output.commit_s, batch=batch, threaded=not self._virtual
+        )
+        serving = Serving(self._engine, journal, run.path.name, self._window, self._progress, self._virtual)
         try:
-            await self._begin()
-            await self._serve_all()
+            await self._begin(self._window + (batch if self._virtual else 0))
+            recorded = Recorded(run.journal, self._source.name)
+            feed = self._feed = Feed(self._source, serving, recorded, self._virtual, self._say)
+            complete = await self._serve_all(feed, serving)
         finally:
-            await self._cancel_tasks()
-            await self._journal.aclose()
-        if not self._exhausted or self._next_done is not None:
-            self._refuse_shorter()
-            recorded_rows = sum(counts(run.journal))
-            raise Interrupted(f"stopped; {recorded_rows} rows are recorded. Continue with:\n  {run.resume_command}")
-        return await asyncio.to_thread(self._finish)
+            await serving.cancel()
+            await journal.aclose()
+        if feed.exhausted:
+            recorded.refuse_shorter(feed.rows)
+        if not complete:
+            raise self._stopped(serving)
+        return self._finish(feed) if self._virtual else await asyncio.to_thread(self._finish, feed)
+
+    def note_end(self, status: str, reason: str) -> None:
+        """Writes how a session ended without finishing. A disk that is full keeps the old status, which says `running`
+        and, the lock being free, reads as crashed; the run can be resumed from that as well."""
+        manifest = self._run.manifest
+        manifest.status, manifest.reason = status, reason
+        log.error("%s: %s", status, reason)
+        try:
+            manifest.ok, manifest.failed = counts(self._run.journal)
+            self._end_session()
+            self._run.write_manifest()
+        except OutputError as error:
+            log.error("the status could not be written: %s", error)
 
     # -- the beginning ------------------------------------------------------------------------------------------
 
-    async def _begin(self) -> None:
+    async def _begin(self, window: int) -> None:
         """Writes down that a session has begun, and says what a resumed one may repeat."""
         run, manifest = self._run, self._run.manifest
         ok, failed = counts(run.journal)
-        total = await asyncio.to_thread(self._source.count)
+        count = self._source.count
+        total = count() if self._virtual else await asyncio.to_thread(count)
         may_repeat = 0
         if run.resumed:
             left = manifest.window if total is None else min(manifest.window, max(0, total - ok - failed))
@@ -203,177 +196,146 @@ class _Execution:
             may_repeat = 0 if clean else left
             self._close_killed_session()
         manifest.status, manifest.reason, manifest.finished = "running", None, None
-        manifest.window, manifest.rows = self._window, total
+        manifest.time = "virtual" if self._virtual else "real"
+        manifest.window, manifest.rows = window, total
         manifest.sessions.append(
             Session(started=iso_utc(time.time()), recorded_before=ok + failed, may_repeat=may_repeat)
         )
-        run.write_manifest()
+        try:
+            run.write_manifest()
+        except OutputError:
+            manifest.sessions.pop()
+            raise
+        self.begun = True
         if self._progress is not None:
             self._progress.start(total, ok + failed)
         if run.resumed:
             text = f"resuming {run.path}: {ok + failed} rows are recorded; at most {may_repeat} calls may be repeated"
             log.info(text)
-            if self._progress is not None:
-                self._progress.note(text)
-        self._done = recorded(run.journal)
-        self._next_done = next(self._done, None)
-        log.info("workload %s, %s rows, window %d", self._source.describe(), total, self._window)
+            self._say(text)
+        log.info(
+            "workload %s, %s rows, window %d, %s time", self._source.describe(), total, self._window, manifest.time
+        )
 
     def _close_killed_session(self) -> None:
         """A killed session could not write its end; the journal's last change is the nearest to it that is known."""
         sessions = self._run.manifest.sessions
-        if sessions and sessions[-1].wall_s is None:
-            ended = max(file.stat().st_mtime for file in self._run.path.glob("journal.sqlite*"))
-            began = (self._run.path / "manifest.json").stat().st_mtime
-            sessions[-1].wall_s = round(max(0.0, ended - began), 3)
+        if not sessions or sessions[-1].wall_s is not None:
+            return
+        ended = max(file.stat().st_mtime for file in self._run.path.glob("journal.sqlite*"))
+        began = (self._run.path / "manifest.json").stat().st_mtime
+        sessions[-1].wall_s = took_s = round(max(0.0, ended - began), 3)
+        if self._run.manifest.time == "virtual":
+            sessions[-1].wall_s, sessions[-1].real_s = 0.0, took_s
 
     # -- the middle ---------------------------------------------------------------------------------------------
 
-    async def _serve_all(self) -> None:
-        """Returns when every row is durable, or when the stop signal has had its way. Raises what broke the run."""
-        everything = asyncio.create_task(self._read_and_wait())
+    async def _serve_all(self, feed: Feed, serving: Serving) -> bool:
+        """Whether every row has its outcome; else the run was stopped, or has stalled. Raises what broke the run."""
+        earlier_s = sum(session.wall_s or 0.0 for session in self._run.manifest.sessions)
+        everything = asyncio.create_task(_read_and_wait(feed, serving, earlier_s))
         drain = asyncio.create_task(self._stop.wait_drain())
         now = asyncio.create_task(self._stop.wait_now())
+        watched = [drain]
+        if self._spec.output.stalled_s is not None:
+            watched.append(asyncio.create_task(serving.wait_stalled(self._spec.output.stalled_s)))
         try:
-            await asyncio.wait({everything, drain, self._failed}, return_when=asyncio.FIRST_COMPLETED)
-            if not everything.done() and not self._failed.done():
-                if self._progress is not None:
-                    self._progress.note(
-                        f"stopping: calls under way may finish for {self._spec.output.drain_s:g} s; "
-                        "Ctrl-C again stops now"
-                    )
+            await asyncio.wait({everything, serving.failed, *watched}, return_when=asyncio.FIRST_COMPLETED)
+            if not everything.done() and not serving.failed.done():
+                self._stalled = not drain.done()
+                self._say_stopping()
+                serving.stopping = True
                 self._engine.drain()
-                if not self._exhausted:
+                if not feed.exhausted:
                     await _cancel(everything)
-                    everything = asyncio.create_task(self._idle())
+                    everything = asyncio.create_task(serving.wait_idle())
                 await asyncio.wait(
-                    {everything, now, self._failed},
+                    {everything, now, serving.failed},
                     timeout=self._spec.output.drain_s,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-            if self._failed.done():
-                self._failed.result()
+            if serving.failed.done():
+                serving.failed.result()
             if everything.done():
                 everything.result()
-            if self._dropped or not everything.done():
-                self._exhausted = False
+            return feed.exhausted and everything.done() and not serving.dropped
         finally:
-            for task in (everything, drain, now):
+            for task in (everything, now, *watched):
                 await _cancel(task)
 
-    async def _read_and_wait(self) -> None:
-        reader = Reader(self._source)
-        try:
-            while True:
-                while len(self._tasks) >= self._window:
-                    self._freed.clear()
-                    await self._freed.wait()
-                rows = await reader.read(self._window - len(self._tasks))
-                if not rows:
-                    break
-                for row in rows:
-                    self._take(row)
-        finally:
-            reader.close()
-        self._exhausted = True
-        await self._idle()
-
-    async def _idle(self) -> None:
-        while self._tasks:
-            self._freed.clear()
-            await self._freed.wait()
-
-    def _take(self, row: Row) -> None:
-        """Starts a row, or passes over one that is recorded; both come in order of their index."""
-        self._rows += 1
-        digest = row_digest(row)
-        if self._next_done is not None and self._next_done[0] == row.index:
-            if self._next_done[1] != digest:
-                raise OutputError(
-                    f"output.resume: row {row.index + 1} ({row.id}) of {self._source.name} is not the one that was "
-                    "recorded; put the old workload back, or start a new run"
-                )
-            self._next_done = next(self._done, None)
-            return
-        task = asyncio.create_task(self._serve(row, digest))
-        self._tasks.add(task)
-        task.add_done_callback(self._released)
-
-    def _released(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._freed.set()
-        self._dropped = self._dropped or task.cancelled()
-        if not task.cancelled() and (error := task.exception()) is not None and not self._failed.done():
-            self._failed.set_exception(error)
-
-    async def _serve(self, row: Row, digest: int) -> None:
-        """One row, from its request to its durable record; only then is it shown."""
-        if row.request is None:
-            result = Result(row.id, error=row.error)
-        else:
-            try:
-                result = await self._engine.submit(row.request)
-            except InferenceError as error:
-                record = EngineRecord(priority=row.request.priority, metadata=row.request.metadata)
-                result = Result(row.id, error=error, engine=record)
-        try:
-            content = payload(self._run.path.name, row, result)
-        except (TypeError, ValueError) as error:  # such as half of a surrogate pair: this row's problem, not the run's
-            malformed = Malformed(f"the reply can't be written as JSON: {error}")
-            result = Result(row.id, error=malformed, engine=result.engine)
-            content = payload(self._run.path.name, row, result)
-        await self._journal.append(row.index, row.id, result.ok, digest, content)
-        if not result.ok:
-            log.warning("row %d (%s): %s", row.index + 1, row.id, result.error)
+    def _say(self, text: str) -> None:
         if self._progress is not None:
-            self._progress.add(result)
+            self._progress.note(text)
 
-    async def _cancel_tasks(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.gather(*tasks, return_exceptions=True)
-        if self._failed.done():
-            self._failed.exception()  # seen, also when another error is on its way
+    def _say_stopping(self) -> None:
+        drain_s = self._spec.output.drain_s
+        if self._stalled:
+            self._say(f"stalled; calls under way may finish for {drain_s:g} s; Ctrl-C stops now")
         else:
-            self._failed.cancel()
+            self._say(f"stopping: calls under way may finish for {drain_s:g} s; Ctrl-C again stops now")
+
+    def _stopped(self, serving: Serving) -> EngineError:
+        done = f"{sum(counts(self._run.journal))} rows are recorded"
+        command = f"Continue with:\n  {self._run.resume_command}"
+        if not self._stalled:
+            return Interrupted(f"stopped; {done}. {command}")
+        said = "; ".join(f"{target}: {text}" if target else text for target, text in serving.last_errors.items())
+        return Stalled(
+            f"no row got anywhere for {self._spec.output.stalled_s:g} s (output.stalled_s); {done}. "
+            f"The last errors: {said or 'none, the calls did not end'}\n{command}"
+        )
 
     # -- the end ------------------------------------------------------------------------------------------------
 
-    def _refuse_shorter(self) -> None:
-        """Raises OutputError when rows are recorded that the workload no longer has."""
-        if self._exhausted and self._next_done is not None:
-            raise OutputError(
-                f"output.resume: {self._source.name} has only {self._rows} rows now, but row "
-                f"{self._next_done[0] + 1} is recorded; put the old workload back, or start a new run"
-            )
+    def _end_session(self) -> None:
+        manifest = self._run.manifest
+        if manifest.sessions:
+            session = manifest.sessions[-1]
+            began = self._feed.began_at if self._feed is not None and self._virtual else None
+            session.finished = iso_utc(time.time())
+            session.wall_s = round(self._loop.time() - (self._started if began is None else began), 3)
+            if self._virtual:
+                session.real_s = round(time.monotonic() - self._real_started, 3)
+            if self._feed is not None:
+                session.held_back, session.held_back_s = self._feed.held_back, round(self._feed.held_back_s, 3)
+        manifest.wall_s = round(sum(session.wall_s or 0.0 for session in manifest.sessions), 3)
 
-    def _finish(self) -> Summary:
+    def _finish(self, feed: Feed) -> Summary:
         """Results, metrics, report, and last the status."""
         run, manifest = self._run, self._run.manifest
-        _end_session(run, self.wall_s())
+        self._end_session()
         findings = Findings()
-        materialise(run, self._rows, findings.see)
-        manifest.rows, manifest.ok, manifest.failed = self._rows, findings.metrics.total.ok, findings.failed
+        materialise(run, feed.rows, findings.see)
+        manifest.rows, manifest.ok, manifest.failed = feed.rows, findings.metrics.total.ok, findings.failed
         manifest.finished = iso_utc(time.time())
         manifest.record_software()
         metrics = findings.metrics.summary(manifest.wall_s)
+        if feed.timed:
+            metrics["held_back"] = sum(session.held_back for session in manifest.sessions)
+            metrics["held_back_s"] = max(session.held_back_s for session in manifest.sessions)
         write_atomic(run.metrics, msgspec.json.format(msgspec.json.encode(metrics), indent=2) + b"\n")
         manifest.status = "finished"
         write_report(run, findings, self._source)
+        if self._virtual:
+            manifest.sessions[-1].real_s = round(time.monotonic() - self._real_started, 3)
         run.write_manifest()
         log.info("finished: %d ok, %d failed in %.3f s", manifest.ok, manifest.failed, manifest.wall_s)
         return Summary(
             path=run.path,
-            rows=self._rows,
+            rows=feed.rows,
             ok=manifest.ok,
             failed=manifest.failed,
             outcomes=metrics["outcomes"],
             wall_s=manifest.wall_s,
             first_errors=findings.first_errors(),
             metrics=metrics,
+            real_s=sum(session.real_s or 0.0 for session in manifest.sessions) if self._virtual else None,
         )
+
+
+async def _read_and_wait(feed: Feed, serving: Serving, earlier_s: float) -> None:
+    await feed.run(earlier_s)
+    await serving.wait_idle()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

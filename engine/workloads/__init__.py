@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from engine.workloads.rows import Form, Row
-from engine.workloads.source import Source
+from engine.workloads.source import ClosedLoop, Source
 from schemas.workload import WorkloadSpec
 
-__all__ = ["Form", "Row", "Source", "check_rows", "open_source"]
+__all__ = ["ClosedLoop", "Form", "Row", "Source", "check_rows", "open_source"]
 
 
-def open_source(spec: WorkloadSpec, model_tasks: tuple[str, ...] = ()) -> Source:
+def open_source(spec: WorkloadSpec, model_tasks: tuple[str, ...] = (), seed: int = 0) -> Source:
     """The rows of a workload; nothing is read but, of tables, the header.
 
     `model_tasks` are the model's tasks, the first of which is what a row asks for when neither it nor the workload
-    says so. Raises ConfigError for a path or column that isn't there, SetupError for a missing package.
+    says so. `seed` is the run's; rows that are made up are drawn from it. Raises ConfigError for a path or column that
+    isn't there, SetupError for a missing package.
     """
     form = Form(
         task=spec.task or (model_tasks[0] if model_tasks else "chat"),
@@ -40,6 +41,10 @@ def open_source(spec: WorkloadSpec, model_tasks: tuple[str, ...] = ()) -> Source
         from engine.workloads.stdin import open_stdin
 
         return open_stdin(spec, form)
+    if spec.kind == "synthetic":
+        from engine.workloads.synthetic import open_synthetic
+
+        return open_synthetic(spec, form, seed)
     from engine.workloads.sample import open_sample
 
     return open_sample(spec, form)

@@ -64,6 +64,8 @@ class Row:
     error: InvalidRequest | None
     raw: bytes | str | dict[str, Any]
     """bytes: the JSON object as it was written; dict: the object; str: the text of a line that is none."""
+    at_s: float | None = None
+    """When it comes, in seconds from the start; None: as soon as there is room for it."""
 
     def letter(self) -> bytes:
         """The row as one line of JSON that is valid input again, and from which nothing is lost."""

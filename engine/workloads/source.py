@@ -22,6 +22,18 @@ _COUNTED_BYTES = 1024 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class ClosedLoop:
+    """Users who each ask, wait for the answer, think, and ask again."""
+
+    users: int
+    think_s: float
+    """Mean pause before a question, in seconds, drawn from the exponential distribution."""
+    duration_s: float | None
+    """No question is asked later, in seconds from the start; None: until the rows are used up."""
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """Rows in order. Iterating starts at the first row; memory does not grow with the number of rows."""
 
@@ -37,6 +49,16 @@ class Source:
     """A pipe or a terminal: can be read once, and a read may wait."""
     stored_count: Callable[[], int] | None = None
     """Where the file itself says how many rows it has."""
+
+    @property
+    def made(self) -> bool:
+        """Its rows are made up, not read: no call of it waits for a disk or a pipe."""
+        return False
+
+    @property
+    def closed_loop(self) -> ClosedLoop | None:
+        """Who asks; None: rows that have no time of their own come as fast as the window lets them."""
+        return None
 
     def __iter__(self) -> Iterator[Row]:
         """Raises SetupError when the file can't be read on."""
@@ -88,22 +110,23 @@ class Source:
         return {"bytes": size, "blocks": cid_of_digest(digest.digest())}
 
 
-def find_file(name: str) -> tuple[Path, bool]:
-    """The file, and whether it is live (a pipe). Raises ConfigError, with the nearest names of its folder."""
+def find_file(name: str, knob: str = "workload.path") -> tuple[Path, bool]:
+    """The file that `knob` names, and whether it is live (a pipe). Raises ConfigError, with the nearest names of its
+    folder."""
     path = Path(name).expanduser()
     try:
         mode = path.stat().st_mode
         if stat.S_ISREG(mode):
             path.open("rb").close()
     except FileNotFoundError as error:
-        raise ConfigError(f"workload.path: {name} does not exist; {_neighbours(path)}") from error
+        raise ConfigError(f"{knob}: {name} does not exist; {_neighbours(path)}") from error
     except PermissionError as error:
-        raise ConfigError(f"workload.path: {name} may not be read by this user; change its permissions") from error
+        raise ConfigError(f"{knob}: {name} may not be read by this user; change its permissions") from error
     except OSError as error:
-        raise ConfigError(f"workload.path: {name} can't be opened: {error.strerror}") from error
+        raise ConfigError(f"{knob}: {name} can't be opened: {error.strerror}") from error
     if stat.S_ISDIR(mode):
         files = ", ".join(sorted(entry.name for entry in path.iterdir() if entry.is_file())[:5]) or "no files"
-        raise ConfigError(f"workload.path: {name} is a folder; name one file in it (it has {files})")
+        raise ConfigError(f"{knob}: {name} is a folder; name one file in it (it has {files})")
     return path, not stat.S_ISREG(mode)
 
 

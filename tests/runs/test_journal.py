@@ -21,9 +21,23 @@ RECORDS = st.dictionaries(
 )
 
 
+def record(journal: Journal, index: int, id: str, ok: bool, digest: int, payload: bytes) -> asyncio.Future[None]:
+    """Ends when the record is durable, or with the reason why it can't become so."""
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def durable(failure: OutputError | None) -> None:
+        if failure is None:
+            future.set_result(None)
+        else:
+            future.set_exception(failure)
+
+    journal.append(index, id, ok, digest, payload, durable)
+    return future
+
+
 async def fill(path: Path, rows: dict[int, tuple[str, bool, int, bytes]], batch: int = 256) -> None:
     journal = Journal(path, commit_s=0.001, batch=batch)
-    await asyncio.gather(*(journal.append(index, *row) for index, row in rows.items()))
+    await asyncio.gather(*(record(journal, index, *row) for index, row in rows.items()))
     await journal.aclose()
 
 
@@ -48,7 +62,7 @@ def test_it_holds_what_a_dict_would(sessions: list[dict[int, tuple[str, bool, in
 
 async def test_a_record_is_durable_when_its_future_ends(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.sqlite", commit_s=0.001)
-    await journal.append(0, "a", True, 1, b"{}")
+    await record(journal, 0, "a", True, 1, b"{}")
     with sqlite3.connect(tmp_path / "j.sqlite") as other:
         assert other.execute("SELECT payload FROM record").fetchall() == [(b"{}",)]
     await journal.aclose()
@@ -56,13 +70,13 @@ async def test_a_record_is_durable_when_its_future_ends(tmp_path: Path) -> None:
 
 async def test_a_full_batch_does_not_wait_for_the_time(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.sqlite", commit_s=3600, batch=2)
-    await asyncio.wait_for(asyncio.gather(*(journal.append(n, "a", True, 1, b"") for n in range(2))), 5)
+    await asyncio.wait_for(asyncio.gather(*(record(journal, n, "a", True, 1, b"") for n in range(2))), 5)
     await journal.aclose()
 
 
 async def test_closing_commits_what_waits(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.sqlite", commit_s=3600)
-    waiting = journal.append(0, "a", True, 1, b"")
+    waiting = record(journal, 0, "a", True, 1, b"")
     await journal.aclose()
     await waiting
     assert counts(tmp_path / "j.sqlite") == (1, 0)
@@ -70,9 +84,9 @@ async def test_closing_commits_what_waits(tmp_path: Path) -> None:
 
 async def test_a_row_that_is_recorded_twice_is_refused(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.sqlite", commit_s=0.001)
-    await journal.append(0, "a", True, 1, b"first")
+    await record(journal, 0, "a", True, 1, b"first")
     with pytest.raises(OutputError, match="UNIQUE"):
-        await journal.append(0, "a", True, 1, b"second")
+        await record(journal, 0, "a", True, 1, b"second")
     with pytest.raises(OutputError):
         await journal.aclose()
     assert [entry.payload for entry in entries(tmp_path / "j.sqlite")] == [b"first"]
@@ -80,11 +94,11 @@ async def test_a_row_that_is_recorded_twice_is_refused(tmp_path: Path) -> None:
 
 async def test_after_a_failure_every_further_record_fails_too(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.sqlite", commit_s=0.001)
-    await journal.append(0, "a", True, 1, b"")
+    await record(journal, 0, "a", True, 1, b"")
     with pytest.raises(OutputError):
-        await journal.append(0, "a", True, 1, b"")
-    with pytest.raises(OutputError, match="resume"):
-        await journal.append(1, "b", True, 1, b"")
+        await record(journal, 0, "a", True, 1, b"")
+    with pytest.raises(OutputError, match="free disk space"):
+        await record(journal, 1, "b", True, 1, b"")
     with pytest.raises(OutputError):
         await journal.aclose()
 
@@ -107,7 +121,10 @@ async def main():
     resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
     try:
         for index in range(10_000):
-            await journal.append(index, "x", True, 0, b"y" * 1000)
+            done = asyncio.get_running_loop().create_future()
+            journal.append(index, "x", True, 0, b"y" * 1000, lambda failure: done.set_result(failure))
+            if failure := await done:
+                raise failure
             print(index, flush=True)
     except OutputError as error:
         print("refused", error, file=sys.stderr)

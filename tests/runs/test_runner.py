@@ -17,7 +17,8 @@ from engine.compose import compose
 from engine.errors import ConfigError, Interrupted, OutputError
 from engine.request import EngineRecord, Request, Result
 from engine.runs import StopSignal, Summary, execute, open_run
-from engine.runs.runner import Submits, window_of
+from engine.runs.runner import window_of
+from engine.runs.serving import Submits
 from engine.workloads import open_source
 from runs.checks import Launch, Workload, check_complete, lines_of, run_of, wait_for_rows
 from runs.child_run import Answering, spec_of

@@ -1,0 +1,205 @@
+"""When rows start: as soon as there is room, at their own times, or when a user gets to them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+from engine.errors import OutputError, SetupError
+from engine.runs.journal import recorded
+from engine.runs.reader import ThreadReader, Reader
+from engine.runs.results import row_digest
+from engine.runs.serving import Serving
+from engine.workloads import ClosedLoop, Row, Source
+
+_STANDSTILL_ROWS = 100_000
+"""So many rows in one instant of virtual time, and there is no reason why it should ever pass."""
+
+log = logging.getLogger("engine.runs")
+
+
+class Says(Protocol):
+    """Where a remark for the user goes."""
+
+    def __call__(self, text: str) -> None: ...
+
+
+class Recorded:
+    """The rows that earlier sessions have recorded, to be passed over; they and the workload's rows come in order."""
+
+    def __init__(self, journal: Path, source: str) -> None:
+        self._source = source
+        self._rest: Iterator[tuple[int, int]] = recorded(journal)
+        self._next = next(self._rest, None)
+
+    @property
+    def left(self) -> bool:
+        """Rows are recorded that have not been read yet."""
+        return self._next is not None
+
+    def covers(self, row: Row, digest: int) -> bool:
+        """Whether the row has its record. Raises OutputError when that is of another row."""
+        if self._next is None or self._next[0] != row.index:
+            return False
+        if self._next[1] != digest:
+            raise OutputError(
+                f"output.resume: row {row.index + 1} ({row.id}) of {self._source} is not the one that was recorded; "
+                "put the old workload back, or start a new run"
+            )
+        self._next = next(self._rest, None)
+        return True
+
+    def refuse_shorter(self, rows: int) -> None:
+        """Raises OutputError when rows are recorded that the workload no longer has."""
+        if self._next is not None:
+            raise OutputError(
+                f"output.resume: {self._source} has only {rows} rows now, but row {self._next[0] + 1} is recorded; "
+                "put the old workload back, or start a new run"
+            )
+
+
+class Feed:
+    """Reads a source and starts its rows."""
+
+    def __init__(self, source: Source, serving: Serving, recorded: Recorded, virtual: bool, say: Says) -> None:
+        self.rows = 0
+        """Rows that were read, recorded ones among them."""
+        self.exhausted = False
+        self.timed = False
+        """Rows came at times of their own."""
+        self.held_back = 0
+        """Rows that could not start at their time, because the window was full."""
+        self.held_back_s = 0.0
+        """How late the latest of them was, in seconds."""
+        self.began_at: float | None = None
+        """When the traffic began, or went on where an earlier session had stopped; seconds of the loop's clock."""
+        self._serving = serving
+        self._source = source
+        self._recorded = recorded
+        self._virtual = virtual
+        self._say = say
+        self._loop = asyncio.get_running_loop()
+        self._zero: float | None = None
+
+    async def run(self, earlier_s: float) -> None:
+        """Starts every row, and returns when each has been. `earlier_s`: the time that earlier sessions took."""
+        inline = self._virtual or self._source.made
+        self._reader: Reader = Reader(self._source) if inline else ThreadReader(self._source)
+        try:
+            closed = self._source.closed_loop
+            if closed is None:
+                await self._read_all()
+            else:
+                await self._serve_users(closed, earlier_s)
+        finally:
+            self._reader.close()
+        self.exhausted = True
+
+    async def _read_all(self) -> None:
+        serving = self._serving
+        while True:
+            await serving.wait_room()
+            rows = await self._reader.read(serving.room)
+            if not rows:
+                return
+            for row in rows:
+                digest = self._taken(row)
+                if digest is None:
+                    continue
+                if row.at_s is not None:
+                    await self._wait_for(row.at_s)
+                serving.start(row, digest)
+
+    def _taken(self, row: Row) -> int | None:
+        """Counts a row, and gives its digest; None: it is recorded."""
+        self.rows += 1
+        digest = row_digest(row)
+        return None if self._recorded.covers(row, digest) else digest
+
+    # -- open loop ----------------------------------------------------------------------------------------------
+
+    async def _wait_for(self, at_s: float) -> None:
+        """Until the row's time has come and there is room for it."""
+        if self._zero is None:
+            self.timed = True
+            await self._begin(at_s)
+            self._zero = self._loop.time() - at_s
+        due = self._zero + at_s
+        rest_s = due - self._loop.time()
+        if rest_s > 0:
+            await asyncio.sleep(rest_s)
+        if self._serving.room <= 0:
+            if not self.held_back:
+                text = (
+                    f"rows are held back from {at_s:.1f} s on: as many as output.window are under way; "
+                    "raise output.window to keep their times"
+                )
+                log.warning(text)
+                self._say(text)
+            await self._serving.wait_room()
+            self.held_back += 1
+            self.held_back_s = max(self.held_back_s, self._loop.time() - due)
+
+    async def _begin(self, at_s: float) -> None:
+        """In virtual time the clock goes to where an earlier session stopped, so that what depends on it fits."""
+        if self._virtual and self.rows > 1:
+            await asyncio.sleep(at_s)
+        self.began_at = self._loop.time()
+
+    # -- closed loop --------------------------------------------------------------------------------------------
+
+    async def _serve_users(self, loop: ClosedLoop, earlier_s: float) -> None:
+        if self._virtual and earlier_s:
+            await asyncio.sleep(earlier_s)
+        self.began_at = self._loop.time()
+        until = None if loop.duration_s is None else self.began_at - earlier_s + loop.duration_s
+        users = [
+            asyncio.create_task(self._serve_user(loop, Random(f"{loop.seed} user {number}"), until))
+            for number in range(loop.users)
+        ]
+        try:
+            await asyncio.gather(*users)
+        finally:
+            for user in users:
+                user.cancel()
+            await asyncio.gather(*users, return_exceptions=True)
+
+    async def _serve_user(self, loop: ClosedLoop, rng: Random, until: float | None) -> None:
+        while True:
+            if loop.think_s:
+                await asyncio.sleep(rng.expovariate(1 / loop.think_s))
+            await self._serving.wait_room()
+            if until is not None:
+                if self._loop.time() >= until:
+                    return
+                self._refuse_standstill()
+            taken = await self._next()
+            if taken is None:
+                return
+            # The user may be sent away; the call goes on.
+            await asyncio.shield(self._serving.start(*taken))
+
+    async def _next(self) -> tuple[Row, int] | None:
+        """The next row that is not recorded."""
+        while True:
+            rows = await self._reader.read(1)
+            if not rows:
+                return None
+            digest = self._taken(rows[0])
+            if digest is not None:
+                return rows[0], digest
+
+    def _refuse_standstill(self) -> None:
+        """Raises SetupError for users who ask and are answered for ever within one instant."""
+        now = self._loop.time()
+        if not self._virtual or now != self.began_at:
+            return
+        if self.rows >= _STANDSTILL_ROWS:
+            raise SetupError(
+                "workload.duration_s: virtual time stands still, because neither answers nor users take any; "
+                "set provider.latency_s or workload.think_s, or use workload.limit in place of the duration"
+            )

@@ -1,0 +1,178 @@
+"""The rows under way: from their start, through the engine, to their durable record."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from engine.errors import InferenceError, Malformed, OutputError
+from engine.request import EngineRecord, Request, Result
+from engine.runs.journal import Journal
+from engine.runs.results import payload
+from engine.workloads import Row
+
+OWN_FAULT = frozenset({"invalid_request", "too_long", "content_filtered"})
+"""Failures that are the row's own: nobody waits in vain for what can't be answered."""
+
+log = logging.getLogger("engine.runs")
+
+
+class Submits(Protocol):
+    """What answers: an Engine, or anything with its `submit` and `drain`."""
+
+    async def submit(self, request: Request) -> Result: ...
+    def drain(self) -> None: ...
+
+
+class Progress(Protocol):
+    """Who is told. `add` is called for durable results only."""
+
+    def start(self, total: int | None, done: int) -> None: ...
+    def add(self, result: Result) -> None: ...
+    def note(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class Serving:
+    """Starts rows, at most `window` at a time, and records what becomes of them.
+
+    With `virtual` a row makes room for the next one when it is answered; else when its record is durable, so that
+    `window` bounds what a crash can lose.
+    """
+
+    def __init__(
+        self, engine: Submits, journal: Journal, run: str, window: int, progress: Progress | None, virtual: bool
+    ) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.stopping = False
+        """Rows that are cancelled from now on are left for a resume."""
+        self.dropped = False
+        """A row was turned away before it had an outcome."""
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Ends, with the error, when the run can't go on."""
+        self.last_errors: dict[str, str] = {}
+        """Target → what its last failed call said."""
+        self.moved_at = 0.0
+        """When a row last got anywhere, or the first of those under way started; seconds of the loop's clock."""
+        self._engine = engine
+        self._journal = journal
+        self._run = run
+        self._window = window
+        self._progress = progress
+        self._virtual = virtual
+        self._loop = asyncio.get_running_loop()
+        self._open = 0
+        self._freed = asyncio.Event()
+
+    @property
+    def room(self) -> int:
+        """How many more rows may start."""
+        return self._window - self._open
+
+    async def wait_room(self) -> None:
+        while self._open >= self._window:
+            await self._wait()
+
+    async def wait_idle(self) -> None:
+        """Until every row that was started is recorded or dropped."""
+        while self._open:
+            await self._wait()
+
+    def start(self, row: Row, digest: int) -> asyncio.Task[None]:
+        """Starts a row; the task ends when it has its outcome, which is then on its way to the journal."""
+        if not self.tasks:
+            self.moved_at = self._loop.time()
+        self._open += 1
+        task = self._loop.create_task(self._serve(row, digest))
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def wait_stalled(self, limit_s: float) -> None:
+        """Until no row has got anywhere for `limit_s` seconds although rows are under way."""
+        while True:
+            rest_s = self.moved_at + limit_s - self._loop.time()
+            if rest_s <= 0 and self.tasks:
+                return
+            await asyncio.sleep(rest_s if rest_s > 0 else limit_s)
+
+    async def cancel(self) -> None:
+        """Stops what is under way and waits for it."""
+        self.stopping = True
+        tasks = list(self.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self.failed.done():
+            self.failed.exception()  # seen, also when another error is on its way
+        else:
+            self.failed.cancel()
+
+    async def _wait(self) -> None:
+        self._freed.clear()
+        await self._freed.wait()
+
+    async def _serve(self, row: Row, digest: int) -> None:
+        if row.request is None:
+            result = Result(row.id, error=row.error)
+        else:
+            try:
+                result = await self._engine.submit(row.request)
+            except InferenceError as error:
+                record = EngineRecord(priority=row.request.priority, metadata=row.request.metadata)
+                result = Result(row.id, error=error, engine=record)
+        error = result.error
+        if error is None or error.kind in OWN_FAULT:
+            self.moved_at = self._loop.time()
+        if error is not None:
+            self._note_failure(result, error)
+            if self.stopping and error.kind == "cancelled":
+                raise asyncio.CancelledError
+        try:
+            content = payload(self._run, row, result)
+        except (TypeError, ValueError) as problem:  # such as half of a surrogate pair: this row's, not the run's
+            malformed = Malformed(f"the reply can't be written as JSON: {problem}")
+            result = Result(row.id, error=malformed, engine=result.engine)
+            content = payload(self._run, row, result)
+
+        def durable(failure: OutputError | None) -> None:
+            if not self._virtual:
+                self._close()
+            if failure is not None:
+                self._fail(failure)
+                return
+            if result.error is not None:
+                log.warning("row %d (%s): %s", row.index + 1, row.id, result.error)
+            if self._progress is not None:
+                self._progress.add(result)
+
+        if self._virtual:
+            self._close()
+        self._journal.append(row.index, row.id, result.error is None, digest, content, durable)
+
+    def _note_failure(self, result: Result, error: InferenceError) -> None:
+        failed = [attempt for attempt in result.engine.attempts if attempt.outcome not in ("ok", "running")]
+        if failed:
+            last = failed[-1]
+            self.last_errors[last.target] = f"{last.outcome}: {last.message or error.message}"
+        elif error.kind not in OWN_FAULT:
+            self.last_errors.setdefault(result.engine.target or "", f"{error.kind}: {error.message}")
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if task.cancelled():
+            self.dropped = True
+            self._close()
+        elif (error := task.exception()) is not None:
+            self._close()
+            self._fail(error)
+
+    def _close(self) -> None:
+        self._open -= 1
+        self._freed.set()
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(error)
