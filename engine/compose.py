@@ -141,7 +141,11 @@ class Composer:
                 if problem:
                     raise ConfigError(problem)
                 group = key.replace(".", "/")
-                if group in self.options and not override.is_delete() and not isinstance(override.value(), Mapping):
+                if (
+                    group in self.options
+                    and not override.is_delete()
+                    and not isinstance(override.value(), Mapping | list)
+                ):
                     raise ConfigError(
                         f"{override.input_line}: {key} has knobs of its own; an option of it is chosen with a slash: "
                         f"{group}={override.input_line.partition('=')[2]}"

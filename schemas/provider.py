@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.base import Spec
+from schemas.simulated import SimulatedProviderSpec
 
 
 class CredentialSpec(Spec):
@@ -53,6 +54,8 @@ class RemoteProviderSpec(Spec):
     """The wire protocol it speaks."""
     base_url: str
     """Where it is, with the version prefix: https://api.openai.com/v1."""
+    endpoints: tuple[str, ...] = ()
+    """Further addresses that serve the same models with the same keys, such as replicas."""
     base_url_env: tuple[str, ...] = ()
     """Environment variables that replace base_url when set and no override names it."""
     credential: CredentialSpec = CredentialSpec()
@@ -62,6 +65,10 @@ class RemoteProviderSpec(Spec):
     """Extra request headers; never a secret."""
     drop_unsupported: bool = False
     """True: a parameter that this provider can't express is dropped with a warning; false: the request is refused."""
+    prefill: Literal["none", "assistant", "prefix", "continue_final_message"] = "none"
+    """How it is asked to go on from the beginning of an answer, which a broken stream needs (policy.stream.rescue):
+    assistant: it continues an assistant message that stands last; prefix: that message also says `prefix: true`;
+    continue_final_message: the body says so, as vLLM wants it; none: it can't."""
     transport: TransportSpec = TransportSpec()
 
 
@@ -74,28 +81,13 @@ class LocalProviderSpec(Spec):
     """What `model=default` means here: an option of the group `model`."""
 
 
-class SimulatedProviderSpec(Spec):
-    """An executor that behaves like a provider without being one; its replies say `simulated`."""
-
-    kind: Literal["simulated"]
-    name: str = "simulated"
-    default_model: str = "simulated"
-    latency_s: float = Field(0.0, ge=0)
-    """Time to the first token, in seconds."""
-    token_s: float = Field(0.0, ge=0)
-    """Time for each further token, in seconds."""
-    output_tokens: int = Field(8, ge=1)
-    """Tokens in a reply."""
-    dimensions: int = Field(8, ge=1)
-    """Length of a simulated embedding."""
-    failure_rate: float = Field(0.0, ge=0, le=1)
-    """Share of the calls that fail."""
-    failure_kind: Literal[
-        "throttled", "timeout", "connect", "server", "overloaded", "truncated", "malformed", "auth", "invalid_request"
-    ] = "server"
-    """How a failing call fails, a word of the failure vocabulary."""
-    retry_after_s: float | None = Field(None, ge=0)
-    """The hint that a simulated failure carries, in seconds."""
-
-
 ProviderSpec = Annotated[RemoteProviderSpec | LocalProviderSpec | SimulatedProviderSpec, Field(discriminator="kind")]
+
+__all__ = [
+    "CredentialSpec",
+    "LocalProviderSpec",
+    "ProviderSpec",
+    "RemoteProviderSpec",
+    "SimulatedProviderSpec",
+    "TransportSpec",
+]

@@ -27,6 +27,7 @@ flags:
   --version, -h, --help
   runs: --root DIR    where the runs are (outputs)
         prune --keep N [--dry-run] [--force]
+  simulate: --host HOST --port PORT  where it listens (127.0.0.1, 8000); port 0 takes a free one
   schema: --export DIR  write the schema of every group
 """
 
@@ -40,6 +41,8 @@ def text() -> str:
         shown = textwrap.fill(" ".join(found[group]), 92, initial_indent="  ", subsequent_indent=" " * 14)
         lines.append(f"  {group:<11} {shown.strip()}")
     subgroups = sorted(name.partition("/")[2] for name in found if name.startswith("policy/"))
-    lines += [f"  policy/…    {' '.join(subgroups)}", "", FLAGS, "exit codes:"]
+    lines += [f"  policy/…    {' '.join(subgroups)}"]
+    faults = textwrap.fill(" ".join(found["provider/faults"]), 92, initial_indent="  ", subsequent_indent=" " * 14)
+    lines += [f"  provider/faults  {faults.strip()}", "", FLAGS, "exit codes:"]
     lines += [f"  {code:<4} {what}" for code, what in EXIT_CODES.items()]
     return "\n".join(lines)

@@ -21,12 +21,14 @@ from schemas.model import ModelSpec
 from schemas.output import OutputSpec
 from schemas.policy import PolicySpec
 from schemas.provider import ProviderSpec
+from schemas.simulated import FaultScheduleSpec
 from schemas.telemetry import TelemetrySpec
 from schemas.workload import WorkloadSpec
 
 GROUPS: dict[str, Any] = {
     "run": RunSpec,
     "provider": ProviderSpec,
+    "provider/faults": FaultScheduleSpec,
     "hardware": HardwareSpec,
     "model": ModelSpec,
     "policy": PolicySpec,

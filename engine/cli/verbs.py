@@ -5,6 +5,7 @@ VERBS = {
     "plan": "say what a run would do, without doing it",
     "check": "reach each target and say what was found",
     "schema": "print the JSON Schema of a group, or of the whole run",
+    "simulate": "serve the simulated provider on loopback, for any client",
     "runs": "list, show, diff, report, resume, prune finished and stopped runs",
     "completion": "print the completion script of bash, zsh or fish",
 }

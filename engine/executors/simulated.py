@@ -1,23 +1,24 @@
-"""A provider that is none: for trying pipelines and policies without a key. Every reply says that it is simulated."""
+"""Calls a provider that is none: for trying pipelines and policies without a key. Every reply says that it is
+simulated."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator
-from random import Random
-from typing import Any
 
-from engine.errors import FAILURES, InferenceError, InvalidRequest
+from engine.errors import FAILURES, InferenceError
 from engine.executors import Services
 from engine.request import Chunk, ChunkStream, Context, Request, Result, Usage
+from engine.simulation import answers
+from engine.simulation.counters import Counters
+from engine.simulation.openai import code_of
+from engine.simulation.provider import Failure, Plan, SimulatedProvider
+from engine.tasks.usage import openai_usage
 from schemas import TargetSpec
 
 
 class SimulatedExecutor:
-    """Answers after the latency of its spec, fails at its rate, deterministic by seed."""
+    """Does what its provider decides, with nothing but `asyncio.sleep`, so that it is exact in virtual time."""
 
-    keys: tuple[str, ...] = ()
     tasks = frozenset({"chat", "completion", "embedding"})
 
     def __init__(self, target: TargetSpec, services: Services) -> None:
@@ -26,7 +27,13 @@ class SimulatedExecutor:
         self.spec = target.provider
         self.model = target.model_id
         self.clock = services.clock
-        self.rng = Random(services.seed)
+        self.keys: tuple[str, ...] = self.spec.key_names if self.spec.keys else ()
+        self.provider = SimulatedProvider(self.spec, services.clock, services.seed)
+
+    @property
+    def counters(self) -> Counters:
+        """What truly happened so far."""
+        return self.provider.counters
 
     async def start(self) -> None:
         return
@@ -38,101 +45,103 @@ class SimulatedExecutor:
         return
 
     async def __call__(self, request: Request, context: Context) -> Result:
-        spec = self.spec
-        failure = self._failure()
-        if failure is not None and failure.kind not in ("truncated", "malformed"):
-            await self._pause(spec.latency_s)
-            raise failure
-        if request.task == "embedding":
-            return await self._embed(request)
-        words = self._words(request)
-        usage = Usage(_prompt_tokens(request.body), len(words))
-        if context.stream:
-            return Result(request.id or "", stream=ChunkStream(self._chunks(request, words, usage, failure)))
-        await self._pause(spec.latency_s + spec.token_s * len(words))
-        if failure is not None:
-            raise failure
-        return Result(request.id or "", self._reply(request, "".join(words), usage), usage=usage)
-
-    def _failure(self) -> InferenceError | None:
-        spec = self.spec
-        if spec.failure_rate == 0 or self.rng.random() >= spec.failure_rate:
-            return None
-        return FAILURES[spec.failure_kind](f"simulated failure: {spec.failure_kind}", retry_after_s=spec.retry_after_s)
-
-    def _words(self, request: Request) -> list[str]:
-        count = self.spec.output_tokens
-        limit = request.body.get("max_completion_tokens") or request.body.get("max_tokens")
-        if isinstance(limit, int):
-            count = min(count, limit)
-        return ["[simulated]", *(f" word{n}" for n in range(2, count + 1))][:count]
-
-    def _reply(self, request: Request, text: str, usage: Usage) -> dict[str, Any]:
-        chat = request.task == "chat"
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
-        choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-        return {
-            "id": f"simulated-{request.id}",
-            "object": "chat.completion" if chat else "text_completion",
-            "created": int(self.clock.wall()),
-            "model": self.model,
-            "choices": [choice],
-            "usage": _openai_usage(usage),
-        }
-
-    async def _chunks(
-        self, request: Request, words: list[str], usage: Usage, failure: InferenceError | None
-    ) -> AsyncIterator[Chunk]:
-        chat = request.task == "chat"
-        base = {
-            "id": f"simulated-{request.id}",
-            "object": "chat.completion.chunk" if chat else "text_completion",
-            "created": int(self.clock.wall()),
-            "model": self.model,
-        }
-        await self._pause(self.spec.latency_s)
-        for index, word in enumerate(words):
-            await self._pause(self.spec.token_s)
-            if failure is not None and index == len(words) // 2:
-                raise failure
-            part: dict[str, Any] = {"index": 0, "finish_reason": None}
-            part |= {"delta": {"role": "assistant", "content": word}} if chat else {"text": word}
-            yield Chunk({**base, "choices": [part]})
-        end: dict[str, Any] = {"index": 0, "finish_reason": "stop", **({"delta": {}} if chat else {"text": ""})}
-        yield Chunk({**base, "choices": [end], "usage": _openai_usage(usage)}, usage)
-
-    async def _embed(self, request: Request) -> Result:
-        value = request.body.get("input")
-        texts: list[Any] = value if isinstance(value, list) else [value]
-        if not texts or not all(isinstance(text, str) and text for text in texts):
-            raise InvalidRequest("body.input: expected a text or a list of texts, none of them empty")
-        await self._pause(self.spec.latency_s)
-        data = [
-            {"object": "embedding", "index": index, "embedding": self._vector(text)} for index, text in enumerate(texts)
-        ]
-        usage = Usage(input_tokens=sum(len(text.split()) for text in texts))
-        body = {"object": "list", "model": self.model, "data": data, "usage": _openai_usage(usage)}
-        return Result(request.id or "", body, usage=usage)
-
-    def _vector(self, text: str) -> list[float]:
-        """A unit vector that depends on the text alone."""
-        draw = Random(hashlib.sha256(text.encode()).digest())
-        raw = [draw.gauss(0, 1) for _ in range(self.spec.dimensions)]
-        norm = sum(x * x for x in raw) ** 0.5
-        return [x / norm for x in raw]
-
-    @staticmethod
-    async def _pause(seconds: float) -> None:
-        if seconds > 0:
-            await asyncio.sleep(seconds)
+        task, body = request.task, request.body
+        texts = answers.inputs(body) if task == "embedding" else []
+        attempt = context.attempt
+        plan = self.provider.admit(
+            attempt.key if attempt is not None else None,
+            answers.input_tokens(task, body),
+            answers.output_limit(task, body),
+            stream=context.stream,
+        )
+        failure = plan.failure
+        if failure is not None and not failure.in_answer:
+            await _pause(failure.delay_s)
+            raise error_of(failure)
+        if context.stream and task != "embedding":
+            return Result(request.id or "", stream=ChunkStream(_Chunks(self, request, plan)))
+        answered = False
+        try:
+            if failure is not None and failure.kind == "silent":
+                await _for_ever()
+            await _pause(plan.whole_s)
+            if failure is not None:
+                raise error_of(failure)
+            answered = True
+        finally:
+            self.provider.leave(plan, answered=answered)
+        usage = Usage(plan.input_tokens, plan.tokens)
+        if task == "embedding":
+            reply = answers.embeddings(texts, self.spec.dimensions, self.model, usage)
+        else:
+            created = int(self.clock.wall())
+            reply = answers.whole(
+                task, f"simulated-{request.id}", created, self.model, plan.tokens, plan.finish_reason, usage
+            )
+        return Result(request.id or "", reply, usage=usage)
 
 
-def _prompt_tokens(body: dict[str, Any]) -> int:
-    messages = body.get("messages")
-    texts = [message.get("content") for message in messages] if isinstance(messages, list) else [body.get("prompt")]
-    return sum(len(text.split()) for text in texts if isinstance(text, str))
+class _Chunks:
+    """The chunks of one answer. A class and not a generator: one that never started must give its place back, too."""
+
+    __slots__ = ("_created", "_done", "_executor", "_index", "_plan", "_request")
+
+    def __init__(self, executor: SimulatedExecutor, request: Request, plan: Plan) -> None:
+        self._executor = executor
+        self._request = request
+        self._plan = plan
+        self._created = int(executor.clock.wall())
+        self._index = 0
+        self._done = False
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if self._done:
+            raise StopAsyncIteration
+        plan, index = self._plan, self._index
+        failure = plan.failure
+        try:
+            if failure is not None and failure.kind == "silent":
+                await _for_ever()
+            await _pause(plan.pause_s(index))
+            if failure is not None and index == plan.broken_at:
+                raise error_of(failure)
+        except BaseException:
+            self._settle(answered=False)
+            raise
+        self._index += 1
+        base = (self._request.task, f"simulated-{self._request.id}", self._created, self._executor.model)
+        if index < plan.tokens:
+            return Chunk(answers.chunk(*base, answers.word(index)))
+        self._settle(answered=True)
+        usage = Usage(plan.input_tokens, plan.tokens)
+        end = answers.chunk(*base, None, plan.finish_reason)
+        end["usage"] = openai_usage(usage)
+        return Chunk(end, usage)
+
+    async def aclose(self) -> None:
+        self._settle(answered=False)
+
+    def _settle(self, answered: bool) -> None:
+        if not self._done:
+            self._done = True
+            self._executor.provider.leave(self._plan, answered=answered)
 
 
-def _openai_usage(usage: Usage) -> dict[str, int]:
-    total = usage.input_tokens + usage.output_tokens
-    return {"prompt_tokens": usage.input_tokens, "completion_tokens": usage.output_tokens, "total_tokens": total}
+def error_of(failure: Failure) -> InferenceError:
+    """What a caller over a socket would find for it."""
+    return FAILURES[failure.word](
+        f"simulated: {failure.message}", status=failure.status, retry_after_s=failure.wait_s, code=code_of(failure)
+    )
+
+
+async def _pause(seconds: float) -> None:
+    if seconds > 0:
+        await asyncio.sleep(seconds)
+
+
+async def _for_ever() -> None:
+    """Until the caller leaves."""
+    await asyncio.get_running_loop().create_future()

@@ -1,0 +1,115 @@
+"""What a simulated provider answers, in the canonical form: OpenAI's bodies. Every text begins with `[simulated]`."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from functools import lru_cache
+from typing import Any
+
+from engine.errors import InvalidRequest
+from engine.request import Usage
+from engine.tasks.usage import openai_usage
+
+_SCALE = 32768.0
+
+
+def word(index: int) -> str:
+    """A token of an answer, counted from 0."""
+    return f" word{index + 1}" if index else "[simulated]"
+
+
+@lru_cache(maxsize=4096)
+def text(tokens: int) -> str:
+    """An answer of so many tokens."""
+    return "".join(map(word, range(tokens)))
+
+
+def input_tokens(task: str, body: dict[str, Any]) -> int:
+    """Tokens of a request's prompt, inputs or messages: a simulated provider counts words."""
+    if task == "chat":
+        messages = body.get("messages")
+        if not isinstance(messages, list):
+            return 0
+        return sum(_words(each.get("content")) for each in messages if isinstance(each, dict))
+    return _words(body.get("prompt" if task == "completion" else "input"))
+
+
+def output_limit(task: str, body: dict[str, Any]) -> int | None:
+    """The most tokens that a request lets its answer have; 0 for an embedding, None where it says nothing."""
+    if task == "embedding":
+        return 0
+    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def whole(
+    task: str, answer_id: str, created: int, model: str, tokens: int, finish_reason: str, usage: Usage
+) -> dict[str, Any]:
+    """The reply to a chat or completion."""
+    choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason}
+    if task == "chat":
+        choice["message"] = {"role": "assistant", "content": text(tokens)}
+    else:
+        choice["text"] = text(tokens)
+    return {
+        "id": answer_id,
+        "object": "chat.completion" if task == "chat" else "text_completion",
+        "created": created,
+        "model": model,
+        "choices": [choice],
+        "usage": openai_usage(usage),
+    }
+
+
+def chunk(
+    task: str, answer_id: str, created: int, model: str, content: str | None, finish_reason: str | None = None
+) -> dict[str, Any]:
+    """A piece of a streamed answer; content None is the piece that ends it."""
+    choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason}
+    if task == "chat":
+        choice["delta"] = {} if content is None else {"role": "assistant", "content": content}
+    else:
+        choice["text"] = content or ""
+    return {
+        "id": answer_id,
+        "object": "chat.completion.chunk" if task == "chat" else "text_completion",
+        "created": created,
+        "model": model,
+        "choices": [choice],
+    }
+
+
+def inputs(body: dict[str, Any]) -> list[str]:
+    """The texts that are to be embedded. Raises InvalidRequest."""
+    value = body.get("input")
+    texts: list[Any] = value if isinstance(value, list) else [value]
+    if not texts or not all(isinstance(each, str) and each for each in texts):
+        raise InvalidRequest("body.input: expected a text or a list of texts, none of them empty")
+    return texts
+
+
+def embeddings(texts: list[str], dimensions: int, model: str, usage: Usage) -> dict[str, Any]:
+    """The reply to an embedding."""
+    data = [
+        {"object": "embedding", "index": index, "embedding": vector(each, dimensions)}
+        for index, each in enumerate(texts)
+    ]
+    return {"object": "list", "model": model, "data": data, "usage": openai_usage(usage)}
+
+
+def vector(content: str, dimensions: int) -> list[float]:
+    """A unit vector that depends on the text alone."""
+    digest = hashlib.shake_256(content.encode()).digest(2 * dimensions)
+    # An odd number is never 0, so that the vector has a length.
+    raw = [(value | 1) / _SCALE for value in struct.unpack(f"<{dimensions}h", digest)]
+    norm = sum(x * x for x in raw) ** 0.5
+    return [x / norm for x in raw]
+
+
+def _words(content: Any) -> int:
+    if isinstance(content, str):
+        return len(content.split())
+    if isinstance(content, list):
+        return sum(_words(part.get("text") if isinstance(part, dict) else part) for part in content)
+    return 0

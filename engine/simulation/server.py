@@ -1,0 +1,212 @@
+"""The simulated provider on a socket, for any client. It carries out what `provider.py` decides."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Self
+
+import msgspec
+from aiohttp import web
+
+from engine.clock import Clock, SystemClock
+from engine.errors import InvalidRequest, SetupError
+from engine.simulation import answers
+from engine.simulation.openai import OpenAIWire
+from engine.simulation.provider import Failure, Plan, SimulatedProvider
+from engine.simulation.wire import Call, Head, Wire
+from schemas.simulated import SimulatedProviderSpec
+
+WIRES: Sequence[Callable[[SimulatedProviderSpec, str], Wire]] = (OpenAIWire,)
+"""What the server speaks; they share one provider, told apart by the path."""
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""A larger request is refused with HTTP 413."""
+_STOP_S = 0.2
+"""When the server stops: how long calls under way may still take."""
+COUNTERS_PATH = "/simulated/counters"
+
+
+class SimulatedServer:
+    """An HTTP server over one simulated provider. `async with` starts and stops it."""
+
+    def __init__(
+        self,
+        spec: SimulatedProviderSpec,
+        *,
+        model: str | None = None,
+        seed: int = 0,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Clock | None = None,
+    ) -> None:
+        """`model` is the name that it lists, by default the spec's. `port` 0 takes a free one."""
+        self.provider = SimulatedProvider(spec, clock or SystemClock(), seed)
+        self.host = host
+        self.port = port
+        self._wires = [make(spec, model or spec.default_model) for make in WIRES]
+        self._numbered = 0
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_get(COUNTERS_PATH, self._counters)
+        for wire in self._wires:
+            for path in wire.tasks:
+                app.router.add_post(path, self._answers(wire, path))
+            for path, page in wire.pages.items():
+                app.router.add_get(path, self._shows(wire, page))
+        # A client that leaves cancels its call, so that its place is free at once.
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_S)
+
+    @property
+    def url(self) -> str:
+        """http://host:port; the paths of each wire protocol are below it."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    async def start(self) -> None:
+        """Listens. Raises SetupError."""
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise SetupError(
+                f"--host {self.host} --port {self.port}: can't listen there: {error.strerror or error}; "
+                "--port 0 takes a free port"
+            ) from error
+        self.port = self._runner.addresses[0][1]
+
+    async def aclose(self) -> None:
+        """Stops listening, and breaks what is under way."""
+        await self._runner.cleanup()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _counters(self, request: web.Request) -> web.Response:
+        return web.Response(body=msgspec.json.encode(self.provider.counters.as_dict()), content_type="application/json")
+
+    def _shows(self, wire: Wire, page: Callable[[], bytes]) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handler(request: web.Request) -> web.Response:
+            refusal = self.provider.refusal(wire.key(request.headers))
+            if refusal is not None:
+                return await self._refuse(wire, refusal, request)
+            return web.Response(body=page(), content_type="application/json")
+
+        return handler
+
+    def _answers(self, wire: Wire, path: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            try:
+                call = wire.read(path, request.headers, await request.read())
+            except InvalidRequest as error:
+                return await self._refuse(wire, Failure("invalid_request", error.message, 400), request)
+            return await self._answer(wire, call, request)
+
+        return handler
+
+    async def _answer(self, wire: Wire, call: Call, request: web.Request) -> web.StreamResponse:
+        plan = self.provider.admit(
+            call.key,
+            answers.input_tokens(call.task, call.body),
+            answers.output_limit(call.task, call.body),
+            stream=call.stream,
+        )
+        failure = plan.failure
+        if failure is not None and not failure.in_answer:
+            return await self._refuse(wire, failure, request)
+        self._numbered += 1
+        head = Head(call, f"simulated-{self._numbered}", int(self.provider.wall_s()))
+        answered = False
+        try:
+            if failure is not None and failure.kind == "silent":
+                await _for_ever()
+            headers = {"x-request-id": head.answer_id, **wire.limit_headers(self.provider.levels(plan.key))}
+            respond = self._stream if call.stream else self._whole
+            response = await respond(wire, head, plan, request, headers)
+            answered = True
+            return response
+        finally:
+            self.provider.leave(plan, answered=answered)
+
+    async def _whole(
+        self, wire: Wire, head: Head, plan: Plan, request: web.Request, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        await asyncio.sleep(plan.whole_s)
+        failure = plan.failure
+        body = wire.whole(head, plan)
+        if failure is not None and failure.kind == "malformed":
+            body = body[: len(body) // 2]
+        response = web.StreamResponse(headers={**headers, "content-length": str(len(body))})
+        response.content_type = "application/json"
+        await response.prepare(request)
+        if failure is not None and failure.kind == "truncated":
+            await response.write(body[: int(len(body) * min(failure.at, 0.99))])
+            _cut(request)
+            return response
+        await response.write(body)
+        await response.write_eof()
+        return response
+
+    async def _stream(
+        self, wire: Wire, head: Head, plan: Plan, request: web.Request, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={**headers, "cache-control": "no-cache"})
+        response.content_type = wire.stream_type
+        response.enable_chunked_encoding()
+        await asyncio.sleep(plan.pause_s(0))
+        await response.prepare(request)
+        failure = plan.failure
+        index = 0
+        while index < plan.tokens and index != plan.broken_at:
+            await response.write(wire.piece(head, index))
+            index += 1
+            pause_s = plan.pause_s(index)
+            if pause_s:
+                await asyncio.sleep(pause_s)
+        if failure is not None and failure.kind == "truncated":
+            _cut(request)
+            return response
+        if failure is not None and failure.kind == "malformed":
+            await response.write(wire.garbled())
+        else:
+            await response.write(wire.end(head, plan, terminated=failure is None))
+        await response.write_eof()
+        return response
+
+    async def _refuse(self, wire: Wire, failure: Failure, request: web.Request) -> web.Response:
+        """Says no, or nothing: a fault that would break an answer hides a page as silence does."""
+        await asyncio.sleep(failure.delay_s)
+        if failure.in_answer:
+            await _for_ever()
+        if failure.kind == "connect":
+            return _reset(request)
+        self._numbered += 1
+        status, headers, body = wire.error(failure, self.provider.wall_s())
+        headers["x-request-id"] = f"simulated-{self._numbered}"
+        return web.Response(status=status, headers=headers, body=body, content_type="application/json")
+
+
+async def _for_ever() -> None:
+    """Until the caller leaves."""
+    await asyncio.get_running_loop().create_future()
+
+
+def _cut(request: web.Request) -> None:
+    """Ends the connection after what was written, without the end of the body."""
+    if request.transport is not None:
+        request.transport.close()
+
+
+def _reset(request: web.Request) -> web.Response:
+    """Breaks the connection with a TCP reset."""
+    transport = request.transport
+    if transport is not None:
+        sock: Any = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+    return web.Response()  # nobody reads it; a handler must give one
