@@ -13,6 +13,7 @@ from engine.resources import Resources
 LABELS = {
     "queue": ("target",),
     "keys": ("target",),
+    "endpoints": ("target",),
     "rate_limit": ("target", "key"),
     "concurrency": ("target",),
     "breaker": ("endpoint", "model"),
@@ -23,13 +24,17 @@ LABELS = {
 }
 """The kinds of resources that are read, in the order of the chain, and what follows the kind in their keys."""
 
+GROWING = frozenset({"cuts", "evicted", "hits", "misses", "opened", "refused", "rejected", "shared", "total", "trips"})
+"""The last words of names that only grow."""
+
 
 @runtime_checkable
 class HasGauges(Protocol):
     """Shared state of a stage that can be read at any time, on the engine's event loop.
 
-    A name is in snake_case with its unit (`_s`, `_bytes`). One that ends in `_total` only grows, such as the number of
-    times that a circuit opened; others go up and down. `name/key` is the reading of one key, by the key's name.
+    A name is in snake_case, with its unit where it has one (`_s`, `_bytes`). One whose last word is in GROWING only
+    grows, such as the number of times that a circuit opened; others go up and down. `name/key` is the reading of one
+    key, by the key's name.
     """
 
     def gauges(self) -> dict[str, float]: ...
@@ -45,6 +50,11 @@ class Reading:
     """What it belongs to; None in a resource's key is left out."""
     name: str
     value: float
+
+    @property
+    def grows(self) -> bool:
+        """A counter, and no gauge."""
+        return self.name.rpartition("_")[2] in GROWING
 
 
 def readings(resources: Resources) -> list[Reading]:

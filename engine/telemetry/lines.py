@@ -13,7 +13,7 @@ class LineAttempt(msgspec.Struct):
     target: str
     outcome: str
     key: str | None = None
-    role: str = ""
+    role: str = "first"
     duration_s: float = 0.0
     first_token_s: float | None = None
     usage: Usage | None = None
@@ -30,6 +30,7 @@ class LineRecord(msgspec.Struct):
     total_s: float = 0.0
     first_token_s: float | None = None
     cost: float | None = None
+    cache: str | None = None
 
 
 class _Error(msgspec.Struct):

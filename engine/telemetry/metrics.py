@@ -34,6 +34,8 @@ class _RecordLike(Protocol):
     def first_token_s(self) -> float | None: ...
     @property
     def cost(self) -> float | None: ...
+    @property
+    def cache(self) -> str | None: ...
 
 
 def model_of(target: str) -> str:
@@ -79,17 +81,17 @@ class Metrics:
             tally.latency.add(record.total_s)
         if record.first_token_s is not None:
             tally.first_token.add(record.first_token_s)
+        if record.cache is not None:
+            tally.cached[record.cache] = tally.cached.get(record.cache, 0) + 1
         if record.attempts:
             tally.cost_unknown += record.cost is None
             self._count_attempts(record, usage)
 
     def _count_attempts(self, record: _RecordLike, usage: Usage | None) -> None:
         spent = priced = False
-        before = None
         for attempt in record.attempts:
             tally = self._tally(attempt, record.priority)
-            tally.add(attempt, role_of(attempt, before))
-            before = attempt.target
+            tally.add(attempt)
             spent = spent or attempt.usage is not None
             priced = priced or attempt.cost is not None
         if not spent and usage is not None:
@@ -145,14 +147,6 @@ class Metrics:
         asked = (tally for (_, priority), tally in self.requests.items() if priority == name)
         tried = (tally for (_, _, priority), tally in self.attempts.items() if priority == name)
         return self._view(asked, tried, wall_s)
-
-
-def role_of(attempt: AttemptLike, before: str | None) -> str:
-    """Why an attempt was made. Where it does not say so: a retry goes to the same target as the attempt before."""
-    role: str = getattr(attempt, "role", "")
-    if role:
-        return role
-    return "first" if before is None else "retry" if attempt.target == before else "fallback"
 
 
 def _merged(kind: type[_Tally], tallies: Iterable[_Tally]) -> _Tally:

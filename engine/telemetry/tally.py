@@ -19,6 +19,8 @@ class AttemptLike(Protocol):
     @property
     def key(self) -> str | None: ...
     @property
+    def role(self) -> str: ...
+    @property
     def outcome(self) -> str: ...
     @property
     def duration_s(self) -> float: ...
@@ -33,10 +35,12 @@ class AttemptLike(Protocol):
 class RequestTally:
     """Requests by outcome, and their times in seconds: latency of those that succeeded, first token, queue."""
 
-    __slots__ = ("cost_unknown", "first_token", "latency", "outcomes", "queue")
+    __slots__ = ("cached", "cost_unknown", "first_token", "latency", "outcomes", "queue")
 
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = {}
+        self.cached: dict[str, int] = {}
+        """Answered without an attempt of their own: `hit` from the cache, `shared` with an equal request."""
         self.cost_unknown = 0
         """Requests that were tried and whose cost, or a part of it, nobody knows."""
         self.latency = Histogram()
@@ -54,6 +58,8 @@ class RequestTally:
     def merge(self, other: RequestTally) -> None:
         for outcome, count in other.outcomes.items():
             self.outcomes[outcome] = self.outcomes.get(outcome, 0) + count
+        for how, count in other.cached.items():
+            self.cached[how] = self.cached.get(how, 0) + count
         self.cost_unknown += other.cost_unknown
         self.latency.merge(other.latency)
         self.first_token.merge(other.first_token)
@@ -65,6 +71,7 @@ class RequestTally:
             "ok": self.ok,
             "failed": self.requests - self.ok,
             "outcomes": _ordered(self.outcomes),
+            "cached": dict(sorted(self.cached.items())),
             "cost_unknown": self.cost_unknown,
             "latency_s": self.latency.summary(),
             "first_token_s": self.first_token.summary(),
@@ -75,7 +82,7 @@ class RequestTally:
 class AttemptTally:
     """Attempts by role and outcome, what they used, and their times in seconds."""
 
-    __slots__ = ("cost", "counts", "first_token", "latency", "lost", "speed", "usage")
+    __slots__ = ("cost", "counts", "estimated", "first_token", "latency", "lost", "speed", "usage")
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str], int] = {}
@@ -83,6 +90,8 @@ class AttemptTally:
         self.usage = Usage()
         self.lost = Usage()
         """The part of `usage` that attempts used which did not bring the answer."""
+        self.estimated = 0
+        """Attempts whose usage is an estimate, because the provider never said it."""
         self.cost: float | None = None
         """The sum of the known costs, in US dollars; None: none is known."""
         self.latency = Histogram()
@@ -91,9 +100,9 @@ class AttemptTally:
         self.speed = Histogram()
         """Output tokens a second of a successful attempt, the wait for its first token included."""
 
-    def add(self, attempt: AttemptLike, role: str) -> None:
+    def add(self, attempt: AttemptLike) -> None:
         outcome = attempt.outcome
-        counted = (role, outcome)
+        counted = (attempt.role, outcome)
         self.counts[counted] = self.counts.get(counted, 0) + 1
         usage = attempt.usage
         if usage is not None:
@@ -108,6 +117,7 @@ class AttemptTally:
     def spend(self, usage: Usage, outcome: str, duration_s: float) -> None:
         """Counts the tokens of an attempt."""
         self.usage.add(usage)
+        self.estimated += usage.estimated
         if outcome != "ok":
             self.lost.add(usage)
         elif usage.output_tokens and duration_s > 0:
@@ -118,6 +128,7 @@ class AttemptTally:
             self.counts[counted] = self.counts.get(counted, 0) + count
         self.usage.add(other.usage)
         self.lost.add(other.lost)
+        self.estimated += other.estimated
         if other.cost is not None:
             self.cost = (self.cost or 0.0) + other.cost
         self.latency.merge(other.latency)
@@ -144,6 +155,7 @@ class AttemptTally:
             "attempt_outcomes": _ordered(outcomes),
             "tokens": {"input": self.usage.input_tokens, "output": self.usage.output_tokens},
             "lost_tokens": {"input": self.lost.input_tokens, "output": self.lost.output_tokens},
+            "tokens_estimated": self.estimated,
             "cost": self.cost,
             "tokens_per_s": self.speed.summary(),
         }

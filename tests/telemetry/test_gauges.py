@@ -8,7 +8,7 @@ from engine.telemetry.gauges import readings, stages
 
 class Circuit:
     def gauges(self) -> dict[str, float]:
-        return {"open": 1, "trips_total": 3}
+        return {"open": 1, "breaker_trips": 3}
 
 
 class Ring:
@@ -27,7 +27,7 @@ def shared() -> Resources:
 
 def test_whatever_has_gauges_is_read_with_its_labels() -> None:
     found = {(reading.stage, *reading.labels.values(), reading.name): reading.value for reading in readings(shared())}
-    assert found[("breaker", "http://host/v1", "m", "trips_total")] == 3
+    assert found[("breaker", "http://host/v1", "m", "breaker_trips")] == 3
     assert found[("keys", "p/m", "K_1", "in_flight")] == 2
     assert found[("rate_limit", "p/m", "open")] == 1
     assert not any(place[0] == "queue" for place in found)
