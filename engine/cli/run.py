@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ def answer(spec: RunSpec, known: Facts | None = None) -> int:
     engine = Engine(spec, services=Services(clock=clock, seed=spec.seed, notify=_note))
     known = known or Facts()
     known.targets = engine.targets
+    _calm_collector()
     with open_run(spec, source, known) as run, run_log(run.log, spec.telemetry.log_level):
         progress = ProgressBar(spec.telemetry.progress)
         with asyncio.Runner(loop_factory=None if loop is None else lambda: loop) as runner:
@@ -58,6 +60,12 @@ def in_virtual_time(spec: RunSpec, source: Source) -> bool:
     if source.live:
         raise ConfigError(f"provider.time: {source.name} comes in real time; write its rows to a file, or use time=real")
     return True
+
+
+def _calm_collector() -> None:
+    """Rows leave hardly any cycles, and to look for them among thousands under way takes a fifth of the time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 async def _run(engine: Engine, spec: RunSpec, run: RunDirectory, source: Source, progress: ProgressBar) -> Summary:

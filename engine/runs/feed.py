@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -83,7 +84,11 @@ class Feed:
         self._virtual = virtual
         self._say = say
         self._loop = asyncio.get_running_loop()
-        self._zero: float | None = None
+        self._zero = 0.0
+        """The loop's time at 0 s of the traffic."""
+        self._coming: deque[tuple[Row, int, float]] = deque()
+        self._holding = False
+        self._alarm: asyncio.TimerHandle | None = None
 
     async def run(self, earlier_s: float) -> None:
         """Starts every row, and returns when each has been. `earlier_s`: the time that earlier sessions took."""
@@ -110,9 +115,12 @@ class Feed:
                 digest = self._taken(row)
                 if digest is None:
                     continue
-                if row.at_s is not None:
-                    await self._wait_for(row.at_s)
-                serving.start(row, digest)
+                if row.at_s is None:
+                    serving.start(row, digest)
+                else:
+                    self._coming.append((row, digest, row.at_s))
+            if self._coming:
+                await self._start_in_time()
 
     def _taken(self, row: Row) -> int | None:
         """Counts a row, and gives its digest; None: it is recorded."""
@@ -122,33 +130,62 @@ class Feed:
 
     # -- open loop ----------------------------------------------------------------------------------------------
 
-    async def _wait_for(self, at_s: float) -> None:
-        """Until the row's time has come and there is room for it."""
-        if self._zero is None:
+    async def _start_in_time(self) -> None:
+        """Starts the rows that come, each when its time has come and there is room for it."""
+        if not self.timed:
             self.timed = True
-            await self._begin(at_s)
-            self._zero = self._loop.time() - at_s
-        due = self._zero + at_s
-        rest_s = due - self._loop.time()
-        if rest_s > 0:
-            await asyncio.sleep(rest_s)
-        if self._serving.room <= 0:
-            if not self.held_back:
-                text = (
-                    f"rows are held back from {at_s:.1f} s on: as many as output.window are under way; "
-                    "raise output.window to keep their times"
-                )
-                log.warning(text)
-                self._say(text)
-            await self._serving.wait_room()
-            self.held_back += 1
-            self.held_back_s = max(self.held_back_s, self._loop.time() - due)
+            await self._begin(self._coming[0][2])
+        try:
+            while self._coming:
+                self._waiting = self._loop.create_future()
+                self._arrive()
+                await self._waiting
+                if self._coming:
+                    await self._serving.wait_room()
+        finally:
+            if self._alarm is not None:
+                self._alarm.cancel()
+
+    def _arrive(self) -> None:
+        """Starts what is due and sets the alarm for the next one; a coroutine that slept would cost twice as much."""
+        coming, now = self._coming, self._loop.time()
+        while coming:
+            row, digest, at_s = coming[0]
+            late_s = now - self._zero - at_s
+            if late_s < 0:
+                self._holding = False
+                self._alarm = self._loop.call_at(self._zero + at_s, self._arrive)
+                return
+            if self._serving.room <= 0:
+                self._hold_back(at_s)
+                break
+            if self._holding:
+                self.held_back += 1
+                self.held_back_s = max(self.held_back_s, late_s)
+            coming.popleft()
+            self._serving.start(row, digest)
+        if not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def _hold_back(self, at_s: float) -> None:
+        self._holding = True
+        if not self.held_back:
+            text = (
+                f"rows are held back from {at_s:.1f} s on: as many as output.window are under way; "
+                "raise output.window to keep their times"
+            )
+            log.warning(text)
+            self._say(text)
 
     async def _begin(self, at_s: float) -> None:
         """In virtual time the clock goes to where an earlier session stopped, so that what depends on it fits."""
-        if self._virtual and self.rows > 1:
+        if self.rows == len(self._coming):  # the first rows of all: their times count from now
+            self._zero = self.began_at = self._loop.time()
+            return
+        if self._virtual:
             await asyncio.sleep(at_s)
         self.began_at = self._loop.time()
+        self._zero = self.began_at - at_s
 
     # -- closed loop --------------------------------------------------------------------------------------------
 

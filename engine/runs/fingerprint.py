@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from engine.cid import cid_of_json
+import msgspec
+
+from engine.cid import JSON, cid, cid_of_json
 from engine.request import Request
 from schemas import RunSpec
 
@@ -16,6 +18,7 @@ EXCLUDED = {
 }
 """Dotted keys that a fingerprint leaves out, each with the reason. They may differ at resume."""
 
+_encode = msgspec.json.Encoder(order="sorted").encode
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -32,7 +35,7 @@ def spec_fingerprint(spec: RunSpec) -> str:
 
 def request_fingerprint(request: Request) -> str:
     """The content id of what is asked; who asks (id, priority, deadline, metadata) is not part of it."""
-    return cid_of_json({"task": request.task, "body": request.body})
+    return cid(_encode({"task": request.task, "body": request.body}), JSON)
 
 
 def diff(old: dict[str, Any], new: dict[str, Any], *, excluded: bool = False) -> list[str]:

@@ -86,7 +86,6 @@ class Serving:
         self._open += 1
         task = self._loop.create_task(self._serve(row, digest))
         self.tasks.add(task)
-        task.add_done_callback(self._ended)
         return task
 
     async def wait_stalled(self, limit_s: float) -> None:
@@ -115,6 +114,36 @@ class Serving:
         await self._freed.wait()
 
     async def _serve(self, row: Row, digest: int) -> None:
+        try:
+            result, content = await self._answer(row)
+        except asyncio.CancelledError:
+            self.dropped = True
+            self._close()
+            raise
+        except BaseException as error:  # what the run can't go on after; `failed` brings it to whom it concerns
+            self._close()
+            self._fail(error)
+            return
+        finally:
+            self.tasks.discard(asyncio.current_task())  # type: ignore[arg-type]
+
+        def durable(failure: OutputError | None) -> None:
+            if not self._virtual:
+                self._close()
+            if failure is not None:
+                self._fail(failure)
+                return
+            if result.error is not None:
+                log.warning("row %d (%s): %s", row.index + 1, row.id, result.error)
+            if self._progress is not None:
+                self._progress.add(result)
+
+        if self._virtual:
+            self._close()
+        self._journal.append(row.index, row.id, result.error is None, digest, content, durable)
+
+    async def _answer(self, row: Row) -> tuple[Result, bytes]:
+        """The row's result, and what the journal keeps of it. Raises CancelledError for a row that a resume is for."""
         if row.request is None:
             result = Result(row.id, error=row.error)
         else:
@@ -136,21 +165,7 @@ class Serving:
             malformed = Malformed(f"the reply can't be written as JSON: {problem}")
             result = Result(row.id, error=malformed, engine=result.engine)
             content = payload(self._run, row, result)
-
-        def durable(failure: OutputError | None) -> None:
-            if not self._virtual:
-                self._close()
-            if failure is not None:
-                self._fail(failure)
-                return
-            if result.error is not None:
-                log.warning("row %d (%s): %s", row.index + 1, row.id, result.error)
-            if self._progress is not None:
-                self._progress.add(result)
-
-        if self._virtual:
-            self._close()
-        self._journal.append(row.index, row.id, result.error is None, digest, content, durable)
+        return result, content
 
     def _note_failure(self, result: Result, error: InferenceError) -> None:
         failed = [attempt for attempt in result.engine.attempts if attempt.outcome not in ("ok", "running")]
@@ -159,15 +174,6 @@ class Serving:
             self.last_errors[last.target] = f"{last.outcome}: {last.message or error.message}"
         elif error.kind not in OWN_FAULT:
             self.last_errors.setdefault(result.engine.target or "", f"{error.kind}: {error.message}")
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
-        if task.cancelled():
-            self.dropped = True
-            self._close()
-        elif (error := task.exception()) is not None:
-            self._close()
-            self._fail(error)
 
     def _close(self) -> None:
         self._open -= 1
