@@ -56,9 +56,12 @@ def in_virtual_time(spec: RunSpec, source: Source) -> bool:
         where = "provider" if place == 0 else f"fallbacks[{place - 1}].provider"
         if time in ("no", "real"):
             why = "is not simulated" if time == "no" else "has time=real"
-            raise ConfigError(f"{where}: {spec.targets[place].name} {why}, but a run in virtual time needs all targets")
+            name = spec.targets[place].name
+            raise ConfigError(f"{where}: {name} {why}, but a run in virtual time needs all targets simulated in it")
     if source.live:
-        raise ConfigError(f"provider.time: {source.name} comes in real time; write its rows to a file, or use time=real")
+        raise ConfigError(
+            f"provider.time: {source.name} comes in real time; write its rows to a file, or say time=real"
+        )
     return True
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from engine.errors import OutputError, SetupError
 from engine.runs.journal import recorded
-from engine.runs.reader import ThreadReader, Reader
+from engine.runs.reader import Reader, ThreadReader
 from engine.runs.results import row_digest
 from engine.runs.serving import Serving
 from engine.workloads import ClosedLoop, Row, Source

@@ -150,9 +150,7 @@ class _Execution:
     async def execute(self) -> Summary:
         run, commit_rows = self._run, VIRTUAL_COMMIT_ROWS if self._virtual else COMMIT_ROWS
         batch = min(commit_rows, max(1, self._window // 2))
-        journal = Journal(
-            run.journal, commit_s=self._spec.output.commit_s, batch=batch, threaded=not self._virtual
-        )
+        journal = Journal(run.journal, commit_s=self._spec.output.commit_s, batch=batch, threaded=not self._virtual)
         serving = Serving(self._engine, journal, run.path.name, self._window, self._progress, self._virtual)
         try:
             await self._begin(self._window + (batch if self._virtual else 0))

@@ -120,12 +120,12 @@ class Serving:
             self.dropped = True
             self._close()
             raise
-        except BaseException as error:  # what the run can't go on after; `failed` brings it to whom it concerns
+        except Exception as error:  # what the run can't go on after: `failed` brings it to whom it concerns
             self._close()
             self._fail(error)
             return
         finally:
-            self.tasks.discard(asyncio.current_task())  # type: ignore[arg-type]
+            self.tasks.discard(asyncio.current_task())
 
         def durable(failure: OutputError | None) -> None:
             if not self._virtual:
@@ -152,12 +152,12 @@ class Serving:
             except InferenceError as error:
                 record = EngineRecord(priority=row.request.priority, metadata=row.request.metadata)
                 result = Result(row.id, error=error, engine=record)
-        error = result.error
-        if error is None or error.kind in OWN_FAULT:
+        failure = result.error
+        if failure is None or failure.kind in OWN_FAULT:
             self.moved_at = self._loop.time()
-        if error is not None:
-            self._note_failure(result, error)
-            if self.stopping and error.kind == "cancelled":
+        if failure is not None:
+            self._note_failure(result, failure)
+            if self.stopping and failure.kind == "cancelled":
                 raise asyncio.CancelledError
         try:
             content = payload(self._run, row, result)

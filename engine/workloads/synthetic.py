@@ -21,10 +21,11 @@ from engine.workloads.rows import TEXT_FIELDS, Form, Row
 from engine.workloads.source import ClosedLoop, Source, find_file
 from schemas.workload import LengthSpec, SyntheticWorkloadSpec
 
-_WORDS = (
+_STORY = (
     "the river runs past an old stone mill where children once watched how grain became flour and their parents told "
     "them of dry summers when nothing turned for weeks but nobody left because rain would come as it always had"
-).split()
+)
+_WORDS = _STORY.split()
 
 
 def open_synthetic(spec: SyntheticWorkloadSpec, form: Form, seed: int) -> Source:
