@@ -1,0 +1,265 @@
+"""Refuses what can't succeed before it waits for anything or costs anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import isfinite
+from typing import Any
+
+from engine.clock import Clock
+from engine.errors import InvalidRequest, TooLong
+from engine.middleware import Branch
+from engine.middleware.rate_limit import VectorBucket, cost_of, limits_of
+from engine.pipeline import Layer, Middleware, Stage
+from engine.request import Context, Request, Result
+from schemas import TargetSpec
+from schemas.policy import PolicySpec
+
+_LIMITS = ("max_completion_tokens", "max_tokens")
+_CUTS = ("truncate", "truncate_prompt_tokens", "truncation")
+"""Fields that ask a server to cut a prompt that is too long."""
+
+
+class Preflight(Middleware):
+    """Checks a request against its task's form and against what is known of the target.
+
+    Only what every provider refuses is refused. Types are those of OpenAI's API reference ("Create chat completion",
+    "Create completion", "Create embeddings"); ranges are left to the providers where these differ: llama.cpp reads
+    max_tokens=-1 as no limit, and vLLM takes any role. Raises InvalidRequest and TooLong.
+    """
+
+    name = "preflight"
+    why = "before the queue, so that what can't succeed never waits; after the target's choice, for each has its limits"
+    wraps = {
+        "retry": "no other try helps",
+        "hedge": "no other call helps",
+        "queue": "what can't succeed must not wait",
+        "rate_limit": "what can never pass must not stand in its line",
+    }
+    wrapped_by = {"fallback": "what is too long for one target may fit the next one's model"}
+
+    def __init__(self, next: Stage, target: TargetSpec, policy: PolicySpec, primary: bool, clock: Clock) -> None:
+        self.next = next
+        model, provider = target.model, target.provider
+        self.model = target.model_id
+        self.tasks = frozenset(model.tasks)
+        self.defaults = model.parameters
+        self.context_length = model.context_length
+        self.chars_per_token = policy.preflight.max_chars_per_token
+        # Such a request names its own model, of which nothing is known here. As in engine/middleware/parameters.py.
+        self.open = primary and provider.kind == "remote" and not model.pin
+        self.own_names = frozenset({model.name, target.model_id, *model.ids.values()})
+        # A model in this process cuts texts and answers to what it can hold, and says when a prompt leaves no room.
+        self.cuts = provider.kind == "local"
+        self.limits = policy.rate_limit
+        rates = [None if rate is None else rate / 60 for rate in limits_of(self.limits)]
+        self.full = VectorBucket(rates, self.limits.burst_s, clock) if self.limits.enabled and any(rates) else None
+        """What the rate limit lets pass at once, whatever the key."""
+
+    async def __call__(self, request: Request, context: Context) -> Result:
+        self.check(request)
+        return await self.next(request, context)
+
+    def check(self, request: Request) -> None:
+        """Raises InvalidRequest or TooLong, with the path of the field and the next step."""
+        body = request.body
+        size = check_body(request.task, body)
+        if self.tasks or self.context_length is not None:
+            wanted = body.get("model")
+            if wanted is None or wanted in self.own_names or not self.open:
+                self._check_model(request, size)
+        if self.full is not None:
+            if self.defaults:
+                request = replace(request, body={**self.defaults, **body})
+            self.full.refuse_impossible(cost_of(request, self.limits))
+
+    def _check_model(self, request: Request, size: float) -> None:
+        """`size` is the length of the longest prompt: characters, or tokens below zero."""
+        if self.tasks and request.task not in self.tasks:
+            raise InvalidRequest(
+                f"task: {self.model!r} is not for {request.task}; it does: {', '.join(sorted(self.tasks))}. "
+                "Next: choose another model, or correct model.tasks"
+            )
+        room = self.context_length
+        if room is None or self.cuts:
+            return
+        body = request.body
+        least = -size if size < 0 else size / self.chars_per_token
+        if least > room and not any(body.get(name) for name in _CUTS):
+            shown = f"{-size:.0f} tokens" if size < 0 else f"{size:.0f} characters, {least:.0f} tokens or more,"
+            raise TooLong(
+                f"{_prompt_path(request.task)}: {shown} and {self.model!r} has room for {room} (model.context_length). "
+                "Next: shorten it, or choose a model with a longer context"
+            )
+        if request.task == "embedding":
+            return
+        for name in _LIMITS:
+            limit = body.get(name)
+            if limit is not None and limit > room:
+                raise TooLong(
+                    f"body.{name}: {limit} is more than the {room} tokens that {self.model!r} has for prompt and "
+                    "answer (model.context_length). Next: ask for fewer, or choose a model with a longer context"
+                )
+
+
+def check_body(task: str, body: dict[str, Any]) -> float:
+    """The length of the longest prompt in a body: characters, or below zero the number of tokens it is given in.
+
+    Raises InvalidRequest for a body that can't be right.
+    """
+    for name, value in body.items():
+        check = _FIELDS.get(name)
+        if check is not None and value is not None:
+            check(name, value)
+    if task == "chat":
+        return _chat(body)
+    return _completion(body) if task == "completion" else _embedding(body)
+
+
+def _chat(body: dict[str, Any]) -> float:
+    messages = body.get("messages")
+    if not isinstance(messages, list | tuple) or not messages:
+        raise InvalidRequest('body.messages: expected a list with at least one message, {"role": …, "content": …}')
+    size = 0
+    for index, message in enumerate(messages):
+        if type(message) is dict:
+            content = message.get("content")
+            if type(content) is str and type(message.get("role")) is str:
+                size += len(content)
+                continue
+        size += _odd_message(message, f"body.messages[{index}]")
+    return size
+
+
+def _odd_message(message: Any, where: str) -> int:
+    """The characters of a message that is no plain text. Raises InvalidRequest."""
+    if not isinstance(message, dict):
+        raise InvalidRequest(f"{where}: expected an object with role and content, got {_shown(message)}")
+    role = message.get("role")
+    if not isinstance(role, str) or not role:
+        raise InvalidRequest(
+            f"{where}.role: expected who speaks, such as system, user, assistant or tool; got {_shown(role)}"
+        )
+    content = message.get("content")
+    if isinstance(content, str):
+        return len(content)
+    if isinstance(content, list | tuple):
+        return sum(_part(part, f"{where}.content[{index}]") for index, part in enumerate(content))
+    if content is not None:
+        raise InvalidRequest(f"{where}.content: expected text or a list of parts, got {_shown(content)}")
+    if not message.keys() - {"role", "name", "content"} and ("content" not in message or role != "assistant"):
+        raise InvalidRequest(f"{where}: says nothing. Next: give it a content, or leave it out")
+    return 0
+
+
+def _part(part: Any, where: str) -> int:
+    """The characters of a part of a message. Raises InvalidRequest."""
+    if isinstance(part, str):
+        return len(part)
+    if not isinstance(part, dict):
+        raise InvalidRequest(f'{where}: expected a part such as {{"type": "text", "text": …}}, got {_shown(part)}')
+    text = part.get("text")
+    return len(text) if isinstance(text, str) else 0
+
+
+def _completion(body: dict[str, Any]) -> float:
+    prompt = body.get("prompt")
+    if prompt is None:  # OpenAI: "as if from the beginning of a new document"; vLLM: with prompt_embeds
+        return 0
+    return _longest(prompt, "body.prompt")
+
+
+def _embedding(body: dict[str, Any]) -> float:
+    given = body.get("input")
+    if given is None and body.get("messages"):  # vLLM embeds a conversation
+        return 0
+    if given is None or given == "":
+        raise InvalidRequest("body.input: expected a text or a list of texts, and none of it empty")
+    return _longest(given, "body.input")
+
+
+def _longest(prompts: Any, where: str) -> float:
+    """The length of the longest of the prompts: characters, or tokens below zero. Raises InvalidRequest."""
+    if isinstance(prompts, str):
+        return len(prompts)
+    if isinstance(prompts, dict):  # llama.cpp: a text with images
+        return 0
+    if not isinstance(prompts, list | tuple):
+        raise InvalidRequest(f"{where}: expected a text or a list of texts, got {_shown(prompts)}")
+    if not prompts:
+        raise InvalidRequest(f"{where}: the list is empty. Next: put a text into it")
+    if type(prompts[0]) is int:
+        return -len(prompts)
+    texts = max((len(text) for text in prompts if isinstance(text, str)), default=0)
+    tokenised = max((len(ids) for ids in prompts if isinstance(ids, list | tuple)), default=0)
+    return texts if texts else -tokenised
+
+
+def _prompt_path(task: str) -> str:
+    return {"chat": "body.messages", "completion": "body.prompt"}.get(task, "body.input")
+
+
+def _number(name: str, value: Any) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidRequest(f"body.{name}: expected a number, got {_shown(value)}")
+    if isinstance(value, float) and not isfinite(value):
+        raise InvalidRequest(f"body.{name}: {value} can't be written in JSON. Next: give a number, or leave it out")
+
+
+def _whole(name: str, value: Any) -> None:
+    if type(value) is not int:
+        _number(name, value)
+        if value != int(value):
+            raise InvalidRequest(f"body.{name}: expected a whole number, got {value!r}")
+
+
+def _count(name: str, value: Any) -> None:
+    _whole(name, value)
+    if value < 1:
+        raise InvalidRequest(f"body.{name}: expected a whole number of at least 1, got {value!r}")
+
+
+def _limit(name: str, value: Any) -> None:
+    _whole(name, value)
+    # 0: a completion that only echoes; -1: llama.cpp's and LM Studio's word for no limit.
+    if value < -1:
+        raise InvalidRequest(f"body.{name}: expected a whole number of tokens, at least 1, got {value!r}")
+
+
+def _stop(name: str, value: Any) -> None:
+    if not isinstance(value, str | list | tuple):
+        raise InvalidRequest(f"body.{name}: expected a text or a list of texts, got {_shown(value)}")
+
+
+def _list(name: str, value: Any) -> None:
+    if not isinstance(value, list | tuple):
+        raise InvalidRequest(f"body.{name}: expected a list, got {_shown(value)}")
+
+
+_FIELDS: dict[str, Callable[[str, Any], None]] = {
+    **dict.fromkeys(("temperature", "top_p", "frequency_penalty", "presence_penalty"), _number),
+    **dict.fromkeys(("n", "best_of"), _count),
+    **dict.fromkeys(_LIMITS, _limit),
+    "seed": _whole,
+    "stop": _stop,
+    "tools": _list,
+}
+"""The fields that mean the same everywhere. null stands for one that was left out."""
+
+
+def _shown(value: Any) -> str:
+    """A value in an error: short, and without a user's text."""
+    return repr(value) if isinstance(value, bool | int | float | None) else type(value).__name__
+
+
+def layer(branch: Branch) -> Layer | None:
+    policy, model = branch.policy, branch.target.model
+    if not policy.preflight.enabled:
+        return None
+    known = ["form of the body"]
+    known += [f"tasks={','.join(model.tasks)}"] if model.tasks else []
+    known += [f"context_length={model.context_length}"] if model.context_length else []
+    known += ["rate_limit"] if policy.rate_limit.enabled and any(limits_of(policy.rate_limit)) else []
+    arguments = {"target": branch.target, "policy": policy, "primary": branch.primary, "clock": branch.resources.clock}
+    return Layer(Preflight, arguments, " ".join(known))
