@@ -34,7 +34,7 @@ _PAGE_ROWS = 10_000
 
 Durable = Callable[[OutputError | None], None]
 """Told once, on the event loop: None when the record is durable, else why it can't become so."""
-_Record = tuple[int, str, int, int, bytes]
+_Record = tuple[int, str, bool, int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class Entry:
 class Journal:
     """The writing end, for one event loop. Use `aclose`: it commits what is left.
 
-    A thread writes. In virtual time none may: then the loop itself commits each full batch, and what `flush` is called
-    for, so that the order of events does not depend on how fast the disk is.
+    A thread writes. In virtual time none may: then the loop itself commits each full batch, and at the end the rest, so
+    that the order of events does not depend on how fast the disk is.
     """
 
     def __init__(self, path: Path, *, commit_s: float = 0.05, batch: int = 256, threaded: bool = True) -> None:
@@ -77,25 +77,33 @@ class Journal:
 
     def append(self, index: int, id: str, ok: bool, digest: int, payload: bytes, durable: Durable) -> None:
         """Records a row, soon; `durable` hears of it."""
+        if self._thread is None:
+            self._append_here((index, id, ok, digest, payload), durable)
+            return
         with self._wake:
             failure = self._failure
             if failure is None:
-                self._pending.append((index, id, int(ok), digest, payload))
+                self._pending.append((index, id, ok, digest, payload))
                 self._told.append(durable)
                 count = len(self._pending)
-                if self._thread is not None:
-                    if count == 1:
-                        self._first_at = time.monotonic()
-                    if count in (1, self._batch):
-                        self._wake.notify()
-                    return
+                if count == 1:
+                    self._first_at = time.monotonic()
+                if count in (1, self._batch):
+                    self._wake.notify()
         if failure is not None:
             durable(failure)
-        elif count >= self._batch:
-            self.flush()
 
-    def flush(self) -> None:
-        """Without a thread: commits what is pending, now."""
+    def _append_here(self, record: _Record, durable: Durable) -> None:
+        if self._failure is not None:
+            durable(self._failure)
+            return
+        self._pending.append(record)
+        self._told.append(durable)
+        if len(self._pending) >= self._batch:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Commits what is pending, here and now."""
         records, self._pending = self._pending, []
         told, self._told = self._told, []
         if not records:
@@ -115,7 +123,7 @@ class Journal:
                 self._wake.notify()
             await asyncio.to_thread(self._thread.join)
         else:
-            self.flush()
+            self._flush()
             self._end()
         if self._failure is not None:
             raise self._failure

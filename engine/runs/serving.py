@@ -44,7 +44,8 @@ class Serving:
     def __init__(
         self, engine: Submits, journal: Journal, run: str, window: int, progress: Progress | None, virtual: bool
     ) -> None:
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+        """By the index of their row."""
         self.stopping = False
         """Rows that are cancelled from now on are left for a resume."""
         self.dropped = False
@@ -85,7 +86,7 @@ class Serving:
             self.moved_at = self._loop.time()
         self._open += 1
         task = self._loop.create_task(self._serve(row, digest))
-        self.tasks.add(task)
+        self.tasks[row.index] = task
         return task
 
     async def wait_stalled(self, limit_s: float) -> None:
@@ -99,7 +100,7 @@ class Serving:
     async def cancel(self) -> None:
         """Stops what is under way and waits for it."""
         self.stopping = True
-        tasks = list(self.tasks)
+        tasks = list(self.tasks.values())
         for task in tasks:
             task.cancel()
         if tasks:
@@ -125,7 +126,7 @@ class Serving:
             self._fail(error)
             return
         finally:
-            self.tasks.discard(asyncio.current_task())
+            del self.tasks[row.index]
 
         def durable(failure: OutputError | None) -> None:
             if not self._virtual:
