@@ -9,28 +9,33 @@ from typing import Any
 import msgspec
 
 from engine.errors import OutputError
+from engine.resources import Resources
 from engine.runs.atomic import write_atomic
 from engine.runs.directory import RunDirectory
 from engine.runs.journal import entries
+from engine.runs.report_view import FILTERS, chart, clip, groups, roles, stage_rows
+from engine.telemetry.gauges import stages
 from engine.telemetry.metrics import Metrics
 from engine.workloads import Source
 
 _SHOWN = 10
-_TEXT_CHARS = 600
 
 
 class Findings:
-    """What a pass over the lines of results.jsonl leaves: the metrics, and the first rows of either kind."""
+    """What a run leaves to be told: the metrics, the first rows of either kind, and the state of the stages."""
 
-    def __init__(self) -> None:
+    def __init__(self, resources: Resources | None = None) -> None:
+        """`resources` of the engine that served the run, None where there is none."""
         self.metrics = Metrics()
+        self.stages = stages(resources) if resources is not None else {}
         self.failures: list[dict[str, Any]] = []
         self.sample: list[tuple[int, dict[str, Any]]] = []
         self._seen = 0
 
     @property
     def failed(self) -> int:
-        return self.metrics.total.requests - self.metrics.total.ok
+        total = self.metrics.total
+        return total.requests - total.ok
 
     def see(self, line: bytes, ok: bool) -> None:
         self.metrics.add_line(line)
@@ -39,6 +44,10 @@ class Findings:
         elif not ok and len(self.failures) < _SHOWN:
             self.failures.append(msgspec.json.decode(line))
         self._seen += 1
+
+    def summary(self, wall_s: float | None) -> dict[str, Any]:
+        """What metrics.json holds: the metrics, with rates over `wall_s`, and the stages."""
+        return {**self.metrics.summary(wall_s), "stages": self.stages}
 
     def first_errors(self, count: int = 3) -> list[str]:
         """One line each."""
@@ -50,7 +59,20 @@ def rewrite_report(run: RunDirectory, source: Source | None) -> None:
     findings = Findings()
     for entry in entries(run.journal):
         findings.see(entry.payload.partition(b"\n")[0], entry.ok)
+    findings.stages = _known_stages(run)
     write_report(run, findings, source)
+
+
+def _known_stages(run: RunDirectory) -> dict[str, list[dict[str, str | float]]]:
+    """What metrics.json keeps of the stages, which no journal knows. Raises OutputError."""
+    try:
+        known: dict[str, Any] = msgspec.json.decode(run.metrics.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.DecodeError) as error:
+        raise OutputError(f"{run.metrics} can't be read: {error}; delete it to make the report without it") from error
+    found: dict[str, list[dict[str, str | float]]] = known.get("stages", {})
+    return found
 
 
 def write_report(run: RunDirectory, findings: Findings, source: Source | None) -> None:
@@ -64,7 +86,7 @@ def write_report(run: RunDirectory, findings: Findings, source: Source | None) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(seconds=_seconds, number=_number, cell=_cell, percent=_percent)
+    environment.filters.update(FILTERS)
     data = _data(run, findings, source)
     for path, template in ((run.report_md, "report.md.j2"), (run.report_html, "report.html.j2")):
         write_atomic(path, environment.get_template(template).render(data).encode("utf-8"))
@@ -77,9 +99,14 @@ def _data(run: RunDirectory, findings: Findings, source: Source | None) -> dict[
     except OSError as error:
         raise OutputError(f"{run.path / 'spec.yaml'} can't be read: {error.strerror}") from error
     prompts = _prompts(source, {index for index, _ in findings.sample})
+    metrics = findings.summary(manifest.wall_s or None)
     return {
         "manifest": manifest,
-        "metrics": findings.metrics.summary(manifest.wall_s or None),
+        "metrics": metrics,
+        "groups": groups(metrics),
+        "roles": roles(metrics),
+        "chart": chart(findings.metrics.total.latency),
+        "stages": stage_rows(findings.stages),
         "failures": [{"custom_id": record["custom_id"], **record["error"]} for record in findings.failures],
         "sample": [
             {"custom_id": record["custom_id"], "prompt": prompts.get(index), "answer": _answer(record)}
@@ -108,12 +135,12 @@ def _question(body: dict[str, Any]) -> str:
         content = messages[-1].get("content")
         if isinstance(content, list):
             parts = [part.get("text") or f"[{part.get('type')}]" for part in content if isinstance(part, dict)]
-            return _clip("\n".join(parts))
-        return _clip(str(content))
+            return clip("\n".join(parts))
+        return clip(str(content))
     text = body.get("prompt", body.get("input"))
     if isinstance(text, list):
-        return _clip(f"{text[0]} … ({len(text)} texts)" if len(text) > 1 else str(text[0]))
-    return _clip(str(text))
+        return clip(f"{text[0]} … ({len(text)} texts)" if len(text) > 1 else str(text[0]))
+    return clip(str(text))
 
 
 def _answer(record: dict[str, Any]) -> str:
@@ -124,49 +151,13 @@ def _answer(record: dict[str, Any]) -> str:
         text = message.get("content") or choices[0].get("text")
         if text is None and message.get("tool_calls"):
             text = msgspec.json.encode(message["tool_calls"]).decode()
-        return _clip(str(text or ""))
+        return clip(str(text or ""))
     if data and isinstance(data[0].get("embedding"), list):
         vector = data[0]["embedding"]
         first = ", ".join(f"{number:.4f}" for number in vector[:4])
         return f"[{first}, …] ({len(vector)} dimensions)"
-    return _clip(msgspec.json.encode(body).decode())
+    return clip(msgspec.json.encode(body).decode())
 
 
 def _failure(record: dict[str, Any]) -> str:
     return f"{record['custom_id']}: {record['error']['kind']}: {record['error']['message']}"
-
-
-def _clip(text: str) -> str:
-    text = text.strip()
-    return text if len(text) <= _TEXT_CHARS else text[:_TEXT_CHARS] + " …"
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return "-"
-    if value < 0.001:
-        return f"{value * 1e6:.0f} µs" if value else "0"
-    if value < 1:
-        return f"{value * 1e3:.3g} ms"
-    return f"{value:.3g} s" if value < 120 else f"{value / 60:.1f} min"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, int) or value >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
-
-
-def _percent(part: int, whole: int) -> str:
-    """Never 100 % unless it is all of them."""
-    if not whole:
-        return "-"
-    share = 100 * part / whole
-    return f"{min(share, 99.9) if part < whole else share:.3g} %"
-
-
-def _cell(text: str) -> str:
-    """Text inside a cell of a Markdown table."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\r", "").replace("\n", "<br>")

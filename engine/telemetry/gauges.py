@@ -6,7 +6,7 @@ It is no part of any result. What keeps such state stands in the engine's Resour
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from engine.resources import Resources
 
@@ -71,9 +71,9 @@ def readings(resources: Resources) -> list[Reading]:
     return found
 
 
-def stages(resources: Resources) -> dict[str, list[dict[str, Any]]]:
-    """The readings as plain data: by stage, a row for each thing, with its labels and its numbers."""
-    found: dict[str, dict[tuple[str, ...], dict[str, Any]]] = {}
+def stages(resources: Resources) -> dict[str, list[dict[str, str | float]]]:
+    """The readings as plain data: by stage, a row for each thing, with its labels (texts) and its numbers."""
+    found: dict[str, dict[tuple[str, ...], dict[str, str | float]]] = {}
     for reading in readings(resources):
         rows = found.setdefault(reading.stage, {})
         row = rows.setdefault(tuple(reading.labels.values()), {**reading.labels})

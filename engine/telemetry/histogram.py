@@ -88,6 +88,18 @@ class Histogram:
             counts.append(seen)
         return counts
 
+    def bars(self, most: int) -> list[tuple[float, float, int]]:
+        """The positive values in at most `most` classes of the same ratio: lower and upper bound, and how many."""
+        if not self._buckets:
+            return []
+        first, last = min(self._buckets), max(self._buckets)
+        width = _ceil((last - first + 1) / most)
+        counts = [0] * _ceil((last - first + 1) / width)
+        for bucket, count in self._buckets.items():
+            counts[(bucket - first) // width] += count
+        starts = (first - 1 + width * place for place in range(len(counts)))
+        return [(_GAMMA**start, _GAMMA ** (start + width), n) for start, n in zip(starts, counts, strict=True)]
+
     def summary(self) -> dict[str, Any] | None:
         """Count, mean, extremes and the usual quantiles; None: nothing was counted."""
         if not self.count:
