@@ -56,9 +56,11 @@ def stage_rows(stages: dict[str, list[dict[str, str | float]]]) -> list[tuple[st
 
 
 def _reading(name: str, value: float) -> tuple[str, str]:
+    if name == "state":  # of a breaker
+        return name, ("closed", "half open", "open")[int(value)]
     if name.endswith("_s"):
         return name.removesuffix("_s").replace("_", " "), seconds(value)
-    return name.replace("_", " "), number(value)
+    return name.removesuffix("_total").replace("_", " "), number(value)
 
 
 def chart(latency: Histogram) -> dict[str, Any] | None:

@@ -20,11 +20,11 @@ LABELS = {
     "batch": ("target",),
     "budget": ("target",),
     "hedge": ("target",),
-    "cache": ("target",),
+    "cache": (),
 }
 """The kinds of resources that are read, in the order of the chain, and what follows the kind in their keys."""
 
-GROWING = frozenset({"cuts", "evicted", "hits", "misses", "opened", "refused", "rejected", "shared", "total", "trips"})
+GROWING = frozenset({"cuts", "evicted", "refused", "rejected", "rejections", "total", "trips"})
 """The last words of names that only grow."""
 
 

@@ -15,7 +15,7 @@ from engine.resources import Resources
 from engine.runs import RunDirectory, execute, open_run
 from engine.runs.manifest import Facts
 from engine.runs.report import Findings, rewrite_report
-from engine.runs.report_view import dollars, percent
+from engine.runs.report_view import dollars, percent, stage_rows
 from engine.workloads import open_source
 from runs.child_run import Answering, spec_of
 from schemas.policy import QueueSpec
@@ -157,3 +157,17 @@ def test_a_cost_that_is_not_known_is_never_nothing(view: dict[str, Any], shown: 
 )
 def test_a_share_is_whole_or_nothing_only_when_it_is(part: int, whole: int, shown: str) -> None:
     assert percent(part, whole) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("breaker_state", 2.0, ("state", "open")),
+        ("breaker_trips", 4, ("trips", "4")),
+        ("queue_oldest_s", 0.5, ("queue oldest", "500 ms")),
+        ("cache_hits_total", 12345, ("cache hits", "12,345")),
+    ],
+)
+def test_a_stages_reading_is_said_in_words(name: str, value: float, shown: tuple[str, str]) -> None:
+    ((stage, of, readings),) = stage_rows({"breaker": [{"endpoint": "http://host/v1", "model": "m", name: value}]})
+    assert (stage, of, readings) == ("breaker", "http://host/v1, m", [shown])
