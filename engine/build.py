@@ -10,11 +10,15 @@ from engine.middleware import (
     Branch,
     batch,
     breaker,
+    cache,
     concurrency,
     deadline,
+    hedge,
     parameters,
+    preflight,
     queue,
     rate_limit,
+    rescue,
     retry,
     route,
     timeout,
@@ -26,9 +30,11 @@ from engine.registry import EXECUTORS
 from engine.resources import Resources
 from schemas import RunSpec, TargetSpec
 
-PER_REQUEST = (trace, deadline)
+PER_REQUEST = (trace, deadline, cache, rescue)
 """Outermost first: the stages that a request passes once."""
-PER_TARGET = (retry, queue, route, parameters, rate_limit, concurrency, breaker, timeout, batch)
+PER_TARGET = (
+    preflight, retry, hedge, queue, route, parameters, rate_limit, concurrency, breaker, timeout, batch,
+)  # fmt: skip
 """Outermost first: the stages before each target. `fallback` stands between the two groups."""
 
 
@@ -56,17 +62,21 @@ class Pipeline:
     def chain(self, targets: Sequence[str] | None = None) -> Stage:
         """The whole chain, or the one over some targets only, by name and in the order of the run spec."""
         routes = [route for route in self.routes if targets is None or route.name in targets]
-        if len(routes) == 1:
-            return compose(self.outer, routes[0].stage)
-        return compose(self.outer, Fallback([route.stage for route in routes], self.spec.policy.fallback))
+        branches = Fallback(
+            [route.stage for route in routes],
+            [route.name for route in routes],
+            [route.target.model.context_length for route in routes],
+            self.spec.policy,
+            self.resources.clock,
+        )
+        return compose(self.outer, branches)
 
     def describe(self) -> list[StageLine]:
         """The chain, one line a stage, outermost first; each target's stages follow one another."""
         lines = describe(self.outer)
         several = len(self.routes) > 1
-        if several:
-            order = " → ".join(way.name for way in self.routes)
-            lines.append(StageLine("fallback", order, Fallback.why))
+        order = " → ".join(way.name for way in self.routes)
+        lines.append(StageLine("fallback", order, Fallback.why))
         for way in self.routes:
             lines += describe(way.layers, depth=int(several))
             kind = way.target.provider.kind
@@ -107,14 +117,12 @@ def build(
             resources,
             keys=executor.keys,
             primary=index == 0,
-            last=index == len(targets) - 1,
         )
         if index == 0:
             pipeline.outer = _layers(PER_REQUEST, branch)
         layers = _layers(PER_TARGET, branch)
         pipeline.routes.append(Route(name, target, executor, layers, compose(layers, executor)))
-    fallback = [Fallback] if len(targets) > 1 else []
-    check_order([layer.cls for layer in pipeline.outer] + fallback + [layer.cls for layer in pipeline.routes[0].layers])
+    check_order([layer.cls for layer in (*pipeline.outer, Layer(Fallback), *pipeline.routes[0].layers)])
     return pipeline
 
 

@@ -45,6 +45,8 @@ class Engine:
         self.metrics = Metrics()
         self.sync = SyncEngine(self)
         self._chain: Stage = self.pipeline.chain()
+        budget = spec.policy.budget
+        self._max_attempts = budget.max_attempts if budget.enabled else None
         self._direct: dict[str, Stage] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: LoopThread | None = None
@@ -192,8 +194,6 @@ class Engine:
             async for chunk in stream:
                 if chunk.usage is not None:
                     result.usage = chunk.usage
-                    if context.attempt is not None:
-                        context.attempt.usage = chunk.usage
                 yield chunk
         except InferenceError as error:
             result.error = error
@@ -276,7 +276,7 @@ class Engine:
         return window or concurrency + concurrency // 2 + 1
 
     def _context(self, request: Request, stream: bool) -> Context:
-        record = EngineRecord(priority=request.priority, metadata=request.metadata)
+        record = EngineRecord(priority=request.priority, metadata=request.metadata, max_attempts=self._max_attempts)
         return Context(record, self.clock.monotonic(), PRIORITIES[request.priority], stream)
 
     def _stage(self, target: str | None) -> Stage:

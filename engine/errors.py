@@ -172,6 +172,8 @@ class CircuitOpen(InferenceError):
     """The breaker holds calls back from this endpoint."""
 
     kind, status_code = "circuit_open", 503
+    probing = False
+    """Half open: a few calls find out just now whether the endpoint is back, however long these take."""
 
 
 class QueueFull(InferenceError):

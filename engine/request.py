@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.errors import Cancelled, InferenceError, InvalidRequest, nearest
+from engine.errors import Cancelled, InferenceError, Internal, InvalidRequest, nearest
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 """Tier by name; a smaller tier goes first."""
@@ -84,6 +85,8 @@ class RateHints:
 
     requests: tuple[float, float, float] | None = None
     """Limit, remaining, seconds until the limit is whole again; None: not said."""
+    tokens: tuple[float, float, float] | None = None
+    """Of prompt and answer together."""
     input_tokens: tuple[float, float, float] | None = None
     output_tokens: tuple[float, float, float] | None = None
 
@@ -114,6 +117,10 @@ class Attempt:
     usage: Usage | None = None
     cost: float | None = None
     """In US dollars; None: unknown."""
+    place: int = 0
+    """Inside the chain: the index of its endpoint."""
+    sent: bool = False
+    """Inside the chain: the provider may have seen it."""
     hints: RateHints | None = None
     """Inside the chain: for the rate limiter."""
 
@@ -199,10 +206,14 @@ class ChunkStream:
     they get None for a true end, else the error. A stream that is dropped before it started settles in `aclose`.
     """
 
-    __slots__ = ("_on_first", "_on_settle", "_outcome", "_primed", "_settled", "source")
+    __slots__ = ("_on_first", "_on_settle", "_outcome", "_primed", "_settled", "delivered", "source", "usage")
 
     def __init__(self, source: AsyncIterator[Chunk]) -> None:
         self.source = source
+        self.delivered = 0
+        """Chunks that have come."""
+        self.usage: Usage | None = None
+        """As the chunks say; set before it settles."""
         self._primed: list[Chunk] = []
         self._on_settle: list[Callable[[InferenceError | None], None]] = []
         self._on_first: list[Callable[[], None]] = []
@@ -252,10 +263,18 @@ class ChunkStream:
         except InferenceError as error:
             self._settle(error)
             raise
-        except BaseException as error:
+        except (asyncio.CancelledError, GeneratorExit) as error:
             self._settle(Cancelled(f"the stream was stopped: {type(error).__name__}"))
             await self._close_source()
             raise
+        except Exception as error:  # the boundary: a defect of a source is this stream's failure
+            failure = Internal(f"{type(error).__name__}: {error}")
+            self._settle(failure)
+            await self._close_source()
+            raise failure from error
+        self.delivered += 1
+        if chunk.usage is not None:
+            self.usage = chunk.usage
         if self._on_first:
             callbacks, self._on_first = self._on_first, []
             for callback in callbacks:
@@ -325,6 +344,7 @@ class Context:
         "on_first_attempt",
         "order",
         "prefill",
+        "prefill_tokens",
         "prefilled",
         "queued_at",
         "record",
@@ -332,6 +352,7 @@ class Context:
         "stream",
         "submitted_at",
         "tier",
+        "tries",
         "why",
     )
 
@@ -351,7 +372,7 @@ class Context:
         """The attempt under way, or the last one."""
         self.last_key: str | None = None
         """The key of the attempt that just failed."""
-        self.last_endpoint: str | None = None
+        self.last_endpoint: int | None = None
         """The endpoint of the attempt that just failed."""
         self.role = "first"
         """Of the next attempt."""
@@ -361,6 +382,10 @@ class Context:
         """Which targets to try, by index, and in which order; None: all, as the run spec says."""
         self.prefill: str | None = None
         """The beginning of the answer, which the next attempt shall continue."""
+        self.prefill_tokens = 0
+        """About how many tokens that is."""
+        self.tries: dict[str, Any] = {}
+        """What was tried at each target, for the stage that tries again."""
         self.prefilled = False
         """The attempt under way was given `prefill`."""
 
@@ -369,12 +394,21 @@ class Context:
         twin = Context(self.record, self.submitted_at, self.tier, self.stream)
         twin.deadline, twin.on_first_attempt, twin.queued_at = self.deadline, self.on_first_attempt, self.queued_at
         twin.last_key, twin.last_endpoint = self.last_key, self.last_endpoint
-        twin.order, twin.prefill = self.order, self.prefill
+        twin.order, twin.prefill, twin.prefill_tokens = self.order, self.prefill, self.prefill_tokens
         return twin
 
     def next_attempt(self, role: str, why: str) -> None:
         """Says what the next attempt is for."""
         self.role, self.why = role, why
+
+    @property
+    def spent(self) -> bool:
+        """True when the request has had all the attempts that it may have; its result then says so."""
+        limit = self.record.max_attempts
+        if limit is None or len(self.record.attempts) < limit:
+            return False
+        self.warn(f"all its {limit} attempts are used up (policy.budget.max_attempts)")
+        return True
 
     def warn(self, warning: str) -> None:
         """Adds a warning to the result, once."""

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ async def test_a_request_that_no_target_can_mend_is_not_passed_on() -> None:
 
 async def test_a_body_that_asks_to_be_streamed_is_answered_whole_when_submitted() -> None:
     async with simulated() as engine:
-        result = await engine.submit(Request("chat", {"messages": [], "stream": True, "stream_options": {}}))
+        result = await engine.submit(replace(chat(), body={**chat().body, "stream": True, "stream_options": {}}))
     assert result.body is not None
     assert result.body["object"] == "chat.completion"
 
@@ -255,9 +256,11 @@ def test_a_closed_engine_says_so() -> None:
 
 async def test_the_plan_of_the_chain_is_in_its_real_order() -> None:
     names = [line.name for line in simulated("fallbacks=[{provider:simulated}]").describe()]
-    assert names[:3] == ["trace", "deadline", "fallback"]
-    assert names[3:10] == ["retry", "queue", "route", "parameters", "breaker", "timeout", "batch"]
-    assert [line.name for line in simulated("policy=off").describe()] == ["trace", "route", "parameters", "executor"]
+    assert names[:5] == ["trace", "deadline", "rescue", "fallback", "preflight"]
+    assert names[5:10] == ["retry", "queue", "route", "parameters", "rate_limit"]
+    assert names[10:15] == ["concurrency", "breaker", "timeout", "batch", "executor"]
+    bare = ["trace", "fallback", "route", "parameters", "executor"]
+    assert [line.name for line in simulated("policy=off").describe()] == bare
 
 
 @pytest.mark.parametrize("used", [False, True])
@@ -337,8 +340,7 @@ async def test_requests_under_way_when_the_engine_closes_fail_and_open_nothing_n
 
 async def test_leaving_map_waits_for_what_it_cancels() -> None:
     async with simulated("provider.latency_s=30") as engine:
-        first = Request("chat", {"messages": []})
-        results = engine.map([first] * 20, window=10)
+        results = engine.map([chat()] * 20, window=10)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(results), 0.02)
         await results.aclose()

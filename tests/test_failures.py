@@ -10,7 +10,8 @@ import pytest
 from servers.replies import chunk, completion, error, usage_chunk
 from servers.scripted import Exchange, ScriptedServer
 
-from engine import Engine, InferenceError, Request
+from engine import Chunk, Engine, Request
+from engine.errors import Truncated
 from engine.middleware.breaker import State
 
 pytestmark = pytest.mark.slow
@@ -119,8 +120,17 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "a-key-for-tests")
 
 
-def question(**fields: Any) -> Request:
-    return Request("chat", {"messages": [{"role": "user", "content": "capital of France?"}]}, **fields)
+def question(body: dict[str, Any] | None = None, **fields: Any) -> Request:
+    messages = [{"role": "user", "content": "capital of France?"}]
+    return Request("chat", {"messages": messages, **(body or {})}, **fields)
+
+
+def held(running: Engine) -> int:
+    """Everything that the stages hold for calls under way."""
+    resources = running.resources
+    keys = sum(count for ring in resources.items("keys").values() for count in ring.in_flight.values())
+    slots = sum(gate.active + gate.waiting for gate in resources.items("queue").values())
+    return keys + slots + sum(limit.in_flight for limit in resources.items("concurrency").values())
 
 
 def then_good(fault: Callable[[Exchange], Awaitable[None]]) -> Callable[[Exchange], Awaitable[None]]:
@@ -201,24 +211,124 @@ async def test_a_stream_that_never_began_ends_at_the_fallback(
     assert report["tokens"] == {"input": 7, "output": 2}
 
 
-@pytest.mark.parametrize(
-    ("fault", "kind"), [(cut, "truncated"), (stalled, "timeout"), (garbled, "malformed"), (unterminated, "truncated")]
-)
+BROKEN = [cut, stalled, garbled, unterminated]
+
+
+def text_of(chunks: list[Chunk]) -> str:
+    """What a caller has in the end: it begins anew where a chunk says so."""
+    text = ""
+    for each in chunks:
+        text = "" if each.restarted else text
+        for choice in each.body["choices"]:
+            text += choice["delta"].get("content") or ""
+    return text
+
+
+@pytest.mark.parametrize("fault", BROKEN)
 async def test_a_stream_that_breaks_after_its_first_chunk_is_never_a_clean_end(
-    serve: Serve, fault: Callable[[Exchange], Awaitable[None]], kind: str
+    serve: Serve, fault: Callable[[Exchange], Awaitable[None]]
+) -> None:
+    primary, fallback = await serve(fault), await serve(good)
+    async with engine(primary, fallback, "policy/stream=off") as running:
+        seen = []
+        with pytest.raises(Truncated):
+            async for each in running.stream(question()):
+                seen.append(each)
+        assert len(seen) == 1
+        assert running.report()["outcomes"] == {"truncated": 1}
+        assert held(running) == 0
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+async def test_a_broken_stream_is_rescued_and_reads_as_one(
+    serve: Serve, fault: Callable[[Exchange], Awaitable[None]]
 ) -> None:
     primary, fallback = await serve(fault), await serve(good)
     async with engine(primary, fallback) as running:
-        seen = []
-        with pytest.raises(InferenceError) as caught:
-            async for each in running.stream(question()):
-                seen.append(each)
-        assert caught.value.kind == kind
-        assert len(seen) == 1
-        assert running.report()["outcomes"] == {kind: 1}
-        rings = running.resources.items("keys").values()
-        assert {count for ring in rings for count in ring.in_flight.values()} == {0}
-        assert {gate.active for gate in running.resources.items("queue").values()} == {0}
+        chunks = [each async for each in running.stream(question())]
+        report = running.report()
+        assert held(running) == 0
+    assert text_of(chunks) == "Paris"
+    assert not any(each.restarted for each in chunks)
+    assert chunks[-1].body["choices"][0]["finish_reason"] == "stop"
+    assert len({each.body["id"] for each in chunks}) == 1
+    assert report["outcomes"] == {"ok": 1}
+    assert report["targets"]["openai/m1"]["attempt_outcomes"] == {"truncated": 1}
+    assert report["targets"]["second/m2"]["attempt_outcomes"] == {"ok": 1}
+
+
+async def other(exchange: Exchange) -> None:
+    await exchange.start()
+    for body in (chunk("Lyon"), chunk(" it is"), chunk(None, "stop"), usage_chunk(), b"[DONE]"):
+        await exchange.event(body)
+    await exchange.end()
+
+
+async def test_a_rescue_with_another_answer_says_that_it_begins_anew(serve: Serve) -> None:
+    primary, fallback = await serve(cut), await serve(other)
+    async with engine(primary, fallback) as running:
+        chunks = [each async for each in running.stream(question())]
+    assert text_of(chunks) == "Lyon it is"
+    (mark,) = [each for each in chunks if each.restarted]
+    assert mark.body["choices"] == []
+    assert mark.body["engine"] == {"rescue": "restarted", "target": "second/m2"}
+
+
+async def continuing(exchange: Exchange) -> None:
+    last = exchange.json["messages"][-1]  # type: ignore[index]
+    await exchange.start()
+    assert last == {"role": "assistant", "content": "Pa"}
+    for body in (chunk("", role="assistant"), chunk("ris"), chunk(None, "stop"), usage_chunk(), b"[DONE]"):
+        await exchange.event(body)
+    await exchange.end()
+
+
+PREFILL = (
+    'fallbacks=[{{provider: {{use: openai, name: second, base_url: "{url}", prefill: assistant}}, '
+    "model: {{use: remote, name: m2}}}}]"
+)
+
+
+async def test_a_target_that_can_goes_on_from_what_was_delivered(serve: Serve) -> None:
+    primary, fallback = await serve(cut), await serve(continuing)
+    async with engine(primary, fallback, PREFILL.format(url=fallback.url)) as running:
+        chunks = [each async for each in running.stream(question(body={"max_tokens": 9}))]
+    assert text_of(chunks) == "Paris"
+    assert chunks[1].body["engine"] == {"rescue": "continued", "target": "second/m2"}
+    assert fallback.exchanges[0].json["max_tokens"] == 8
+
+
+async def test_a_target_that_refuses_to_go_on_is_asked_from_the_start(serve: Serve) -> None:
+    async def refusing(exchange: Exchange) -> None:
+        if exchange.json["messages"][-1]["role"] == "assistant":  # type: ignore[index]
+            await exchange.reply(400, error("prefill is not supported"))
+        else:
+            await good(exchange)
+
+    primary, fallback = await serve(cut), await serve(refusing)
+    async with engine(primary, fallback, PREFILL.format(url=fallback.url)) as running:
+        chunks = [each async for each in running.stream(question())]
+        report = running.report()
+    assert text_of(chunks) == "Paris"
+    assert report["targets"]["second/m2"]["attempt_outcomes"] == {"invalid_request": 1, "ok": 1}
+
+
+async def test_a_single_target_is_asked_again(serve: Serve) -> None:
+    server = await serve(then_good(cut))
+    words = ["provider=openai", f"provider.base_url={server.url}", "model=remote", "model.name=m1"]
+    async with Engine.compose([*words, *QUICK]) as running:
+        chunks = [each async for each in running.stream(question())]
+    assert text_of(chunks) == "Paris"
+    assert len(server.exchanges) == 2
+
+
+async def test_a_stream_that_nobody_can_rescue_ends_with_its_error(serve: Serve) -> None:
+    primary, fallback = await serve(cut), await serve(broken)
+    async with engine(primary, fallback) as running:
+        with pytest.raises(Truncated):
+            _ = [each async for each in running.stream(question())]
+        assert held(running) == 0
+    assert len(primary.exchanges) == 1 + 2  # as many rescues as policy.stream.max_rescues
 
 
 @pytest.mark.parametrize(("fault", "kind"), [(too_long, "too_long"), (filtered, "content_filtered")])

@@ -58,7 +58,11 @@ def test_the_stages_stand_in_the_order_of_the_design() -> None:
     assert names == [
         "trace",
         "deadline",
+        "cache",
+        "rescue",
+        "preflight",
         "retry",
+        "hedge",
         "queue",
         "route",
         "parameters",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine.errors import InferenceError
-from engine.request import Chunk, Usage
+from engine.request import Chunk, RateHints, Usage
 
 
 @dataclass(slots=True)
@@ -96,6 +96,10 @@ class Dialect(Protocol):
 
     def request_id(self, headers: Mapping[str, str]) -> str | None:
         """The provider's own id of the call."""
+        ...
+
+    def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
+        """What a reply's headers say of the key's limits; None: nothing."""
         ...
 
     def auth_headers(self, key: str) -> dict[str, str]: ...

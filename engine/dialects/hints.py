@@ -59,6 +59,19 @@ def retry_after_s(headers: Mapping[str, str], message: str, wall_s: float, *, th
     return max(others, default=None)
 
 
+def rate_hint(headers: Mapping[str, str], unit: str) -> tuple[float, float, float] | None:
+    """Limit, remaining and seconds until it is whole again of `x-ratelimit-*-<unit>`; None unless all are said."""
+    limit = headers.get("x-ratelimit-limit-" + unit)
+    if limit is None:
+        return None
+    remaining = headers.get("x-ratelimit-remaining-" + unit)
+    reset = headers.get("x-ratelimit-reset-" + unit)
+    if remaining is None or reset is None:
+        return None
+    said = (_number(limit), _number(remaining), duration_s(reset))
+    return said if None not in said else None  # type: ignore[return-value]
+
+
 def duration_s(text: str) -> float | None:
     """Seconds in "6m0s", "12ms", "1h2m3.5s" or a plain number of seconds; None for anything else."""
     text = text.strip()

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from engine.dialects import Reply, WireCall
+from engine.dialects.hints import rate_hint
 from engine.dialects.openai_errors import (
     FINISH_FAILURES,
     error_from,
@@ -23,7 +24,7 @@ from engine.dialects.openai_errors import (
 )
 from engine.dialects.sse import MAX_EVENT_BYTES, SseDecoder
 from engine.errors import ContentFiltered, InferenceError, InvalidRequest, Malformed, Truncated
-from engine.request import Chunk, Usage
+from engine.request import Chunk, RateHints, Usage
 
 _PATHS = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
 _encode = msgspec.json.Encoder().encode
@@ -102,6 +103,11 @@ class OpenAIDialect:
 
     def request_id(self, headers: Mapping[str, str]) -> str | None:
         return request_id(headers)
+
+    def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
+        requests = rate_hint(headers, "requests")
+        tokens = rate_hint(headers, "tokens")
+        return RateHints(requests, tokens) if requests or tokens else None
 
     def auth_headers(self, key: str) -> dict[str, str]:
         return {"authorization": f"Bearer {key}"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from engine.credentials import MASK, Key, find_keys, redact
-from engine.errors import AuthFailed, ConfigError, InferenceError, Internal
+from engine.errors import AuthFailed, ConfigError, InferenceError, Internal, Malformed, TimedOut, Truncated
 from engine.executors import Services
 from engine.registry import DIALECTS
 from engine.request import Attempt, Chunk, ChunkStream, Context, Request, Result
@@ -35,7 +35,7 @@ class RemoteExecutor:
         if not isinstance(provider, RemoteProviderSpec):
             raise ConfigError(f"provider.kind: {provider.kind!r} is not remote")
         self.target = target
-        self._base_url = _checked_url(provider.base_url)
+        self._base_urls = tuple(_checked_url(url) for url in (provider.base_url, *provider.endpoints))
         self._model = target.model_id
         self._drop_unsupported = provider.drop_unsupported
         self._dialect: Dialect = DIALECTS.get(provider.dialect)(services.clock.wall)
@@ -71,11 +71,15 @@ class RemoteExecutor:
         if wire.headers:
             headers = {**headers, **wire.headers}
         try:
+            address = self._base_urls[0]
+            if attempt is not None:
+                address, attempt.sent = self._base_urls[attempt.place], True
             reply = await self._transport.open(
-                HttpCall(wire.method, self._base_url + wire.path, headers, wire.content or None)
+                HttpCall(wire.method, address + wire.path, headers, wire.content or None)
             )
             if attempt is not None:
                 attempt.status = reply.status
+                attempt.hints = self._dialect.rate_hints(reply.headers)
             if stream:
                 return await self._streamed(request, reply, attempt, key)
             content = await reply.read()
@@ -105,12 +109,12 @@ class RemoteExecutor:
                 findings.append(f"{label} {error.kind}: {error.message}")
         if len(errors) == len(names):
             raise errors[0]
-        return f"{origin(self._base_url)}: {'; '.join(findings)}"
+        return f"{origin(self._base_urls[0])}: {'; '.join(findings)}"
 
     async def _probe(self, key: str | None) -> str:
         wire = self._dialect.probe()
         headers = {**self._headers[key][False], **wire.headers}
-        reply = await self._transport.open(HttpCall(wire.method, self._base_url + wire.path, headers))
+        reply = await self._transport.open(HttpCall(wire.method, self._base_urls[0] + wire.path, headers))
         content = await reply.read()
         if reply.status in _NO_LIST:
             return f"it keeps no list of models (HTTP {reply.status}), so neither the key nor the model is verified"
@@ -189,7 +193,7 @@ class RemoteExecutor:
 class _Chunks:
     """The chunks of one reply. Whatever way it is left, the reply is closed."""
 
-    __slots__ = ("_attempt", "_decoder", "_done", "_executor", "_key", "_ready", "_reply", "_source")
+    __slots__ = ("_attempt", "_begun", "_decoder", "_done", "_executor", "_key", "_ready", "_reply", "_source")
 
     def __init__(
         self,
@@ -207,6 +211,7 @@ class _Chunks:
         self._key = key
         self._ready: deque[Chunk] = deque()
         self._done = False
+        self._begun = False
 
     def __aiter__(self) -> _Chunks:
         return self
@@ -225,6 +230,7 @@ class _Chunks:
                     break
                 chunks = self._decoder.feed(data)
                 if chunks:
+                    self._begun = True
                     ready.extend(chunks)
                     return ready.popleft()
             ready.extend(self._decoder.finish())
@@ -232,6 +238,9 @@ class _Chunks:
         except InferenceError as error:
             await self.aclose()
             self._executor._settle_error(error, self._attempt, self._key)
+            if self._begun and isinstance(error, Malformed | TimedOut):
+                # Whatever broke it: what has come so far is an answer without its end.
+                raise Truncated(error.message, status=error.status) from error
             raise
         except BaseException:
             await self.aclose()

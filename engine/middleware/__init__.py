@@ -25,5 +25,9 @@ class Branch:
     """Names of the keys that the target's executor accepts."""
     primary: bool = True
     """The run's own target, not a fallback."""
-    last: bool = True
-    """No other target follows this one."""
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The addresses that serve it; one that stands for the target where it has none."""
+        provider = self.target.provider
+        return (provider.base_url, *provider.endpoints) if provider.kind == "remote" else (self.name,)

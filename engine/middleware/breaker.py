@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from random import Random
 
@@ -20,54 +21,153 @@ class State(Enum):
     HALF_OPEN = "half_open"
 
 
+class Permit:
+    """The right to one call, in the generation in which it was given. Settled exactly once."""
+
+    __slots__ = ("counted_slow", "generation", "settled", "started")
+
+    def __init__(self, generation: int, started: float) -> None:
+        self.generation = generation
+        self.started = started
+        self.settled = False
+        self.counted_slow = False
+        """It was found slow while it was under way, and stands in the window already."""
+
+
 class Breaker:
     """The circuit of one endpoint and model.
 
-    A permit is the generation in which it was given; a result from an earlier generation changes nothing. Transitions
-    are lazy: there are no timers. Times are in seconds of the monotonic clock.
+    A result from an earlier generation changes nothing. Transitions are lazy: there are no timers. Times are in
+    seconds of the monotonic clock. `mode` may be changed at any time.
     """
 
     def __init__(self, name: str, spec: BreakerSpec, clock: Clock, rng: Random) -> None:
         self.name = name
         self.spec = spec
+        self.mode = spec.mode
         self.clock = clock
         self.rng = rng
         self.state = State.CLOSED
         self.generation = 0
         self.trips = 0
-        self._window: deque[bool] = deque(maxlen=spec.window)
+        self.rejections = 0
+        self.on_close: list[Callable[[], None]] = []
+        """Called when the circuit has closed after an outage."""
+        self._window: deque[tuple[float, bool, bool]] = deque()
+        """Time, failed, slow."""
         self._failures = 0
+        self._slow = 0
+        self._in_a_row = 0
+        self._under_way: dict[Permit, None] = {}
+        """Permits in the order in which they were given, while slow calls are looked for."""
         self._opened_in_a_row = 0
         self._open_until = 0.0
         self._hint_until = 0.0
+        self._half_open_until = float("inf")
         self._probing = 0
         self._probe_successes = 0
         self._probe_failures = 0
 
-    def try_acquire(self) -> int:
+    # -- permits ------------------------------------------------------------------------------------------------
+
+    def try_acquire(self) -> Permit:
         """A permit, to be settled exactly once. Raises CircuitOpen, with the time until the next chance."""
-        if self.state is State.CLOSED:
-            return self.generation
+        if self.mode != "auto":
+            return self._by_mode()
         now = self.clock.monotonic()
+        if self.spec.slow_after_s is not None:
+            self._find_slow(now)
+        if self.state is State.CLOSED:
+            return self._permit(now)
+        if self.state is State.HALF_OPEN and now >= self._half_open_until:
+            self._open()  # the probes did not come back in time
         if self.state is State.OPEN:
             if now < self._open_until:
                 raise self._rejection(self._open_until - now)
             self._enter(State.HALF_OPEN)
+            self._half_open_until = now + (self.spec.half_open_s or float("inf"))
         if self._probing >= self.spec.probes:
             raise self._rejection(min(1.0, self.spec.open_s / 5))
         self._probing += 1
-        return self.generation
+        return self._permit(now)
 
-    def settle(self, permit: int, failed: bool | None, retry_after_s: float | None = None) -> None:
+    def settle(self, permit: Permit, failed: bool | None, retry_after_s: float | None = None) -> None:
         """`failed` None: the call says nothing about the endpoint (cancelled, throttled, the caller's mistake)."""
-        if permit != self.generation:
+        if permit.settled:
             return
+        permit.settled = True
+        self._under_way.pop(permit, None)
+        if permit.generation != self.generation or self.mode in ("disabled", "forced_open"):
+            return
+        now = self.clock.monotonic()
         if retry_after_s is not None:
-            self._hint_until = max(self._hint_until, self.clock.monotonic() + retry_after_s)
+            self._hint_until = max(self._hint_until, now + retry_after_s)
+        limit = self.spec.slow_after_s
+        slow = limit is not None and now - permit.started > limit
         if self.state is State.HALF_OPEN:
-            self._settle_probe(failed)
-        elif failed is not None:
-            self._record(failed)
+            self._settle_probe(failed if failed is None else failed or slow)
+        elif failed is not None and not permit.counted_slow:
+            self._record(now, failed, slow)
+
+    def answered(self, permit: Permit) -> None:
+        """The first chunk of a stream is here: how long the rest takes says nothing about health."""
+        limit = self.spec.slow_after_s
+        if limit is not None and self.clock.monotonic() - permit.started <= limit:
+            self._under_way.pop(permit, None)
+            permit.started = float("inf")
+
+    # -- by hand ------------------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Closes the circuit and forgets what was counted."""
+        self._opened_in_a_row = 0
+        self._hint_until = 0.0
+        self._enter(State.CLOSED)
+
+    @property
+    def open_for_s(self) -> float:
+        """Seconds until the circuit may be tried again; 0: now."""
+        if self.mode == "forced_open":
+            return float("inf")
+        if self.mode != "auto" or self.state is not State.OPEN:
+            return 0.0
+        return max(0.0, self._open_until - self.clock.monotonic())
+
+    def gauges(self) -> dict[str, float]:
+        return {
+            "breaker_state": float(("closed", "half_open", "open").index(self.state.value)),
+            "breaker_trips": self.trips,
+            "breaker_rejections": self.rejections,
+            "breaker_window_calls": len(self._window),
+            "breaker_window_failures": self._failures,
+            "breaker_window_slow": self._slow,
+        }
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _by_mode(self) -> Permit:
+        if self.mode == "forced_open":
+            self.rejections += 1
+            raise CircuitOpen(f"the circuit of {self.name} was opened by hand (policy.breaker.mode=forced_open)")
+        return self._permit(self.clock.monotonic())
+
+    def _permit(self, now: float) -> Permit:
+        permit = Permit(self.generation, now)
+        if self.spec.slow_after_s is not None:
+            self._under_way[permit] = None
+        return permit
+
+    def _find_slow(self, now: float) -> None:
+        """Counts calls that are slow already, before they end; the oldest come first."""
+        limit = self.spec.slow_after_s or 0.0
+        while self._under_way:
+            permit = next(iter(self._under_way))
+            if now - permit.started <= limit:
+                return
+            del self._under_way[permit]
+            if permit.generation == self.generation and self.state is State.CLOSED:
+                permit.counted_slow = True
+                self._record(now, False, True)
 
     def _settle_probe(self, failed: bool | None) -> None:
         self._probing -= 1
@@ -83,22 +183,33 @@ class Breaker:
             if self._probe_successes >= majority:
                 self._opened_in_a_row = 0
                 self._enter(State.CLOSED)
+                for callback in self.on_close:
+                    callback()
 
-    def _record(self, failed: bool) -> None:
-        window = self._window
-        if len(window) == window.maxlen:
-            self._failures -= window[0]
-        window.append(failed)
+    def _record(self, now: float, failed: bool, slow: bool) -> None:
+        window, spec = self._window, self.spec
+        window.append((now, failed, slow))
         self._failures += failed
-        enough = len(window) >= self.spec.min_calls
-        if failed and enough and self._failures >= self.spec.failure_threshold * len(window):
+        self._slow += slow
+        self._in_a_row = self._in_a_row + 1 if failed else 0
+        while len(window) > spec.window or (spec.window_s is not None and now - window[0][0] > spec.window_s):
+            _, was_failed, was_slow = window.popleft()
+            self._failures -= was_failed
+            self._slow -= was_slow
+        if self.mode == "metrics_only" or not (failed or slow):
+            return
+        in_a_row = failed and spec.consecutive_failures is not None and self._in_a_row >= spec.consecutive_failures
+        enough = len(window) >= spec.min_calls
+        by_failures = failed and enough and self._failures >= spec.failure_threshold * len(window)
+        by_slowness = slow and enough and self._slow >= spec.slow_threshold * len(window)
+        if in_a_row or by_failures or by_slowness:
             self._open()
 
     def _open(self) -> None:
         self._opened_in_a_row += 1
         self.trips += 1
         now = self.clock.monotonic()
-        pause = min(self.spec.max_open_s, self.spec.open_s * 2 ** (self._opened_in_a_row - 1))
+        pause = min(self.spec.max_open_s, self.spec.open_s * 2 ** min(self._opened_in_a_row - 1, 64))
         # Jitter only lengthens: several processes must not probe in the same instant.
         self._open_until = max(now + pause * self.rng.uniform(1.0, 1.1), self._hint_until)
         self._enter(State.OPEN)
@@ -107,9 +218,12 @@ class Breaker:
         self.state = state
         self.generation += 1
         self._window.clear()
-        self._failures = self._probing = self._probe_successes = self._probe_failures = 0
+        self._under_way.clear()
+        self._failures = self._slow = self._in_a_row = 0
+        self._probing = self._probe_successes = self._probe_failures = 0
 
     def _rejection(self, wait_s: float) -> CircuitOpen:
+        self.rejections += 1
         rejection = CircuitOpen(
             f"the circuit of {self.name} is {self.state.value.replace('_', ' ')}; next chance in {wait_s:.1f} s",
             retry_after_s=wait_s,
@@ -125,12 +239,14 @@ class CircuitBreaker(Middleware):
     why = "the last gate before the call: a permit taken before a wait goes stale"
     wraps = {"timeout": "the breaker must see timeouts"}
 
-    def __init__(self, next: Stage, breaker: Breaker) -> None:
+    def __init__(self, next: Stage, breakers: tuple[Breaker, ...]) -> None:
+        """One for each endpoint of the target, in their order."""
         self.next = next
-        self.breaker = breaker
+        self.breakers = breakers
 
     async def __call__(self, request: Request, context: Context) -> Result:
-        breaker = self.breaker
+        attempt = context.attempt
+        breaker = self.breakers[attempt.place if attempt is not None else 0]
         permit = breaker.try_acquire()
         try:
             result = await self.next(request, context)
@@ -140,10 +256,15 @@ class CircuitBreaker(Middleware):
         except BaseException:
             breaker.settle(permit, None)
             raise
-        if result.stream is None:
+        stream = result.stream
+        if stream is None:
             breaker.settle(permit, False)
+            return result
+        stream.on_settle(lambda error: breaker.settle(permit, verdict(error), error.retry_after_s if error else None))
+        if stream.primed:
+            breaker.answered(permit)
         else:
-            result.stream.on_settle(lambda error: breaker.settle(permit, verdict(error)))
+            stream.on_first(lambda: breaker.answered(permit))
         return result
 
 
@@ -154,18 +275,31 @@ def verdict(error: InferenceError | None) -> bool | None:
     return True if error.counts_for_breaker else None
 
 
-def layer(branch: Branch) -> Layer | None:
+def breakers_of(branch: Branch) -> tuple[Breaker, ...]:
+    """The circuits of a target's endpoints; none for a model in this process, or when the policy is off."""
     spec = branch.policy.breaker
     if not spec.enabled or branch.target.provider.kind == "local":
+        return ()
+    resources, model = branch.resources, branch.target.model_id
+
+    def one(endpoint: str) -> Breaker:
+        name = branch.name if len(branch.endpoints) == 1 else f"{branch.name} at {endpoint}"
+        return resources.get(("breaker", endpoint, model), lambda: Breaker(name, spec, resources.clock, resources.rng))
+
+    return tuple(one(endpoint) for endpoint in branch.endpoints)
+
+
+def layer(branch: Branch) -> Layer | None:
+    spec = branch.policy.breaker
+    breakers = breakers_of(branch)
+    if not breakers:
         return None
-    provider = branch.target.provider
-    endpoint = provider.base_url if provider.kind == "remote" else branch.name
-    breaker = branch.resources.get(
-        ("breaker", endpoint, branch.target.model_id),
-        lambda: Breaker(branch.name, spec, branch.resources.clock, branch.resources.rng),
-    )
     settings = (
         f"opens at {spec.failure_threshold:.0%} of ≥{spec.min_calls} calls for {spec.open_s:g} s, "
         f"{spec.probes} probes, on_open={spec.on_open}"
     )
-    return Layer(CircuitBreaker, {"breaker": breaker}, settings)
+    if spec.slow_after_s is not None:
+        settings += f", slow after {spec.slow_after_s:g} s"
+    if spec.mode != "auto":
+        settings = f"mode={spec.mode}"
+    return Layer(CircuitBreaker, {"breakers": breakers}, settings)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from engine.clock import Clock
 from engine.errors import InferenceError
 from engine.middleware import Branch
+from engine.middleware.breaker import breakers_of
 from engine.pipeline import Layer, Middleware, Stage
 from engine.request import Context, Request, Result
 from schemas.policy import ConcurrencySpec
@@ -19,6 +20,12 @@ USED = 0.8
 """Share of the limit that must be in use for an answer to prove that there is room for more."""
 SAYS_NO = frozenset({"throttled", "overloaded"})
 """Failures that shrink the limit. Others say nothing about how many are too many."""
+EASE = 0.9
+"""What is left of the limit when latency alone says that it is too much: less than a refusal takes."""
+SMOOTHING = 0.2
+"""Weight of the newest latency in the moving average."""
+FORGET = 1.001
+"""Growth of the best latency with each answer, so that a provider that became slower for good is not held to it."""
 
 
 @dataclass(slots=True)
@@ -46,6 +53,8 @@ class AdaptiveLimit:
         self._peak = 0.0
         self._cut_at = 0.0
         self._frozen_until = 0.0
+        self._latency_s: float | None = None
+        self._best_s = float("inf")
 
     @property
     def waiting(self) -> int:
@@ -67,25 +76,59 @@ class AdaptiveLimit:
                 self._serve()
             raise
 
-    def release(self, permit: Permit, error: InferenceError | None, *, ignored: bool = False) -> None:
-        """Gives the permit back and learns from the outcome; `ignored`: there is nothing to learn (cancelled)."""
+    def restart(self) -> None:
+        """Slowly from the start again: the provider is back after an outage, and cold."""
+        self.epoch += 1
+        self._slow_start = True
+        self.limit = float(min(max(self.spec.initial, self.spec.minimum), self.spec.maximum))
+        self._best_s, self._latency_s = float("inf"), None
+
+    def release(
+        self,
+        permit: Permit,
+        error: InferenceError | None,
+        *,
+        ignored: bool = False,
+        latency_s: float | None = None,
+    ) -> None:
+        """Gives the permit back and learns from the outcome; `ignored`: there is nothing to learn (cancelled).
+
+        `latency_s` is a success's, to its first token or for each token.
+        """
         used = self.in_flight >= USED * int(self.limit)
         self.in_flight -= 1
         now = self._clock.monotonic()
         if error is not None and error.kind in SAYS_NO:
             if permit.epoch == self.epoch:
-                self._cut(now)
+                self._cut(now, self.spec.backoff)
         elif error is not None and error.counts_for_breaker:
             self._frozen_until = max(self._frozen_until, now + self.spec.freeze_s)
-        elif error is None and not ignored and used and now >= self._frozen_until and permit.epoch == self.epoch:
-            self._grow(now)
+        elif error is None and not ignored and permit.epoch == self.epoch:
+            if latency_s is not None and self.spec.latency_tolerance is not None and self._too_slow(latency_s):
+                self._cut(now, EASE)
+            elif used and now >= self._frozen_until:
+                self._grow(now)
         self._serve()
 
-    def _cut(self, now: float) -> None:
+    def gauges(self) -> dict[str, float]:
+        return {
+            "concurrency_limit": int(self.limit),
+            "concurrency_in_flight": self.in_flight,
+            "concurrency_waiting": self.waiting,
+            "concurrency_cuts": self.epoch,
+        }
+
+    def _too_slow(self, latency_s: float) -> bool:
+        before = self._latency_s
+        self._latency_s = latency_s if before is None else before + SMOOTHING * (latency_s - before)
+        self._best_s = min(self._best_s * FORGET, latency_s)
+        return self._latency_s > (self.spec.latency_tolerance or 0.0) * self._best_s
+
+    def _cut(self, now: float, left: float) -> None:
         self.epoch += 1
         self._slow_start = False
         self._peak, self._cut_at = self.limit, now
-        self.limit = max(float(self.spec.minimum), self.limit * self.spec.backoff)
+        self.limit = max(float(self.spec.minimum), self.limit * left)
 
     def _grow(self, now: float) -> None:
         if self._slow_start:
@@ -117,13 +160,16 @@ class Concurrency(Middleware):
     }
     wraps = {"breaker": "a rejection by the breaker gives the permit back"}
 
-    def __init__(self, next: Stage, limit: AdaptiveLimit) -> None:
+    def __init__(self, next: Stage, limit: AdaptiveLimit, clock: Clock) -> None:
         self.next = next
         self.limit = limit
+        self.clock = clock
+        self._timed = limit.spec.latency_tolerance is not None
 
     async def __call__(self, request: Request, context: Context) -> Result:
         limit = self.limit
         permit = await limit.acquire()
+        started = self.clock.monotonic() if self._timed else 0.0
         try:
             result = await self.next(request, context)
         except InferenceError as error:
@@ -132,18 +178,38 @@ class Concurrency(Middleware):
         except BaseException:
             limit.release(permit, None, ignored=True)
             raise
-        if result.stream is None:
-            limit.release(permit, None)
+        stream = result.stream
+        if stream is not None:
+            attempt = context.attempt
+            stream.on_settle(
+                lambda error: limit.release(
+                    permit, error, ignored=_left(error), latency_s=attempt.first_token_s if attempt else None
+                )
+            )
+        elif self._timed:
+            limit.release(permit, None, latency_s=_per_token(self.clock.monotonic() - started, result))
         else:
-            result.stream.on_settle(lambda error: limit.release(permit, error))
+            limit.release(permit, None)
         return result
+
+
+def _left(error: InferenceError | None) -> bool:
+    """Whether a stream ended because its caller had enough: that says nothing about the provider."""
+    return error is not None and error.kind in ("cancelled", "deadline")
+
+
+def _per_token(seconds: float, result: Result) -> float | None:
+    """A call's seconds for each token that it made; a long answer is not a slow one."""
+    return seconds / max(1, result.usage.output_tokens or 1) if result.usage is not None else None
 
 
 def layer(branch: Branch) -> Layer | None:
     spec = branch.policy.concurrency
     if not spec.enabled or branch.target.provider.kind == "local":
         return None
-    limit = branch.resources.get(("concurrency", branch.name), lambda: AdaptiveLimit(spec, branch.resources.clock))
-    return Layer(
-        Concurrency, {"limit": limit}, f"from {spec.initial}, {spec.minimum}–{spec.maximum}, ×{spec.backoff:g} on a no"
-    )
+    clock = branch.resources.clock
+    limit = branch.resources.get(("concurrency", branch.name), lambda: AdaptiveLimit(spec, clock))
+    for breaker in breakers_of(branch):
+        breaker.on_close.append(limit.restart)
+    settings = f"from {spec.initial}, {spec.minimum}–{spec.maximum}, ×{spec.backoff:g} on a no"
+    return Layer(Concurrency, {"limit": limit, "clock": clock}, settings)

@@ -1,39 +1,105 @@
-"""The next target, when one has failed for good."""
+"""The next target, when one has failed for good; and the wait for circuits to close, when none is left."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
-from engine.errors import FAILURES, ConfigError, InferenceError, nearest
+from engine.clock import Clock
+from engine.errors import FAILURES, CircuitOpen, ConfigError, InferenceError, nearest
 from engine.pipeline import Middleware, Stage
 from engine.request import Context, Request, Result
-from schemas.policy import FallbackSpec
+from schemas.policy import PolicySpec
 
 
 class Fallback(Middleware):
-    """Tries the branches in order. Its last branch's error is the request's, the earlier ones are in its attempts."""
+    """Tries the branches in order. Its last branch's error is the request's, the earlier ones are in its attempts.
+
+    `too_long` goes only to a branch whose context is known to be larger. When every branch that is left holds calls
+    back with an open circuit, and `policy.breaker.on_open` is wait, the request waits for the first that may close;
+    that costs no attempt.
+    """
 
     name = "fallback"
     why = "after a target's retries are spent, or at once for a failure that no retry can help"
     wraps = {"retry": "the next target is for what retries could not mend"}
 
-    def __init__(self, branches: Sequence[Stage], spec: FallbackSpec) -> None:
-        """Raises ConfigError when `spec.on` has a word that is not in the failure vocabulary."""
-        for word in spec.on:
+    def __init__(
+        self,
+        branches: Sequence[Stage],
+        names: Sequence[str],
+        windows: Sequence[int | None],
+        policy: PolicySpec,
+        clock: Clock,
+    ) -> None:
+        """`windows` are the branches' context lengths in tokens, None where not known.
+
+        Raises ConfigError when `policy.fallback.on` has a word that is not in the failure vocabulary.
+        """
+        for word in policy.fallback.on:
             if word not in FAILURES:
                 raise ConfigError(f"policy.fallback.on: {word!r} is not a failure; {nearest(word, FAILURES)}")
         self.branches = tuple(branches)
-        self.on = frozenset(spec.on)
+        self.names = tuple(names)
+        self.windows = tuple(windows)
+        self.on = frozenset(policy.fallback.on)
+        self.clock = clock
+        self.waits = policy.breaker.enabled and policy.breaker.on_open == "wait"
+        self.max_openings = max(1, policy.retry.max_retries) if policy.retry.enabled else 1
+        self._order = tuple(range(len(self.branches)))
 
     async def __call__(self, request: Request, context: Context) -> Result:
-        for branch in self.branches[:-1]:
+        order = self._order if context.order is None else context.order
+        openings = 0
+        while True:
+            rejections: dict[int, CircuitOpen] = {}
             try:
-                result = await branch(request, context)
-                if result.stream is not None:
+                return await self._first_that_can(request, context, order, rejections)
+            except InferenceError:
+                if not rejections or not self.waits:
+                    raise
+                # While probes are under way nobody knows better yet: only an opening counts.
+                openings += not any(rejection.probing for rejection in rejections.values())
+                delay = min(rejection.retry_after_s or 0.0 for rejection in rejections.values())
+                forced = all(rejection.retry_after_s is None for rejection in rejections.values())
+                late = context.deadline is not None and self.clock.monotonic() + delay >= context.deadline
+                if forced or late or openings > self.max_openings:
+                    raise
+            await asyncio.sleep(delay)
+            order = tuple(rejections)
+
+    async def _first_that_can(
+        self, request: Request, context: Context, order: tuple[int, ...], rejections: dict[int, CircuitOpen]
+    ) -> Result:
+        """The first branch's result; rejections by open circuits are noted. Raises the last branch's error."""
+        places = list(order)
+        while True:
+            place = places.pop(0)
+            try:
+                result = await self.branches[place](request, context)
+                if places and result.stream is not None:
                     await result.stream.prime()
                 return result
             except InferenceError as error:
-                if error.kind not in self.on:
+                if isinstance(error, CircuitOpen):
+                    rejections[place] = error
+                if error.kind == "too_long":
+                    places = [other for other in places if self._larger(other, place)]
+                if not places or error.kind not in self.on or context.spent:
                     raise
-                context.last_key = None
-        return await self.branches[-1](request, context)
+                context.last_key = context.last_endpoint = None
+                context.next_attempt("fallback", f"{self.names[place]} failed: {error.kind}")
+
+    def after(self, name: str) -> tuple[int, ...]:
+        """The branches in order, from the one behind `name` round to `name` itself."""
+        place = self.names.index(name) + 1
+        return (*self._order[place:], *self._order[:place])
+
+    def starting(self, name: str) -> tuple[int, ...]:
+        """The branches in order, from `name` round to the one before it."""
+        place = self.names.index(name)
+        return (*self._order[place:], *self._order[:place])
+
+    def _larger(self, other: int, than: int) -> bool:
+        window, exceeded = self.windows[other], self.windows[than]
+        return window is not None and exceeded is not None and window > exceeded

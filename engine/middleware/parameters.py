@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from engine.errors import InvalidRequest
 from engine.middleware import Branch
@@ -27,6 +28,7 @@ class Parameters(Middleware):
         self.defaults = target.model.parameters
         self.model = target.model_id
         self.own_names = frozenset({target.model.name, target.model_id, *target.model.ids.values()})
+        self.prefill = target.provider.prefill if target.provider.kind == "remote" else "none"
         self.open = primary and target.provider.kind == "remote" and not target.model.pin
 
     async def __call__(self, request: Request, context: Context) -> Result:
@@ -42,7 +44,27 @@ class Parameters(Middleware):
                 context.warn(f"body.model {wanted!r} gave way to {model!r}")
         if self.defaults or wanted != model:
             request = replace(request, body={**self.defaults, **body, "model": model})
+        context.prefilled = context.prefill is not None and (self.prefill != "none" or request.task == "completion")
+        if context.prefilled:
+            request = replace(request, body=_continued(request, context, self.prefill))
         return await self.next(request, context)
+
+
+def _continued(request: Request, context: Context, how: str) -> dict[str, Any]:
+    """The body that asks for the rest of an answer: its beginning in place, its length limit shorter by that."""
+    body, beginning = dict(request.body), context.prefill or ""
+    for limit in ("max_tokens", "max_completion_tokens"):
+        if isinstance(body.get(limit), int):
+            body[limit] = max(1, body[limit] - context.prefill_tokens)
+    if request.task == "completion":
+        return {**body, "prompt": f"{body.get('prompt', '')}{beginning}"}
+    turn: dict[str, Any] = {"role": "assistant", "content": beginning}
+    if how == "prefix":
+        turn["prefix"] = True
+    body["messages"] = [*body["messages"], turn]
+    if how == "continue_final_message":
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
+    return body
 
 
 def layer(branch: Branch) -> Layer:

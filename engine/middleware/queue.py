@@ -7,56 +7,85 @@ import heapq
 from itertools import count
 
 from engine.clock import Clock
-from engine.errors import InferenceError, QueueFull
+from engine.errors import DeadlineExceeded, InferenceError, QueueFull
 from engine.middleware import Branch
 from engine.pipeline import Layer, Middleware, Stage
 from engine.request import Context, Request, Result
 from schemas.policy import QueueSpec
 
 
+class _Waiter:
+    """One who waits. Its entry in the heap counts only while it carries the waiter's own key."""
+
+    __slots__ = ("context", "key", "order", "request_id", "slot")
+
+    def __init__(self, request_id: str | None, context: Context, order: int, slot: asyncio.Future[None]) -> None:
+        self.request_id = request_id
+        self.context = context
+        self.order = order
+        self.slot = slot
+        self.key = 0.0
+
+
 class PriorityGate:
     """`concurrency` slots and a heap of those who wait for one.
 
     The sort key is enqueue time + tier × `ageing_s`: a request overtakes only those of the next lower tier that came
-    less than `ageing_s` earlier, so nothing starves. Equal keys are first in, first out. Lives on one event loop.
+    less than `ageing_s` earlier, so nothing starves. Equal keys are first in, first out. `size`, `concurrency` and
+    `on_full` may be changed at any time. Lives on one event loop.
     """
 
     def __init__(self, spec: QueueSpec, clock: Clock) -> None:
-        self.spec = spec
+        self.size = spec.size
+        self.on_full = spec.on_full
+        self.ageing_s = spec.ageing_s
         self.clock = clock
         self.active = 0
         self.waiting = 0
+        self.evicted = 0
+        self.rejected = 0
+        self._concurrency = spec.concurrency
         self._closed = False
-        self._heap: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._heap: list[tuple[float, int, int, _Waiter]] = []
         self._order = count()
+        self._entries = count()
 
-    async def acquire(self, context: Context) -> None:
-        """Waits for a slot. Raises QueueFull when nobody may wait and `on_full` is reject.
+    @property
+    def concurrency(self) -> int:
+        """Slots. A smaller number takes none away from those who have one."""
+        return self._concurrency
+
+    @concurrency.setter
+    def concurrency(self, slots: int) -> None:
+        self._concurrency = slots
+        self._serve()
+
+    async def acquire(self, context: Context, request_id: str | None = None) -> None:
+        """Waits for a slot. Raises QueueFull when nobody may wait, or when it was evicted by one of a higher priority.
 
         Raises CancelledError when the gate is closed.
         """
         if self._closed:
             raise asyncio.CancelledError("the queue is closed")
-        if self.active < self.spec.concurrency and not self.waiting:
+        if self.active < self._concurrency and not self.waiting:
             self.active += 1
             return
-        if self.spec.on_full == "reject" and self.waiting >= self.spec.size:
-            raise QueueFull(
-                f"the queue is full: {self.waiting} wait and {self.active} are under way; "
-                "raise policy.queue.size or policy.queue.concurrency, or set policy.queue.on_full=wait"
-            )
         now = self.clock.monotonic()
         if context.queued_at is None:
             context.queued_at = now
-        slot = asyncio.get_running_loop().create_future()
-        key = context.queued_at + context.tier * self.spec.ageing_s
-        heapq.heappush(self._heap, (key, next(self._order), slot))
+        waiter = _Waiter(request_id, context, next(self._order), asyncio.get_running_loop().create_future())
+        waiter.key = self._key(context)
+        if self.waiting >= self.size and self.on_full != "wait":
+            self._make_room(waiter)
+        self._push(waiter)
         self.waiting += 1
+        slot = waiter.slot
         try:
             await slot
-        except BaseException:
+        except asyncio.CancelledError:
             if slot.done() and not slot.cancelled():
-                self.release()  # the slot was given in the instant of the cancellation
+                if slot.exception() is None:
+                    self.release()  # the slot was given in the instant of the cancellation
             else:
                 self.waiting -= 1
                 self._compact()
@@ -64,26 +93,79 @@ class PriorityGate:
         finally:
             context.record.queued_s += self.clock.monotonic() - now
 
-    def close(self) -> None:
-        """Lets nobody in any more; who waits is cancelled. Those with a slot are left alone."""
-        self._closed = True
-        for _, _, slot in self._heap:
-            slot.cancel()
-
     def release(self) -> None:
         """Gives a slot back and hands it to the next in order."""
         self.active -= 1
-        while self._heap and self.active < self.spec.concurrency:
-            slot = heapq.heappop(self._heap)[2]
-            if slot.done():
-                continue  # cancelled while it waited
-            self.active += 1
+        if self._heap:
+            self._serve()
+
+    def close(self) -> None:
+        """Lets nobody in any more; who waits is cancelled. Those with a slot are left alone."""
+        self._closed = True
+        for *_, waiter in self._heap:
+            waiter.slot.cancel()
+
+    def reprioritise(self, request_id: str, tier: int) -> bool:
+        """Gives a waiting request another tier; its place counts from when it came. False: it does not wait here."""
+        for *_, waiter in self._heap:
+            if waiter.request_id == request_id and not waiter.slot.done():
+                waiter.context.tier = tier
+                waiter.key = self._key(waiter.context)
+                # The old entry's key is not the waiter's any more: it is passed over.
+                self._push(waiter)
+                return True
+        return False
+
+    def gauges(self) -> dict[str, float]:
+        return {
+            "queue_waiting": self.waiting,
+            "queue_active": self.active,
+            "queue_concurrency": self._concurrency,
+            "queue_evicted": self.evicted,
+            "queue_rejected": self.rejected,
+        }
+
+    def _key(self, context: Context) -> float:
+        return (context.queued_at or 0.0) + context.tier * self.ageing_s
+
+    def _push(self, waiter: _Waiter) -> None:
+        heapq.heappush(self._heap, (waiter.key, waiter.order, next(self._entries), waiter))
+
+    def _make_room(self, newcomer: _Waiter) -> None:
+        """Evicts the one who would be served last. Raises QueueFull when that is the newcomer, or nobody is evicted."""
+        last = max(
+            (waiter for key, _, _, waiter in self._heap if not waiter.slot.done() and key == waiter.key),
+            key=lambda waiter: (waiter.key, waiter.order),
+            default=newcomer,
+        )
+        if self.on_full == "reject" or last is newcomer or last.key <= newcomer.key:
+            self.rejected += 1
+            raise QueueFull(
+                f"the queue is full: {self.waiting} wait and {self.active} are under way; "
+                "raise policy.queue.size or policy.queue.concurrency, or set policy.queue.on_full=wait"
+            )
+        self.evicted += 1
+        self.waiting -= 1
+        last.slot.set_exception(
+            QueueFull("evicted from a full queue by a request of a higher priority (policy.queue.on_full=evict_lowest)")
+        )
+
+    def _serve(self) -> None:
+        while self._heap and self.active < self._concurrency:
+            key, _, _, waiter = heapq.heappop(self._heap)
+            if waiter.slot.done() or key != waiter.key:
+                continue  # cancelled, evicted, or moved to another place
             self.waiting -= 1
-            slot.set_result(None)
+            deadline = waiter.context.deadline
+            if deadline is not None and self.clock.monotonic() >= deadline:
+                waiter.slot.set_exception(DeadlineExceeded("its time was over while it waited in the queue"))
+                continue
+            self.active += 1
+            waiter.slot.set_result(None)
 
     def _compact(self) -> None:
         if len(self._heap) > 64 and len(self._heap) > 2 * self.waiting:
-            self._heap = [entry for entry in self._heap if not entry[2].done()]
+            self._heap = [entry for entry in self._heap if not entry[3].slot.done() and entry[0] == entry[3].key]
             heapq.heapify(self._heap)
 
 
@@ -103,7 +185,7 @@ class Queue(Middleware):
 
     async def __call__(self, request: Request, context: Context) -> Result:
         gate = self.gate
-        await gate.acquire(context)
+        await gate.acquire(context, request.id)
         try:
             result = await self.next(request, context)
         except BaseException:

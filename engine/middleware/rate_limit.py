@@ -10,13 +10,43 @@ from engine.clock import Clock
 from engine.errors import CircuitOpen, InferenceError, TooLong
 from engine.middleware import Branch
 from engine.pipeline import Layer, Middleware, Stage
-from engine.request import Context, Request, Result, Usage
+from engine.request import Context, RateHints, Request, Result, Usage
 from engine.resources import Resources
 from engine.tokens import input_tokens, output_tokens
 from schemas.policy import RateLimitSpec
 
-UNITS = ("requests", "input_tokens", "output_tokens")
-"""The dimensions of a cost, in the order of its vector."""
+UNITS = ("requests", "tokens", "input_tokens", "output_tokens")
+"""The dimensions of a cost, in the order of its vector; `tokens` are those of prompt and answer together."""
+Cost = tuple[float, float, float, float]
+_NEVER = float("inf")
+
+
+class _Unit:
+    """One dimension: what the configuration allows, what the provider said, and what is left."""
+
+    __slots__ = ("capacity", "level", "limit", "name", "rate")
+
+    def __init__(self, name: str, rate_per_s: float | None, burst_s: float) -> None:
+        self.name = name
+        self.limit = rate_per_s
+        """Configured, units a second; None: no limit."""
+        self.rate = _NEVER if rate_per_s is None else rate_per_s
+        # A bucket smaller than one unit could never give one.
+        self.capacity = _NEVER if rate_per_s is None else max(1.0, rate_per_s * burst_s)
+        self.level = self.capacity
+
+    def learn(self, limit: float, remaining: float, reset_s: float) -> bool:
+        """Takes over what a reply's headers say, where that is lower. True: there is a limit now.
+
+        The limit comes back evenly: `limit - remaining` units in `reset_s` seconds (OpenAI, "Rate limits", headers).
+        """
+        if reset_s <= 0 or limit <= 0 or remaining >= limit:
+            return self.rate != _NEVER
+        rate = (limit - remaining) / reset_s
+        self.rate = rate if self.limit is None else min(rate, self.limit)
+        self.capacity = limit if self.limit is None else min(self.capacity, limit)
+        self.level = min(self.level, remaining)
+        return True
 
 
 class VectorBucket:
@@ -28,13 +58,12 @@ class VectorBucket:
 
     def __init__(self, rates_per_s: Sequence[float | None], burst_s: float, clock: Clock) -> None:
         """`rates_per_s` has a rate for each dimension, None for no limit. It starts full."""
-        self.rates = tuple(rates_per_s)
-        # A bucket smaller than one unit could never give one.
-        self.capacity = tuple(None if rate is None else max(1.0, rate * burst_s) for rate in self.rates)
-        self.levels = [float("inf") if capacity is None else capacity for capacity in self.capacity]
+        self.units = [_Unit(name, rate, burst_s) for name, rate in zip(UNITS, rates_per_s, strict=True)]
+        self.limited = any(unit.rate != _NEVER for unit in self.units)
+        """False while no limit is known: nothing waits then, and nothing is counted."""
         self._clock = clock
         self._refilled = clock.monotonic()
-        self._line: deque[tuple[Sequence[float], asyncio.Future[None]]] = deque()
+        self._line: deque[tuple[Cost, asyncio.Future[None]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -42,14 +71,14 @@ class VectorBucket:
         """Those in line who still want their turn."""
         return sum(not turn.done() for _, turn in self._line)
 
-    async def acquire(self, cost: Sequence[float]) -> None:
+    @property
+    def levels(self) -> list[float]:
+        """What is left in each dimension."""
+        return [unit.level for unit in self.units]
+
+    async def acquire(self, cost: Cost) -> None:
         """Takes `cost`, after those who came before. Raises TooLong for a cost that no full bucket holds."""
-        for unit, amount, capacity in zip(UNITS, cost, self.capacity, strict=True):
-            if capacity is not None and amount > capacity * (1 + 1e-9):
-                raise TooLong(
-                    f"the request needs {amount:.0f} {unit.replace('_', ' ')} at once, and policy.rate_limit lets "
-                    f"{capacity:.0f} pass: raise {unit}_per_min or burst_s, or make the request smaller"
-                )
+        self.refuse_impossible(cost)
         self._refill()
         if not self._line and self._wait_s(cost) <= 0:
             self._take(cost)
@@ -66,34 +95,61 @@ class VectorBucket:
                 self._serve()  # the next in line need not wait for this one's amount
             raise
 
-    def give_back(self, cost: Sequence[float]) -> None:
+    def refuse_impossible(self, cost: Cost) -> None:
+        """Raises TooLong for a cost that no full bucket holds: waiting would never end."""
+        for unit, amount in zip(self.units, cost, strict=True):
+            if amount > unit.capacity * (1 + 1e-9):
+                raise TooLong(
+                    f"the request needs {amount:.0f} {unit.name.replace('_', ' ')} at once, and policy.rate_limit lets "
+                    f"{unit.capacity:.0f} pass: raise {unit.name}_per_min or burst_s, or make the request smaller"
+                )
+
+    def give_back(self, cost: Cost) -> None:
         """Returns what was taken but not used; negative amounts take more."""
         self._refill()
-        for place, capacity in enumerate(self.capacity):
-            if capacity is not None:
-                self.levels[place] = min(capacity, self.levels[place] + cost[place])
+        for unit, amount in zip(self.units, cost, strict=True):
+            unit.level = min(unit.capacity, unit.level + amount)
         self._serve()
+
+    def learn(self, hints: RateHints) -> None:
+        """Obeys a reply's headers."""
+        self._refill()
+        for unit, said in zip(
+            self.units, (hints.requests, hints.tokens, hints.input_tokens, hints.output_tokens), strict=True
+        ):
+            if said is not None and unit.learn(*said):
+                self.limited = True
+
+    def wait_s(self, cost: Cost) -> float:
+        """Seconds that a call of this cost would wait if it came now."""
+        self._refill()
+        before = [waiting for waiting, turn in self._line if not turn.done()]
+        return max(0.0, self._wait_s([sum(parts) for parts in zip(cost, *before, strict=True)]))
+
+    def gauges(self) -> dict[str, float]:
+        self._refill()
+        levels = {f"rate_limit_{unit.name}_left": unit.level for unit in self.units if unit.rate != _NEVER}
+        return {"rate_limit_waiting": self.waiting, **levels}
 
     def _refill(self) -> None:
         now = self._clock.monotonic()
         passed, self._refilled = now - self._refilled, now
-        for place, (rate, capacity) in enumerate(zip(self.rates, self.capacity, strict=True)):
-            if rate is not None and capacity is not None:
-                self.levels[place] = min(capacity, self.levels[place] + rate * passed)
+        for unit in self.units:
+            if unit.rate != _NEVER:
+                unit.level = min(unit.capacity, unit.level + unit.rate * passed)
 
     def _wait_s(self, cost: Sequence[float]) -> float:
         """Seconds until the levels reach `cost`; 0 or less: now."""
-        waits = (
-            (amount - level) / rate
-            for amount, level, rate in zip(cost, self.levels, self.rates, strict=True)
-            if rate is not None
-        )
+        waits = [
+            (amount - unit.level) / unit.rate
+            for amount, unit in zip(cost, self.units, strict=True)
+            if unit.rate != _NEVER
+        ]
         return max(waits, default=0.0)
 
-    def _take(self, cost: Sequence[float]) -> None:
-        for place, rate in enumerate(self.rates):
-            if rate is not None:
-                self.levels[place] -= cost[place]
+    def _take(self, cost: Cost) -> None:
+        for unit, amount in zip(self.units, cost, strict=True):
+            unit.level -= amount
 
     def _serve(self) -> None:
         """Gives those at the head of the line their turn, as far as the levels reach."""
@@ -136,10 +192,13 @@ class RateLimit(Middleware):
         self.spec = spec
         self.resources = resources
         self.target = target
+        self._buckets: dict[str | None, VectorBucket] = {}
 
     async def __call__(self, request: Request, context: Context) -> Result:
-        bucket = self._bucket(context)
-        cost = self._cost(request)
+        bucket = self.bucket(context.attempt.key if context.attempt is not None else None)
+        if not bucket.limited:
+            return await self._unlimited(request, context, bucket)
+        cost = cost_of(request, self.spec)
         await bucket.acquire(cost)
         try:
             result = await self.next(request, context)
@@ -147,46 +206,72 @@ class RateLimit(Middleware):
             bucket.give_back(cost)  # nothing was sent
             raise
         except InferenceError as error:
+            self._learn(bucket, context)
             # A call that the provider refused cost a request; what else it counted is not known.
-            bucket.give_back((0.0, cost[1], cost[2]) if error.status is not None else (0.0, 0.0, cost[2]))
+            bucket.give_back((0.0, *cost[1:]) if error.status is not None else (0.0, 0.0, 0.0, cost[3]))
             raise
-        if result.stream is None:
-            self._correct(bucket, cost, result.usage)
+        self._learn(bucket, context)
+        stream = result.stream
+        if stream is None:
+            _correct(bucket, cost, result.usage)
         else:
-            attempt = context.attempt
-            result.stream.on_settle(lambda _: self._correct(bucket, cost, attempt.usage if attempt else None))
+            stream.on_settle(lambda _: _correct(bucket, cost, stream.usage))
         return result
 
-    def _bucket(self, context: Context) -> VectorBucket:
-        spec = self.spec
+    def bucket(self, key: str | None) -> VectorBucket:
+        """The bucket of a key, or of the whole target."""
+        if self.spec.per == "target":
+            key = None
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            spec, clock = self.spec, self.resources.clock
+            rates = [None if rate is None else rate / 60 for rate in limits_of(spec)]
+            bucket = self._buckets[key] = self.resources.get(
+                ("rate_limit", self.target, key), lambda: VectorBucket(rates, spec.burst_s, clock)
+            )
+        return bucket
+
+    async def _unlimited(self, request: Request, context: Context, bucket: VectorBucket) -> Result:
+        """No limit is known yet; the reply may name one."""
+        try:
+            return await self.next(request, context)
+        finally:
+            self._learn(bucket, context)
+
+    def _learn(self, bucket: VectorBucket, context: Context) -> None:
         attempt = context.attempt
-        key = attempt.key if attempt is not None and spec.per == "key" else None
-        rates = [
-            None if rate is None else rate / 60
-            for rate in (spec.requests_per_min, spec.input_tokens_per_min, spec.output_tokens_per_min)
-        ]
-        return self.resources.get(
-            ("rate_limit", self.target, key), lambda: VectorBucket(rates, spec.burst_s, self.resources.clock)
-        )
+        if attempt is not None and attempt.hints is not None and self.spec.learn:
+            bucket.learn(attempt.hints)
 
-    def _cost(self, request: Request) -> tuple[float, float, float]:
-        answer = output_tokens(request.task, request.body, self.spec.output_tokens_default)
-        return 1.0, float(input_tokens(request.body)), float(answer)
 
-    @staticmethod
-    def _correct(bucket: VectorBucket, cost: tuple[float, float, float], usage: Usage | None) -> None:
-        if usage is not None:
-            bucket.give_back((0.0, cost[1] - usage.input_tokens, cost[2] - usage.output_tokens))
+def limits_of(spec: RateLimitSpec) -> tuple[float | None, float | None, float | None, float | None]:
+    """The configured limits a minute, in the order of UNITS."""
+    return spec.requests_per_min, spec.tokens_per_min, spec.input_tokens_per_min, spec.output_tokens_per_min
+
+
+def cost_of(request: Request, spec: RateLimitSpec) -> Cost:
+    """What a call takes before it is known what it costs."""
+    prompt = float(input_tokens(request.body))
+    answer = float(output_tokens(request.task, request.body, spec.output_tokens_default))
+    return 1.0, prompt + answer, prompt, answer
+
+
+def _correct(bucket: VectorBucket, cost: Cost, usage: Usage | None) -> None:
+    """Puts a reservation right."""
+    if usage is not None:
+        prompt, answer = usage.input_tokens, usage.output_tokens
+        bucket.give_back((0.0, cost[1] - prompt - answer, cost[2] - prompt, cost[3] - answer))
 
 
 def layer(branch: Branch) -> Layer | None:
     spec = branch.policy.rate_limit
-    limits = [spec.requests_per_min, spec.input_tokens_per_min, spec.output_tokens_per_min]
-    if not spec.enabled or limits == [None, None, None]:
+    limits = limits_of(spec)
+    learns = spec.learn and branch.target.provider.kind != "local"
+    if not spec.enabled or (not learns and not any(limits)):
         return None
-    shown = " ".join(f"{unit}={limit:g}/min" for unit, limit in zip(UNITS, limits, strict=True) if limit is not None)
-    return Layer(
-        RateLimit,
-        {"spec": spec, "resources": branch.resources, "target": branch.name},
-        f"{shown} burst={spec.burst_s:g} s per {spec.per}",
-    )
+    shown = [f"{unit}={limit:g}/min" for unit, limit in zip(UNITS, limits, strict=True) if limit is not None]
+    if shown:
+        shown.append(f"burst={spec.burst_s:g} s per {spec.per}")
+    if learns:
+        shown.append("learns from headers")
+    return Layer(RateLimit, {"spec": spec, "resources": branch.resources, "target": branch.name}, " ".join(shown))

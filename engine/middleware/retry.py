@@ -8,16 +8,47 @@ from random import Random
 from engine.clock import Clock
 from engine.errors import CircuitOpen, InferenceError
 from engine.middleware import Branch
+from engine.middleware.budget import THROTTLES, RetryBudget, budget_of
 from engine.pipeline import Layer, Middleware, Stage
 from engine.request import Context, Request, Result
 from schemas.policy import RetrySpec
 
 
+class Tries:
+    """What a request has tried at one target. Kept in its context, for it may come back after an open circuit."""
+
+    __slots__ = ("failures", "first", "paid", "throttles")
+
+    def __init__(self, first: InferenceError) -> None:
+        self.first = first
+        self.failures = 0
+        self.throttles = 0
+        self.paid = 0.0
+        """Budget tokens."""
+
+    @property
+    def made(self) -> int:
+        return self.failures + self.throttles
+
+    def count(self, error: InferenceError) -> None:
+        if error.kind in THROTTLES:
+            self.throttles += 1
+        else:
+            self.failures += 1
+
+    def caused(self, error: InferenceError) -> InferenceError:
+        """`error`, with the first one as its cause."""
+        if error is not self.first and error.__cause__ is None:
+            error.__cause__ = self.first
+        return error
+
+
 class Retry(Middleware):
     """Full jitter under a capped exponential bound, never shorter than the server's hint.
 
-    Exponential back-off and full jitter: AWS Architecture Blog, "Exponential Backoff And Jitter". A hint that passes
-    the deadline fails the request now. A stream is retried until its first chunk.
+    Exponential back-off and full jitter: AWS Architecture Blog, "Exponential Backoff And Jitter". Failures and
+    throttles have limits of their own. A hint that passes the deadline, or `park_after_s`, fails the request here and
+    now. A stream is retried until its first chunk.
     """
 
     name = "retry"
@@ -28,39 +59,86 @@ class Retry(Middleware):
         "timeout": "the limit of an attempt begins with the attempt",
     }
 
-    def __init__(self, next: Stage, spec: RetrySpec, clock: Clock, rng: Random, wait_for_circuit: bool) -> None:
-        """`wait_for_circuit`: sleep until an open circuit may close, instead of failing; costs no try."""
+    def __init__(
+        self,
+        next: Stage,
+        target: str,
+        spec: RetrySpec,
+        clock: Clock,
+        rng: Random,
+        budget: RetryBudget | None,
+        park_after_s: float,
+    ) -> None:
         self.next = next
-        self.max_retries = spec.max_retries if spec.enabled else 0
+        self.target = target
         self.spec = spec
         self.clock = clock
         self.rng = rng
-        self.wait_for_circuit = wait_for_circuit
+        self.budget = budget
+        self.park_after_s = park_after_s
+        self.max_failures = spec.max_retries
+        throttles = spec.max_throttle_retries
+        self.max_throttles = spec.max_retries if throttles is None else throttles
 
     async def __call__(self, request: Request, context: Context) -> Result:
-        tries = waits = 0
+        try:
+            result = await self.next(request, context)
+            if result.stream is not None:
+                await result.stream.prime()
+        except InferenceError as error:
+            return await self._again(request, context, error)
+        if self.budget is not None:
+            self.budget.give_back(self.budget.spec.success_refund)
+        return result
+
+    async def _again(self, request: Request, context: Context, error: InferenceError) -> Result:
+        """The tries after the first one. Raises the last error, with the first as its cause."""
+        tries = context.tries.setdefault(self.target, Tries(error))
         while True:
+            if isinstance(error, CircuitOpen):
+                raise tries.caused(error)  # nothing was tried; who chooses the target knows what else there is
+            tries.count(error)
+            delay = self._wait_s(context, error, tries)
+            if delay is None:
+                raise tries.caused(error)
+            hint = f", as it asked for {error.retry_after_s:g} s" if error.retry_after_s and not error.elsewhere else ""
+            context.next_attempt("retry", f"try {tries.made + 1} after {error.kind}: {delay:.3g} s{hint}")
+            await asyncio.sleep(delay)
             try:
                 result = await self.next(request, context)
                 if result.stream is not None:
                     await result.stream.prime()
-                return result
-            except CircuitOpen as error:
-                # While probes are under way nobody knows better yet: only an opening counts.
-                waits += not error.probing
-                if not self.wait_for_circuit or waits > max(1, self.max_retries):
-                    raise
-                delay = error.retry_after_s or 0.0
-                failure: InferenceError = error
-            except InferenceError as error:
-                tries += 1
-                if not error.retryable or tries > self.max_retries:
-                    raise
-                delay = self.delay(tries, error.retry_after_s)
-                failure = error
-            if context.deadline is not None and self.clock.monotonic() + delay >= context.deadline:
-                raise failure
-            await asyncio.sleep(delay)
+            except InferenceError as another:
+                error = another
+                continue
+            if self.budget is not None:
+                self.budget.give_back(tries.paid)
+            return result
+
+    def _wait_s(self, context: Context, error: InferenceError, tries: Tries) -> float | None:
+        """Seconds until the next try, which is then paid for; None: there is none."""
+        throttled = error.kind in THROTTLES
+        if not error.retryable or tries.failures > self.max_failures or tries.throttles > self.max_throttles:
+            return None
+        if context.spent:
+            return None
+        # The hint is about the key and endpoint that gave it.
+        hint = None if error.elsewhere else error.retry_after_s
+        if hint is not None and hint > self.park_after_s:
+            return None
+        delay = self.delay(tries.throttles if throttled else tries.failures, hint)
+        cost = self.budget.cost(error) if self.budget is not None else 0.0
+        if self.budget is not None:
+            wait = self.budget.reserve(cost)
+            if wait is None:
+                return None
+            delay = max(delay, wait)
+        if context.deadline is not None and self.clock.monotonic() + delay >= context.deadline:
+            if self.budget is not None:
+                self.budget.give_back(cost)
+            return None
+        tries.paid += cost
+        return delay
 
     def delay(self, retry: int, hint_s: float | None) -> float:
         """Seconds before the `retry`-th retry, counted from 1."""
@@ -73,22 +151,26 @@ class Retry(Middleware):
 
 
 def layer(branch: Branch) -> Layer | None:
-    spec, breaker = branch.policy.retry, branch.policy.breaker
-    waits = breaker.enabled and breaker.on_open == "wait" and branch.last
-    if not spec.enabled and not waits:
-        return None
+    spec = branch.policy.retry
+    if not spec.enabled or branch.policy.hedge.enabled:
+        return None  # a hedge stands in this place
+    budget = budget_of(branch)
+    throttles = "" if spec.max_throttle_retries is None else f" throttles={spec.max_throttle_retries}"
     settings = (
-        f"max_retries={spec.max_retries} delay={spec.initial_delay_s:g} s ×{spec.multiplier:g} ≤{spec.max_delay_s:g} s"
+        f"max_retries={spec.max_retries}{throttles} "
+        f"delay={spec.initial_delay_s:g} s ×{spec.multiplier:g} ≤{spec.max_delay_s:g} s"
     )
-    if not spec.enabled:
-        settings = "only waits for an open circuit"
+    if budget is not None:
+        settings += f" budget={budget.spec.capacity:g}, empty: {budget.spec.on_empty}"
     return Layer(
         Retry,
         {
+            "target": branch.name,
             "spec": spec,
             "clock": branch.resources.clock,
             "rng": branch.resources.rng,
-            "wait_for_circuit": waits,
+            "budget": budget,
+            "park_after_s": branch.policy.route.park_after_s,
         },
         settings,
     )

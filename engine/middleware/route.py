@@ -1,48 +1,41 @@
-"""Chooses the key of an attempt and keeps the attempt's record."""
+"""Chooses the endpoint and the key of an attempt, and keeps the attempt's record."""
 
 from __future__ import annotations
 
+from engine import tokens
 from engine.clock import Clock
-from engine.errors import CircuitOpen, EngineError, InferenceError, Internal
+from engine.errors import Cancelled, CircuitOpen, EngineError, InferenceError, Internal
 from engine.middleware import Branch
+from engine.middleware.keys import KeyRing
 from engine.pipeline import Layer, Middleware, Stage
-from engine.request import Attempt, ChunkStream, Context, Request, Result
+from engine.request import Attempt, ChunkStream, Context, Request, Result, Usage
 from schemas.policy import RouteSpec
 
+_UNSAID = frozenset({"timeout", "truncated", "malformed", "cancelled", "deadline"})
+"""Ends after which the provider may have counted tokens that it never told."""
 
-class KeyRing:
-    """The keys of one target: who is next, how many calls each has in flight, which are parked and why."""
 
-    def __init__(self, names: tuple[str, ...], spec: RouteSpec) -> None:
-        self.names = names
-        self.in_flight = dict.fromkeys(names, 0)
-        self.parked: dict[str, InferenceError] = {}
-        self._spec = spec
+class Endpoints:
+    """The addresses of one target: who is next, and how many calls each has in flight."""
+
+    def __init__(self, count: int, spec: RouteSpec) -> None:
+        self.in_flight = [0] * count
+        self.spec = spec
         self._turn = 0
 
-    def choose(self, avoid: str | None) -> str | None:
-        """A usable key, another one than `avoid` where there is one; None where no key is needed.
+    def choose(self, avoid: int | None, rejected: set[int]) -> int:
+        """An endpoint that is not in `rejected`, another one than `avoid` where there is one."""
+        free = [index for index in range(len(self.in_flight)) if index not in rejected]
+        if len(free) > 1 and avoid in free:
+            free.remove(avoid)
+        if self.spec.endpoints == "least_loaded":
+            fewest = min(self.in_flight[index] for index in free)
+            free = [index for index in free if self.in_flight[index] == fewest]
+        self._turn += 1
+        return free[self._turn % len(free)]
 
-        Raises the error that parked the last usable key.
-        """
-        if not self.names:
-            return None
-        usable = [name for name in self.names if name not in self.parked]
-        if not usable:
-            raise next(reversed(self.parked.values()))
-        if len(usable) > 1 and avoid in usable:
-            usable.remove(avoid)
-        if self._spec.keys == "least_loaded":
-            chosen = min(usable, key=self.in_flight.__getitem__)
-        else:
-            chosen = usable[self._turn % len(usable)]
-            self._turn += 1
-        return chosen
-
-    def park(self, name: str, error: InferenceError) -> bool:
-        """Takes a key out of use until the engine is made anew; true if others are left."""
-        self.parked[name] = error
-        return len(self.parked) < len(self.names)
+    def gauges(self) -> dict[str, float]:
+        return {f"endpoint_{index}_in_flight": count for index, count in enumerate(self.in_flight)}
 
 
 class Route(Middleware):
@@ -51,36 +44,41 @@ class Route(Middleware):
     name = "route"
     why = "after the queue, so that the key is chosen when the call really goes out"
     wrapped_by = {"queue": "a key chosen before a wait may be parked when its turn comes"}
-    wraps = {"breaker": "a rejected attempt comes back here for another key"}
+    wraps = {"breaker": "a rejected attempt comes back here for another endpoint"}
 
-    def __init__(self, next: Stage, target: str, ring: KeyRing, clock: Clock) -> None:
+    def __init__(
+        self, next: Stage, target: str, ring: KeyRing, endpoints: Endpoints, names: tuple[str, ...], clock: Clock
+    ) -> None:
+        """`names` are the endpoints' addresses, in the order of `endpoints`."""
         self.next = next
         self.target = target
         self.ring = ring
+        self.endpoints = endpoints
+        self.names = names
         self.clock = clock
+        self._choice = len(ring.names) > 1
 
     async def __call__(self, request: Request, context: Context) -> Result:
         if context.on_first_attempt is not None:
             context.on_first_attempt()
+        ring, rejected = self.ring, None
         while True:
-            key = self.ring.choose(context.last_key)
-            attempt = Attempt(self.target, key)
+            key = await ring.acquire(context.last_key)
+            attempt = self._begin(context, key, rejected)
             started = self.clock.monotonic()
             attempt.started_s = started - context.submitted_at
-            context.record.attempts.append(attempt)
-            context.attempt = attempt
-            if key is not None:
-                self.ring.in_flight[key] += 1
             try:
                 result = await self.next(request, context)
             except CircuitOpen:
-                context.record.attempts.pop()  # nothing was tried
-                self._release(key)
+                self._withdraw(context, attempt)
+                rejected = (rejected or set()) | {attempt.place}
+                if len(rejected) < len(self.names):
+                    continue
                 raise
             except InferenceError as error:
-                self._finish(attempt, key, started, error)
-                context.last_key = key
-                if key is not None and error.parks_key and self.ring.park(key, error):
+                self._finish(request, context, attempt, started, error)
+                if key is not None and error.parks_key and ring.park(key, error):
+                    context.next_attempt("retry", f"{key} was refused: {error.kind}")
                     continue
                 raise
             except (
@@ -88,30 +86,54 @@ class Route(Middleware):
             ) as error:  # the boundary: a model that can't be loaded, or a defect, fails this target only
                 what = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
                 failure = Internal(what)
-                self._finish(attempt, key, started, failure)
+                self._finish(request, context, attempt, started, failure)
                 raise failure from error
             except BaseException:
-                attempt.outcome = "cancelled"
-                attempt.duration_s = self.clock.monotonic() - started
-                self._release(key)
+                self._finish(request, context, attempt, started, Cancelled("its caller left, or its time was over"))
                 raise
             if result.stream is None:
                 attempt.usage = result.usage
-                self._finish(attempt, key, started, None)
+                self._finish(request, context, attempt, started, None)
             else:
-                self._follow(result.stream, attempt, key, started, context)
+                self._follow(request, result.stream, attempt, started, context)
             return result
 
-    def _follow(self, stream: ChunkStream, attempt: Attempt, key: str | None, started: float, context: Context) -> None:
+    def _begin(self, context: Context, key: str | None, rejected: set[int] | None) -> Attempt:
+        why = context.why
+        if self._choice:
+            how = f"{key} by {self.ring.spec.keys}"
+            why = how if why is None else f"{why}; {how}"
+        attempt = Attempt(self.target, key, context.role, why)
+        if len(self.names) > 1:
+            attempt.place = self.endpoints.choose(context.last_endpoint, rejected or set())
+            self.endpoints.in_flight[attempt.place] += 1
+            attempt.endpoint = self.names[attempt.place]
+        context.role, context.why = "first", None
+        context.record.attempts.append(attempt)
+        context.attempt = attempt
+        return attempt
+
+    def _withdraw(self, context: Context, attempt: Attempt) -> None:
+        """Takes a record back: nothing was tried."""
+        record = context.record
+        record.attempts = [each for each in record.attempts if each is not attempt]
+        context.role, context.why = attempt.role, attempt.why
+        context.attempt = record.attempts[-1] if record.attempts else None
+        self._release(attempt)
+
+    def _follow(
+        self, request: Request, stream: ChunkStream, attempt: Attempt, started: float, context: Context
+    ) -> None:
         def first() -> None:
             attempt.first_token_s = self.clock.monotonic() - started
 
         def settled(error: InferenceError | None) -> None:
-            self._finish(attempt, key, started, error)
-            if error is not None:
-                context.last_key = key
-                if key is not None and error.parks_key:
-                    self.ring.park(key, error)
+            attempt.usage = stream.usage
+            if error is not None and attempt.usage is None and stream.delivered:
+                attempt.usage = Usage(tokens.input_tokens(request.body), stream.delivered, estimated=True)
+            self._finish(request, context, attempt, started, error)
+            if error is not None and error.parks_key and attempt.key is not None:
+                self.ring.park(attempt.key, error)
 
         if stream.primed:
             first()
@@ -119,26 +141,48 @@ class Route(Middleware):
             stream.on_first(first)
         stream.on_settle(settled)
 
-    def _finish(self, attempt: Attempt, key: str | None, started: float, error: InferenceError | None) -> None:
+    def _finish(
+        self, request: Request, context: Context, attempt: Attempt, started: float, error: InferenceError | None
+    ) -> None:
         attempt.duration_s = self.clock.monotonic() - started
-        self._release(key)
+        key = attempt.key
         if error is None:
             attempt.outcome = "ok"
+            if key is not None:
+                self.ring.succeeded(key, started)
+            self._release(attempt)
             return
         attempt.outcome = error.kind
         attempt.message = error.message
         attempt.status = error.status if error.status is not None else attempt.status
         attempt.provider_request_id = error.provider_request_id or attempt.provider_request_id
+        if attempt.sent and attempt.usage is None and error.kind in _UNSAID:
+            attempt.usage = Usage(tokens.input_tokens(request.body), estimated=True)
+        context.last_key, context.last_endpoint = key, attempt.place
+        error.elsewhere = len(self.names) > 1 and error.counts_for_breaker
+        if key is not None and error.kind == "throttled":
+            error.elsewhere = self.ring.throttled(key, started, error.retry_after_s)
+        self._release(attempt)
 
-    def _release(self, key: str | None) -> None:
-        if key is not None:
-            self.ring.in_flight[key] -= 1
+    def _release(self, attempt: Attempt) -> None:
+        self.ring.release(attempt.key)
+        if len(self.names) > 1:
+            self.endpoints.in_flight[attempt.place] -= 1
 
 
 def layer(branch: Branch) -> Layer:
     spec = branch.policy.route
-    target = branch.name
-    ring = branch.resources.get(("keys", target), lambda: KeyRing(branch.keys, spec))
-    count = len(branch.keys)
-    settings = f"target={target}" + (f" keys={count} {spec.keys}" if count else "")
-    return Layer(Route, {"target": target, "ring": ring, "clock": branch.resources.clock}, settings)
+    target, resources = branch.name, branch.resources
+    ring = resources.get(("keys", target), lambda: KeyRing(branch.keys, spec, resources.clock))
+    names = branch.endpoints
+    endpoints = resources.get(("endpoints", target), lambda: Endpoints(len(names), spec))
+    settings = f"target={target}"
+    if ring.names:
+        settings += f" keys={len(ring.names)} {spec.keys}"
+    if len(names) > 1:
+        settings += f" endpoints={len(names)} {spec.endpoints}"
+    return Layer(
+        Route,
+        {"target": target, "ring": ring, "endpoints": endpoints, "names": names, "clock": resources.clock},
+        settings,
+    )

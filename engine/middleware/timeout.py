@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from engine.errors import TimedOut
+from engine.errors import TimedOut, Truncated
 from engine.middleware import Branch
 from engine.middleware.bounded import BoundedSource
 from engine.pipeline import Layer, Middleware, Stage
@@ -47,7 +47,7 @@ class Timeout(Middleware):
             result.stream.source = BoundedSource(
                 result.stream.source,
                 lambda: idle,
-                lambda: TimedOut(f"the stream was silent for {idle:g} s (policy.timeout.idle_s)"),
+                lambda: Truncated(f"the stream was silent for {idle:g} s (policy.timeout.idle_s)"),
             )
         return result
 

@@ -51,7 +51,8 @@ class Trace(Middleware):
         record = context.record
         record.total_s = self.clock.monotonic() - context.submitted_at
         if record.attempts:
-            record.target = record.attempts[-1].target
+            last = context.attempt or record.attempts[-1]
+            record.target = last.target
             costs = [attempt.cost for attempt in record.attempts if attempt.usage]
             # A sum with an unknown part is unknown, never too low.
             record.cost = sum(costs) if costs and None not in costs else None  # type: ignore[arg-type]

@@ -13,6 +13,8 @@ class RateLimitSpec(Spec):
     enabled: bool = False
     requests_per_min: float | None = Field(None, gt=0)
     """Calls a minute; null: no limit."""
+    tokens_per_min: float | None = Field(None, gt=0)
+    """Prompt and answer tokens together a minute; null: no limit."""
     input_tokens_per_min: float | None = Field(None, gt=0)
     """Prompt tokens a minute, estimated before the call and put right after it; null: no limit."""
     output_tokens_per_min: float | None = Field(None, gt=0)

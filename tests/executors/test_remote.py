@@ -56,7 +56,9 @@ async def make(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
 
 
 def context(key: str | None = None, stream: bool = False) -> Context:
-    return Context(EngineRecord(attempts=[Attempt("test/m", key)]), 0.0, stream=stream)
+    made = Context(EngineRecord(attempts=[Attempt("test/m", key)]), 0.0, stream=stream)
+    made.attempt = made.record.attempts[0]
+    return made
 
 
 async def ask(executor: RemoteExecutor, where: Context | None = None, task: str = "chat", **body: Any) -> Result:
@@ -266,7 +268,7 @@ async def test_a_redirect_is_refused(make: Make, serve: Serve) -> None:
 
 @pytest.mark.parametrize(
     ("ending", "kind"),
-    [("end", "truncated"), ("cut", "truncated"), ("broken", "malformed"), ("error", "server")],
+    [("end", "truncated"), ("cut", "truncated"), ("broken", "truncated"), ("error", "server")],
 )
 async def test_a_stream_that_breaks_keeps_its_chunks_and_raises(
     make: Make, serve: Serve, ending: str, kind: str

@@ -9,6 +9,7 @@ from typing import Any
 from engine import Request
 from engine.errors import InferenceError
 from engine.middleware import Branch
+from engine.middleware.fallback import Fallback
 from engine.pipeline import Stage, compose
 from engine.request import Chunk, ChunkStream, Context, EngineRecord, Result
 from engine.resources import Resources
@@ -67,18 +68,23 @@ class Scripted:
             self.streams_closed += 1
 
 
-def branch(clock: VirtualClock, policy: PolicySpec, keys: tuple[str, ...] = (), last: bool = True) -> Branch:
+def branch(clock: VirtualClock, policy: PolicySpec, keys: tuple[str, ...] = ()) -> Branch:
     target = TargetSpec(
         provider=SimulatedProviderSpec(kind="simulated"),
         model=ModelSpec(name="m"),
         hardware=AutoHardwareSpec(kind="auto"),
     )
-    return Branch("t", target, policy, Resources(clock, seed=1), keys=keys, last=last)
+    return Branch("t", target, policy, Resources(clock, seed=1), keys=keys)
 
 
 def chain(modules: list[Any], made: Branch, executor: Stage) -> Stage:
     layers = [module.layer(made) for module in modules]
     return compose([layer for layer in layers if layer is not None], executor)
+
+
+def waiting(stage: Stage, made: Branch) -> Stage:
+    """The stage under the one that waits for circuits to close."""
+    return Fallback([stage], [made.name], [None], made.policy, made.resources.clock)
 
 
 def request(id: str = "r", **fields: Any) -> Request:

@@ -134,7 +134,7 @@ async def test_a_cancelled_probe_frees_its_place_and_says_nothing(clock: Virtual
     await asyncio.wait(probes)
     (circuit,) = made_branch.resources.items("breaker").values()
     assert circuit.state is State.HALF_OPEN
-    assert circuit.try_acquire() == circuit.generation
+    assert circuit.try_acquire().generation == circuit.generation
 
 
 @in_virtual_time

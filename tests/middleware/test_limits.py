@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from chain import Scripted, branch, chain, context, in_virtual_time, request
 
-from engine.errors import DeadlineExceeded, ServerFailed, TimedOut
+from engine.errors import DeadlineExceeded, ServerFailed, TimedOut, Truncated
 from engine.middleware import breaker, deadline, queue, retry, route, timeout
 from engine.middleware.breaker import State
 from engine.virtual_time import VirtualClock
@@ -36,7 +36,7 @@ async def test_silence_within_a_stream_has_its_own_limit(clock: VirtualClock) ->
     result = await stage(request(), context(clock, stream=True))
     assert result.stream is not None
     seen = []
-    with pytest.raises(TimedOut, match="idle_s"):
+    with pytest.raises(Truncated, match="idle_s"):
         async for chunk in result.stream:
             seen.append(chunk)
     assert len(seen) == 1

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from engine.errors import CircuitOpen, ServerFailed, TooLong
 from engine.middleware import rate_limit, route
 from engine.middleware.rate_limit import VectorBucket
+from engine.request import Context, RateHints, Request, Result
 from engine.virtual_time import VirtualClock, run
 from schemas.policy import PolicySpec, RateLimitSpec
 
@@ -29,14 +30,14 @@ async def test_calls_beyond_the_burst_come_at_the_rate(clock: VirtualClock) -> N
 
 @in_virtual_time
 async def test_a_large_request_is_not_overtaken_by_small_ones(clock: VirtualClock) -> None:
-    bucket = VectorBucket((None, 1.0, None), 10.0, clock)
+    bucket = VectorBucket((None, None, 1.0, None), 10.0, clock)
     order: list[str] = []
 
     async def take(name: str, amount: float) -> None:
-        await bucket.acquire((1, amount, 0))
+        await bucket.acquire((1, 0, amount, 0))
         order.append(name)
 
-    await bucket.acquire((1, 10, 0))
+    await bucket.acquire((1, 0, 10, 0))
     await asyncio.gather(take("large", 8), take("small", 1), take("small too", 1))
     assert order == ["large", "small", "small too"]
     assert clock.monotonic() == pytest.approx(10.0)
@@ -44,9 +45,9 @@ async def test_a_large_request_is_not_overtaken_by_small_ones(clock: VirtualCloc
 
 @in_virtual_time
 async def test_all_dimensions_are_taken_together_or_none(clock: VirtualClock) -> None:
-    bucket = VectorBucket((1.0, 1.0, None), 4.0, clock)
-    await bucket.acquire((1, 4, 0))
-    waiting = asyncio.create_task(bucket.acquire((1, 2, 0)))
+    bucket = VectorBucket((1.0, None, 1.0, None), 4.0, clock)
+    await bucket.acquire((1, 0, 4, 0))
+    waiting = asyncio.create_task(bucket.acquire((1, 0, 2, 0)))
     await asyncio.sleep(0)
     assert bucket.levels[0] == pytest.approx(3.0)
     await waiting
@@ -92,18 +93,18 @@ def test_a_failed_call_gives_back_what_the_provider_did_not_count(error: Excepti
         with pytest.raises(type(error)):
             await stage(request(), context(clock))
         (bucket,) = made.resources.items("rate_limit").values()
-        assert tuple(bucket.levels[:2]) == pytest.approx(left)
-        assert bucket.levels[2] == pytest.approx(6000)
+        assert (bucket.levels[0], bucket.levels[2]) == pytest.approx(left)
+        assert bucket.levels[3] == pytest.approx(6000)
 
     scenario()
 
 
 @in_virtual_time
 async def test_a_cancelled_waiter_frees_the_line(clock: VirtualClock) -> None:
-    bucket = VectorBucket((1.0, None, None), 2.0, clock)
-    await bucket.acquire((2, 0, 0))
-    large = asyncio.create_task(bucket.acquire((2, 0, 0)))
-    small = asyncio.create_task(bucket.acquire((1, 0, 0)))
+    bucket = VectorBucket((1.0, None, None, None), 2.0, clock)
+    await bucket.acquire((2, 0, 0, 0))
+    large = asyncio.create_task(bucket.acquire((2, 0, 0, 0)))
+    small = asyncio.create_task(bucket.acquire((1, 0, 0, 0)))
     await asyncio.sleep(0.5)
     large.cancel()
     await small
@@ -122,14 +123,14 @@ def test_no_stretch_of_time_sees_more_than_the_burst_and_the_rate(
     """Against adding up what was taken: from any grant to any later one, at most capacity + rate × time between."""
 
     async def scenario(clock: VirtualClock) -> None:
-        bucket = VectorBucket((rate, None, None), 4.0 / rate, clock)
+        bucket = VectorBucket((rate, None, None, None), 4.0 / rate, clock)
         taken: list[tuple[float, int]] = []
 
         async def job(start: float, amount: int, cancel: bool, patience: float) -> None:
             await asyncio.sleep(start)
             try:
                 async with asyncio.timeout(patience if cancel else None):
-                    await bucket.acquire((amount, 0, 0))
+                    await bucket.acquire((amount, 0, 0, 0))
             except TimeoutError:
                 return
             taken.append((clock.monotonic(), amount))
@@ -142,3 +143,42 @@ def test_no_stretch_of_time_sees_more_than_the_burst_and_the_rate(
         assert bucket.waiting == 0
 
     run(scenario)
+
+
+@in_virtual_time
+async def test_prompt_and_answer_together_have_a_limit_too(clock: VirtualClock) -> None:
+    executor = Scripted(0.0)
+    made = branch(clock, policy(tokens_per_min=600, output_tokens_default=99, burst_s=10))
+    stage = chain([route, rate_limit], made, executor)
+    await asyncio.gather(*(stage(request(str(n)), context(clock)) for n in range(3)))
+    assert clock.monotonic() == pytest.approx(20.0)
+
+
+@in_virtual_time
+async def test_headers_lower_a_limit_and_never_raise_it(clock: VirtualClock) -> None:
+    bucket = VectorBucket((10.0, None, None, None), 60.0, clock)
+    bucket.learn(RateHints(requests=(100.0, 4.0, 96.0)))
+    assert bucket.levels[0] == 4.0
+    for _ in range(6):
+        await bucket.acquire((1, 0, 0, 0))
+    assert clock.monotonic() == pytest.approx(2.0)
+    bucket.learn(RateHints(requests=(10_000.0, 0.0, 1.0)))
+    for _ in range(10):
+        await bucket.acquire((1, 0, 0, 0))
+    assert clock.monotonic() == pytest.approx(3.0)
+
+
+@in_virtual_time
+async def test_a_limit_that_nobody_configured_is_learned_from_the_replies(clock: VirtualClock) -> None:
+    class Hinting(Scripted):
+        async def __call__(self, request: Request, context: Context) -> Result:
+            assert context.attempt is not None
+            left = max(0.0, 3.0 - self.calls - 1 + clock.monotonic())
+            context.attempt.hints = RateHints(requests=(60.0, left, 60.0 - left))
+            return await super().__call__(request, context)
+
+    executor = Hinting(0.0)
+    stage = chain([route, rate_limit], branch(clock, policy()), executor)
+    for number in range(6):
+        await stage(request(str(number)), context(clock))
+    assert clock.monotonic() == pytest.approx(3.0, abs=0.1)

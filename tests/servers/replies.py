@@ -17,8 +17,10 @@ def completion(text: str = "Paris.", reason: str = "stop", **fields: Any) -> dic
     }
 
 
-def chunk(text: str | None = None, reason: str | None = None, **fields: Any) -> dict[str, Any]:
+def chunk(text: str | None = None, reason: str | None = None, role: str | None = None, **fields: Any) -> dict[str, Any]:
     delta = {} if text is None else {"content": text}
+    if role is not None:
+        delta["role"] = role
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion.chunk",
