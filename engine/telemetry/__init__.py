@@ -1,4 +1,7 @@
-"""What is counted, shown and logged. `metrics` needs only the core; `progress` and `log` belong to runs."""
+"""What is counted (`metrics`, `gauges`), told to others (`prometheus`, `exporter`, `otel`), shown and logged.
+
+All but `progress` and `log`, which belong to runs, work for any engine, and need only the core.
+"""
 
 from __future__ import annotations
 

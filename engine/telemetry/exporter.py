@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from pathlib import Path
 
 from engine.errors import SetupError
@@ -30,22 +31,24 @@ class Exporter:
         self._period_s = period_s
         self._writing: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
 
     @property
     def port(self) -> int | None:
         """Where it listens; None: it does not."""
-        return self._server.sockets[0].getsockname()[1] if self._server is not None else None
+        return self._socket.getsockname()[1] if self._socket is not None else None
 
     async def start(self) -> None:
         """Raises SetupError: the port is taken, the file can't be written. Does nothing the second time."""
-        if self._wanted_port is not None and self._server is None:
+        if self._wanted_port is not None and self._socket is None:
             try:
-                self._server = await asyncio.start_server(self._answer, _HOST, self._wanted_port, limit=8192)
+                self._socket = socket.create_server((_HOST, self._wanted_port))
             except OSError as error:
                 raise SetupError(
                     f"telemetry.prometheus_port: {_HOST}:{self._wanted_port} can't be used: {error.strerror}; "
                     "choose another port, 0 for any free one, or null for none"
                 ) from error
+            self._server = await asyncio.start_server(self._answer, sock=self._socket, limit=8192)
             log.info("metrics at http://%s:%s/metrics", _HOST, self.port)
         if self._path is not None and self._writing is None:
             try:
@@ -58,13 +61,16 @@ class Exporter:
             self._writing = asyncio.create_task(self._keep_writing(self._path))
 
     async def aclose(self) -> None:
-        """Writes the last figures and stops listening."""
-        if self._server is not None:
+        """Writes the last figures and stops listening, also after the event loop that it was started on has ended."""
+        if self._server is not None and not self._server.get_loop().is_closed():
             self._server.close()
-            self._server = None
+        if self._socket is not None:
+            self._socket.close()
+        self._server = self._socket = None
         if self._writing is not None and self._path is not None:
-            self._writing.cancel()
-            await asyncio.wait([self._writing])
+            if not self._writing.done():
+                self._writing.cancel()
+                await asyncio.wait([self._writing])
             self._writing = None
             self._try_to_write(self._path)
 

@@ -121,6 +121,16 @@ async def test_a_port_that_is_taken_is_refused_with_the_knob() -> None:
             await exporter(engine(), prometheus_port=port).start()
 
 
+def test_it_can_be_closed_when_its_event_loop_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "engine.prom"
+    left = exporter(engine(), prometheus_file=str(path), prometheus_port=0)
+    asyncio.run(left.start())
+    path.unlink()
+    asyncio.run(left.aclose())
+    assert path.exists()
+    assert left.port is None
+
+
 async def test_nothing_is_opened_when_nothing_is_asked_for() -> None:
     idle = exporter(engine())
     await idle.start()
