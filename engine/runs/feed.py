@@ -107,8 +107,9 @@ class Feed:
     async def _read_all(self) -> None:
         serving = self._serving
         while True:
-            await serving.wait_room()
-            rows = await self._reader.read(serving.room)
+            if not self.timed:
+                await serving.wait_room()
+            rows = await self._reader.read(max(1, serving.room))
             if not rows:
                 return
             for row in rows:

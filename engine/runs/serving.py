@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from engine.errors import InferenceError, Malformed, OutputError
@@ -19,7 +20,8 @@ log = logging.getLogger("engine.runs")
 
 
 class Submits(Protocol):
-    """What answers: an Engine, or anything with its `submit` and `drain`."""
+    """What answers: an Engine, or anything with its `submit` and `drain`. Where it has `observers`, a list of functions
+    of a request and its result, those that were cancelled tell what they had met, too."""
 
     async def submit(self, request: Request) -> Result: ...
     def drain(self) -> None: ...
@@ -54,8 +56,6 @@ class Serving:
         """Ends, with the error, when the run can't go on."""
         self.last_errors: dict[str, str] = {}
         """Target → what its last failed call said."""
-        self.moved_at = 0.0
-        """When a row last got anywhere, or the first of those under way started; seconds of the loop's clock."""
         self._engine = engine
         self._journal = journal
         self._run = run
@@ -63,6 +63,10 @@ class Serving:
         self._progress = progress
         self._virtual = virtual
         self._loop = asyncio.get_running_loop()
+        self._moved_at = self._idle_since = self._loop.time()
+        """When a row last got anywhere, put off by the time in which none was under way."""
+        self._observers: list[Callable[[Request | None, Result], None]] = getattr(engine, "observers", [])
+        self._observers.append(self._observe)
         self._open = 0
         self._freed = asyncio.Event()
 
@@ -83,7 +87,7 @@ class Serving:
     def start(self, row: Row, digest: int) -> asyncio.Task[None]:
         """Starts a row; the task ends when it has its outcome, which is then on its way to the journal."""
         if not self.tasks:
-            self.moved_at = self._loop.time()
+            self._moved_at += self._loop.time() - self._idle_since
         self._open += 1
         task = self._loop.create_task(self._serve(row, digest))
         self.tasks[row.index] = task
@@ -92,7 +96,7 @@ class Serving:
     async def wait_stalled(self, limit_s: float) -> None:
         """Until no row has got anywhere for `limit_s` seconds although rows are under way."""
         while True:
-            rest_s = self.moved_at + limit_s - self._loop.time()
+            rest_s = self._moved_at + limit_s - self._loop.time()
             if rest_s <= 0 and self.tasks:
                 return
             await asyncio.sleep(rest_s if rest_s > 0 else limit_s)
@@ -105,6 +109,7 @@ class Serving:
             task.cancel()
         if tasks:
             await asyncio.gather(*tasks, return_exceptions=True)
+        self._observers.remove(self._observe)
         if self.failed.done():
             self.failed.exception()  # seen, also when another error is on its way
         else:
@@ -127,6 +132,8 @@ class Serving:
             return
         finally:
             del self.tasks[row.index]
+            if not self.tasks:
+                self._idle_since = self._loop.time()
 
         def durable(failure: OutputError | None) -> None:
             if not self._virtual:
@@ -155,9 +162,9 @@ class Serving:
                 result = Result(row.id, error=error, engine=record)
         failure = result.error
         if failure is None or failure.kind in OWN_FAULT:
-            self.moved_at = self._loop.time()
+            self._moved_at = self._loop.time()
         if failure is not None:
-            self._note_failure(result, failure)
+            self._observe(row.request, result)
             if self.stopping and failure.kind == "cancelled":
                 raise asyncio.CancelledError
         try:
@@ -168,13 +175,16 @@ class Serving:
             content = payload(self._run, row, result)
         return result, content
 
-    def _note_failure(self, result: Result, error: InferenceError) -> None:
-        failed = [attempt for attempt in result.engine.attempts if attempt.outcome not in ("ok", "running")]
+    def _observe(self, request: Request | None, result: Result) -> None:
+        """Keeps the last that each target said, for who has to find out why a run does not get on."""
+        if result.error is None or result.error.kind in OWN_FAULT:
+            return
+        failed = [attempt for attempt in result.engine.attempts if attempt.outcome not in ("ok", "running", "cancelled")]
         if failed:
             last = failed[-1]
-            self.last_errors[last.target] = f"{last.outcome}: {last.message or error.message}"
-        elif error.kind not in OWN_FAULT:
-            self.last_errors.setdefault(result.engine.target or "", f"{error.kind}: {error.message}")
+            self.last_errors[last.target] = f"{last.outcome}: {last.message or result.error.message}"
+        elif result.error.kind != "cancelled":
+            self.last_errors.setdefault(result.engine.target or "", f"{result.error.kind}: {result.error.message}")
 
     def _close(self) -> None:
         self._open -= 1
