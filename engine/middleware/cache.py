@@ -198,6 +198,7 @@ class Cache(Middleware):
     why = "outside everything that costs: a hit takes no slot, no token, no key and no breaker's sample"
     wraps = {
         "fallback": "an answer is kept whichever target gave it",
+        "retry": "a shared call is tried again once for all who wait for it",
         "queue": "a hit must not wait behind calls",
     }
     wrapped_by = {

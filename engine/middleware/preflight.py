@@ -50,7 +50,7 @@ class Preflight(Middleware):
         # Such a request names its own model, of which nothing is known here. As in engine/middleware/parameters.py.
         self.open = primary and provider.kind == "remote" and not model.pin
         self.own_names = frozenset({model.name, target.model_id, *model.ids.values()})
-        # A model in this process cuts texts and answers to what it can hold, and says when a prompt leaves no room.
+        # A model in this process cuts answers, and texts that it embeds, to what it can hold.
         self.cuts = provider.kind == "local"
         self.limits = policy.rate_limit
         rates = [None if rate is None else rate / 60 for rate in limits_of(self.limits)]
@@ -81,8 +81,8 @@ class Preflight(Middleware):
                 f"task: {self.model!r} is not for {request.task}; it does: {', '.join(sorted(self.tasks))}. "
                 "Next: choose another model, or correct model.tasks"
             )
-        room = self.context_length
-        if room is None or self.cuts:
+        room, embeds = self.context_length, request.task == "embedding"
+        if room is None or (self.cuts and embeds):
             return
         body = request.body
         least = -size if size < 0 else size / self.chars_per_token
@@ -92,7 +92,7 @@ class Preflight(Middleware):
                 f"{_prompt_path(request.task)}: {shown} and {self.model!r} has room for {room} (model.context_length). "
                 "Next: shorten it, or choose a model with a longer context"
             )
-        if request.task == "embedding":
+        if self.cuts or embeds:
             return
         for name in _LIMITS:
             limit = body.get(name)

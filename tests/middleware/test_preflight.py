@@ -1,0 +1,302 @@
+"""Preflight: what can't succeed is refused at once, with its path; what some provider takes is not."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from chain import Scripted, branch, chain, context, in_virtual_time
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import Request
+from engine.clock import SystemClock
+from engine.errors import InferenceError, InvalidRequest, TooLong
+from engine.middleware import Branch, parameters, preflight, queue, rate_limit, retry, route
+from engine.middleware.preflight import Preflight, check_body
+from engine.resources import Resources
+from engine.virtual_time import VirtualClock
+from schemas import TargetSpec
+from schemas.hardware import AutoHardwareSpec
+from schemas.model import ModelSpec
+from schemas.policy import PolicySpec, PreflightSpec, RateLimitSpec
+from schemas.provider import LocalProviderSpec, RemoteProviderSpec
+
+TEXT = {"role": "user", "content": "hello"}
+
+
+class Passed(Exception):
+    """Nothing was refused."""
+
+
+def chat(**body: Any) -> Request:
+    return Request("chat", {"messages": [TEXT], **body}, id="r")
+
+
+def stage(kind: str = "remote", policy: PolicySpec | None = None, primary: bool = True, **model: Any) -> Preflight:
+    provider: Any = (
+        LocalProviderSpec(kind="local", name="local", default_model="m")
+        if kind == "local"
+        else RemoteProviderSpec(kind="remote", name="host", base_url="http://127.0.0.1:1/v1")
+    )
+    target = TargetSpec(
+        provider=provider, model=ModelSpec(**{"name": "m", **model}), hardware=AutoHardwareSpec(kind="auto")
+    )
+    here = Branch("t", target, policy or PolicySpec(), Resources(SystemClock()), primary=primary)
+    layer = preflight.layer(here)
+    assert layer is not None
+    made = layer.cls(next=Scripted(), **layer.arguments)  # type: ignore[call-arg]
+    assert isinstance(made, Preflight)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "said"),
+    [
+        ("chat", {}, "body.messages: expected a list with at least one message"),
+        ("chat", {"messages": []}, "body.messages: expected a list with at least one message"),
+        ("chat", {"messages": "hello"}, "body.messages: expected a list"),
+        ("chat", {"messages": [TEXT, "hello"]}, "body.messages[1]: expected an object with role and content, got str"),
+        ("chat", {"messages": [{"content": "hello"}]}, "body.messages[0].role: expected who speaks"),
+        ("chat", {"messages": [{"role": 1, "content": "hello"}]}, "body.messages[0].role: expected who speaks"),
+        ("chat", {"messages": [{"role": "user"}]}, "body.messages[0]: says nothing"),
+        ("chat", {"messages": [{"role": "user", "content": None, "name": "ann"}]}, "body.messages[0]: says nothing"),
+        ("chat", {"messages": [{"role": "assistant"}]}, "body.messages[0]: says nothing"),
+        ("chat", {"messages": [{"role": "user", "content": 5}]}, "body.messages[0].content: expected text or a list"),
+        ("chat", {"messages": [{"role": "user", "content": [5]}]}, "body.messages[0].content[0]: expected a part"),
+        ("completion", {"prompt": 5}, "body.prompt: expected a text or a list of texts, got 5"),
+        ("completion", {"prompt": []}, "body.prompt: the list is empty"),
+        ("embedding", {}, "body.input: expected a text or a list of texts"),
+        ("embedding", {"input": ""}, "body.input: expected a text or a list of texts"),
+        ("embedding", {"input": []}, "body.input: the list is empty"),
+        ("embedding", {"input": True}, "body.input: expected a text or a list of texts, got True"),
+        ("chat", {"messages": [TEXT], "max_tokens": "many"}, "body.max_tokens: expected a number, got str"),
+        ("chat", {"messages": [TEXT], "max_tokens": 1.5}, "body.max_tokens: expected a whole number, got 1.5"),
+        ("chat", {"messages": [TEXT], "max_completion_tokens": -2}, "body.max_completion_tokens: expected a whole"),
+        ("chat", {"messages": [TEXT], "max_tokens": True}, "body.max_tokens: expected a number, got True"),
+        ("chat", {"messages": [TEXT], "n": 0}, "body.n: expected a whole number of at least 1, got 0"),
+        ("chat", {"messages": [TEXT], "seed": 1.5}, "body.seed: expected a whole number, got 1.5"),
+        ("chat", {"messages": [TEXT], "temperature": "hot"}, "body.temperature: expected a number, got str"),
+        ("chat", {"messages": [TEXT], "temperature": float("nan")}, "body.temperature: nan can't be written in JSON"),
+        ("chat", {"messages": [TEXT], "top_p": float("inf")}, "body.top_p: inf can't be written in JSON"),
+        ("chat", {"messages": [TEXT], "seed": float("inf")}, "body.seed: inf can't be written in JSON"),
+        ("chat", {"messages": [TEXT], "stop": 5}, "body.stop: expected a text or a list of texts, got 5"),
+        ("chat", {"messages": [TEXT], "tools": {}}, "body.tools: expected a list, got dict"),
+    ],
+)  # fmt: skip
+def test_a_body_that_cant_be_right_is_refused_with_its_path(task: str, body: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        stage().check(Request(task, body))
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("task", "body"),
+    [
+        ("chat", {"messages": [TEXT], "temperature": 0, "max_tokens": None, "n": 1, "seed": -1, "stop": ["a"]}),
+        ("chat", {"messages": [{"role": "context", "content": "vLLM and llama.cpp take any role"}]}),
+        ("chat", {"messages": [{"role": "developer", "content": ""}]}),
+        ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}),
+        ("chat", {"messages": [{"role": "user", "content": ["vLLM takes texts as parts"]}]}),
+        ("chat", {"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}),
+        ("chat", {"messages": [{"role": "assistant", "content": None}]}),
+        ("chat", {"messages": [{"role": "assistant", "audio": {"id": "x"}}]}),
+        ("chat", {"messages": [{"role": "tool", "tool_call_id": "x"}]}),
+        ("chat", {"messages": (TEXT,)}),
+        ("chat", {"messages": [TEXT], "max_tokens": -1}),
+        ("chat", {"messages": [TEXT], "max_tokens": 10.0, "temperature": -1, "top_p": 5}),
+        ("completion", {"prompt": "hello", "echo": True, "max_tokens": 0}),
+        ("completion", {"prompt": ""}),
+        ("completion", {}),
+        ("completion", {"prompt": ["a", "b"]}),
+        ("completion", {"prompt": [1, 2, 3]}),
+        ("completion", {"prompt": [[1, 2], [3]]}),
+        ("completion", {"prompt": {"prompt_string": "llama.cpp", "multimodal_data": []}}),
+        ("embedding", {"input": ["", "vLLM takes an empty text among others"]}),
+        ("embedding", {"input": [{"text": "jina"}]}),
+        ("embedding", {"messages": [TEXT]}),
+    ],
+)
+def test_what_some_provider_takes_is_let_through(task: str, body: dict[str, Any]) -> None:
+    stage(context_length=100).check(Request(task, body))
+
+
+@pytest.mark.slow
+@given(
+    st.dictionaries(
+        st.sampled_from(["messages", "prompt", "input", "max_tokens", "temperature", "n", "stop", "seed", "tools"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.sampled_from(["role", "content", "text"]), inner, max_size=3)
+            ),
+            max_leaves=8,
+        ),
+    ),
+    st.sampled_from(["chat", "completion", "embedding"]),
+)
+def test_whatever_the_body_it_passes_or_is_refused_in_words(body: dict[str, Any], task: str) -> None:
+    made = stage(context_length=2)
+    with pytest.raises((InvalidRequest, TooLong, Passed), match=r"^(body\.|passed)"):
+        made.check(Request(task, body))
+        raise Passed("passed")
+
+
+def test_a_users_text_does_not_stand_in_the_error() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_body("chat", {"messages": ["my secret"]})
+    assert "secret" not in str(caught.value)
+
+
+# -- the model ----------------------------------------------------------------------------------------------------
+
+
+def test_a_task_that_the_model_does_not_do_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"^task: 'm' is not for chat; it does: embedding\. Next: choose another"):
+        stage(tasks=("embedding",)).check(chat())
+    stage(tasks=("embedding", "chat")).check(chat())
+
+
+@pytest.mark.parametrize(
+    ("task", "fits", "body"),
+    [
+        ("chat", True, {"messages": [{"role": "user", "content": "x" * 120}]}),
+        ("chat", False, {"messages": [{"role": "user", "content": "x" * 60}, {"role": "user", "content": "x" * 61}]}),
+        ("chat", False, {"messages": [{"role": "user", "content": [{"type": "text", "text": "x" * 121}]}]}),
+        ("completion", False, {"prompt": "x" * 121}),
+        ("completion", True, {"prompt": ["x" * 120, "x" * 120]}),
+        ("completion", False, {"prompt": ["x", "x" * 121]}),
+        ("completion", True, {"prompt": list(range(10))}),
+        ("completion", False, {"prompt": list(range(11))}),
+        ("embedding", False, {"input": [[1], list(range(11))]}),
+        ("embedding", True, {"input": ["x" * 120] * 50}),
+        ("embedding", True, {"input": "x" * 121, "truncate_prompt_tokens": 10}),
+    ],
+)
+def test_a_prompt_is_too_long_only_when_it_is_so_for_certain(task: str, fits: bool, body: dict[str, Any]) -> None:
+    made = stage(context_length=10)
+    if fits:
+        made.check(Request(task, body))
+    else:
+        with pytest.raises(TooLong, match=r"'m' has room for 10 \(model.context_length\). Next: shorten it"):
+            made.check(Request(task, body))
+
+
+def test_the_characters_of_a_token_are_a_knob() -> None:
+    policy = PolicySpec(preflight=PreflightSpec(max_chars_per_token=2))
+    with pytest.raises(TooLong, match=r"^body.prompt: 21 characters, 10 tokens or more, and 'm' has room for 10"):
+        stage(policy=policy, context_length=10).check(Request("completion", {"prompt": "x" * 21}))
+
+
+def test_an_answer_longer_than_the_context_is_refused() -> None:
+    stage(context_length=100).check(chat(max_tokens=100))
+    for name in ("max_tokens", "max_completion_tokens"):
+        with pytest.raises(TooLong, match=rf"^body.{name}: 101 is more than the 100 tokens that 'm' has"):
+            stage(context_length=100).check(chat(**{name: 101}))
+
+
+def test_a_model_in_this_process_cuts_what_is_too_long_itself() -> None:
+    stage("local", context_length=10).check(chat(max_tokens=1000))
+    stage("local", context_length=10).check(Request("embedding", {"input": "x" * 1000}))
+    with pytest.raises(TooLong, match=r"^body.messages"):
+        stage("local", context_length=10).check(chat(messages=[{"role": "user", "content": "x" * 121}]))
+
+
+@pytest.mark.parametrize(
+    ("primary", "pin", "names", "refused"),
+    [
+        (True, False, "another", False),
+        (True, False, "m", True),
+        (True, False, "at-host", True),
+        (True, True, "another", True),
+        (False, False, "another", True),
+    ],
+)
+def test_of_a_model_that_the_request_names_itself_nothing_is_known(
+    primary: bool, pin: bool, names: str, refused: bool
+) -> None:
+    made = stage(primary=primary, pin=pin, ids={"host": "at-host"}, tasks=("embedding",))
+    if refused:
+        with pytest.raises(InvalidRequest, match="is not for chat"):
+            made.check(chat(model=names))
+    else:
+        made.check(chat(model=names))
+
+
+# -- the rate limit and the chain ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "body"),
+    [({"output_tokens_per_min": 100}, {"max_tokens": 101}), ({"input_tokens_per_min": 10}, {"user": "x"})],
+)
+def test_what_the_rate_limit_can_never_pass_is_refused_in_its_words(
+    limits: dict[str, float], body: dict[str, Any]
+) -> None:
+    @in_virtual_time
+    async def scenario(clock: VirtualClock) -> None:
+        policy = PolicySpec(rate_limit=RateLimitSpec(enabled=True, **limits))
+        here = branch(clock, policy)
+        asked = chat(**body, messages=[{"role": "user", "content": "x" * 40}])
+        with pytest.raises(TooLong) as before:
+            stage(policy=policy).check(asked)
+        with pytest.raises(TooLong) as after:
+            await chain([route, rate_limit], here, Scripted())(asked, context(clock))
+        assert str(before.value) == str(after.value)
+
+    scenario()
+
+
+def test_the_models_own_parameters_count_for_the_rate_limit() -> None:
+    policy = PolicySpec(rate_limit=RateLimitSpec(enabled=True, output_tokens_per_min=1000))
+    stage(policy=policy, parameters={"max_tokens": 1000}).check(chat())
+    with pytest.raises(TooLong, match="output_tokens_per_min"):
+        stage(policy=policy, parameters={"max_tokens": 1001}).check(chat())
+
+
+@in_virtual_time
+async def test_what_is_refused_waits_for_nothing_and_is_tried_once(clock: VirtualClock) -> None:
+    here = branch(clock, PolicySpec())
+    executor = Scripted(60.0)
+    made = chain([preflight, retry, queue, route, parameters], here, executor)
+    gate = here.resources.get(("queue", "t"), lambda: None)
+    while gate.active < here.policy.queue.concurrency:  # type: ignore[attr-defined]
+        await gate.acquire(context(clock))  # type: ignore[attr-defined]
+    with pytest.raises(InvalidRequest):
+        await made(Request("chat", {"messages": []}), context(clock))
+    assert clock.monotonic() == 0.0
+    assert executor.calls == 0
+
+
+@in_virtual_time
+async def test_what_is_right_goes_on_as_it_is(clock: VirtualClock) -> None:
+    asked = chat(temperature=0)
+    seen: list[Request] = []
+
+    async def executor(request: Request, context: Any) -> Any:
+        seen.append(request)
+        await asyncio.sleep(0)
+
+    await chain([preflight], branch(clock, PolicySpec()), executor)(asked, context(clock))
+    assert seen == [asked]
+    assert seen[0] is asked
+
+
+def test_every_refusal_is_one_that_no_retry_follows() -> None:
+    for error in (InvalidRequest, TooLong):
+        assert issubclass(error, InferenceError)
+        assert not error.retryable
+
+
+def test_the_plan_says_what_is_known() -> None:
+    target = TargetSpec(
+        provider=RemoteProviderSpec(kind="remote", name="host", base_url="http://127.0.0.1:1/v1"),
+        model=ModelSpec(name="m", tasks=("chat",), context_length=10),
+        hardware=AutoHardwareSpec(kind="auto"),
+    )
+    policy = PolicySpec(rate_limit=RateLimitSpec(enabled=True, requests_per_min=5))
+    layer = preflight.layer(Branch("t", target, policy, Resources(SystemClock())))
+    assert layer is not None
+    assert layer.settings == "form of the body tasks=chat context_length=10 rate_limit"
+    off = PolicySpec(preflight=PreflightSpec(enabled=False))
+    assert preflight.layer(Branch("t", target, off, Resources(SystemClock()))) is None
