@@ -16,7 +16,7 @@ class OutputSpec(Spec):
     """A run directory to continue."""
     window: int | None = Field(None, ge=1)
     """Rows in flight at most, from being read to being durable: the bound on repeated calls after a crash.
-    null: twice what the queue lets through plus one batch of commits; 100,000 for rows that come at their own times."""
+    null: twice what the queue lets through plus one batch of commits; 40,000 for rows that come at their own times."""
     commit_s: float = Field(0.05, gt=0)
     """Longest time that a finished result waits for its group commit, in seconds."""
     drain_s: float = Field(30.0, ge=0)

@@ -36,8 +36,8 @@ COMMIT_ROWS = 256
 """Records that make a group commit due before `output.commit_s` is over."""
 VIRTUAL_COMMIT_ROWS = 4096
 """The same in virtual time, where nobody waits for a commit."""
-OPEN_LOOP_ROWS = 100_000
-"""Rows under way at most, where they come at their own times."""
+OPEN_LOOP_ROWS = 40_000
+"""Rows under way at most, where they come at their own times; one that waits takes about 25 kB of memory."""
 
 log = logging.getLogger("engine.runs")
 
