@@ -47,6 +47,7 @@ class Route:
     executor: Executor
     layers: list[Layer]
     stage: Stage
+    endpoints: tuple[str, ...]
 
 
 @dataclass
@@ -121,7 +122,7 @@ def build(
         if index == 0:
             pipeline.outer = _layers(PER_REQUEST, branch)
         layers = _layers(PER_TARGET, branch)
-        pipeline.routes.append(Route(name, target, executor, layers, compose(layers, executor)))
+        pipeline.routes.append(Route(name, target, executor, layers, compose(layers, executor), branch.endpoints))
     check_order([layer.cls for layer in (*pipeline.outer, Layer(Fallback), *pipeline.routes[0].layers)])
     return pipeline
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -14,6 +23,7 @@ from engine.clock import Clock, SystemClock
 from engine.endpoints import EndpointHandlers
 from engine.errors import Cancelled, EngineError, InferenceError, Internal, InvalidRequest, nearest
 from engine.executors import Services
+from engine.live import LivePolicy
 from engine.loop_thread import LoopThread
 from engine.mapping import answers, plain_answers
 from engine.pipeline import Stage, StageLine
@@ -43,6 +53,8 @@ class Engine:
         self.resources = Resources(self.clock, spec.seed)
         self.pipeline: Pipeline = build(spec, self.services, self.resources)
         self.metrics = Metrics()
+        self.observers: list[Callable[[Request, Result], None]] = []
+        """Called with each request and its result when it is finished, on the engine's loop."""
         self.sync = SyncEngine(self)
         self._chain: Stage = self.pipeline.chain()
         budget = spec.policy.budget
@@ -158,9 +170,8 @@ class Engine:
         except InferenceError as error:
             result = Result(request.id or "", error=error)
         except asyncio.CancelledError:
-            self.metrics.add(
-                Result(request.id or "", error=Cancelled("cancelled by its caller"), engine=context.record)
-            )
+            left = Result(request.id or "", error=Cancelled("cancelled by its caller"), engine=context.record)
+            self._finished(request, left)
             raise
         except Exception as error:  # the boundary: one result for every request, also for a defect
             failure = Internal(f"{type(error).__name__}: {error}")
@@ -168,7 +179,7 @@ class Engine:
             result = Result(request.id or "", error=failure)
         result.id = request.id or ""
         result.engine = context.record
-        self.metrics.add(result)
+        self._finished(request, result)
         return result
 
     def drain(self) -> None:
@@ -204,7 +215,7 @@ class Engine:
         finally:
             if stream is not None:
                 await stream.aclose()
-            self.metrics.add(result)
+            self._finished(request, result)
 
     def map(
         self,
@@ -240,6 +251,16 @@ class Engine:
         """The mapping `[model][endpoint]` of handlers; called with a model and an endpoint, that handler."""
         return EndpointHandlers(self)
 
+    @property
+    def policy(self) -> LivePolicy:
+        """Sizes, limits, circuits, keys and priorities, to read and to change while the engine runs."""
+        return LivePolicy(self, tuple(self.targets))
+
+    @property
+    def running(self) -> bool:
+        """True while the event loop that the engine works on runs."""
+        return self._loop is not None and self._loop.is_running()
+
     # -- inside -------------------------------------------------------------------------------------------------
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
@@ -254,6 +275,11 @@ class Engine:
                 self._thread = LoopThread()
                 self._loop = self._thread.loop
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def _finished(self, request: Request, result: Result) -> None:
+        self.metrics.add(result)
+        for observer in self.observers:
+            observer(request, result)
 
     def runs_here(self) -> bool:
         """True when the engine's loop is the one running in this thread, so that blocking would never end."""

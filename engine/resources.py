@@ -25,6 +25,10 @@ class Resources:
         found: T = self._objects[key]
         return found
 
+    def find(self, key: tuple[Hashable, ...]) -> Any:
+        """What was made under this key; None: nothing yet."""
+        return self._objects.get(key)
+
     def items(self, kind: str) -> dict[tuple[Hashable, ...], Any]:
         """Everything whose key starts with `kind`."""
         return {key: value for key, value in self._objects.items() if key[0] == kind}

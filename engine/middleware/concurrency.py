@@ -44,6 +44,7 @@ class AdaptiveLimit:
 
     def __init__(self, spec: ConcurrencySpec, clock: Clock) -> None:
         self.spec = spec
+        self.maximum = spec.maximum
         self.limit = float(min(max(spec.initial, spec.minimum), spec.maximum))
         self.in_flight = 0
         self.epoch = 0
@@ -137,7 +138,7 @@ class AdaptiveLimit:
             back = (self._peak * (1 - self.spec.backoff) / GROWTH) ** (1 / 3)
             curve = GROWTH * (now - self._cut_at - back) ** 3 + self._peak
             self.limit += max(0.0, curve - self.limit) / self.limit
-        self.limit = min(self.limit, float(self.spec.maximum))
+        self.limit = min(self.limit, float(self.maximum))
 
     def _serve(self) -> None:
         while self._line and self.in_flight < int(self.limit):
