@@ -1,10 +1,13 @@
-"""Engines over the simulated provider, for tests of what is told about them."""
+"""Engines over the simulated provider, and the spans of a request, for tests of what is told about them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from engine import Engine, Request, RunSpec
+
+INSTALL = 'pip install -c constraints.txt -e ".[test]"'
+"""What brings the packages that tests are skipped without."""
 
 
 def engine(provider: dict[str, Any] | None = None, **groups: Any) -> Engine:
@@ -24,3 +27,12 @@ def engine(provider: dict[str, Any] | None = None, **groups: Any) -> Engine:
 
 def chat(text: str = "hello", **fields: Any) -> Request:
     return Request("chat", {"messages": [{"role": "user", "content": text}]}, **fields)
+
+
+def spans(exporter: Any) -> tuple[Any, list[Any]]:
+    """The span of the one request that was exported, and those of its attempts."""
+    found = exporter.get_finished_spans()
+    (root,) = [span for span in found if "engine.request.id" in span.attributes]
+    attempts = [span for span in found if span.parent and span.parent.span_id == root.context.span_id]
+    assert len(attempts) == len(found) - 1
+    return root, attempts

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +18,16 @@ from engine.telemetry.otel import BOUNDS_TOKENS, OpenTelemetry
 from engine.telemetry.prometheus import BOUNDS_S
 from engine.virtual_time import VirtualClock, run
 from schemas import TargetSpec
-from telemetry.served import chat, engine
+from telemetry.served import INSTALL, chat, engine, spans
 
-pytest.importorskip("opentelemetry.sdk", reason='pip install -c constraints.txt -e ".[test]"')
+pytest.importorskip("opentelemetry.sdk", reason=INSTALL)
 
-from opentelemetry import metrics, trace
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry import trace
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def sdk() -> tuple[InMemorySpanExporter, InMemoryMetricReader]:
-    """The process's providers, which can be set once."""
-    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
-    tracing = TracerProvider()
-    tracing.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(tracing)
-    metrics.set_meter_provider(MeterProvider(metric_readers=[reader]))
-    return exporter, reader
-
-
-@pytest.fixture
-def exported(sdk: tuple[InMemorySpanExporter, InMemoryMetricReader]) -> Iterator[InMemorySpanExporter]:
-    sdk[0].clear()
-    yield sdk[0]
-    sdk[0].clear()
 
 
 def target(name: str = "openai", model: str = "gpt-x", **fields: Any) -> TargetSpec:
@@ -91,15 +69,6 @@ def answered(**fields: Any) -> Result:
     record = EngineRecord("openai/gpt-x", attempts, queued_s=0.5, total_s=3.0, cost=0.01)
     body = {"id": "chatcmpl-1", "model": "gpt-x-2026", "choices": [{"message": {}, "finish_reason": "stop"}]}
     return Result("a", body=body, usage=Usage(100, 20), engine=record)
-
-
-def spans(exporter: InMemorySpanExporter) -> tuple[ReadableSpan, list[ReadableSpan]]:
-    """The request's span and those of its attempts."""
-    found = exporter.get_finished_spans()
-    (root,) = [span for span in found if "engine.request.id" in (span.attributes or {})]
-    attempts = [span for span in found if span.parent and span.parent.span_id == root.context.span_id]
-    assert len(attempts) == len(found) - 1
-    return root, attempts
 
 
 def test_a_request_is_a_span_and_each_attempt_a_child(exported: InMemorySpanExporter) -> None:

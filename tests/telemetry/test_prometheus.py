@@ -11,9 +11,9 @@ from engine.errors import ServerFailed
 from engine.request import Attempt, EngineRecord, Result, Usage
 from engine.telemetry.gauges import Reading
 from engine.telemetry.prometheus import BOUNDS_S, text
-from telemetry.served import chat, engine
+from telemetry.served import INSTALL, chat, engine
 
-parser = pytest.importorskip("prometheus_client.parser")
+parser = pytest.importorskip("prometheus_client.parser", reason=INSTALL)
 
 
 def families(counted: Engine) -> dict[str, Any]:
