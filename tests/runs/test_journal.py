@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from engine.errors import OutputError
 from engine.runs.journal import Entry, Journal, counts, entries, recorded
@@ -58,6 +61,98 @@ def test_it_holds_what_a_dict_would(sessions: list[dict[int, tuple[str, bool, in
             sum(ok for _, ok, _, _ in expected.values()),
             sum(not ok for _, ok, _, _ in expected.values()),
         )
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """The journal against a dict. What was confirmed survives a crash; what was not is there as a whole or not at all.
+
+    A crash: the process is gone without a word, and the file is opened anew. The machine copies the files as they lie
+    there, as a crash would leave them, and goes on with the copy.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.loop = asyncio.new_event_loop()
+        self.crashes = 0
+        self.path = Path(self.folder.name) / "0" / "journal.sqlite"
+        self.path.parent.mkdir()
+        self.confirmed: dict[int, tuple[str, bool, int, bytes]] = {}
+        self.waiting: dict[int, tuple[str, bool, int, bytes]] = {}
+
+    @initialize(threaded=st.booleans(), batch=st.integers(1, 6))
+    def begin(self, threaded: bool, batch: int) -> None:
+        self.threaded, self.batch = threaded, batch
+        self.open()
+
+    def open(self) -> None:
+        async def make() -> Journal:
+            return Journal(self.path, commit_s=0.0005, batch=self.batch, threaded=self.threaded)
+
+        self.journal = self.loop.run_until_complete(make())
+
+    def heard(self, index: int, failure: OutputError | None) -> None:
+        assert failure is None
+        assert index not in self.confirmed  # once
+        self.confirmed[index] = self.waiting.pop(index)
+
+    @rule(index=st.integers(0, 60), row=st.tuples(st.text(max_size=3), st.booleans(), st.integers(-9, 9), st.binary()))
+    def append(self, index: int, row: tuple[str, bool, int, bytes]) -> None:
+        if index not in self.confirmed and index not in self.waiting:
+            self.waiting[index] = row
+            self.journal.append(index, *row, partial(self.heard, index))
+
+    @rule()
+    def let_the_writer_work(self) -> None:
+        self.loop.run_until_complete(asyncio.sleep(0.002))
+
+    @rule()
+    def close_and_reopen(self) -> None:
+        self.loop.run_until_complete(self.journal.aclose())
+        self.loop.run_until_complete(asyncio.sleep(0))
+        assert not self.waiting
+        self.check()
+        self.open()
+
+    @rule()
+    def crash(self) -> None:
+        self.crashes += 1
+        left, self.path = self.path, Path(self.folder.name) / str(self.crashes) / "journal.sqlite"
+        shutil.copytree(left.parent, self.path.parent)
+        confirmed, waiting = dict(self.confirmed), dict(self.waiting)
+        held = {entry.index for entry in entries(self.path)}
+        assert confirmed.keys() <= held <= confirmed.keys() | waiting.keys()
+        self.loop.run_until_complete(self.journal.aclose())  # the dead process's threads; nobody listens to it
+        self.loop.run_until_complete(asyncio.sleep(0))
+        self.confirmed = confirmed | {index: row for index, row in waiting.items() if index in held}
+        self.waiting = {}
+        self.open()
+        self.check()
+
+    @invariant()
+    def holds_what_was_confirmed(self) -> None:
+        if hasattr(self, "journal"):
+            held = {entry.index: entry for entry in entries(self.path)}
+            assert self.confirmed.keys() <= held.keys() <= self.confirmed.keys() | self.waiting.keys()
+
+    def check(self) -> None:
+        """At rest it holds the dict, in order."""
+        in_order = sorted(self.confirmed.items())
+        assert list(entries(self.path)) == [Entry(index, ok, payload) for index, (_, ok, _, payload) in in_order]
+        assert list(recorded(self.path)) == [(index, digest) for index, (_, _, digest, _) in in_order]
+        ok = sum(ok for _, ok, _, _ in self.confirmed.values())
+        assert counts(self.path) == (ok, len(self.confirmed) - ok)
+
+    def teardown(self) -> None:
+        if hasattr(self, "journal"):
+            self.loop.run_until_complete(self.journal.aclose())
+        self.loop.close()
+        self.folder.cleanup()
+
+
+TestJournalMachine = JournalMachine.TestCase
+TestJournalMachine.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
+TestJournalMachine = pytest.mark.slow(TestJournalMachine)
 
 
 async def test_a_record_is_durable_when_its_future_ends(tmp_path: Path) -> None:

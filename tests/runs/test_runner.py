@@ -7,18 +7,22 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from engine import Engine
+from engine import Engine, virtual_time
 from engine.compose import compose
 from engine.errors import ConfigError, Interrupted, OutputError
+from engine.executors import Services
 from engine.request import EngineRecord, Request, Result
 from engine.runs import StopSignal, Summary, execute, open_run
 from engine.runs.runner import window_of
 from engine.runs.serving import Submits
+from engine.virtual_time import VirtualClock
 from engine.workloads import open_source
 from runs.checks import Launch, Workload, check_complete, lines_of, run_of, wait_for_rows
 from runs.child_run import Answering, spec_of
@@ -253,6 +257,21 @@ def test_a_full_disk_stops_the_run_and_it_resumes(workload: Workload, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("blocks", [0, 3, 8])
+def test_a_disk_that_is_full_before_the_first_row_leaves_nothing_and_says_to_try_again(
+    workload: Workload, tmp_path: Path, blocks: int
+) -> None:
+    words = f"workload=jsonl workload.path={workload(20)} output.dir={tmp_path / 'run'} telemetry.progress=off"
+    command = f"ulimit -f {blocks}; exec {sys.executable} -B -m engine provider=simulated {words}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 5
+    assert "free disk space or choose another disk; nothing was begun: try again then" in done.stderr
+    assert "resume" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 def test_two_processes_never_work_in_one_directory(workload: Workload, tmp_path: Path, launch: Launch) -> None:
     path = workload(200)
     child = launch(path, tmp_path / "out", delay_s=0.05, window=10)
@@ -331,13 +350,18 @@ async def test_a_live_source_that_is_shorter_at_resume_is_refused(tmp_path: Path
         await run_here(spec_of(str(path), str(tmp_path / "out"), resume=str(summary.path)))
 
 
-async def test_rows_that_wait_in_the_queue_are_not_called_after_a_stop(workload: Workload, tmp_path: Path) -> None:
+def test_rows_that_wait_in_the_queue_are_not_called_after_a_stop(workload: Workload, tmp_path: Path) -> None:
     rows = [f"workload.path={workload(50)}", f"output.dir={tmp_path / 'run'}"]
-    words = ["provider=simulated", "workload=jsonl", *rows, "policy.queue.concurrency=2", "provider.latency_s=0.02"]
-    async with Engine.compose(words) as engine:
-        stop = StopSignal()
-        asyncio.get_running_loop().call_later(0.05, stop.drain)
-        with pytest.raises(Interrupted):
-            await run_here(engine.spec, engine, stop)
+    words = ["provider=simulated", "workload=jsonl", *rows, "policy.queue.concurrency=2", "provider.latency_s=20"]
+
+    async def stop_after_50_s(clock: VirtualClock) -> None:
+        spec = compose(words).spec
+        async with Engine(spec, services=Services(clock=clock)) as engine:
+            stop = StopSignal()
+            asyncio.get_running_loop().call_later(50, stop.drain)
+            with pytest.raises(Interrupted):
+                await run_here(spec, engine, stop)
+
+    virtual_time.run(stop_after_50_s)
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
-    assert 0 < manifest["ok"] <= 10
+    assert manifest["ok"] == 6  # two at a time: at 20 s, at 40 s, and those that were under way at 50 s
