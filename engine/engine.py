@@ -23,6 +23,7 @@ from engine.clock import Clock, SystemClock
 from engine.endpoints import EndpointHandlers
 from engine.errors import Cancelled, EngineError, InferenceError, Internal, InvalidRequest, nearest
 from engine.executors import Services
+from engine.explain import explain
 from engine.live import LivePolicy
 from engine.loop_thread import LoopThread
 from engine.mapping import answers, plain_answers
@@ -241,6 +242,10 @@ class Engine:
     def targets(self) -> list[str]:
         """The names of the targets, the primary one first."""
         return [route.name for route in self.pipeline.routes]
+
+    def explain(self, request: Request) -> dict[str, Any]:
+        """What would become of a request that came now: targets in order, key, waits, tries, and why. Calls nothing."""
+        return explain(self.pipeline, request).as_dict()
 
     def describe(self) -> list[StageLine]:
         """The chain, one line a stage."""

@@ -23,6 +23,7 @@ flags:
   -m, --multirun      several values a key: run every combination, and compare them
   --config-dir DIR    a folder of options that adds to ours and overrides them
   --json              plan, check, runs: data instead of text
+  --request FILE      plan: say what would become of each row of a JSONL file
   --debug             show the traceback of an error
   --version, -h, --help
   runs: --root DIR    where the runs are (outputs)

@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", type=int)
     parser.add_argument("--root", default="outputs")
     parser.add_argument("--export")
+    parser.add_argument("--request")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     return parser

@@ -13,17 +13,24 @@ from engine.build import build, executor_for
 from engine.compose import Composition, compose, dump_yaml
 from engine.errors import EngineError, Internal
 from engine.executors import Executor, Services
+from engine.explain import explain
 from engine.pipeline import StageLine
 from engine.request import Context, Request, Result
 from engine.resources import Resources
 from engine.workloads import open_source
 from schemas import RunSpec, TargetSpec
 from schemas.model import SourceSpec
+from schemas.workload import JsonlWorkloadSpec
 
 SAMPLE_ROWS = 10_000
 """Rows that the estimate of tokens reads; the rest is extrapolated."""
+EXPLAINED_ROWS = 100
+"""Rows of --request that are explained."""
 ANSWER_TOKENS = 256
 """Assumed length of an answer whose request sets no limit."""
+
+
+_EXPLAINED = ("key", "key_why", "queue", "rate_limit_wait_s", "circuit")
 
 
 class _Unavailable:
@@ -57,12 +64,14 @@ class Plan:
     workload: dict[str, Any] = field(default_factory=dict)
     sources: list[dict[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    """What would become of the rows of --request."""
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Exit code 0 when the run could start, else the first problem's."""
     composition = compose(arguments.words, arguments.config_dir)
-    plan, code = make(composition)
+    plan, code = make(composition, arguments.request)
     if arguments.json:
         data = {
             "chain": [vars(line) for line in plan.chain],
@@ -70,6 +79,7 @@ def main(arguments: argparse.Namespace) -> int:
             "workload": plan.workload,
             "config": plan.sources,
             "problems": plan.problems,
+            "requests": plan.requests,
             "spec": composition.spec.model_dump(mode="json"),
         }
         print(json.dumps(data, indent=2, ensure_ascii=False))
@@ -80,8 +90,11 @@ def main(arguments: argparse.Namespace) -> int:
     return code
 
 
-def make(composition: Composition) -> tuple[Plan, int]:
-    """The plan and its exit code. Reads keys' names, devices and the workload's rows; writes and calls nothing."""
+def make(composition: Composition, rows: str | None = None) -> tuple[Plan, int]:
+    """The plan and its exit code. Reads keys' names, devices and the workload's rows; writes and calls nothing.
+
+    `rows` is a file of requests to explain, in the form of `workload=jsonl`.
+    """
     spec = composition.spec
     plan = Plan(sources=[{"path": source.path, "origin": source.origin} for source in composition.sources])
     errors: list[EngineError] = []
@@ -105,6 +118,12 @@ def make(composition: Composition) -> tuple[Plan, int]:
         plan.workload = _workload(spec)
     except EngineError as error:
         errors.append(error)
+    if rows is not None:
+        workload = JsonlWorkloadSpec.model_validate({"kind": "jsonl", "path": rows})
+        plan.requests = [
+            explain(pipeline, row.request).as_dict() if row.request else {"id": row.id, "notes": [str(row.error)]}
+            for row in itertools.islice(open_source(workload, spec.model.tasks), EXPLAINED_ROWS)
+        ]
     plan.problems = [str(error) for error in errors]
     return plan, errors[0].exit_code if errors else 0
 
@@ -168,6 +187,8 @@ def _render(plan: Plan) -> str:
     lines.append("workload")
     if plan.workload:
         lines += _render_workload(plan.workload)
+    for request in plan.requests:
+        lines += _render_request(request)
     lines.append("options from")
     lines += [f"  {source['path']} ({source['origin']})" for source in plan.sources]
     if plan.problems:
@@ -192,6 +213,22 @@ def _render_target(target: dict[str, Any]) -> list[str]:
     if target["kind"] == "simulated":
         lines.append("    simulated: answers are not real")
     return lines
+
+
+def _render_request(request: dict[str, Any]) -> list[str]:
+    lines = [f"request {request['id']}"]
+    if "tokens" in request:
+        counts = request["tokens"]
+        deadline = f"{request['deadline_s']:g} s" if request["deadline_s"] else "none"
+        lines.append(
+            f"  tokens: about {counts['input']} in, at most {counts['output_at_most']} out; deadline: {deadline}; "
+            f"attempts in all: {request['max_attempts'] or 'no limit'}"
+        )
+    for place, target in enumerate(request.get("targets", ()), 1):
+        lines.append(f"  {place}. {target['target']}: " + (target["refused"] or f"tries: {target['tries']}"))
+        if target["refused"] is None:
+            lines += [f"     {name}: {target[name]}" for name in _EXPLAINED if target.get(name)]
+    return [*lines, *(f"  {note}" for note in request["notes"])]
 
 
 def _render_workload(workload: dict[str, Any]) -> list[str]:

@@ -180,6 +180,19 @@ class KeyRing:
             return f"{'barred' if key.barred else 'cooling'} {key.cool_until - now:.1f} s"
         return "ready"
 
+    def preview(self) -> tuple[str | None, str]:
+        """The key that the next call would get, and why; nothing is taken."""
+        turn, credits = self._turn, [key.credit for key in self._states]
+        key = self._pick(None)
+        self._turn = turn
+        for state, credit in zip(self._states, credits, strict=True):
+            state.credit = credit
+        others = [f"{name} is {self.state(name)}" for name in self.names if self.state(name) != "ready"]
+        if key is None:
+            return None, "; ".join(others) or "every key is at its limit (policy.route.key_concurrency)"
+        how = self.spec.keys if len(self.names) > 1 else "the only one"
+        return key.name, "; ".join([how, *others])
+
     def gauges(self) -> dict[str, float]:
         now = self.clock.monotonic()
         usable = [key for key in self._states if self._usable(key, now)]
@@ -187,8 +200,8 @@ class KeyRing:
             "keys": len(self._states),
             "keys_parked": len(self._states) - len(usable),
             "keys_cooling": sum(key.cool_until > now for key in usable),
-            "keys_in_flight": sum(key.in_flight for key in self._states),
             "keys_waiting": len(self._line),
+            **{f"key_in_flight/{key.name}": key.in_flight for key in self._states},
         }
 
     # -- inside -------------------------------------------------------------------------------------------------

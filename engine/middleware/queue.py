@@ -116,6 +116,12 @@ class PriorityGate:
                 return True
         return False
 
+    def ahead_of(self, tier: int) -> int:
+        """How many of those who wait would be served before one of this tier that came now."""
+        place = self.clock.monotonic() + tier * self.ageing_s
+        waiters = (waiter for key, _, _, waiter in self._heap if key == waiter.key and not waiter.slot.done())
+        return sum(waiter.key <= place for waiter in waiters)
+
     def gauges(self) -> dict[str, float]:
         return {
             "queue_waiting": self.waiting,
