@@ -9,7 +9,6 @@ import pytest
 from engine import Engine
 from engine.errors import ServerFailed
 from engine.request import Attempt, EngineRecord, Result, Usage
-from engine.telemetry.gauges import Reading
 from engine.telemetry.prometheus import BOUNDS_S, text
 from telemetry.served import INSTALL, chat, engine
 
@@ -104,9 +103,16 @@ async def test_the_live_state_of_the_stages_is_told() -> None:
         ("budget", "retry_budget_tokens", "engine_retry_budget_tokens"),
     ],
 )
-def test_a_readings_metric_names_its_stage_once_and_ends_in_total_if_it_grows(
+async def test_a_readings_metric_names_its_stage_once_and_ends_in_total_if_it_grows(
     stage: str, name: str, metric: str
 ) -> None:
-    from engine.telemetry.prometheus import _metric
+    class Shared:
+        def gauges(self) -> dict[str, float]:
+            return {name: 4.0}
 
-    assert _metric(Reading(stage, {}, name, 1.0)) == metric
+    async with engine() as asked:
+        asked.resources.get((stage, "another/m"), Shared)
+    grows = metric.endswith("_total")
+    family = families(asked)[metric.removesuffix("_total")]
+    (told,) = [sample for sample in family.samples if "another/m" in sample.labels.values()]
+    assert (told.name, told.value, family.type) == (metric, 4.0, "counter" if grows else "gauge")
