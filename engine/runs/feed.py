@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from random import Random
-from typing import Protocol
 
-from engine.errors import OutputError, SetupError
-from engine.runs.journal import recorded
+from engine.errors import SetupError
 from engine.runs.reader import Reader, ThreadReader
-from engine.runs.results import row_digest
 from engine.runs.serving import Serving
+from engine.runs.unrecorded import Unrecorded
 from engine.workloads import ClosedLoop, Row, Source
 
 _STANDSTILL_ROWS = 100_000
@@ -23,52 +20,12 @@ _STANDSTILL_ROWS = 100_000
 log = logging.getLogger("engine.runs")
 
 
-class Says(Protocol):
-    """Where a remark for the user goes."""
-
-    def __call__(self, text: str) -> None: ...
-
-
-class Recorded:
-    """The rows that earlier sessions have recorded, to be passed over; they and the workload's rows come in order."""
-
-    def __init__(self, journal: Path, source: str) -> None:
-        self._source = source
-        self._rest: Iterator[tuple[int, int]] = recorded(journal)
-        self._next = next(self._rest, None)
-
-    @property
-    def left(self) -> bool:
-        """Rows are recorded that have not been read yet."""
-        return self._next is not None
-
-    def covers(self, row: Row, digest: int) -> bool:
-        """Whether the row has its record. Raises OutputError when that is of another row."""
-        if self._next is None or self._next[0] != row.index:
-            return False
-        if self._next[1] != digest:
-            raise OutputError(
-                f"output.resume: row {row.index + 1} ({row.id}) of {self._source} is not the one that was recorded; "
-                "put the old workload back, or start a new run"
-            )
-        self._next = next(self._rest, None)
-        return True
-
-    def refuse_shorter(self, rows: int) -> None:
-        """Raises OutputError when rows are recorded that the workload no longer has."""
-        if self._next is not None:
-            raise OutputError(
-                f"output.resume: {self._source} has only {rows} rows now, but row {self._next[0] + 1} is recorded; "
-                "put the old workload back, or start a new run"
-            )
-
-
 class Feed:
     """Reads a source and starts its rows."""
 
-    def __init__(self, source: Source, serving: Serving, recorded: Recorded, virtual: bool, say: Says) -> None:
-        self.rows = 0
-        """Rows that were read, recorded ones among them."""
+    def __init__(
+        self, source: Source, serving: Serving, rest: Unrecorded, virtual: bool, say: Callable[[str], None]
+    ) -> None:
         self.exhausted = False
         self.timed = False
         """Rows came at times of their own."""
@@ -80,7 +37,7 @@ class Feed:
         """When the traffic began, or went on where an earlier session had stopped; seconds of the loop's clock."""
         self._serving = serving
         self._source = source
-        self._recorded = recorded
+        self._rest = rest
         self._virtual = virtual
         self._say = say
         self._loop = asyncio.get_running_loop()
@@ -93,7 +50,8 @@ class Feed:
     async def run(self, earlier_s: float) -> None:
         """Starts every row, and returns when each has been. `earlier_s`: the time that earlier sessions took."""
         inline = self._virtual or self._source.made
-        self._reader: Reader = Reader(self._source) if inline else ThreadReader(self._source)
+        kind = Reader if inline else ThreadReader
+        self._reader = kind(self._rest, self._source.live)
         try:
             closed = self._source.closed_loop
             if closed is None:
@@ -112,22 +70,13 @@ class Feed:
             rows = await self._reader.read(max(1, serving.room))
             if not rows:
                 return
-            for row in rows:
-                digest = self._taken(row)
-                if digest is None:
-                    continue
+            for row, digest in rows:
                 if row.at_s is None:
                     serving.start(row, digest)
                 else:
                     self._coming.append((row, digest, row.at_s))
             if self._coming:
                 await self._start_in_time()
-
-    def _taken(self, row: Row) -> int | None:
-        """Counts a row, and gives its digest; None: it is recorded."""
-        self.rows += 1
-        digest = row_digest(row)
-        return None if self._recorded.covers(row, digest) else digest
 
     # -- open loop ----------------------------------------------------------------------------------------------
 
@@ -180,7 +129,7 @@ class Feed:
 
     async def _begin(self, at_s: float) -> None:
         """In virtual time the clock goes to where an earlier session stopped, so that what depends on it fits."""
-        if self.rows == len(self._coming):  # the first rows of all: their times count from now
+        if not self._rest.passed:  # the first rows of all: their times count from now
             self._zero = self.began_at = self._loop.time()
             return
         if self._virtual:
@@ -215,28 +164,18 @@ class Feed:
                 if self._loop.time() >= until:
                     return
                 self._refuse_standstill()
-            taken = await self._next()
-            if taken is None:
-                return
-            # The user may be sent away; the call goes on.
-            await asyncio.shield(self._serving.start(*taken))
-
-    async def _next(self) -> tuple[Row, int] | None:
-        """The next row that is not recorded."""
-        while True:
             rows = await self._reader.read(1)
             if not rows:
-                return None
-            digest = self._taken(rows[0])
-            if digest is not None:
-                return rows[0], digest
+                return
+            # The user may be sent away; the call goes on.
+            await asyncio.shield(self._serving.start(*rows[0]))
 
     def _refuse_standstill(self) -> None:
         """Raises SetupError for users who ask and are answered for ever within one instant."""
         now = self._loop.time()
         if not self._virtual or now != self.began_at:
             return
-        if self.rows >= _STANDSTILL_ROWS:
+        if self._rest.rows >= _STANDSTILL_ROWS:
             raise SetupError(
                 "workload.duration_s: virtual time stands still, because neither answers nor users take any; "
                 "set provider.latency_s or workload.think_s, or use workload.limit in place of the duration"

@@ -8,21 +8,23 @@ import queue
 import threading
 
 from engine.errors import EngineError
-from engine.workloads import Row, Source
+from engine.runs.unrecorded import Unrecorded
+from engine.workloads import Row
 
 _AHEAD_ROWS = 64
 """Rows at once; each visit to a thread costs the loop about 50 µs."""
 
 
 class Reader:
-    """The rows of a source, some at a time, read on the event loop itself."""
+    """Rows and their digests, some at a time, read on the event loop itself."""
 
-    def __init__(self, source: Source) -> None:
-        self._rows = iter(source)
-        self._at_once = 1 if source.live else _AHEAD_ROWS
+    def __init__(self, rest: Unrecorded, live: bool) -> None:
+        """`live`: the next row may be long in coming, and no row waits for it."""
+        self._rows = iter(rest)
+        self._at_once = 1 if live else _AHEAD_ROWS
 
-    async def read(self, most: int) -> list[Row]:
-        """The next rows, at least one and at most `most`; none at the end. Raises SetupError."""
+    async def read(self, most: int) -> list[tuple[Row, int]]:
+        """The next rows, at least one and at most `most`; none at the end. Raises SetupError, OutputError."""
         return list(itertools.islice(self._rows, min(most, self._at_once)))
 
     def close(self) -> None:
@@ -32,14 +34,14 @@ class Reader:
 class ThreadReader(Reader):
     """The same on a thread. A daemon: one that waits for a pipe can't be woken at exit."""
 
-    def __init__(self, source: Source) -> None:
-        super().__init__(source)
+    def __init__(self, rest: Unrecorded, live: bool) -> None:
+        super().__init__(rest, live)
         self._loop = asyncio.get_running_loop()
-        self._wanted: queue.SimpleQueue[tuple[int, asyncio.Future[list[Row]]] | None] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[tuple[int, asyncio.Future[list[tuple[Row, int]]]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="workload", daemon=True).start()
 
-    async def read(self, most: int) -> list[Row]:
-        future: asyncio.Future[list[Row]] = self._loop.create_future()
+    async def read(self, most: int) -> list[tuple[Row, int]]:
+        future: asyncio.Future[list[tuple[Row, int]]] = self._loop.create_future()
         self._wanted.put((min(most, self._at_once), future))
         return await future
 
@@ -49,7 +51,7 @@ class ThreadReader(Reader):
     def _read(self) -> None:
         while (wanted := self._wanted.get()) is not None:
             count, future = wanted
-            rows: list[Row] = []
+            rows: list[tuple[Row, int]] = []
             failure: EngineError | None = None
             try:
                 rows.extend(itertools.islice(self._rows, count))
@@ -63,7 +65,9 @@ class ThreadReader(Reader):
                 return
 
 
-def _settle(future: asyncio.Future[list[Row]], rows: list[Row], failure: EngineError | None) -> None:
+def _settle(
+    future: asyncio.Future[list[tuple[Row, int]]], rows: list[tuple[Row, int]], failure: EngineError | None
+) -> None:
     if future.done():
         return
     if failure is not None:

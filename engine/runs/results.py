@@ -19,9 +19,9 @@ from engine.workloads import Row
 _encode = msgspec.json.encode
 
 
-def row_digest(row: Row) -> int:
-    """64 bits of BLAKE2b over the row as it was read, as SQLite's signed integer."""
-    return int.from_bytes(hashlib.blake2b(row.letter(), digest_size=8).digest(), "big", signed=True)
+def digest_of(letter: bytes) -> int:
+    """64 bits of BLAKE2b over a row as it was read, as SQLite's signed integer."""
+    return int.from_bytes(hashlib.blake2b(letter, digest_size=8).digest(), "big", signed=True)
 
 
 def payload(run: str, row: Row, result: Result) -> bytes:

@@ -21,13 +21,14 @@ import msgspec
 from engine.errors import EngineError, Interrupted, OutputError, Stalled
 from engine.runs.atomic import CantWrite, write_atomic
 from engine.runs.directory import RunDirectory
-from engine.runs.feed import Feed, Recorded
+from engine.runs.feed import Feed
 from engine.runs.journal import Journal, counts
 from engine.runs.manifest import Session, iso_utc
 from engine.runs.report import Findings, write_report
 from engine.runs.results import materialise
 from engine.runs.serving import Progress, Serving, Submits
 from engine.runs.stop import StopSignal
+from engine.runs.unrecorded import Unrecorded
 from engine.virtual_time import VirtualTimeLoop
 from engine.workloads import Source, open_source
 from schemas import RunSpec
@@ -154,17 +155,17 @@ class _Execution:
         serving = Serving(self._engine, journal, run.path.name, self._window, self._progress, self._virtual)
         try:
             await self._begin(self._window + (batch if self._virtual else 0))
-            recorded = Recorded(run.journal, self._source.name)
-            feed = self._feed = Feed(self._source, serving, recorded, self._virtual, self._say)
+            rest = Unrecorded(self._source, run.journal)
+            feed = self._feed = Feed(self._source, serving, rest, self._virtual, self._say)
             complete = await self._serve_all(feed, serving)
         finally:
             await serving.cancel()
             await journal.aclose()
         if feed.exhausted:
-            recorded.refuse_shorter(feed.rows)
+            rest.refuse_shorter()
         if not complete:
             raise self._stopped(serving)
-        return self._finish(feed) if self._virtual else await asyncio.to_thread(self._finish, feed)
+        return self._finish(rest.rows) if self._virtual else await asyncio.to_thread(self._finish, rest.rows)
 
     def note_end(self, status: str, reason: str) -> None:
         """Writes how a session ended without finishing. A disk that is full keeps the old status, which says `running`
@@ -298,17 +299,17 @@ class _Execution:
                 session.held_back, session.held_back_s = self._feed.held_back, round(self._feed.held_back_s, 3)
         manifest.wall_s = round(sum(session.wall_s or 0.0 for session in manifest.sessions), 3)
 
-    def _finish(self, feed: Feed) -> Summary:
+    def _finish(self, rows: int) -> Summary:
         """Results, metrics, report, and last the status."""
         run, manifest = self._run, self._run.manifest
         self._end_session()
         findings = Findings()
-        materialise(run, feed.rows, findings.see)
-        manifest.rows, manifest.ok, manifest.failed = feed.rows, findings.metrics.total.ok, findings.failed
+        materialise(run, rows, findings.see)
+        manifest.rows, manifest.ok, manifest.failed = rows, findings.metrics.total.ok, findings.failed
         manifest.finished = iso_utc(time.time())
         manifest.record_software()
         metrics = findings.metrics.summary(manifest.wall_s)
-        if feed.timed:
+        if self._feed is not None and self._feed.timed:
             metrics["held_back"] = sum(session.held_back for session in manifest.sessions)
             metrics["held_back_s"] = max(session.held_back_s for session in manifest.sessions)
         write_atomic(run.metrics, msgspec.json.format(msgspec.json.encode(metrics), indent=2) + b"\n")
@@ -320,7 +321,7 @@ class _Execution:
         log.info("finished: %d ok, %d failed in %.3f s", manifest.ok, manifest.failed, manifest.wall_s)
         return Summary(
             path=run.path,
-            rows=feed.rows,
+            rows=rows,
             ok=manifest.ok,
             failed=manifest.failed,
             outcomes=metrics["outcomes"],

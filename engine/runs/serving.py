@@ -16,6 +16,8 @@ from engine.workloads import Row
 OWN_FAULT = frozenset({"invalid_request", "too_long", "content_filtered"})
 """Failures that are the row's own: nobody waits in vain for what can't be answered."""
 
+_NO_FAILURE = frozenset({"ok", "running", "cancelled"})
+
 log = logging.getLogger("engine.runs")
 
 
@@ -179,7 +181,9 @@ class Serving:
         """Keeps the last that each target said, for who has to find out why a run does not get on."""
         if result.error is None or result.error.kind in OWN_FAULT:
             return
-        failed = [attempt for attempt in result.engine.attempts if attempt.outcome not in ("ok", "running", "cancelled")]
+        failed = [
+            attempt for attempt in result.engine.attempts if attempt.outcome not in ("ok", "running", "cancelled")
+        ]
         if failed:
             last = failed[-1]
             self.last_errors[last.target] = f"{last.outcome}: {last.message or result.error.message}"

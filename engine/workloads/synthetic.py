@@ -51,8 +51,9 @@ class SyntheticSource(Source):
     spec: SyntheticWorkloadSpec = None  # type: ignore[assignment]  # after fields with defaults
     seed: int = 0
 
-    def __iter__(self) -> Iterator[Row]:
-        """Raises SetupError for a trace that is out of order or no list of numbers."""
+    def rows(self, known: Callable[[int, bytes], bool] | None = None) -> Iterator[Row]:
+        """All rows: one that is passed over must be made like any other. Raises SetupError for a trace that is out of
+        order or no list of numbers."""
         spec, task, parameters = self.spec, self.form.task, self.form.parameters
         priority = _priorities(spec, Random(f"{self.seed} priorities"))
         lengths = Random(f"{self.seed} lengths")

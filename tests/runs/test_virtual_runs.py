@@ -181,7 +181,7 @@ def test_a_run_that_was_told_to_wait_waits_out_an_outage(simulate: Any) -> None:
     faults = "provider.faults=[{kind: connect, to_s: 150}]"
     words = ("workload.arrivals=constant", "workload.limit=20", "workload.rate_per_s=1", faults)
     assert simulate(*words, "output.stalled_s=60", name="impatient")[0] == 6
-    code, metrics, _ = simulate(*words, "output.stalled_s=null", name="patient")
+    code, metrics, _ = simulate(*words, "output.stalled_s=null", "policy.retry.max_retries=30", name="patient")
     assert code == 0
     assert metrics["wall_s"] > 150
 
