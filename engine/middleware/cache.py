@@ -74,8 +74,6 @@ class Flight:
 
     def follow(self, context: Context) -> None:
         """Lets the leader's first attempt start the deadlines of all who wait for it."""
-        if self._began:
-            return
         own: Callable[[], None] | None = context.on_first_attempt
 
         def begin() -> None:

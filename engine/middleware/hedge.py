@@ -175,8 +175,7 @@ class _Race:
                 start()
             context.deadline = self.context.deadline
             call.begun, call.began = True, self.stage.clock.monotonic()
-            if call is self.calls[-1]:
-                self._arm(call)
+            self._arm(call)
 
         context.on_first_attempt = begin
         self._arm(call)
@@ -249,8 +248,8 @@ class _Race:
 
     def _arm(self, call: _Call) -> None:
         """The next call is due when this one has taken the delay."""
-        if self.left > 0 and not self._over and self.failed is None:
-            wait = max(call.began + self.delay_s, self.not_before) - self.stage.clock.monotonic()
+        if self.left > 0 and self.failed is None:
+            wait = call.began + self.delay_s - self.stage.clock.monotonic()
             what = "first chunk" if self.context.stream else "answer"
             self._schedule(max(0.0, wait), f"no {what} within {self.delay_s:.3g} s")
 

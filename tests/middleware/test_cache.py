@@ -93,7 +93,9 @@ async def test_whoever_edits_an_answer_edits_only_their_own(clock: VirtualClock)
     for _ in range(3):
         result = await stage(ask(), context(clock))
         assert result.body == {"number": 1, "list": [1]}
+        assert result.usage == Usage(3, 4)
         result.body["list"].append(2)
+        result.usage.input_tokens += 1
 
 
 @in_virtual_time
@@ -405,6 +407,39 @@ def test_a_deadline_from_the_first_attempt_starts_with_the_shared_one(joins_afte
         assert (await leader).body == {"number": 1, "list": [1]}
 
     scenario()
+
+
+@in_virtual_time
+async def test_the_leaders_deadline_starts_with_its_own_attempt(clock: VirtualClock) -> None:
+    stage, _ = made(clock, Counting(10.0), outer=(deadline,), deadline=DeadlineSpec(total_s=3.0))
+    with pytest.raises(DeadlineExceeded):
+        await stage(ask(), context(clock))
+    assert clock.monotonic() == pytest.approx(3.0)
+
+
+@in_virtual_time
+async def test_one_who_left_before_the_attempt_began_does_not_disturb_it(clock: VirtualClock) -> None:
+    stage, here = made(clock, Counting(), outer=(deadline,), inner=(queue,), deadline=DeadlineSpec(total_s=9.0))
+    gate = here.resources.get(("queue", "t"), lambda: None)
+    gate.concurrency = 0  # type: ignore[attr-defined]
+    tasks = await start(stage, clock, "a", "b", "c")
+    tasks[1][0].cancel()
+    await asyncio.sleep(1.0)
+    gate.concurrency = 1  # type: ignore[attr-defined]
+    results = await asyncio.gather(*(task for task, _ in tasks), return_exceptions=True)
+    assert [type(result).__name__ for result in results] == ["Result", "CancelledError", "Result"]
+
+
+@in_virtual_time
+async def test_a_result_without_a_body_is_nobodys_answer(clock: VirtualClock) -> None:
+    class Empty(Counting):
+        async def __call__(self, request: Request, context: Context) -> Result:
+            result = await super().__call__(request, context)
+            return result if self.calls > 1 else Result(request.id or "")
+
+    stage, _ = made(clock, Empty())
+    results = [await task for task, _ in await start(stage, clock, "a", "b")]
+    assert [result.body for result in results] == [None, {"number": 2, "list": [1]}]
 
 
 @in_virtual_time

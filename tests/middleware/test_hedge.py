@@ -55,6 +55,12 @@ def held(here: Branch) -> dict[str, object]:
     return {"slots": gate.active, "waiting": gate.waiting, "keys": sum(ring.in_flight.values())}  # type: ignore[attr-defined]
 
 
+def gauges(here: Branch) -> dict[str, float]:
+    (pace,) = here.resources.items("hedge").values()
+    found: dict[str, float] = pace.gauges()
+    return found
+
+
 NOTHING = {"slots": 0, "waiting": 0, "keys": 0}
 
 
@@ -344,10 +350,86 @@ async def test_a_stream_that_won_and_is_left_gives_everything_back(clock: Virtua
 @in_virtual_time
 async def test_the_wait_in_the_queue_does_not_count(clock: VirtualClock) -> None:
     executor = Scripted(1.5)
-    stage, _ = made(clock, policy(queue=QueueSpec(concurrency=1)), executor)
+    stage, here = made(clock, policy(queue=QueueSpec(concurrency=1)), executor)
     await asyncio.gather(*(stage(request(str(n)), context(clock)) for n in range(10)))
     assert executor.calls == 10
     assert clock.monotonic() == pytest.approx(15.0)
+    assert gauges(here)["hedges_total"] == 0
+
+
+@in_virtual_time
+async def test_the_percentile_is_of_the_calls_not_of_their_wait(clock: VirtualClock) -> None:
+    spec = HedgeSpec(enabled=True, after_s=100.0, percentile=0.99, min_samples=10)
+    stage, here = made(clock, policy(spec=spec, queue=QueueSpec(concurrency=1)), Scripted(1.5))
+    await asyncio.gather(*(stage(request(str(n)), context(clock)) for n in range(10)))
+    assert gauges(here)["hedge_chat_delay_s"] == pytest.approx(1.5)
+
+
+@in_virtual_time
+async def test_a_further_call_keeps_the_deadline_and_avoids_the_key_of_the_slow_one(clock: VirtualClock) -> None:
+    seen: list[tuple[float | None, str | None]] = []
+
+    class Watching(Scripted):
+        async def __call__(self, request: Request, context: Context) -> Result:
+            seen.append((context.deadline, context.last_key))
+            return await super().__call__(request, context)
+
+    for starts in ("submit", "first_attempt"):
+        seen.clear()
+        spec = DeadlineSpec(total_s=50.0, starts=starts)  # type: ignore[arg-type]
+        stage, _ = made(clock, policy(deadline=spec), Watching(60.0, 0.0))
+        due = clock.monotonic() + 50.0
+        await stage(request(), context(clock))
+        assert seen == [(due, None), (due, "K1")]
+
+
+@in_virtual_time
+async def test_a_call_that_replaces_a_failed_one_is_not_put_off_by_one_that_leaves_the_queue(
+    clock: VirtualClock,
+) -> None:
+    executor = Answers((5.0, ServerFailed("boom")), (60.0, None))
+    stage, here = made(clock, policy(max_hedges=2, queue=QueueSpec(concurrency=1)), executor)
+    task = asyncio.create_task(stage(request(), context(clock)))
+    await asyncio.sleep(5.1)
+    assert gauges(here)["hedges_total"] == 2
+    assert executor.calls == 2
+    await task
+
+
+@in_virtual_time
+async def test_a_deadline_that_no_call_started_is_left_for_the_next_target(clock: VirtualClock) -> None:
+    def begin() -> None:
+        raise AssertionError("no call has begun")
+
+    mine = context(clock)
+    mine.on_first_attempt = begin
+    stage = chain([hedge], branch(clock, policy()), Scripted(QueueFull("no")))
+    with pytest.raises(QueueFull):
+        await stage(request(), mine)
+    assert mine.on_first_attempt is begin
+
+
+@in_virtual_time
+async def test_the_request_goes_on_with_what_is_known_of_the_winner(clock: VirtualClock) -> None:
+    class Marks(Scripted):
+        async def __call__(self, request: Request, context: Context) -> Result:
+            context.prefilled = self.calls > 0
+            return await super().__call__(request, context)
+
+    stage, _ = made(clock, policy(), Marks(60.0, 1.0))
+    mine = context(clock)
+    await stage(request(), mine)
+    assert mine.prefilled
+
+
+@in_virtual_time
+async def test_the_request_goes_on_with_what_is_known_of_the_last_failure(clock: VirtualClock) -> None:
+    stage, _ = made(clock, policy(), Scripted(ServerFailed("one"), ServerFailed("two")))
+    mine = context(clock)
+    with pytest.raises(ServerFailed):
+        await stage(request(), mine)
+    assert mine.attempt is mine.record.attempts[1]
+    assert mine.last_key == mine.record.attempts[1].key
 
 
 @in_virtual_time
@@ -384,8 +466,10 @@ async def test_an_open_circuit_is_waited_for_and_costs_no_call(clock: VirtualClo
     plan = policy(breaker=BreakerSpec(min_calls=1, window=2, open_s=5.0, probes=1))
     executor = Scripted(ServerFailed("boom", status=500), 0.5)
     stage, here = made(clock, plan, executor)
-    result = await waiting(stage, here)(request(), context(clock))
+    mine = context(clock)
+    result = await waiting(stage, here)(request(), mine)
     assert result.body == {"answer": 2}
+    assert not mine.tries
     assert 5.5 <= clock.monotonic() <= 6.1
     assert held(here) == NOTHING
 
@@ -432,6 +516,35 @@ async def test_tokens_for_a_call_that_never_began_are_given_back(clock: VirtualC
 
 
 @in_virtual_time
+async def test_a_failure_beside_another_is_paid_for_once(clock: VirtualClock) -> None:
+    here = branch(clock, policy(max_hedges=2, budget=BudgetSpec(capacity=100, success_refund=0, refill_per_s=0)))
+    throttled = Throttled("slow down", retry_after_s=30.0)
+    executor = Answers((3.0, throttled), (2.0, ServerFailed("boom")), (1.0, None))
+    await chain([hedge], here, executor)(request(), context(clock))
+    assert clock.monotonic() > 34.0
+    bucket = budget.budget_of(here)
+    assert bucket is not None
+    assert bucket.level == pytest.approx(86.0)
+
+
+@pytest.mark.parametrize("on_empty", ["wait", "fail"])
+def test_a_call_that_replaces_a_failed_one_waits_for_its_tokens_or_there_is_none(on_empty: str) -> None:
+    @in_virtual_time
+    async def scenario(clock: VirtualClock) -> None:
+        spec = BudgetSpec(capacity=14, failure_cost=14, refill_per_s=1.0, on_empty=on_empty)  # type: ignore[arg-type]
+        executor = Scripted(ServerFailed("one"), ServerFailed("two"), 0.0)
+        stage = chain([hedge], branch(clock, policy(max_hedges=2, budget=spec)), executor)
+        if on_empty == "wait":
+            await stage(request(), context(clock))
+            assert clock.monotonic() == pytest.approx(14.0)
+        else:
+            with pytest.raises(ServerFailed, match="two"):
+                await stage(request(), context(clock))
+
+    scenario()
+
+
+@in_virtual_time
 async def test_without_a_budget_every_slow_call_gets_company(clock: VirtualClock) -> None:
     executor = Scripted(60.0, ServerFailed("boom"), 1.0)
     stage, _ = made(clock, policy(max_hedges=2, budget=BudgetSpec(enabled=False)), executor)
@@ -454,9 +567,8 @@ async def test_once_enough_has_been_seen_the_percentile_is_the_delay(clock: Virt
     await stage(request(), mine)
     assert clock.monotonic() - started == pytest.approx(0.95)
     assert "no answer within 0.9 s" in str(mine.record.attempts[1].why)
-    (pace,) = here.resources.items("hedge").values()
-    assert pace.gauges()["hedges_total"] == 1
-    assert pace.gauges()["hedge_wins_total"] == 1
+    assert gauges(here)["hedges_total"] == 1
+    assert gauges(here)["hedge_wins_total"] == 1
 
 
 @in_virtual_time
@@ -520,7 +632,7 @@ class Stepping:
     st.lists(st.integers(0, 8), min_size=1, max_size=4),
     st.integers(0, 25),
     st.booleans(),
-    st.sampled_from([1e-9, 1.0]),
+    st.sampled_from([1e-10, 1.0]),
     st.booleans(),
 )
 def test_cancelled_at_any_point_nothing_is_left_behind(
@@ -591,6 +703,73 @@ def test_the_first_success_wins_and_nobody_is_called_in_vain(
         assert "running" not in outcomes
 
     run(scenario)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_of_two_answers_in_one_instant_the_other_is_given_back(stream: bool) -> None:
+    @in_virtual_time
+    async def scenario(clock: VirtualClock) -> None:
+        executor = Scripted(3.0, 1.0)
+        stage, here = made(clock, policy(), executor)
+        mine = context(clock, stream=stream)
+        result = await stage(request(), mine)
+        assert clock.monotonic() == pytest.approx(3.0)
+        assert held(here)["slots"] == int(stream)
+        if stream:
+            assert executor.streams_closed == 1
+            assert await read(result) == [0, 1, 2]
+        assert [attempt.message for attempt in mine.record.attempts].count("another call was quicker") == 1
+        assert held(here) == NOTHING
+
+    scenario()
+
+
+@pytest.mark.parametrize("leaves_after_s", [3.0, 3.5])
+def test_a_caller_who_leaves_after_the_race_is_won_leaves_nothing(leaves_after_s: float) -> None:
+    """The first call takes a second to give back what it holds; the stream that won is closed as well."""
+
+    class Lingers(Scripted):
+        async def _stream(self, first_s: float) -> AsyncIterator[Chunk]:
+            try:
+                async for chunk in super()._stream(first_s):
+                    yield chunk
+            finally:
+                if first_s > 10:
+                    await asyncio.sleep(1.0)
+
+    @in_virtual_time
+    async def scenario(clock: VirtualClock) -> None:
+        executor = Lingers(60.0, 1.0)
+        stage, here = made(clock, policy(), executor)
+        task = asyncio.create_task(stage(request(), context(clock, stream=True)))
+        await asyncio.sleep(leaves_after_s)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(2.0)
+        assert executor.streams_closed == executor.calls
+        assert held(here) == NOTHING
+
+    scenario()
+
+
+@in_virtual_time
+async def test_a_closed_queue_leaves_a_call_under_way_alone(clock: VirtualClock) -> None:
+    stage, here = made(clock, policy(queue=QueueSpec(concurrency=1)), Scripted(5.0))
+    task = asyncio.create_task(stage(request(), context(clock)))
+    await asyncio.sleep(3.0)
+    here.resources.get(("queue", "t"), lambda: None).close()  # type: ignore[attr-defined]
+    assert (await task).body == {"answer": 1}
+    assert clock.monotonic() == pytest.approx(5.0)
+
+
+@in_virtual_time
+async def test_a_defect_of_the_first_call_is_not_taken_for_the_end_of_the_race(clock: VirtualClock) -> None:
+    async def broken(request: Request, context: Context) -> Result:
+        raise TimeoutError("a defect")
+
+    with pytest.raises(TimeoutError, match="a defect"):
+        await chain([hedge], branch(clock, policy()), broken)(request(), context(clock))
 
 
 @in_virtual_time

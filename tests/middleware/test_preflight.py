@@ -247,6 +247,11 @@ def test_what_the_rate_limit_can_never_pass_is_refused_in_its_words(
     scenario()
 
 
+def test_a_limit_that_is_off_refuses_nothing() -> None:
+    policy = PolicySpec(rate_limit=RateLimitSpec(enabled=False, output_tokens_per_min=100))
+    stage(policy=policy).check(chat(max_tokens=101))
+
+
 def test_the_models_own_parameters_count_for_the_rate_limit() -> None:
     policy = PolicySpec(rate_limit=RateLimitSpec(enabled=True, output_tokens_per_min=1000))
     stage(policy=policy, parameters={"max_tokens": 1000}).check(chat())
