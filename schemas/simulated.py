@@ -181,6 +181,8 @@ class SimulatedProviderSpec(FaultScheduleSpec):
     """lognormal: the spread of the length's logarithm."""
     context_length: int | None = Field(None, ge=1)
     """Tokens of prompt and answer together; a request that needs more is refused as too long; null: no limit."""
+    prefill: Literal["continue", "refuse"] = "continue"
+    """A chat that ends with a turn of the assistant: continue goes on from there, refuse is HTTP 400."""
     dimensions: int = Field(8, ge=1)
     """Length of a simulated embedding."""
     keys: int = Field(0, ge=0, le=1000, validate_default=True)

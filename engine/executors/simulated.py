@@ -7,7 +7,7 @@ import asyncio
 
 from engine.errors import FAILURES, InferenceError
 from engine.executors import Services
-from engine.request import Chunk, ChunkStream, Context, Request, Result, Usage
+from engine.request import Chunk, ChunkStream, Context, RateHints, Request, Result, Usage
 from engine.simulation import answers
 from engine.simulation.counters import Counters
 from engine.simulation.openai import code_of
@@ -29,6 +29,8 @@ class SimulatedExecutor:
         self.clock = services.clock
         self.keys: tuple[str, ...] = self.spec.key_names if self.spec.keys else ()
         self.provider = SimulatedProvider(self.spec, services.clock, services.seed)
+        capacity = self.spec.capacity
+        self._limited = capacity.requests_per_min is not None or capacity.tokens_per_min is not None
 
     @property
     def counters(self) -> Counters:
@@ -52,12 +54,15 @@ class SimulatedExecutor:
             attempt.key if attempt is not None else None,
             answers.input_tokens(task, body),
             answers.output_limit(task, body),
+            begun=answers.begun(task, body),
             stream=context.stream,
         )
         failure = plan.failure
         if failure is not None and not failure.in_answer:
             await _pause(failure.delay_s)
             raise error_of(failure)
+        if self._limited and attempt is not None and (failure is None or failure.kind != "silent"):
+            attempt.hints = self._hints(plan.key)
         if context.stream and task != "embedding":
             return Result(request.id or "", stream=ChunkStream(_Chunks(self, request, plan)))
         answered = False
@@ -76,9 +81,21 @@ class SimulatedExecutor:
         else:
             created = int(self.clock.wall())
             reply = answers.whole(
-                task, f"simulated-{request.id}", created, self.model, plan.tokens, plan.finish_reason, usage
+                task,
+                f"simulated-{request.id}",
+                created,
+                self.model,
+                answers.text(plan.tokens, plan.begun),
+                plan.finish_reason,
+                usage,
             )
         return Result(request.id or "", reply, usage=usage)
+
+    def _hints(self, key: str) -> RateHints:
+        """What the headers of a served call would say of its key's rates."""
+        levels = self.provider.levels(key)
+        said = {unit: (float(level.limit), float(level.remaining), level.reset_s) for unit, level in levels.items()}
+        return RateHints(said.get("requests"), said.get("tokens"))
 
 
 class _Chunks:
@@ -107,14 +124,14 @@ class _Chunks:
                 await _for_ever()
             await _pause(plan.pause_s(index))
             if failure is not None and index == plan.broken_at:
-                raise error_of(failure)
+                raise error_of(failure, begun=index > 0)
         except BaseException:
             self._settle(answered=False)
             raise
         self._index += 1
         base = (self._request.task, f"simulated-{self._request.id}", self._created, self._executor.model)
         if index < plan.tokens:
-            return Chunk(answers.chunk(*base, answers.word(index)))
+            return Chunk(answers.chunk(*base, answers.word(plan.begun + index)))
         self._settle(answered=True)
         usage = Usage(plan.input_tokens, plan.tokens)
         end = answers.chunk(*base, None, plan.finish_reason)
@@ -130,9 +147,11 @@ class _Chunks:
             self._executor.provider.leave(self._plan, answered=answered)
 
 
-def error_of(failure: Failure) -> InferenceError:
-    """What a caller over a socket would find for it."""
-    return FAILURES[failure.word](
+def error_of(failure: Failure, *, begun: bool = False) -> InferenceError:
+    """What a caller over a socket would find for it; `begun`: after the first pieces of a stream."""
+    # Whatever broke it: what has come so far is an answer without its end.
+    word = "truncated" if begun and failure.word == "malformed" else failure.word
+    return FAILURES[word](
         f"simulated: {failure.message}", status=failure.status, retry_after_s=failure.wait_s, code=code_of(failure)
     )
 

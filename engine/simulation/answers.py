@@ -12,17 +12,35 @@ from engine.request import Usage
 from engine.tasks.usage import openai_usage
 
 _SCALE = 32768.0
+_FIRST = "[simulated]"
 
 
 def word(index: int) -> str:
     """A token of an answer, counted from 0."""
-    return f" word{index + 1}" if index else "[simulated]"
+    return f" word{index + 1}" if index else _FIRST
 
 
 @lru_cache(maxsize=4096)
-def text(tokens: int) -> str:
-    """An answer of so many tokens."""
-    return "".join(map(word, range(tokens)))
+def text(tokens: int, begun: int = 0) -> str:
+    """So many tokens of an answer, after those that are there already."""
+    return "".join(map(word, range(begun, begun + tokens)))
+
+
+def begun(task: str, body: dict[str, Any]) -> int | None:
+    """How many tokens of an answer of ours a request asks to go on from; None for a request without such a beginning.
+    A chat's beginning is a last turn of the assistant, a completion's is the end of its prompt."""
+    if task == "chat":
+        messages = body.get("messages")
+        last = messages[-1] if isinstance(messages, list) and messages else None
+        if not isinstance(last, dict) or last.get("role") != "assistant":
+            return None
+        content = last.get("content")
+    else:
+        content = body.get("prompt") if task == "completion" else None
+    _, found, rest = content.rpartition(_FIRST) if isinstance(content, str) else ("", "", "")
+    if found:
+        return 1 + len(rest.split())
+    return 0 if task == "chat" else None
 
 
 def input_tokens(task: str, body: dict[str, Any]) -> int:
@@ -44,14 +62,14 @@ def output_limit(task: str, body: dict[str, Any]) -> int | None:
 
 
 def whole(
-    task: str, answer_id: str, created: int, model: str, tokens: int, finish_reason: str, usage: Usage
+    task: str, answer_id: str, created: int, model: str, content: str, finish_reason: str, usage: Usage
 ) -> dict[str, Any]:
     """The reply to a chat or completion."""
     choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason}
     if task == "chat":
-        choice["message"] = {"role": "assistant", "content": text(tokens)}
+        choice["message"] = {"role": "assistant", "content": content}
     else:
-        choice["text"] = text(tokens)
+        choice["text"] = content
     return {
         "id": answer_id,
         "object": "chat.completion" if task == "chat" else "text_completion",

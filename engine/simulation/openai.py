@@ -78,7 +78,15 @@ class OpenAIWire:
         if call.task == "embedding":
             return _encode(answers.embeddings(answers.inputs(call.body), self._spec.dimensions, call.model, usage))
         return _encode(
-            answers.whole(call.task, head.answer_id, head.created, call.model, plan.tokens, plan.finish_reason, usage)
+            answers.whole(
+                call.task,
+                head.answer_id,
+                head.created,
+                call.model,
+                answers.text(plan.tokens, plan.begun),
+                plan.finish_reason,
+                usage,
+            )
         )
 
     def piece(self, head: Head, index: int) -> bytes:

@@ -85,6 +85,8 @@ class Plan:
     stall_s: float = 0.0
     stall_at: int = 0
     """The pause comes before this token, counted from 0."""
+    begun: int = 0
+    """Tokens that the request brought along, to go on from."""
     failure: Failure | None = None
 
     @property
@@ -123,13 +125,23 @@ class SimulatedProvider:
         self._latency = sampler(spec.latency_distribution, spec.latency_s, spec.latency_sigma)
         self._length = sampler(spec.output_distribution, float(spec.output_tokens), spec.output_sigma)
 
-    def admit(self, key: str | None, input_tokens: int, output_limit: int | None, *, stream: bool = False) -> Plan:
+    def admit(
+        self,
+        key: str | None,
+        input_tokens: int,
+        output_limit: int | None,
+        *,
+        begun: int | None = None,
+        stream: bool = False,
+    ) -> Plan:
         """Decides what becomes of a call that comes now. `output_limit` is the most tokens that the request lets the
-        answer have: 0 for an embedding, None where it says nothing."""
+        answer have: 0 for an embedding, None where it says nothing. `begun` is how many tokens of an answer it asks
+        to go on from, None where it brings no beginning along."""
         now_s = self._clock.monotonic()
-        tokens, finish_reason = self._answer(output_limit)
+        tokens, finish_reason = self._answer(output_limit, begun or 0)
         name = self._name(key)
         plan = Plan(name, now_s, input_tokens, tokens, finish_reason, self._latency(self._rng), self.spec.token_s)
+        plan.begun = begun or 0
         counters = self.counters
         counters.calls += 1
         known = counters.keys.get(name)
@@ -138,7 +150,7 @@ class SimulatedProvider:
         else:
             known.calls += 1
             found = self._schedule.conditions(now_s - self._start_s, name, stream, self._rng)
-            plan.failure = self._failure(plan, found, output_limit)
+            plan.failure = self._failure(plan, found, output_limit, begun is not None)
         failure = plan.failure
         if failure is not None:
             counters.refused[failure.kind] = counters.refused.get(failure.kind, 0) + 1
@@ -187,18 +199,20 @@ class SimulatedProvider:
         """The key that a call counts as; empty where one is needed and none was sent."""
         return (key or "") if self._keyed else self._only_key
 
-    def _answer(self, limit: int | None) -> tuple[int, str]:
-        """Tokens of the answer, and why it ends there."""
+    def _answer(self, limit: int | None, begun: int) -> tuple[int, str]:
+        """Tokens of the answer, after those that were begun, and why it ends there."""
         if limit == 0:
             return 0, "stop"
-        tokens = max(1, round(self._length(self._rng)))
+        tokens = max(1, round(self._length(self._rng)) - begun)
         return (limit, "length") if limit is not None and tokens > limit else (tokens, "stop")
 
-    def _failure(self, plan: Plan, found: Conditions, output_limit: int | None) -> Failure | None:
+    def _failure(self, plan: Plan, found: Conditions, output_limit: int | None, prefilled: bool) -> Failure | None:
         """Why the call gets no whole answer; None lets it in, and so does a fault within the answer."""
         fault = found.fault
         if fault is not None and fault.kind not in IN_ANSWER:
             return self._fault(fault, found.left_s)
+        if prefilled and self.spec.prefill == "refuse":
+            return Failure("invalid_request", "the last message must not be the assistant's", 400)
         refusal = self._too_long(plan, output_limit) or self._over_limit(plan, found.share)
         if refusal is not None:
             return refusal

@@ -114,6 +114,7 @@ class SimulatedServer:
             call.key,
             answers.input_tokens(call.task, call.body),
             answers.output_limit(call.task, call.body),
+            begun=answers.begun(call.task, call.body),
             stream=call.stream,
         )
         failure = plan.failure
@@ -163,7 +164,7 @@ class SimulatedServer:
         failure = plan.failure
         index = 0
         while index < plan.tokens and index != plan.broken_at:
-            await response.write(wire.piece(head, index))
+            await response.write(wire.piece(head, plan.begun + index))
             index += 1
             pause_s = plan.pause_s(index)
             if pause_s:

@@ -55,7 +55,7 @@ class Wire(Protocol):
         ...
 
     def piece(self, head: Head, index: int) -> bytes:
-        """A token of a stream, counted from 0."""
+        """A token of a stream, counted from the beginning of the answer, at 0."""
         ...
 
     def end(self, head: Head, plan: Plan, *, terminated: bool) -> bytes:
