@@ -173,7 +173,6 @@ class _Race:
             start, self._begin_deadline = self._begin_deadline, None
             if start is not None:
                 start()
-            context.deadline = self.context.deadline
             call.begun, call.began = True, self.stage.clock.monotonic()
             self._arm(call)
 

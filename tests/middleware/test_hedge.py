@@ -40,7 +40,7 @@ KEYS = ("K1", "K2", "K3")
 
 def policy(after_s: float = 2.0, max_hedges: int = 1, **rest: object) -> PolicySpec:
     spec = rest.pop("spec", None) or HedgeSpec(enabled=True, after_s=after_s, percentile=None, max_hedges=max_hedges)
-    return PolicySpec(hedge=spec, **rest)  # type: ignore[arg-type]
+    return PolicySpec(hedge=spec, **rest)
 
 
 def made(clock: VirtualClock, plan: PolicySpec, executor: Stage) -> tuple[Stage, Branch]:
@@ -376,7 +376,7 @@ async def test_a_further_call_keeps_the_deadline_and_avoids_the_key_of_the_slow_
 
     for starts in ("submit", "first_attempt"):
         seen.clear()
-        spec = DeadlineSpec(total_s=50.0, starts=starts)  # type: ignore[arg-type]
+        spec = DeadlineSpec(total_s=50.0, starts=starts)
         stage, _ = made(clock, policy(deadline=spec), Watching(60.0, 0.0))
         due = clock.monotonic() + 50.0
         await stage(request(), context(clock))
@@ -449,7 +449,7 @@ def test_the_deadline_ends_all_calls_and_starts_but_once(starts: str) -> None:
     @in_virtual_time
     async def scenario(clock: VirtualClock) -> None:
         executor = Scripted(60.0)
-        spec = DeadlineSpec(total_s=5.0, starts=starts)  # type: ignore[arg-type]
+        spec = DeadlineSpec(total_s=5.0, starts=starts)
         stage, here = made(clock, policy(max_hedges=3, deadline=spec), executor)
         with pytest.raises(DeadlineExceeded):
             await stage(request(), context(clock))
@@ -531,7 +531,7 @@ async def test_a_failure_beside_another_is_paid_for_once(clock: VirtualClock) ->
 def test_a_call_that_replaces_a_failed_one_waits_for_its_tokens_or_there_is_none(on_empty: str) -> None:
     @in_virtual_time
     async def scenario(clock: VirtualClock) -> None:
-        spec = BudgetSpec(capacity=14, failure_cost=14, refill_per_s=1.0, on_empty=on_empty)  # type: ignore[arg-type]
+        spec = BudgetSpec(capacity=14, failure_cost=14, refill_per_s=1.0, on_empty=on_empty)
         executor = Scripted(ServerFailed("one"), ServerFailed("two"), 0.0)
         stage = chain([hedge], branch(clock, policy(max_hedges=2, budget=spec)), executor)
         if on_empty == "wait":
@@ -679,7 +679,7 @@ def test_the_first_success_wins_and_nobody_is_called_in_vain(
     steps: list[tuple[float, type[InferenceError] | None]], hedges: int
 ) -> None:
     async def scenario(clock: VirtualClock) -> None:
-        executor = Answers(*((seconds, error and error("no")) for seconds, error in steps))
+        executor = Answers(*((seconds, error("no") if error else None) for seconds, error in steps))
         stage = chain([hedge, route], branch(clock, policy(max_hedges=hedges)), executor)
         mine = context(clock)
         (outcome,) = await asyncio.gather(stage(request(), mine), return_exceptions=True)
@@ -706,19 +706,45 @@ def test_the_first_success_wins_and_nobody_is_called_in_vain(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_of_two_answers_in_one_instant_the_other_is_given_back(stream: bool) -> None:
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_two_answers_in_one_instant_the_other_is_given_back(order: tuple[int, int], stream: bool) -> None:
+    class OnDemand(Scripted):
+        def __init__(self) -> None:
+            super().__init__(chunks=1)
+            self.gates = [asyncio.Event(), asyncio.Event()]
+
+        async def __call__(self, request: Request, context: Context) -> Result:
+            self.calls += 1
+            if context.stream:
+                return Result(request.id or "", stream=ChunkStream(self._gated(self.calls)))
+            await self.gates[self.calls - 1].wait()
+            return Result(request.id or "", {})
+
+        async def _gated(self, call: int) -> AsyncIterator[Chunk]:
+            try:
+                await self.gates[call - 1].wait()
+                yield Chunk({"index": call})
+            finally:
+                self.streams_closed += 1
+
     @in_virtual_time
     async def scenario(clock: VirtualClock) -> None:
-        executor = Scripted(3.0, 1.0)
+        executor = OnDemand()
         stage, here = made(clock, policy(), executor)
         mine = context(clock, stream=stream)
-        result = await stage(request(), mine)
-        assert clock.monotonic() == pytest.approx(3.0)
+        task = asyncio.create_task(stage(request(), mine))
+        await asyncio.sleep(3.0)
+        for place in order:
+            executor.gates[place].set()
+        result = await task
         assert held(here)["slots"] == int(stream)
         if stream:
             assert executor.streams_closed == 1
-            assert await read(result) == [0, 1, 2]
-        assert [attempt.message for attempt in mine.record.attempts].count("another call was quicker") == 1
+            assert await read(result) == [order[0] + 1]
+        winner, loser = (mine.record.attempts[place] for place in order)
+        assert (winner.outcome, winner.message) == ("ok", None)
+        assert loser.outcome in ("ok", "cancelled")
+        assert loser.message == "another call was quicker"
         assert held(here) == NOTHING
 
     scenario()
@@ -770,6 +796,7 @@ async def test_a_defect_of_the_first_call_is_not_taken_for_the_end_of_the_race(c
 
     with pytest.raises(TimeoutError, match="a defect"):
         await chain([hedge], branch(clock, policy()), broken)(request(), context(clock))
+    assert clock.monotonic() == 0.0
 
 
 @in_virtual_time
