@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from schemas.simulated import CapacitySpec
 
@@ -35,8 +35,7 @@ class Bucket:
         return missing / self.rate if missing > 1e-9 else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """The state of one limit of one key, as a provider's headers say it."""
 
     limit: int
