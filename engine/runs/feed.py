@@ -14,7 +14,7 @@ from engine.runs.serving import Serving
 from engine.runs.unrecorded import Unrecorded
 from engine.workloads import ClosedLoop, Row, Source
 
-_STANDSTILL_ROWS = 100_000
+_STANDSTILL_ROWS = 20_000
 """So many rows in one instant of virtual time, and there is no reason why it should ever pass."""
 
 log = logging.getLogger("engine.runs")

@@ -151,7 +151,7 @@ class JournalMachine(RuleBasedStateMachine):
 
 
 TestJournalMachine = JournalMachine.TestCase
-TestJournalMachine.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
+TestJournalMachine.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
 TestJournalMachine = pytest.mark.slow(TestJournalMachine)
 
 

@@ -18,6 +18,7 @@ from engine.cli.main import main
 from runs.checks import lines_of, wait_for_rows
 
 ROOT = Path(engine.__file__).parents[1]
+pytestmark = pytest.mark.slow  # each composes a run and makes its report: half a second
 
 
 @pytest.fixture
@@ -194,7 +195,6 @@ def start(run: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_resumes_to_a_result_for_every_row(stop: int, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -218,7 +218,6 @@ def test_a_stopped_run_resumes_to_a_result_for_every_row(stop: int, tmp_path: Pa
         assert manifest["wall_s"] == pytest.approx(200, rel=0.05)  # the traffic went on where it had stopped
 
 
-@pytest.mark.slow
 def test_a_run_is_resumed_from_another_folder_by_its_absolute_path(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
