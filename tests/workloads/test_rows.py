@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.workloads.rows import Form, Record, Row, row_of
+from engine.workloads.rows import Form, Record, Row, letter_of, row_of
 
 QUESTION = [{"role": "user", "content": "hi"}]
 
@@ -127,3 +127,16 @@ def test_any_bytes_give_one_row_and_a_letter_that_is_valid_json(line: bytes) -> 
     assert (row.request is None) != (row.error is None)
     json.loads(row.letter())
     assert b"\n" not in row.letter()
+
+
+ROW_BYTES = st.one_of(
+    st.binary(max_size=60).filter(lambda line: b"\n" not in line),
+    st.sampled_from([b' {"prompt": "hi"} ', b'{"custom_id": "a", "raw": "[1]"}', b'{"input": ["a"]}\t', b"{}"]),
+)
+
+
+@given(st.one_of(ROW_BYTES, st.text(max_size=20), st.fixed_dictionaries({"prompt": st.text(max_size=9)})))
+def test_the_quick_letter_is_the_rows_own_unless_the_row_is_broken(data: Any) -> None:
+    record = Record(1, data)
+    row = row_of(0, "in.jsonl", record, Form())
+    assert letter_of(record, Form()) == row.letter() or row.request is None
