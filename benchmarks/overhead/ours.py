@@ -21,8 +21,10 @@ EVERY_POLICY = (
     "policy.rate_limit.input_tokens_per_min=1e12",
     "policy.rate_limit.output_tokens_per_min=1e12",
     "policy/concurrency=adaptive",
+    "policy/cache=memory",
 )
-"""What the default preset leaves off, with limits that nobody reaches."""
+"""What the default preset leaves off, with limits that nobody reaches. The cache looks at each request and lets it pass:
+a request with a temperature is not deterministic."""
 NO_POLICY = ("policy=off",)
 
 
