@@ -243,6 +243,8 @@ class _Execution:
             if not everything.done() and not serving.failed.done():
                 self._stalled = not drain.done()
                 self._say_stopping()
+                if self._stalled:
+                    self._stop.drain()  # so that the next Ctrl-C stops at once
                 serving.stopping = True
                 self._engine.drain()
                 if not feed.exhausted:
@@ -297,7 +299,12 @@ class _Execution:
                 session.real_s = round(time.monotonic() - self._real_started, 3)
             if self._feed is not None:
                 session.held_back, session.held_back_s = self._feed.held_back, round(self._feed.held_back_s, 3)
-        manifest.wall_s = round(sum(session.wall_s or 0.0 for session in manifest.sessions), 3)
+        if self._virtual and self._feed is not None and self._feed.began_at is not None:
+            # The clock was moved to where earlier sessions had stopped, also one that was killed.
+            manifest.wall_s = round(self._loop.time() - self._started, 3)
+        else:
+            total_s = round(sum(session.wall_s or 0.0 for session in manifest.sessions), 3)
+            manifest.wall_s = max(manifest.wall_s, total_s)
 
     def _finish(self, rows: int) -> Summary:
         """Results, metrics, report, and last the status."""
