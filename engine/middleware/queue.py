@@ -15,16 +15,18 @@ from schemas.policy import QueueSpec
 
 
 class _Waiter:
-    """One who waits. Its entry in the heap counts only while it carries the waiter's own key."""
+    """One who waits. Of its entries in the heap only the latest one counts."""
 
-    __slots__ = ("context", "key", "order", "request_id", "slot")
+    __slots__ = ("context", "entry", "key", "order", "request_id", "slot")
 
-    def __init__(self, request_id: str | None, context: Context, order: int, slot: asyncio.Future[None]) -> None:
+    entry: int
+
+    def __init__(self, request_id: str | None, context: Context, key: float, order: int) -> None:
         self.request_id = request_id
         self.context = context
+        self.key = key
         self.order = order
-        self.slot = slot
-        self.key = 0.0
+        self.slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class PriorityGate:
@@ -67,14 +69,13 @@ class PriorityGate:
         """
         if self._closed:
             raise asyncio.CancelledError("the queue is closed")
-        if self.active < self._concurrency and not self.waiting:
-            self.active += 1
-            return
         now = self.clock.monotonic()
         if context.queued_at is None:
             context.queued_at = now
-        waiter = _Waiter(request_id, context, next(self._order), asyncio.get_running_loop().create_future())
-        waiter.key = self._key(context)
+        if self.active < self._concurrency and not self.waiting:
+            self.active += 1
+            return
+        waiter = _Waiter(request_id, context, self._key(context), next(self._order))
         if self.waiting >= self.size and self.on_full != "wait":
             self._make_room(waiter)
         self._push(waiter)
@@ -89,6 +90,8 @@ class PriorityGate:
             else:
                 self.waiting -= 1
                 self._compact()
+                # A slot may have become free since, and somebody new have stood in line behind this one.
+                self._serve()
             raise
         finally:
             context.record.queued_s += self.clock.monotonic() - now
@@ -111,16 +114,17 @@ class PriorityGate:
             if waiter.request_id == request_id and not waiter.slot.done():
                 waiter.context.tier = tier
                 waiter.key = self._key(waiter.context)
-                # The old entry's key is not the waiter's any more: it is passed over.
                 self._push(waiter)
+                self._compact()
                 return True
         return False
 
     def ahead_of(self, tier: int) -> int:
         """How many of those who wait would be served before one of this tier that came now."""
         place = self.clock.monotonic() + tier * self.ageing_s
-        waiters = (waiter for key, _, _, waiter in self._heap if key == waiter.key and not waiter.slot.done())
-        return sum(waiter.key <= place for waiter in waiters)
+        return sum(
+            key <= place and entry == waiter.entry and not waiter.slot.done() for key, _, entry, waiter in self._heap
+        )
 
     def gauges(self) -> dict[str, float]:
         return {
@@ -135,12 +139,13 @@ class PriorityGate:
         return (context.queued_at or 0.0) + context.tier * self.ageing_s
 
     def _push(self, waiter: _Waiter) -> None:
-        heapq.heappush(self._heap, (waiter.key, waiter.order, next(self._entries), waiter))
+        waiter.entry = next(self._entries)
+        heapq.heappush(self._heap, (waiter.key, waiter.order, waiter.entry, waiter))
 
     def _make_room(self, newcomer: _Waiter) -> None:
         """Evicts the one who would be served last. Raises QueueFull when that is the newcomer, or nobody is evicted."""
         last = max(
-            (waiter for key, _, _, waiter in self._heap if not waiter.slot.done() and key == waiter.key),
+            (waiter for *_, waiter in self._heap if not waiter.slot.done()),
             key=lambda waiter: (waiter.key, waiter.order),
             default=newcomer,
         )
@@ -155,11 +160,12 @@ class PriorityGate:
         last.slot.set_exception(
             QueueFull("evicted from a full queue by a request of a higher priority (policy.queue.on_full=evict_lowest)")
         )
+        self._compact()
 
     def _serve(self) -> None:
         while self._heap and self.active < self._concurrency:
-            key, _, _, waiter = heapq.heappop(self._heap)
-            if waiter.slot.done() or key != waiter.key:
+            _, _, entry, waiter = heapq.heappop(self._heap)
+            if waiter.slot.done() or entry != waiter.entry:
                 continue  # cancelled, evicted, or moved to another place
             self.waiting -= 1
             deadline = waiter.context.deadline
@@ -171,7 +177,7 @@ class PriorityGate:
 
     def _compact(self) -> None:
         if len(self._heap) > 64 and len(self._heap) > 2 * self.waiting:
-            self._heap = [entry for entry in self._heap if not entry[3].slot.done() and entry[0] == entry[3].key]
+            self._heap = [each for each in self._heap if not each[3].slot.done() and each[2] == each[3].entry]
             heapq.heapify(self._heap)
 
 

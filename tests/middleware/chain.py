@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -19,6 +20,9 @@ from schemas.hardware import AutoHardwareSpec
 from schemas.model import ModelSpec
 from schemas.policy import PolicySpec
 from schemas.provider import SimulatedProviderSpec
+
+EXAMPLES = int(os.environ.get("EXAMPLES", "30"))
+"""Runs of each state machine; EXAMPLES=1000 looks harder."""
 
 Step = float | InferenceError | Callable[[], Any]
 
@@ -96,10 +100,19 @@ def context(clock: VirtualClock, tier: int = 1, stream: bool = False) -> Context
 
 
 def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Runs a test's coroutine on a virtual-time loop; it gets the loop's clock."""
+    """Runs a test's coroutine on a virtual-time loop; it gets the loop's clock. Tasks that it leaves are ended."""
+
+    async def alone(clock: VirtualClock) -> None:
+        try:
+            await test(clock)
+        finally:
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     def wrapped() -> None:
-        run(test)
+        run(alone)
 
     wrapped.__name__, wrapped.__doc__ = test.__name__, test.__doc__
     return wrapped
