@@ -1,6 +1,7 @@
 """Policies on bad days of a provider, in virtual time: what share of its true capacity they bring home.
 
-    python benchmarks/simulation.py
+    python benchmarks/simulation.py              policies on three days, below
+    python benchmarks/simulation.py traffic [S]  what S seconds (an hour) at 1,000 requests a second cost to simulate
 
 The provider takes 32 calls at once, of a second each (median); one more is a 429. 160 users keep asking, two fifths of
 them at high priority, so that high alone would fill it. Each day lasts 20 minutes of virtual time and is lived through
@@ -19,8 +20,13 @@ longest time that a request spent on anything but its last call.
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import sys
+import tempfile
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from contest import machine
 
@@ -115,8 +121,29 @@ async def ask(engine: Engine, day: Day, priority: str) -> None:
             await asyncio.sleep(1)
 
 
+def traffic(seconds: float) -> None:
+    """A whole run of `python -m engine`: journal, results, report; requests of half a second, all policies on."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["provider=simulated", "provider.latency_s=0.5", "policy.queue.concurrency=2000"]
+        words += ["workload=synthetic", "workload.rate_per_s=1000", f"workload.duration_s={seconds}"]
+        command = [sys.executable, "-m", "engine", *words, f"output.dir={folder}/run", "telemetry.progress=off"]
+        pid = os.posix_spawn(command[0], command, os.environ)
+        _, status, used = os.wait4(pid, 0)
+        if os.waitstatus_to_exitcode(status) != 0:
+            raise SystemExit(f"failed: {' '.join(command)}")
+        manifest = json.loads((Path(folder) / "run/manifest.json").read_text())
+        real_s, cpu_s = manifest["sessions"][0]["real_s"], used.ru_utime + used.ru_stime
+        print(
+            f"- {manifest['rows']:,} rows in {manifest['wall_s']:,.0f} s of virtual time: {real_s:,.0f} s of real time,"
+        )
+        print(f"  {cpu_s:,.0f} s of CPU, peak memory {used.ru_maxrss / 1024:.0f} MB")
+
+
 def main() -> None:
     print(machine("msgspec"))
+    if sys.argv[1:2] == ["traffic"]:
+        traffic(float(sys.argv[2]) if sys.argv[2:] else 3600.0)
+        return
     for name, (faults, fault) in DAYS.items():
         print(f"\n{name}\n")
         print("| policy | " + " | ".join(HEADS) + " |\n|---" + "|--:" * len(HEADS) + "|")

@@ -35,7 +35,7 @@ from schemas import RunSpec
 
 COMMIT_ROWS = 256
 """Records that make a group commit due before `output.commit_s` is over."""
-VIRTUAL_COMMIT_ROWS = 4096
+VIRTUAL_COMMIT_ROWS = 1024
 """The same in virtual time, where nobody waits for a commit."""
 OPEN_LOOP_ROWS = 40_000
 """Rows under way at most, where they come at their own times; one that waits takes about 25 kB of memory."""
@@ -310,12 +310,12 @@ class _Execution:
         """Results, metrics, report, and last the status."""
         run, manifest = self._run, self._run.manifest
         self._end_session()
-        findings = Findings()
+        findings = Findings(getattr(self._engine, "resources", None))
         materialise(run, rows, findings.see)
         manifest.rows, manifest.ok, manifest.failed = rows, findings.metrics.total.ok, findings.failed
         manifest.finished = iso_utc(time.time())
         manifest.record_software()
-        metrics = findings.metrics.summary(manifest.wall_s)
+        metrics = findings.summary(manifest.wall_s)
         if self._feed is not None and self._feed.timed:
             metrics["held_back"] = sum(session.held_back for session in manifest.sessions)
             metrics["held_back_s"] = max(session.held_back_s for session in manifest.sessions)
