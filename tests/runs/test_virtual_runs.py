@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import engine
+from engine import Engine, virtual_time
 from engine.cli.main import main
+from engine.compose import compose
+from engine.errors import Interrupted
+from engine.executors import Services
+from engine.runs import StopSignal, Summary, execute, open_run
+from engine.virtual_time import VirtualClock
+from engine.workloads import open_source
 from runs.checks import lines_of, wait_for_rows
 
-ROOT = Path(engine.__file__).parents[1]
+ROOT = Path(virtual_time.__file__).parents[1]
 pytestmark = pytest.mark.slow  # each composes a run and makes its report: half a second
 
 
@@ -194,6 +202,24 @@ def test_a_run_that_was_told_to_wait_waits_out_an_outage(simulate: Any) -> None:
 def start(run: Path, *words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "engine", "provider=simulated", "workload=synthetic", f"output.dir={run}", *words]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def test_a_closed_loop_resumes_for_what_is_left_of_its_time(tmp_path: Path) -> None:
+    words = ["provider=simulated", "provider.latency_s=10", "policy=off", "workload=synthetic"]
+    words += ["workload.arrivals=closed", "workload.users=4", "workload.duration_s=100"]
+
+    async def session(where: str, stop_s: float, clock: VirtualClock) -> Summary:
+        spec, stop = compose([*words, f"output.{where}={tmp_path / 'run'}"]).spec, StopSignal()
+        asyncio.get_running_loop().call_later(stop_s, stop.drain)
+        source = open_source(spec.workload, spec.model.tasks, spec.seed)
+        async with Engine(spec, services=Services(clock=clock)) as engine:
+            with open_run(spec, source) as run:
+                return await execute(engine, spec, run, stop=stop, source=source)
+
+    with pytest.raises(Interrupted, match="20 rows are recorded"):
+        virtual_time.run(partial(session, "dir", 45.0))
+    summary = virtual_time.run(partial(session, "resume", 1000.0))
+    assert (summary.rows, summary.ok, summary.wall_s) == (40, 40, 100.0)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
