@@ -21,16 +21,29 @@ class State(Enum):
     HALF_OPEN = "half_open"
 
 
+class _Sample:
+    """One call in the window."""
+
+    __slots__ = ("at", "failed", "inside", "slow")
+
+    def __init__(self, at: float, failed: bool, slow: bool) -> None:
+        self.at = at
+        self.failed = failed
+        self.slow = slow
+        self.inside = True
+
+
 class Permit:
     """The right to one call, in the generation in which it was given. Settled exactly once."""
 
-    __slots__ = ("counted_slow", "generation", "settled", "started")
+    __slots__ = ("generation", "probe", "sample", "settled", "started")
 
-    def __init__(self, generation: int, started: float) -> None:
+    def __init__(self, generation: int, started: float, probe: bool) -> None:
         self.generation = generation
         self.started = started
+        self.probe = probe
         self.settled = False
-        self.counted_slow = False
+        self.sample: _Sample | None = None
         """It was found slow while it was under way, and stands in the window already."""
 
 
@@ -53,8 +66,7 @@ class Breaker:
         self.rejections = 0
         self.on_close: list[Callable[[], None]] = []
         """Called when the circuit has closed after an outage."""
-        self._window: deque[tuple[float, bool, bool]] = deque()
-        """Time, failed, slow."""
+        self._window: deque[_Sample] = deque()
         self._failures = 0
         self._slow = 0
         self._in_a_row = 0
@@ -89,7 +101,7 @@ class Breaker:
         if self._probing >= self.spec.probes:
             raise self._rejection(min(1.0, self.spec.open_s / 5))
         self._probing += 1
-        return self._permit(now)
+        return self._permit(now, probe=True)
 
     def settle(self, permit: Permit, failed: bool | None, retry_after_s: float | None = None) -> None:
         """`failed` None: the call says nothing about the endpoint (cancelled, throttled, the caller's mistake)."""
@@ -97,17 +109,22 @@ class Breaker:
             return
         permit.settled = True
         self._under_way.pop(permit, None)
-        if permit.generation != self.generation or self.mode in ("disabled", "forced_open"):
+        if permit.generation != self.generation:
+            return
+        self._probing -= permit.probe
+        if self.mode in ("disabled", "forced_open"):
             return
         now = self.clock.monotonic()
         if retry_after_s is not None:
             self._hint_until = max(self._hint_until, now + retry_after_s)
         limit = self.spec.slow_after_s
         slow = limit is not None and now - permit.started > limit
-        if self.state is State.HALF_OPEN:
-            self._settle_probe(failed if failed is None else failed or slow)
-        elif failed is not None and not permit.counted_slow:
-            self._record(now, failed, slow)
+        if failed is None:
+            return
+        if self.state is State.CLOSED or self.mode == "metrics_only":
+            self._ended(now, permit, failed, slow)
+        elif permit.probe:
+            self._settle_probe(failed or slow)
 
     def answered(self, permit: Permit) -> None:
         """The first chunk of a stream is here: how long the rest takes says nothing about health."""
@@ -151,8 +168,8 @@ class Breaker:
             raise CircuitOpen(f"the circuit of {self.name} was opened by hand (policy.breaker.mode=forced_open)")
         return self._permit(self.clock.monotonic())
 
-    def _permit(self, now: float) -> Permit:
-        permit = Permit(self.generation, now)
+    def _permit(self, now: float, probe: bool = False) -> Permit:
+        permit = Permit(self.generation, now, probe)
         if self.spec.slow_after_s is not None:
             self._under_way[permit] = None
         return permit
@@ -166,13 +183,11 @@ class Breaker:
                 return
             del self._under_way[permit]
             if permit.generation == self.generation and self.state is State.CLOSED:
-                permit.counted_slow = True
-                self._record(now, False, True)
+                permit.sample = _Sample(now, False, True)
+                self._add(permit.sample)
+                self._judge(False, True)
 
-    def _settle_probe(self, failed: bool | None) -> None:
-        self._probing -= 1
-        if failed is None:
-            return
+    def _settle_probe(self, failed: bool) -> None:
         majority = self.spec.probes // 2 + 1
         if failed:
             self._probe_failures += 1
@@ -186,22 +201,37 @@ class Breaker:
                 for callback in self.on_close:
                     callback()
 
-    def _record(self, now: float, failed: bool, slow: bool) -> None:
-        window, spec = self._window, self.spec
-        window.append((now, failed, slow))
-        self._failures += failed
-        self._slow += slow
+    def _ended(self, now: float, permit: Permit, failed: bool, slow: bool) -> None:
+        """Counts a call's end; one that was found slow before stands in the window, and may yet fail."""
+        sample = permit.sample
+        if sample is None:
+            self._add(_Sample(now, failed, slow))
+        elif failed and sample.inside:
+            sample.failed = True
+            self._failures += 1
         self._in_a_row = self._in_a_row + 1 if failed else 0
-        while len(window) > spec.window or (spec.window_s is not None and now - window[0][0] > spec.window_s):
-            _, was_failed, was_slow = window.popleft()
-            self._failures -= was_failed
-            self._slow -= was_slow
-        if self.mode == "metrics_only" or not (failed or slow):
+        self._judge(failed, slow)
+
+    def _add(self, sample: _Sample) -> None:
+        window, spec = self._window, self.spec
+        window.append(sample)
+        self._failures += sample.failed
+        self._slow += sample.slow
+        while len(window) > spec.window or (spec.window_s is not None and sample.at - window[0].at > spec.window_s):
+            oldest = window.popleft()
+            oldest.inside = False
+            self._failures -= oldest.failed
+            self._slow -= oldest.slow
+
+    def _judge(self, failed: bool, slow: bool) -> None:
+        """Opens the circuit when what was just counted is too much."""
+        spec, calls = self.spec, len(self._window)
+        if self.mode == "metrics_only":
             return
         in_a_row = failed and spec.consecutive_failures is not None and self._in_a_row >= spec.consecutive_failures
-        enough = len(window) >= spec.min_calls
-        by_failures = failed and enough and self._failures >= spec.failure_threshold * len(window)
-        by_slowness = slow and enough and self._slow >= spec.slow_threshold * len(window)
+        enough = calls >= spec.min_calls
+        by_failures = failed and enough and self._failures >= spec.failure_threshold * calls
+        by_slowness = slow and enough and self._slow >= spec.slow_threshold * calls
         if in_a_row or by_failures or by_slowness:
             self._open()
 

@@ -634,4 +634,4 @@ class AgainstANaiveQueue(RuleBasedStateMachine):
 
 
 AgainstANaiveQueue.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)
-TestAgainstANaiveQueue = AgainstANaiveQueue.TestCase
+TestAgainstANaiveQueue = pytest.mark.slow(AgainstANaiveQueue.TestCase)
