@@ -30,7 +30,10 @@ from engine.mapping import answers, plain_answers
 from engine.pipeline import Stage, StageLine
 from engine.request import PRIORITIES, Chunk, Context, EngineRecord, Request, Result
 from engine.resources import Resources
+from engine.telemetry.exporter import Exporter
+from engine.telemetry.gauges import stages
 from engine.telemetry.metrics import Metrics
+from engine.telemetry.otel import OpenTelemetry
 from schemas import RunSpec
 
 T = TypeVar("T")
@@ -56,6 +59,12 @@ class Engine:
         self.metrics = Metrics()
         self.observers: list[Callable[[Request, Result], None]] = []
         """Called with each request and its result when it is finished, on the engine's loop."""
+        if spec.telemetry.otel:
+            targets = {way.name: way.target for way in self.pipeline.routes}
+            self.observers.append(OpenTelemetry(targets, self.clock, spec.telemetry.otel_content == "on"))
+        self.exporter = Exporter(self, spec.telemetry)
+        self.patient = False
+        """Set by a job: its requests wait for open circuits without a limit (policy.breaker.on_open=wait)."""
         self.sync = SyncEngine(self)
         self._chain: Stage = self.pipeline.chain()
         budget = spec.policy.budget
@@ -88,9 +97,13 @@ class Engine:
             await asyncio.wrap_future(self.call(self.start()))
             return
         if self._starting is None or (self._starting.done() and _failed(self._starting)):
-            self._starting = loop.create_task(self.pipeline.routes[0].executor.start())
+            self._starting = loop.create_task(self._begin())
         await asyncio.shield(self._starting)
         self._ready = not self._closed
+
+    async def _begin(self) -> None:
+        await self.exporter.start()
+        await self.pipeline.routes[0].executor.start()
 
     async def aclose(self) -> None:
         """Stops and frees everything. Requests that are under way fail."""
@@ -114,6 +127,7 @@ class Engine:
         for route in self.pipeline.routes:
             await route.executor.aclose()
         await self.services.aclose()
+        await self.exporter.aclose()
 
     async def __aenter__(self) -> Engine:
         try:
@@ -231,7 +245,7 @@ class Engine:
 
     def report(self) -> dict[str, Any]:
         """What was asked and what became of it so far: counts, latencies, tokens, by target."""
-        return self.metrics.summary()
+        return {**self.metrics.summary(), "stages": stages(self.resources)}
 
     @property
     def closed(self) -> bool:
@@ -308,7 +322,9 @@ class Engine:
 
     def _context(self, request: Request, stream: bool) -> Context:
         record = EngineRecord(priority=request.priority, metadata=request.metadata, max_attempts=self._max_attempts)
-        return Context(record, self.clock.monotonic(), PRIORITIES[request.priority], stream)
+        context = Context(record, self.clock.monotonic(), PRIORITIES[request.priority], stream)
+        context.patient = self.patient
+        return context
 
     def _stage(self, target: str | None) -> Stage:
         if target is None:

@@ -174,6 +174,10 @@ class CircuitOpen(InferenceError):
     kind, status_code = "circuit_open", 503
     probing = False
     """Half open: a few calls find out just now whether the endpoint is back, however long these take."""
+    change: Any = None
+    """While probing: a future that ends when it is known."""
+    known_in_s: float | None = None
+    """While probing: how long that may take, in seconds; None: no limit."""
 
 
 class QueueFull(InferenceError):

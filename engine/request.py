@@ -343,6 +343,7 @@ class Context:
         "last_key",
         "on_first_attempt",
         "order",
+        "patient",
         "prefill",
         "prefill_tokens",
         "prefilled",
@@ -380,6 +381,8 @@ class Context:
         """Of the next attempt."""
         self.order: tuple[int, ...] | None = None
         """Which targets to try, by index, and in which order; None: all, as the run spec says."""
+        self.patient = False
+        """Open circuits are waited for however long that takes: for a job, which is stopped when it has stalled."""
         self.prefill: str | None = None
         """The beginning of the answer, which the next attempt shall continue."""
         self.prefill_tokens = 0
@@ -394,6 +397,7 @@ class Context:
         twin = Context(self.record, self.submitted_at, self.tier, self.stream)
         twin.deadline, twin.on_first_attempt, twin.queued_at = self.deadline, self.on_first_attempt, self.queued_at
         twin.last_key, twin.last_endpoint = self.last_key, self.last_endpoint
+        twin.patient = self.patient
         twin.order, twin.prefill, twin.prefill_tokens = self.order, self.prefill, self.prefill_tokens
         return twin
 

@@ -36,6 +36,7 @@ def answer(spec: RunSpec, known: Facts | None = None) -> int:
     loop = VirtualTimeLoop() if in_virtual_time(spec, source) else None
     clock = SystemClock() if loop is None else VirtualClock(loop)
     engine = Engine(spec, services=Services(clock=clock, seed=spec.seed, notify=_note))
+    engine.patient = True
     known = known or Facts()
     known.targets = engine.targets
     _calm_collector()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
@@ -79,6 +80,7 @@ class Breaker:
         self._probing = 0
         self._probe_successes = 0
         self._probe_failures = 0
+        self._change: asyncio.Future[None] | None = None
 
     # -- permits ------------------------------------------------------------------------------------------------
 
@@ -132,6 +134,12 @@ class Breaker:
         if limit is not None and self.clock.monotonic() - permit.started <= limit:
             self._under_way.pop(permit, None)
             permit.started = float("inf")
+
+    def change(self) -> asyncio.Future[None]:
+        """Ends when another call may be let through. On the event loop of its callers, who must not cancel it."""
+        if self._change is None:
+            self._change = asyncio.get_running_loop().create_future()
+        return self._change
 
     # -- by hand ------------------------------------------------------------------------------------------------
 
@@ -247,10 +255,16 @@ class Breaker:
     def _enter(self, state: State) -> None:
         self.state = state
         self.generation += 1
+        self._tell()
         self._window.clear()
         self._under_way.clear()
         self._failures = self._slow = self._in_a_row = 0
         self._probing = self._probe_successes = self._probe_failures = 0
+
+    def _tell(self) -> None:
+        change, self._change = self._change, None
+        if change is not None and not change.done():
+            change.set_result(None)
 
     def _rejection(self, wait_s: float) -> CircuitOpen:
         self.rejections += 1
@@ -259,6 +273,8 @@ class Breaker:
             retry_after_s=wait_s,
         )
         rejection.probing = self.state is State.HALF_OPEN
+        if rejection.probing and self.spec.half_open_s is not None:
+            rejection.known_in_s = max(0.0, self._half_open_until - self.clock.monotonic())
         return rejection
 
 
@@ -277,7 +293,12 @@ class CircuitBreaker(Middleware):
     async def __call__(self, request: Request, context: Context) -> Result:
         attempt = context.attempt
         breaker = self.breakers[attempt.place if attempt is not None else 0]
-        permit = breaker.try_acquire()
+        try:
+            permit = breaker.try_acquire()
+        except CircuitOpen as rejection:
+            if rejection.probing:
+                rejection.change = breaker.change()
+            raise
         try:
             result = await self.next(request, context)
         except InferenceError as error:

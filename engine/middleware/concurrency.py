@@ -10,6 +10,7 @@ from engine.clock import Clock
 from engine.errors import InferenceError
 from engine.middleware import Branch
 from engine.middleware.breaker import breakers_of
+from engine.middleware.learned_rate import LearnedRate
 from engine.pipeline import Layer, Middleware, Stage
 from engine.request import Context, Request, Result
 from schemas.policy import ConcurrencySpec
@@ -20,6 +21,8 @@ USED = 0.8
 """Share of the limit that must be in use for an answer to prove that there is room for more."""
 SAYS_NO = frozenset({"throttled", "overloaded"})
 """Failures that shrink the limit. Others say nothing about how many are too many."""
+CATCH_UP_S = 0.05
+"""How far calls may fall behind the learned rate, and be made up for."""
 EASE = 0.9
 """What is left of the limit when latency alone says that it is too much: less than a refusal takes."""
 SMOOTHING = 0.2
@@ -33,6 +36,8 @@ class Permit:
     """The right to have one call in flight, from the time when the limit had been cut `epoch` times."""
 
     epoch: int
+    started: float
+    """Monotonic seconds."""
 
 
 class AdaptiveLimit:
@@ -52,10 +57,15 @@ class AdaptiveLimit:
         self._line: deque[asyncio.Future[Permit]] = deque()
         self._slow_start = True
         self._peak = 0.0
+        self._lost = 1 - spec.backoff
         self._cut_at = 0.0
         self._frozen_until = 0.0
         self._latency_s: float | None = None
         self._best_s = float("inf")
+        self._rate = LearnedRate(clock)
+        self._next_at = 0.0
+        self._given_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
@@ -65,10 +75,13 @@ class AdaptiveLimit:
     async def acquire(self) -> Permit:
         """Waits for room."""
         if self.in_flight < int(self.limit) and not self._line:
-            self.in_flight += 1
-            return Permit(self.epoch)
+            now = self._clock.monotonic()
+            if self._rate.rate is None or self._next_at <= now:
+                return self._give(now)
         turn: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         self._line.append(turn)
+        if self._rate.rate is not None:
+            self._serve()
         try:
             return await turn
         except asyncio.CancelledError:
@@ -101,7 +114,11 @@ class AdaptiveLimit:
         now = self._clock.monotonic()
         if error is not None and error.kind in SAYS_NO:
             if permit.epoch == self.epoch:
-                self._cut(now, self.spec.backoff)
+                # A no just beyond a limit that had been good takes less than one that says "far too many".
+                gently = not self._slow_start and self.limit >= self._peak
+                self._cut(now, self.spec.backoff**0.5 if gently else self.spec.backoff)
+            if self._rate.refused(now, permit.started):
+                self._given_at, self._next_at = now, now + 1.0 / (self._rate.rate or 1.0)
         elif error is not None and error.counts_for_breaker:
             self._frozen_until = max(self._frozen_until, now + self.spec.freeze_s)
         elif error is None and not ignored and permit.epoch == self.epoch:
@@ -117,6 +134,7 @@ class AdaptiveLimit:
             "concurrency_in_flight": self.in_flight,
             "concurrency_waiting": self.waiting,
             "concurrency_cuts": self.epoch,
+            **({"concurrency_learned_per_s": self._rate.rate} if self._rate.rate is not None else {}),
         }
 
     def _too_slow(self, latency_s: float) -> bool:
@@ -128,26 +146,50 @@ class AdaptiveLimit:
     def _cut(self, now: float, left: float) -> None:
         self.epoch += 1
         self._slow_start = False
-        self._peak, self._cut_at = self.limit, now
+        self._peak, self._lost, self._cut_at = self.limit, 1 - left, now
         self.limit = max(float(self.spec.minimum), self.limit * left)
 
     def _grow(self, now: float) -> None:
         if self._slow_start:
             self.limit += 1.0  # every answer of a round makes room for one more: doubles from round to round
         else:
-            back = (self._peak * (1 - self.spec.backoff) / GROWTH) ** (1 / 3)
+            back = (self._peak * self._lost / GROWTH) ** (1 / 3)
             curve = GROWTH * (now - self._cut_at - back) ** 3 + self._peak
-            self.limit += max(0.0, curve - self.limit) / self.limit
+            # As the RFC has it: at most half as much again in a round.
+            self.limit += max(0.0, min(curve, 1.5 * self.limit) - self.limit) / self.limit
         self.limit = min(self.limit, float(self.maximum))
 
+    def _give(self, now: float) -> Permit:
+        """A permit is of the time when it is given, not of the time when its task wakes up."""
+        self.in_flight += 1
+        self._rate.sent(now)
+        if self._rate.rate is not None:
+            held_back = self._next_at > now - CATCH_UP_S
+            rate = self._rate.grown(now - self._given_at, held_back)
+            # A timer that came late is made up for, within limits.
+            self._next_at = max(self._next_at, now - CATCH_UP_S) + 1.0 / rate
+            self._given_at = now
+        return Permit(self.epoch, now)
+
     def _serve(self) -> None:
+        now = self._clock.monotonic()
         while self._line and self.in_flight < int(self.limit):
-            turn = self._line.popleft()
-            if turn.done():
-                continue  # cancelled while it waited
-            self.in_flight += 1
-            # The permit is of the time when it is given, not of the time when its task wakes up.
-            turn.set_result(Permit(self.epoch))
+            if self._line[0].done():
+                self._line.popleft()  # cancelled while it waited
+            elif self._rate.rate is not None and self._next_at > now + 1e-9:
+                self._wake_at(self._next_at - now)
+                return
+            else:
+                self._line.popleft().set_result(self._give(now))
+
+    def _wake_at(self, delay_s: float) -> None:
+        """One timer, for whoever is next when its time comes."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._woken)
+
+    def _woken(self) -> None:
+        self._timer = None
+        self._serve()
 
 
 class Concurrency(Middleware):

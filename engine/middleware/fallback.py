@@ -17,7 +17,7 @@ class Fallback(Middleware):
 
     `too_long` goes only to a branch whose context is known to be larger. When every branch that is left holds calls
     back with an open circuit, and `policy.breaker.on_open` is wait, the request waits for the first that may close;
-    that costs no attempt.
+    that costs no attempt. Without a patient caller it waits for as many openings as there are retries.
     """
 
     name = "fallback"
@@ -63,9 +63,9 @@ class Fallback(Middleware):
                 delay = min(rejection.retry_after_s or 0.0 for rejection in rejections.values())
                 forced = all(rejection.retry_after_s is None for rejection in rejections.values())
                 late = context.deadline is not None and self.clock.monotonic() + delay >= context.deadline
-                if forced or late or openings > self.max_openings:
+                if forced or late or (openings > self.max_openings and not context.patient):
                     raise
-            await asyncio.sleep(delay)
+            await _until_one_may_close(list(rejections.values()), delay)
             order = tuple(rejections)
 
     async def _first_that_can(
@@ -103,3 +103,14 @@ class Fallback(Middleware):
     def _larger(self, other: int, than: int) -> bool:
         window, exceeded = self.windows[other], self.windows[than]
         return window is not None and exceeded is not None and window > exceeded
+
+
+async def _until_one_may_close(rejections: list[CircuitOpen], delay_s: float) -> None:
+    """Sleeps until the first circuit may be tried; while probes are under way, until they have found out."""
+    changes = [rejection.change for rejection in rejections if rejection.change is not None]
+    if not changes:
+        await asyncio.sleep(delay_s)
+        return
+    times = [rejection.known_in_s if rejection.probing else rejection.retry_after_s or 0.0 for rejection in rejections]
+    limit = min((time for time in times if time is not None), default=None)
+    await asyncio.wait(changes, timeout=limit, return_when=asyncio.FIRST_COMPLETED)

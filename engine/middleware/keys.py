@@ -61,7 +61,9 @@ class KeyRing:
         for name in (*spec.weights, *([spec.key] if spec.keys == "specific" and spec.key else ())):
             if names and name not in names:
                 raise ConfigError(f"policy.route: no key {name!r} at this target; {nearest(name, names)}")
-        if spec.keys == "specific" and spec.key:
+        if spec.keys == "specific" and names and not spec.key:
+            raise ConfigError(f"policy.route.keys=specific needs policy.route.key; one of: {', '.join(names)}")
+        if spec.keys == "specific":
             names = tuple(name for name in names if name == spec.key)
         self.names = names
         self.spec = spec
@@ -248,8 +250,9 @@ class KeyRing:
         now = self.clock.monotonic()
         usable = [key for key in self._states if self._usable(key, now)]
         if not usable:
-            parked = max(self._states, key=lambda key: key.parked_until if key.parked_until != float("inf") else 0.0)
-            raise _again(parked.parked) if parked.parked else Throttled("no key is left")
+            parked = min(self._states, key=lambda key: key.parked_until).parked
+            assert parked is not None
+            raise _again(parked)
         if self.spec.on_parked == "fail" and all(key.barred and key.cool_until > now for key in usable):
             wait = min(key.cool_until for key in usable) - now
             raise Throttled(

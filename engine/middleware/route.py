@@ -64,20 +64,21 @@ class Route(Middleware):
         ring, rejected = self.ring, None
         while True:
             key = await ring.acquire(context.last_key)
+            before = context.attempt
             attempt = self._begin(context, key, rejected)
             started = self.clock.monotonic()
             attempt.started_s = started - context.submitted_at
             try:
                 result = await self.next(request, context)
             except CircuitOpen:
-                self._withdraw(context, attempt)
+                self._withdraw(context, attempt, before)
                 rejected = (rejected or set()) | {attempt.place}
                 if len(rejected) < len(self.names):
                     continue
                 raise
             except InferenceError as error:
-                self._finish(request, context, attempt, started, error)
-                if key is not None and error.parks_key and ring.park(key, error):
+                others = self._finish(request, context, attempt, started, error)
+                if error.parks_key and others:
                     context.next_attempt("retry", f"{key} was refused: {error.kind}")
                     continue
                 raise
@@ -113,12 +114,12 @@ class Route(Middleware):
         context.attempt = attempt
         return attempt
 
-    def _withdraw(self, context: Context, attempt: Attempt) -> None:
-        """Takes a record back: nothing was tried."""
+    def _withdraw(self, context: Context, attempt: Attempt, before: Attempt | None) -> None:
+        """Takes a record back: nothing was tried. `before` is the attempt before it."""
         record = context.record
         record.attempts = [each for each in record.attempts if each is not attempt]
         context.role, context.why = attempt.role, attempt.why
-        context.attempt = record.attempts[-1] if record.attempts else None
+        context.attempt = before
         self._release(attempt)
 
     def _follow(
@@ -132,8 +133,6 @@ class Route(Middleware):
             if error is not None and attempt.usage is None and stream.delivered:
                 attempt.usage = Usage(tokens.input_tokens(request.body), stream.delivered, estimated=True)
             self._finish(request, context, attempt, started, error)
-            if error is not None and error.parks_key and attempt.key is not None:
-                self.ring.park(attempt.key, error)
 
         if stream.primed:
             first()
@@ -143,7 +142,8 @@ class Route(Middleware):
 
     def _finish(
         self, request: Request, context: Context, attempt: Attempt, started: float, error: InferenceError | None
-    ) -> None:
+    ) -> bool:
+        """Closes a record and gives back what was held. True: the key failed, and others are left."""
         attempt.duration_s = self.clock.monotonic() - started
         key = attempt.key
         if error is None:
@@ -151,7 +151,7 @@ class Route(Middleware):
             if key is not None:
                 self.ring.succeeded(key, started)
             self._release(attempt)
-            return
+            return False
         attempt.outcome = error.kind
         attempt.message = error.message
         attempt.status = error.status if error.status is not None else attempt.status
@@ -160,9 +160,14 @@ class Route(Middleware):
             attempt.usage = Usage(tokens.input_tokens(request.body), estimated=True)
         context.last_key, context.last_endpoint = key, attempt.place
         error.elsewhere = len(self.names) > 1 and error.counts_for_breaker
+        others = False
+        # Before it is given back: whoever waits for a key must not get this one.
         if key is not None and error.kind == "throttled":
-            error.elsewhere = self.ring.throttled(key, started, error.retry_after_s)
+            others = error.elsewhere = self.ring.throttled(key, started, error.retry_after_s)
+        elif key is not None and error.parks_key:
+            others = self.ring.park(key, error)
         self._release(attempt)
+        return others
 
     def _release(self, attempt: Attempt) -> None:
         self.ring.release(attempt.key)

@@ -826,3 +826,24 @@ class AgainstANaiveBreaker(RuleBasedStateMachine):
 
 AgainstANaiveBreaker.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)
 TestAgainstANaiveBreaker = pytest.mark.slow(AgainstANaiveBreaker.TestCase)
+
+
+@in_virtual_time
+async def test_who_waits_for_probes_goes_on_when_these_say_nothing(clock: VirtualClock) -> None:
+    executor = Scripted(*[ServerFailed("down")] * 4, 1000.0, 1000.0, 1000.0, 0.0)
+    made_branch = branch(clock, PolicySpec(breaker=SPEC))
+    stage = waiting(chain([breaker], made_branch, executor), made_branch)
+    for _ in range(4):
+        with pytest.raises(ServerFailed):
+            await stage(request(), context(clock))
+    await asyncio.sleep(12.0)
+    probes = [asyncio.create_task(stage(request(), context(clock))) for _ in range(3)]
+    await asyncio.sleep(1.0)
+    patient = [asyncio.create_task(stage(request(), context(clock))) for _ in range(5)]
+    await asyncio.sleep(1.0)
+    assert executor.calls == 7
+    for probe in probes:
+        probe.cancel()
+    results = await asyncio.gather(*patient)
+    assert all(result.ok for result in results)
+    assert clock.monotonic() == pytest.approx(14.0)
