@@ -113,7 +113,10 @@ class Breaker:
         self._under_way.pop(permit, None)
         if permit.generation != self.generation:
             return
-        self._probing -= permit.probe
+        if permit.probe:
+            self._probing -= 1
+            if failed is None:
+                self._tell()  # its place is free: somebody else has to find out
         if self.mode in ("disabled", "forced_open"):
             return
         now = self.clock.monotonic()
