@@ -52,7 +52,31 @@ EXECUTORS = Registry(
         "simulated": "engine.executors.simulated:SimulatedExecutor",
     },
 )
-DIALECTS = Registry("dialects", {"openai": "engine.dialects.openai:OpenAIDialect"})
+DIALECTS = Registry(
+    "dialects",
+    {
+        "openai": "engine.dialects.openai:OpenAIDialect",
+        "anthropic": "engine.dialects.anthropic:AnthropicDialect",
+        "gemini": "engine.dialects.gemini:GeminiDialect",
+        "ollama": "engine.dialects.ollama:OllamaDialect",
+        "tgi": "engine.dialects.tgi:TgiDialect",
+        "tei": "engine.dialects.tei:TeiDialect",
+        "kserve": "engine.dialects.kserve:KServeDialect",
+        "opea": "engine.dialects.opea:OpeaDialect",
+    },
+)
+SERVER_DIALECTS = Registry(
+    "server_dialects",
+    {
+        "openai": "engine.dialects.openai_server:OpenAIServerDialect",
+        "anthropic": "engine.dialects.anthropic_server:AnthropicServerDialect",
+        "gemini": "engine.dialects.gemini_server:GeminiServerDialect",
+        "ollama": "engine.dialects.ollama_server:OllamaServerDialect",
+        "tgi": "engine.dialects.tgi_server:TgiServerDialect",
+        "tei": "engine.dialects.tei_server:TeiServerDialect",
+    },
+)
+"""The other direction: a client's wire request → canonical → the client's wire reply."""
 TRANSPORTS = Registry(
     "transports",
     {

@@ -17,8 +17,10 @@ ENDPOINTS = {
     "chat": "/v1/chat/completions",
     "completion": "/v1/completions",
     "embedding": "/v1/embeddings",
+    "rerank": "/v1/rerank",
 }
-"""Each task's path in the OpenAI wire, the canonical form of a request."""
+"""Each task's path in the OpenAI wire, the canonical form of a request. `rerank` has none there; its form is Cohere's
+and vLLM's: `query`, `documents`, `top_n`, `return_documents`; results with `index` and `relevance_score`."""
 
 
 @dataclass(slots=True)

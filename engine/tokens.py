@@ -14,8 +14,8 @@ def input_tokens(body: dict[str, Any]) -> int:
 
 
 def output_tokens(task: str, body: dict[str, Any], default: int) -> int:
-    """The most tokens that the answer may have: the body's own limit, else `default`; none for an embedding."""
-    if task == "embedding":
+    """The most tokens that the answer may have: the body's own limit, else `default`; none for an embedding or a rerank."""
+    if task in ("embedding", "rerank"):
         return 0
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     return limit if isinstance(limit, int) else default
@@ -27,7 +27,7 @@ def _characters(value: Any) -> int:
         return len(value)
     if isinstance(value, dict):
         return sum(
-            _characters(value[key]) for key in ("messages", "prompt", "input", "content", "text") if key in value
+            _characters(value[key]) for key in ("messages", "prompt", "input", "query", "documents", "content", "text") if key in value
         )
     if isinstance(value, list):
         return sum(_characters(item) for item in value)

@@ -7,7 +7,7 @@ from pydantic import Field
 from schemas.base import Spec
 
 Format = Literal["safetensors", "gguf", "openvino"]
-Task = Literal["chat", "completion", "embedding"]
+Task = Literal["chat", "completion", "embedding", "rerank"]
 
 
 class HubSourceSpec(Spec):

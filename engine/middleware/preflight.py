@@ -114,6 +114,8 @@ def check_body(task: str, body: dict[str, Any]) -> float:
             check(name, value)
     if task == "chat":
         return _chat(body)
+    if task == "rerank":
+        return _rerank(body)
     return _completion(body) if task == "completion" else _embedding(body)
 
 
@@ -168,6 +170,21 @@ def _completion(body: dict[str, Any]) -> float:
     if prompt is None:  # OpenAI: "as if from the beginning of a new document"; vLLM: with prompt_embeds
         return 0
     return _longest(prompt, "body.prompt")
+
+
+def _rerank(body: dict[str, Any]) -> float:
+    query, documents = body.get("query"), body.get("documents")
+    if not isinstance(query, str) or not query:
+        raise InvalidRequest("body.query: expected a text that is not empty")
+    if not isinstance(documents, list | tuple) or not documents:
+        raise InvalidRequest("body.documents: expected a list with at least one text")
+    longest = 0
+    for index, document in enumerate(documents):
+        text = document.get("text") if isinstance(document, dict) else document
+        if not isinstance(text, str):
+            raise InvalidRequest(f'body.documents[{index}]: expected a text, or {{"text": …}}')
+        longest = max(longest, len(text))
+    return len(query) + longest
 
 
 def _embedding(body: dict[str, Any]) -> float:

@@ -24,7 +24,7 @@ from engine.workloads.lines import LINE_LIMIT_BYTES, LongLine
 ROW_FIELDS = frozenset({"custom_id", "id", "task", "priority", "deadline_s", "metadata", "method", "url", "body"})
 """Fields of a row that are not fields of its body."""
 
-TEXT_FIELDS = {"chat": "messages", "completion": "prompt", "embedding": "input"}
+TEXT_FIELDS = {"chat": "messages", "completion": "prompt", "embedding": "input", "rerank": "query"}
 """The field of a body that a task can't do without."""
 
 _TASKS = {path.removeprefix("/v1/"): task for task, path in ENDPOINTS.items()}

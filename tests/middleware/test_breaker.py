@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from chain import EXAMPLES, Scripted, branch, chain, context, in_virtual_time, request
+from chain import EXAMPLES, Scripted, branch, chain, context, in_virtual_time, request, waiting
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
