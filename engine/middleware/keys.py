@@ -24,14 +24,16 @@ class KeyState:
         "name",
         "parked",
         "parked_until",
+        "place",
         "strikes",
         "throttled_at",
         "used",
         "weight",
     )
 
-    def __init__(self, name: str, weight: float) -> None:
+    def __init__(self, name: str, place: int, weight: float) -> None:
         self.name = name
+        self.place = place
         self.weight = weight
         self.credit = 0.0
         self.in_flight = 0
@@ -68,7 +70,7 @@ class KeyRing:
         self.names = names
         self.spec = spec
         self.clock = clock
-        self._keys = {name: KeyState(name, spec.weights.get(name, 1.0)) for name in names}
+        self._keys = {name: KeyState(name, place, spec.weights.get(name, 1.0)) for place, name in enumerate(names)}
         self._states = list(self._keys.values())
         self._turn = 0
         self._line: deque[tuple[str | None, asyncio.Future[str]]] = deque()
@@ -236,8 +238,9 @@ class KeyRing:
             return min(free, key=lambda key: key.in_flight)
         if choice == "weighted":
             return _smooth(free)
-        self._turn += 1
-        return free[(self._turn - 1) % len(free)]
+        chosen = min(free, key=lambda key: (key.place - self._turn) % len(self._states))
+        self._turn = chosen.place + 1
+        return chosen
 
     @staticmethod
     def _take(key: KeyState) -> str:

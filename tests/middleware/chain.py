@@ -19,7 +19,7 @@ from schemas import TargetSpec
 from schemas.hardware import AutoHardwareSpec
 from schemas.model import ModelSpec
 from schemas.policy import PolicySpec
-from schemas.provider import SimulatedProviderSpec
+from schemas.provider import ProviderSpec, SimulatedProviderSpec
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "30"))
 """Runs of each state machine; EXAMPLES=1000 looks harder."""
@@ -72,13 +72,20 @@ class Scripted:
             self.streams_closed += 1
 
 
-def branch(clock: VirtualClock, policy: PolicySpec, keys: tuple[str, ...] = ()) -> Branch:
+def branch(
+    clock: VirtualClock,
+    policy: PolicySpec,
+    keys: tuple[str, ...] = (),
+    provider: ProviderSpec | None = None,
+    model: ModelSpec | None = None,
+    primary: bool = True,
+) -> Branch:
     target = TargetSpec(
-        provider=SimulatedProviderSpec(kind="simulated"),
-        model=ModelSpec(name="m"),
+        provider=provider or SimulatedProviderSpec(kind="simulated"),
+        model=model or ModelSpec(name="m"),
         hardware=AutoHardwareSpec(kind="auto"),
     )
-    return Branch("t", target, policy, Resources(clock, seed=1), keys=keys)
+    return Branch("t", target, policy, Resources(clock, seed=1), keys=keys, primary=primary)
 
 
 def chain(modules: list[Any], made: Branch, executor: Stage) -> Stage:
