@@ -82,7 +82,7 @@ class RequestTally:
 class AttemptTally:
     """Attempts by role and outcome, what they used, and their times in seconds."""
 
-    __slots__ = ("cost", "counts", "estimated", "first_token", "latency", "lost", "speed", "usage")
+    __slots__ = ("cost", "counts", "estimated", "estimates", "first_token", "latency", "lost", "speed", "usage")
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str], int] = {}
@@ -90,8 +90,10 @@ class AttemptTally:
         self.usage = Usage()
         self.lost = Usage()
         """The part of `usage` that attempts used which did not bring the answer."""
-        self.estimated = 0
+        self.estimates = 0
         """Attempts whose usage is an estimate, because the provider never said it."""
+        self.estimated = Usage()
+        """What these may have used; no part of `usage`, which is what providers said."""
         self.cost: float | None = None
         """The sum of the known costs, in US dollars; None: none is known."""
         self.latency = Histogram()
@@ -116,8 +118,11 @@ class AttemptTally:
 
     def spend(self, usage: Usage, outcome: str, duration_s: float) -> None:
         """Counts the tokens of an attempt."""
+        if usage.estimated:
+            self.estimates += 1
+            self.estimated.add(usage)
+            return
         self.usage.add(usage)
-        self.estimated += usage.estimated
         if outcome != "ok":
             self.lost.add(usage)
         elif usage.output_tokens and duration_s > 0:
@@ -128,7 +133,8 @@ class AttemptTally:
             self.counts[counted] = self.counts.get(counted, 0) + count
         self.usage.add(other.usage)
         self.lost.add(other.lost)
-        self.estimated += other.estimated
+        self.estimates += other.estimates
+        self.estimated.add(other.estimated)
         if other.cost is not None:
             self.cost = (self.cost or 0.0) + other.cost
         self.latency.merge(other.latency)
@@ -155,7 +161,11 @@ class AttemptTally:
             "attempt_outcomes": _ordered(outcomes),
             "tokens": {"input": self.usage.input_tokens, "output": self.usage.output_tokens},
             "lost_tokens": {"input": self.lost.input_tokens, "output": self.lost.output_tokens},
-            "tokens_estimated": self.estimated,
+            "tokens_estimated": {
+                "attempts": self.estimates,
+                "input": self.estimated.input_tokens,
+                "output": self.estimated.output_tokens,
+            },
             "cost": self.cost,
             "tokens_per_s": self.speed.summary(),
         }
