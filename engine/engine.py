@@ -271,6 +271,14 @@ class Engine:
         return EndpointHandlers(self)
 
     @property
+    def locked_out(self) -> str | None:
+        """Why no target can be called any more: every key of every one was refused or is used up. None: one can."""
+        rings = [self.resources.find(("keys", name)) for name in self.targets]
+        if not all(ring is not None and ring.exhausted for ring in rings):
+            return None
+        return "; ".join(f"{name}: {reason}" for ring in rings for name, reason in ring.reasons.items())
+
+    @property
     def policy(self) -> LivePolicy:
         """Sizes, limits, circuits, keys and priorities, to read and to change while the engine runs."""
         return LivePolicy(self, tuple(self.targets))

@@ -175,6 +175,11 @@ class KeyRing:
         now = self.clock.monotonic()
         return bool(self._states) and not any(self._usable(key, now) for key in self._states)
 
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why each parked key is out of use, in the provider's words."""
+        return {name: f"{error.kind}: {error.message}" for name, error in self.parked.items()}
+
     def state(self, name: str) -> str:
         """ready, cooling 1.2 s, barred 1.2 s, or parked with its reason."""
         key, now = self._keys[name], self.clock.monotonic()

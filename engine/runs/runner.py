@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from engine.errors import EngineError, Interrupted, OutputError, Stalled
+from engine.errors import EngineError, Interrupted, OutputError, SetupError, Stalled
 from engine.runs.atomic import CantWrite, write_atomic
 from engine.runs.directory import RunDirectory
 from engine.runs.feed import Feed
@@ -108,6 +108,8 @@ async def execute(
     except EngineError as error:
         status = {Interrupted: "interrupted", Stalled: "stalled"}.get(type(error), "failed")
         execution.note_end(status, str(error))
+        if type(error) is SetupError and execution.begun:
+            raise SetupError(f"{error}, then continue with:\n  {run.resume_command}") from error
         raise
     except asyncio.CancelledError:
         execution.note_end("interrupted", "cancelled")

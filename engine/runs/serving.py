@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from engine.errors import InferenceError, Malformed, OutputError
+from engine.errors import InferenceError, Malformed, OutputError, SetupError
 from engine.request import EngineRecord, Request, Result
 from engine.runs.journal import Journal
 from engine.runs.results import payload
@@ -167,6 +167,8 @@ class Serving:
             self._moved_at = self._loop.time()
         if failure is not None:
             self._observe(row.request, result)
+            if failure.parks_key and (reason := getattr(self._engine, "locked_out", None)):
+                raise SetupError(f"no key is left to call anything with: {reason}. Next: set a key that works")
             if self.stopping and failure.kind == "cancelled":
                 raise asyncio.CancelledError
         try:

@@ -319,3 +319,12 @@ def test_a_full_device_behind_standard_output_is_one_line_and_the_run_is_kept(tm
     assert done.returncode == 5
     assert "standard output can't be written" in done.stderr
     assert len(rows(the_run(tmp_path) / "results.jsonl")) == 8
+
+
+def test_a_run_whose_last_key_is_refused_stops_and_can_be_resumed(tmp_path: Path) -> None:
+    done = engine("provider=simulated", "provider.keys=1", "provider.faults=[{kind: auth}]", cwd=tmp_path)
+    assert done.returncode == 4
+    assert "no key is left" in done.stderr
+    assert "runs resume" in done.stderr
+    manifest = json.loads((the_run(tmp_path) / "manifest.json").read_text())
+    assert (manifest["status"], manifest["failed"]) == ("failed", 0)
