@@ -60,10 +60,13 @@ class Fallback(Middleware):
                     raise
                 # While probes are under way nobody knows better yet: only an opening counts.
                 openings += not any(rejection.probing for rejection in rejections.values())
-                delay = min(rejection.retry_after_s or 0.0 for rejection in rejections.values())
-                forced = all(rejection.retry_after_s is None for rejection in rejections.values())
+                # One that was opened by hand says no time.
+                delays = [each.retry_after_s for each in rejections.values() if each.retry_after_s is not None]
+                delay = min(delays, default=None)
+                if delay is None:
+                    raise
                 late = context.deadline is not None and self.clock.monotonic() + delay >= context.deadline
-                if forced or late or (openings > self.max_openings and not context.patient):
+                if late or (openings > self.max_openings and not context.patient):
                     raise
             await _until_one_may_close(list(rejections.values()), delay)
             order = tuple(rejections)
@@ -71,7 +74,7 @@ class Fallback(Middleware):
     async def _first_that_can(
         self, request: Request, context: Context, order: tuple[int, ...], rejections: dict[int, CircuitOpen]
     ) -> Result:
-        """The first branch's result; rejections by open circuits are noted. Raises the last branch's error."""
+        """The first branch's result. Raises the last branch's error, and notes the open circuits worth a wait."""
         places = list(order)
         while True:
             place = places.pop(0)
@@ -83,9 +86,16 @@ class Fallback(Middleware):
             except InferenceError as error:
                 if isinstance(error, CircuitOpen):
                     rejections[place] = error
-                if error.kind == "too_long":
+                elif error.kind == "too_long":
                     places = [other for other in places if self._larger(other, place)]
-                if not places or error.kind not in self.on or context.spent:
+                    for other in [other for other in rejections if not self._larger(other, place)]:
+                        del rejections[other]
+                elif error.kind not in self.on:
+                    rejections.clear()
+                if (places or rejections) and context.spent:
+                    rejections.clear()
+                    raise
+                if not places or error.kind not in self.on:
                     raise
                 context.last_key = context.last_endpoint = None
                 context.next_attempt("fallback", f"{self.names[place]} failed: {error.kind}")
@@ -111,6 +121,6 @@ async def _until_one_may_close(rejections: list[CircuitOpen], delay_s: float) ->
     if not changes:
         await asyncio.sleep(delay_s)
         return
-    times = [rejection.known_in_s if rejection.probing else rejection.retry_after_s or 0.0 for rejection in rejections]
+    times = [rejection.known_in_s if rejection.probing else rejection.retry_after_s for rejection in rejections]
     limit = min((time for time in times if time is not None), default=None)
     await asyncio.wait(changes, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
