@@ -87,8 +87,7 @@ class Retry(Middleware):
                 await result.stream.prime()
         except InferenceError as error:
             return await self._again(request, context, error)
-        if self.budget is not None:
-            self.budget.give_back(self.budget.spec.success_refund)
+        self._succeeded(context)
         return result
 
     async def _again(self, request: Request, context: Context, error: InferenceError) -> Result:
@@ -98,12 +97,19 @@ class Retry(Middleware):
             if isinstance(error, CircuitOpen):
                 raise tries.caused(error)  # nothing was tried; who chooses the target knows what else there is
             tries.count(error)
-            delay = self._wait_s(context, error, tries)
+            cost = self.budget.cost(error) if self.budget is not None else 0.0
+            delay = self._wait_s(context, error, tries, cost)
             if delay is None:
                 raise tries.caused(error)
             hint = f", as it asked for {error.retry_after_s:g} s" if error.retry_after_s and not error.elsewhere else ""
             context.next_attempt("retry", f"try {tries.made + 1} after {error.kind}: {delay:.3g} s{hint}")
-            await asyncio.sleep(delay)
+            try:
+                await asyncio.sleep(delay)
+            except asyncio.CancelledError:
+                if self.budget is not None:
+                    self.budget.give_back(cost)  # there was no other try
+                raise
+            tries.paid += cost
             try:
                 result = await self.next(request, context)
                 if result.stream is not None:
@@ -111,12 +117,17 @@ class Retry(Middleware):
             except InferenceError as another:
                 error = another
                 continue
-            if self.budget is not None:
-                self.budget.give_back(tries.paid)
+            self._succeeded(context)
             return result
 
-    def _wait_s(self, context: Context, error: InferenceError, tries: Tries) -> float | None:
-        """Seconds until the next try, which is then paid for; None: there is none."""
+    def _succeeded(self, context: Context) -> None:
+        """Gives back what the tries took, and forgets them: a stream that breaks later may come here again."""
+        tries: Tries | None = context.tries.pop(self.target, None) if context.tries else None
+        if self.budget is not None:
+            self.budget.give_back(self.budget.spec.success_refund if tries is None else tries.paid)
+
+    def _wait_s(self, context: Context, error: InferenceError, tries: Tries, cost: float) -> float | None:
+        """Seconds until the next try, whose `cost` is then taken; None: there is none."""
         throttled = error.kind in THROTTLES
         if not error.retryable or tries.failures > self.max_failures or tries.throttles > self.max_throttles:
             return None
@@ -127,7 +138,6 @@ class Retry(Middleware):
         if hint is not None and hint > self.park_after_s:
             return None
         delay = self.delay(tries.throttles if throttled else tries.failures, hint)
-        cost = self.budget.cost(error) if self.budget is not None else 0.0
         if self.budget is not None:
             wait = self.budget.reserve(cost)
             if wait is None:
@@ -137,12 +147,12 @@ class Retry(Middleware):
             if self.budget is not None:
                 self.budget.give_back(cost)
             return None
-        tries.paid += cost
         return delay
 
     def delay(self, retry: int, hint_s: float | None) -> float:
         """Seconds before the `retry`-th retry, counted from 1."""
-        bound = min(self.spec.max_delay_s, self.spec.initial_delay_s * self.spec.multiplier ** (retry - 1))
+        growth = self.spec.multiplier ** min(retry - 1, 64)
+        bound = min(self.spec.max_delay_s, self.spec.initial_delay_s * growth)
         jittered = self.rng.uniform(0.0, bound)
         if hint_s is None:
             return jittered
