@@ -37,6 +37,9 @@ def test_a_shown_command_composes(command: str) -> None:
         place = words.index("--config-dir")
         config_dir = ROOT / words[place + 1]
         del words[place : place + 2]
+    if "--request" in words:
+        place = words.index("--request")
+        del words[place : place + 2]
     verb = words.pop(0) if words and "=" not in words[0] and words[0] not in FLAGS else "run"
     if verb not in COMPOSING or "--help" in words:
         return
