@@ -103,7 +103,6 @@ def tables() -> list[Table]:
                 "engine, aiohttp": Entry("ours:over_http", 192, bulk),
                 "TensorZero embedded": Entry("peers:tensorzero", 128, bulk),
                 "OpenAI SDK": Entry("peers:openai_sdk", 64, bulk),
-                "LiteLLM Router": Entry("peers:litellm_router", 64, bulk),
             },
         ),
         Table(
@@ -185,7 +184,7 @@ def paced_server() -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", metavar="PYTHON", help="a Python that has " + ", ".join(peers.PACKAGES))
-    parser.add_argument("--rounds", type=int, default=9, help="measurements of each contender (default 9)")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each contender (default 7)")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="part of a table's or contender's name")
     parser.add_argument("--contender", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--paced", action="store_true", help=argparse.SUPPRESS)
