@@ -89,7 +89,7 @@ class VectorBucket:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.give_back(cost)  # its turn came in the instant of the cancellation
             else:
                 self._serve()  # the next in line need not wait for this one's amount
@@ -119,6 +119,14 @@ class VectorBucket:
         ):
             if said is not None and unit.learn(*said):
                 self.limited = True
+        for cost, turn in self._line:
+            if not turn.done():
+                try:
+                    self.refuse_impossible(cost)
+                except TooLong as error:
+                    turn.set_exception(error)  # it would wait for ever, and all who stand behind it
+        if self._line:
+            self._serve()
 
     def wait_s(self, cost: Cost) -> float:
         """Seconds that a call of this cost would wait if it came now."""
@@ -209,6 +217,10 @@ class RateLimit(Middleware):
             self._learn(bucket, context)
             # A call that the provider refused cost a request; what else it counted is not known.
             bucket.give_back((0.0, *cost[1:]) if error.status is not None else (0.0, 0.0, 0.0, cost[3]))
+            raise
+        except BaseException:
+            sent = context.attempt is not None and context.attempt.sent
+            bucket.give_back((0.0, 0.0, 0.0, cost[3]) if sent else cost)
             raise
         self._learn(bucket, context)
         stream = result.stream

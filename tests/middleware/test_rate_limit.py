@@ -1,18 +1,24 @@
 """The rate limit: never more than allowed, all or nothing, in the order of arrival, nothing lost."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from itertools import count
+from typing import Any
 
 import pytest
-from chain import Scripted, branch, chain, context, in_virtual_time, request
+from chain import EXAMPLES, Scripted, branch, chain, context, in_virtual_time, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from engine.errors import CircuitOpen, ServerFailed, TooLong
-from engine.middleware import rate_limit, route
-from engine.middleware.rate_limit import VectorBucket
-from engine.request import Context, RateHints, Request, Result
-from engine.virtual_time import VirtualClock, run
-from schemas.policy import PolicySpec, RateLimitSpec
+from engine.errors import CircuitOpen, InferenceError, ServerFailed, Throttled, TooLong
+from engine.middleware import Branch, concurrency, rate_limit, route
+from engine.middleware.rate_limit import Cost, VectorBucket, cost_of
+from engine.request import Chunk, ChunkStream, Context, RateHints, Request, Result, Usage
+from engine.virtual_time import VirtualClock, VirtualTimeLoop, run
+from schemas.policy import ConcurrencySpec, PolicySpec, RateLimitSpec
+from schemas.provider import LocalProviderSpec
 
 
 def policy(**fields: object) -> PolicySpec:
@@ -182,3 +188,404 @@ async def test_a_limit_that_nobody_configured_is_learned_from_the_replies(clock:
     for number in range(6):
         await stage(request(str(number)), context(clock))
     assert clock.monotonic() == pytest.approx(3.0, abs=0.1)
+
+
+def bucket_in(made: Branch, key: str | None = None) -> VectorBucket:
+    bucket = made.resources.items("rate_limit")[("rate_limit", "t", key)]
+    assert isinstance(bucket, VectorBucket)
+    return bucket
+
+
+class Answers:
+    """Says its usage, after it has noted what it was told to."""
+
+    def __init__(self, usage: Usage | None = None, error: InferenceError | None = None, **noted: Any) -> None:
+        self.usage = usage
+        self.error = error
+        self.noted = noted
+        self.seconds = 0.0
+
+    async def __call__(self, request: Request, context: Context) -> Result:
+        assert context.attempt is not None
+        for name, value in self.noted.items():
+            setattr(context.attempt, name, value)
+        if context.stream:
+            return Result("r", stream=ChunkStream(self._chunks()))
+        await asyncio.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+        return Result("r", {}, usage=self.usage)
+
+    async def _chunks(self) -> AsyncIterator[Chunk]:
+        yield Chunk({})
+        yield Chunk({}, self.usage)
+
+
+LIMITS = {"requests_per_min": 60, "tokens_per_min": 6000, "input_tokens_per_min": 600, "output_tokens_per_min": 6000}
+ASKED = Request("chat", {"messages": [{"role": "user", "content": "x" * 39}], "max_tokens": 100})
+
+
+# -- what a call costs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "cost"),
+    [
+        ("chat", ASKED.body, (1.0, 110.0, 10.0, 100.0)),
+        ("chat", {"messages": [], "max_completion_tokens": 7}, (1.0, 8.0, 1.0, 7.0)),
+        ("chat", {"messages": []}, (1.0, 51.0, 1.0, 50.0)),
+        ("embedding", {"input": ["x" * 4, "y" * 4]}, (1.0, 3.0, 3.0, 0.0)),
+    ],
+)
+def test_a_call_costs_its_prompt_and_the_longest_answer_it_allows(task: str, body: dict[str, Any], cost: Cost) -> None:
+    assert cost_of(Request(task, body), RateLimitSpec(output_tokens_default=50)) == cost
+
+
+@in_virtual_time
+async def test_the_reservation_is_put_right_by_the_true_usage(clock: VirtualClock) -> None:
+    made = branch(clock, policy(**LIMITS))
+    await chain([route, rate_limit], made, Answers(Usage(25, 3)))(ASKED, context(clock))
+    assert bucket_in(made).levels == [59.0, 6000.0 - 28, 600.0 - 25, 6000.0 - 3]
+
+
+@in_virtual_time
+async def test_a_stream_is_put_right_at_its_end(clock: VirtualClock) -> None:
+    made = branch(clock, policy(**LIMITS))
+    result = await chain([route, rate_limit], made, Answers(Usage(25, 3)))(ASKED, context(clock, stream=True))
+    assert bucket_in(made).levels == [59.0, 6000.0 - 110, 600.0 - 10, 6000.0 - 100]
+    assert result.stream is not None
+    assert len([chunk async for chunk in result.stream]) == 2
+    assert bucket_in(made).levels == [59.0, 6000.0 - 28, 600.0 - 25, 6000.0 - 3]
+
+
+@in_virtual_time
+async def test_what_nobody_counted_stays_as_it_was_reserved(clock: VirtualClock) -> None:
+    made = branch(clock, policy(**LIMITS))
+    await chain([route, rate_limit], made, Answers())(ASKED, context(clock))
+    assert bucket_in(made).levels == [59.0, 6000.0 - 110, 600.0 - 10, 6000.0 - 100]
+
+
+@in_virtual_time
+async def test_a_call_dearer_than_its_reservation_makes_the_next_ones_wait(clock: VirtualClock) -> None:
+    made = branch(clock, policy(output_tokens_per_min=6000))
+    stage = chain([route, rate_limit], made, Answers(Usage(1, 7000)))
+    await stage(ASKED, context(clock))
+    assert bucket_in(made).levels[3] == -1000.0
+    await stage(ASKED, context(clock))
+    assert clock.monotonic() == pytest.approx(11.0)
+
+
+@pytest.mark.parametrize(
+    ("sent", "left"), [(False, [60.0, 6000.0, 600.0, 6000.0]), (True, [59.0, 6000.0 - 110, 590.0, 6000.0])]
+)
+def test_a_cancelled_call_gives_back_what_the_provider_can_not_have_counted(sent: bool, left: list[float]) -> None:
+    @in_virtual_time
+    async def scenario(clock: VirtualClock) -> None:
+        made = branch(clock, policy(**LIMITS))
+        executor = Answers(sent=sent)
+        executor.seconds = 100.0
+        task = asyncio.create_task(chain([route, rate_limit], made, executor)(ASKED, context(clock)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert bucket_in(made).levels == pytest.approx(left)
+
+    scenario()
+
+
+@in_virtual_time
+async def test_who_leaves_while_waiting_for_a_permit_has_used_no_tokens(clock: VirtualClock) -> None:
+    spec = policy(**LIMITS).model_copy(update={"concurrency": ConcurrencySpec(enabled=True, initial=1)})
+    made = branch(clock, spec)
+    stage = chain([route, rate_limit, concurrency], made, Scripted(100.0))
+    tasks = [asyncio.create_task(stage(ASKED, context(clock))) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert bucket_in(made).levels[0] == 58.0
+    tasks[1].cancel()
+    await asyncio.wait([tasks[1]])
+    assert bucket_in(made).levels == [59.0, 6000.0 - 110, 590.0, 5900.0]
+
+
+@in_virtual_time
+async def test_a_limit_smaller_than_one_call_still_lets_one_pass(clock: VirtualClock) -> None:
+    made = branch(clock, policy(requests_per_min=1, burst_s=6))
+    stage = chain([route, rate_limit], made, Scripted(0.0))
+    for _ in range(2):
+        await stage(request(), context(clock))
+    assert clock.monotonic() == pytest.approx(60.0)
+
+
+@in_virtual_time
+async def test_without_an_attempt_the_limit_is_the_targets(clock: VirtualClock) -> None:
+    made = branch(clock, policy(requests_per_min=60))
+    await chain([rate_limit], made, Scripted(0.0))(request(), context(clock))
+    assert bucket_in(made).levels[0] == 59.0
+
+
+@in_virtual_time
+async def test_a_bucket_says_how_long_a_call_would_wait(clock: VirtualClock) -> None:
+    bucket = VectorBucket((1.0, None, 2.0, None), 10.0, clock)
+    assert bucket.wait_s((1, 0, 20, 0)) == 0.0
+    await bucket.acquire((10, 0, 20, 0))
+    assert bucket.wait_s((1, 0, 8, 0)) == pytest.approx(4.0)
+    waiting = asyncio.create_task(bucket.acquire((5, 0, 2, 0)))
+    gone = asyncio.create_task(bucket.acquire((5, 0, 2, 0)))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert bucket.wait_s((1, 0, 2, 0)) == pytest.approx(6.0)
+    assert bucket.gauges() == {
+        "rate_limit_waiting": 1,
+        "rate_limit_requests_left": 0,
+        "rate_limit_input_tokens_left": 0,
+    }
+    await asyncio.sleep(2.0)
+    assert bucket.gauges()["rate_limit_input_tokens_left"] == pytest.approx(4.0)
+    await waiting
+    assert bucket.wait_s((0, 0, 0, 0)) == 0.0
+
+
+@in_virtual_time
+async def test_a_turn_that_comes_in_the_instant_of_a_cancellation_is_given_back(clock: VirtualClock) -> None:
+    bucket = VectorBucket((1.0, None, None, None), 2.0, clock)
+    await bucket.acquire((2, 0, 0, 0))
+    waiting = asyncio.create_task(bucket.acquire((2, 0, 0, 0)))
+    await asyncio.sleep(0)
+    bucket.give_back((2, 0, 0, 0))
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert bucket.levels[0] == 2.0
+
+
+# -- what replies tell ------------------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_each_dimension_is_learned_by_its_own_header(clock: VirtualClock) -> None:
+    bucket = VectorBucket((None, None, None, None), 60.0, clock)
+    assert not bucket.limited
+    bucket.learn(RateHints())
+    assert not bucket.limited
+    bucket.learn(
+        RateHints(
+            requests=(10.0, 4.0, 6.0),
+            tokens=(100.0, 50.0, 50.0),
+            input_tokens=(9.0, 8.0, 4.0),
+            output_tokens=(8.0, 7.0, 2.0),
+        )
+    )
+    assert bucket.limited
+    assert bucket.levels == [4.0, 50.0, 8.0, 7.0]
+    await asyncio.sleep(1.0)
+    assert bucket.gauges() == {
+        "rate_limit_waiting": 0,
+        "rate_limit_requests_left": 5.0,
+        "rate_limit_tokens_left": 51.0,
+        "rate_limit_input_tokens_left": 8.25,
+        "rate_limit_output_tokens_left": 7.5,
+    }
+    await asyncio.sleep(1000.0)
+    assert bucket.wait_s((11, 0, 0, 0)) == pytest.approx(1.0)  # no more is saved up than the limit
+
+
+@pytest.mark.parametrize("said", [(10.0, 10.0, 5.0), (10.0, 4.0, 0.0), (0.0, 0.0, 5.0), (10.0, 11.0, 5.0)])
+def test_a_header_that_says_nothing_changes_nothing(said: tuple[float, float, float]) -> None:
+    @in_virtual_time
+    async def scenario(clock: VirtualClock) -> None:
+        unlimited = VectorBucket((None, None, None, None), 60.0, clock)
+        unlimited.learn(RateHints(requests=said))
+        assert not unlimited.limited
+        bucket = VectorBucket((1.0, None, None, None), 60.0, clock)
+        bucket.learn(RateHints(requests=said))
+        assert bucket.limited
+        assert bucket.levels[0] == 60.0
+
+    scenario()
+
+
+@in_virtual_time
+async def test_a_header_lowers_the_burst_too_and_a_later_one_raises_no_level(clock: VirtualClock) -> None:
+    bucket = VectorBucket((1.0, None, None, None), 60.0, clock)
+    bucket.learn(RateHints(requests=(20.0, 15.0, 50.0)))
+    assert bucket.levels[0] == 15.0
+    bucket.learn(RateHints(requests=(20.0, 18.0, 20.0)))
+    assert bucket.levels[0] == 15.0
+    await asyncio.sleep(500.0)
+    assert bucket.wait_s((20, 0, 0, 0)) == 0.0
+    with pytest.raises(TooLong, match="21 requests at once, and .* lets 20 pass"):
+        await bucket.acquire((21, 0, 0, 0))
+
+
+@in_virtual_time
+async def test_who_waits_for_more_than_a_lowered_limit_is_told_and_blocks_nobody(clock: VirtualClock) -> None:
+    bucket = VectorBucket((None, None, 1.0, None), 100.0, clock)
+    await bucket.acquire((1, 0, 100, 0))
+    large = asyncio.create_task(bucket.acquire((1, 0, 50, 0)))
+    small = asyncio.create_task(bucket.acquire((1, 0, 5, 0)))
+    left = asyncio.create_task(bucket.acquire((1, 0, 50, 0)))
+    await asyncio.sleep(0)
+    left.cancel()
+    bucket.learn(RateHints(input_tokens=(10.0, 0.0, 10.0)))
+    await small
+    assert clock.monotonic() == pytest.approx(5.0)
+    assert isinstance(large.exception(), TooLong)
+    assert bucket.waiting == 0
+
+
+@in_virtual_time
+async def test_refused_in_the_instant_of_its_cancellation_it_gives_nothing_back(clock: VirtualClock) -> None:
+    bucket = VectorBucket((None, None, 1.0, None), 100.0, clock)
+    await bucket.acquire((1, 0, 100, 0))
+    large = asyncio.create_task(bucket.acquire((1, 0, 50, 0)))
+    await asyncio.sleep(0)
+    bucket.learn(RateHints(input_tokens=(10.0, 0.0, 10.0)))
+    large.cancel()
+    await asyncio.wait([large])
+    assert bucket.levels[2] == 0.0
+
+
+@in_virtual_time
+async def test_a_higher_rate_lets_the_waiting_through_sooner(clock: VirtualClock) -> None:
+    bucket = VectorBucket((None, None, None, None), 60.0, clock)
+    bucket.learn(RateHints(requests=(10.0, 0.0, 1000.0)))
+    waiting = asyncio.create_task(bucket.acquire((1, 0, 0, 0)))
+    await asyncio.sleep(1.0)
+    bucket.learn(RateHints(requests=(10.0, 0.0, 10.0)))
+    await waiting
+    assert clock.monotonic() == pytest.approx(2.0, abs=0.02)
+
+
+@pytest.mark.parametrize("error", [None, ServerFailed("boom"), Throttled("no", status=429)])
+def test_the_reply_of_a_failed_call_teaches_too(error: InferenceError | None) -> None:
+    for fields in ({}, {"requests_per_min": 6000}):
+
+        @in_virtual_time
+        async def scenario(clock: VirtualClock, fields: Any = fields) -> None:
+            made = branch(clock, policy(**fields), keys=("A",))
+            executor = Answers(error=error, hints=RateHints(requests=(10.0, 2.0, 8.0)))
+            with nullcontext() if error is None else pytest.raises(type(error)):
+                await chain([route, rate_limit], made, executor)(request(), context(clock))
+            assert bucket_in(made, "A").levels[0] == 2.0
+
+        scenario()
+
+
+@in_virtual_time
+async def test_nothing_is_learned_when_that_is_off(clock: VirtualClock) -> None:
+    made = branch(clock, policy(requests_per_min=60, learn=False))
+    stage = chain([route, rate_limit], made, Answers(hints=RateHints(requests=(10.0, 2.0, 8.0))))
+    await stage(request(), context(clock))
+    assert bucket_in(made).levels[0] == 59.0
+
+
+@in_virtual_time
+async def test_the_layer_says_its_settings_and_is_there_when_it_has_something_to_do(clock: VirtualClock) -> None:
+    local = LocalProviderSpec(kind="local", default_model="m")
+
+    def settings_of(spec: PolicySpec, **fields: Any) -> str | None:
+        layer = rate_limit.layer(branch(clock, spec, **fields))
+        return layer.settings if layer else None
+
+    assert settings_of(policy()) == "learns from headers"
+    limited = policy(requests_per_min=60, output_tokens_per_min=9000)
+    assert settings_of(limited) == "requests=60/min output_tokens=9000/min burst=60 s per key learns from headers"
+    assert settings_of(policy(tokens_per_min=5, learn=False)) == "tokens=5/min burst=60 s per key"
+    assert settings_of(policy(learn=False)) is None
+    assert settings_of(policy(), provider=local) is None
+    assert settings_of(policy(input_tokens_per_min=5), provider=local) == "input_tokens=5/min burst=60 s per key"
+    assert settings_of(PolicySpec(rate_limit=RateLimitSpec(requests_per_min=5))) is None
+
+
+class AgainstANaiveLimiter(RuleBasedStateMachine):
+    """The bucket against levels and a line that are worked through second by second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = VirtualTimeLoop()
+        self.clock = VirtualClock(self.loop)
+        self.names = count()
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.line: list[tuple[int, tuple[float, float]]] = []
+        self.at = 0.0
+
+    @initialize(rates=st.sampled_from([(1.0, 4.0), (2.0, 1.0), (0.5, None)]))
+    def begin(self, rates: tuple[float, float | None]) -> None:
+        self.rates = [rate if rate is not None else float("inf") for rate in rates]
+        self.capacities = [8.0 * rate for rate in self.rates]
+        self.levels = list(self.capacities)
+        self.bucket = VectorBucket((rates[0], None, rates[1], None), 8.0, self.clock)
+
+    @rule(requests=st.sampled_from([1.0, 2.0]), tokens=st.sampled_from([0.0, 1.0, 3.0, 8.0]))
+    def come(self, requests: float, tokens: float) -> None:
+        name, cost = next(self.names), (requests, 0.0, tokens, 0.0)
+        self.tasks[name] = self.loop.create_task(self.bucket.acquire(cost))
+        self._settle()
+        if requests > self.capacities[0] or tokens > self.capacities[1]:
+            assert isinstance(self.tasks.pop(name).exception(), TooLong)
+            return
+        self.line.append((name, (requests, tokens)))
+        self._work()
+
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        if self.line:
+            place = data.draw(st.integers(0, len(self.line) - 1))
+            name, _ = self.line.pop(place)
+            self.tasks.pop(name).cancel()
+            self._settle()
+            self._work()
+
+    @rule(requests=st.sampled_from([0.0, 1.0]), tokens=st.sampled_from([-3.0, 0.0, 2.0]))
+    def put_right(self, requests: float, tokens: float) -> None:
+        async def act() -> None:
+            self.bucket.give_back((requests, 0.0, tokens, 0.0))
+
+        self.loop.run_until_complete(act())
+        self.levels = [
+            min(most, level + more)
+            for most, level, more in zip(self.capacities, self.levels, (requests, tokens), strict=True)
+        ]
+        self._work()
+
+    @rule(quarters=st.integers(1, 20))
+    def pass_time(self, quarters: int) -> None:
+        for _ in range(quarters):
+            self.loop.run_until_complete(asyncio.sleep(0.25))
+            self.levels = [
+                min(most, level + 0.25 * rate)
+                for most, level, rate in zip(self.capacities, self.levels, self.rates, strict=True)
+            ]
+            self._work()
+
+    def _work(self) -> None:
+        while self.line:
+            _, cost = self.line[0]
+            if any(level < amount - 1e-6 for level, amount in zip(self.levels, cost, strict=True)):
+                break
+            self.levels = [level - amount for level, amount in zip(self.levels, cost, strict=True)]
+            self.line.pop(0)
+        self._settle()
+
+    def _settle(self) -> None:
+        self.loop.run_until_complete(asyncio.sleep(1e-6))
+
+    @invariant()
+    def they_agree(self) -> None:
+        if not hasattr(self, "bucket"):
+            return
+        waiting = [name for name, _ in self.line]
+        assert [name for name, task in sorted(self.tasks.items()) if not task.done()] == waiting
+        assert self.bucket.waiting == len(waiting)
+        self.bucket.gauges()
+        levels = [self.bucket.levels[0], self.bucket.levels[2]]
+        assert levels == pytest.approx(self.levels, abs=0.01)
+
+    def teardown(self) -> None:
+        for task in self.tasks.values():
+            task.cancel()
+        self.loop.run_until_complete(asyncio.sleep(0.01))
+        self.loop.close()
+
+
+AgainstANaiveLimiter.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=30, deadline=None)
+TestAgainstANaiveLimiter = pytest.mark.slow(AgainstANaiveLimiter.TestCase)
