@@ -1,4 +1,4 @@
-"""The OpenAI wire: chat completions, completions and embeddings.
+"""The OpenAI wire: chat completions, completions and embeddings; and the rerank that stands beside it.
 
 The canonical form is this wire, so a body is passed on, not rebuilt. Source: OpenAI's API reference, "Chat",
 "Completions (legacy)", "Embeddings" and "Streaming".
@@ -22,11 +22,18 @@ from engine.dialects.openai_errors import (
     request_id,
     typed_error,
 )
+from engine.dialects.openai_rerank import plain_documents, read_rerank
 from engine.dialects.sse import MAX_EVENT_BYTES, SseDecoder
 from engine.errors import ContentFiltered, InferenceError, InvalidRequest, Malformed, Truncated
 from engine.request import Chunk, RateHints, Usage
 
-_PATHS = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
+_PATHS = {
+    "chat": "/chat/completions",
+    "completion": "/completions",
+    "embedding": "/embeddings",
+    "rerank": "/rerank",
+}
+_NEVER_STREAMED = ("embedding", "rerank")
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _WITH_USAGE = {"include_usage": True}
@@ -51,9 +58,11 @@ class OpenAIDialect:
         path = _PATHS.get(task)
         if path is None:
             raise InvalidRequest(f"task: {task!r} is not on the OpenAI wire; one of: {', '.join(_PATHS)}")
+        if task == "rerank":
+            body = plain_documents(body)
         if stream:
-            if task == "embedding":
-                raise InvalidRequest("task: an embedding can't be streamed")
+            if task in _NEVER_STREAMED:
+                raise InvalidRequest(f"task: an answer to {task} can't be streamed")
             options = body.get("stream_options")
             options = {**options, **_WITH_USAGE} if isinstance(options, dict) else _WITH_USAGE
             body = {**body, "model": model, "stream": True, "stream_options": options}
@@ -80,9 +89,18 @@ class OpenAIDialect:
                 status=status,
                 provider_request_id=request_id(headers),
             ) from error
-        if type(body) is not dict or is_error(body):
+        if is_error(body) or (type(body) is not dict and task != "rerank"):
             raise self.error(status, headers, content)
-        failure = self._wrong_data(body, content) if task == "embedding" else self._wrong_choices(task, body, content)
+        failure: InferenceError | None = None
+        if task == "rerank":
+            try:
+                body = read_rerank(body, content)
+            except Malformed as error:
+                failure = error
+        elif task == "embedding":
+            failure = self._wrong_data(body, content)
+        else:
+            failure = self._wrong_choices(task, body, content)
         if failure is not None:
             failure.status = status
             failure.provider_request_id = request_id(headers)

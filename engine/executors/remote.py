@@ -13,7 +13,7 @@ from engine.errors import AuthFailed, ConfigError, InferenceError, Internal, Mal
 from engine.executors import Services
 from engine.registry import DIALECTS
 from engine.request import Attempt, Chunk, ChunkStream, Context, Request, Result
-from engine.tasks import embedding
+from engine.tasks import embedding, rerank
 from engine.transports import HttpCall, HttpReply, Transport, origin
 from schemas.provider import RemoteProviderSpec
 
@@ -86,6 +86,8 @@ class RemoteExecutor:
             answer = self._dialect.decode(request.task, reply.status, reply.headers, content)
             if request.task == "embedding":
                 embedding.check_order(answer.body, body.get("input"))
+            elif request.task == "rerank":
+                rerank.complete(answer.body, body, body.get("model") or self._model)
         except InferenceError as error:
             self._settle_error(error, attempt, key)
             raise

@@ -1,0 +1,216 @@
+"""The OpenAI wire, as a server speaks it: chat completions, completions, embeddings, rerank, models.
+
+The canonical form is this wire, so a client's body is taken as it is. Source: OpenAI's API reference, "Chat",
+"Completions (legacy)", "Embeddings", "Streaming", "Models", and its guides "Error codes" and "Rate limits"; the rerank
+paths are vLLM's and Cohere's.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+import sys
+from array import array
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from engine.dialects import ClientCall
+from engine.errors import InferenceError, InvalidRequest
+from engine.request import Chunk, Usage
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+TASKS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completion",
+    "/v1/embeddings": "embedding",
+    "/v1/rerank": "rerank",
+    "/v2/rerank": "rerank",  # Cohere's SDK
+    "/rerank": "rerank",
+}
+ERRORS: dict[str, tuple[str, str]] = {
+    "throttled": ("rate_limit_error", "rate_limit_exceeded"),
+    "quota_exhausted": ("insufficient_quota", "insufficient_quota"),
+    "auth": ("invalid_request_error", "invalid_api_key"),
+    "invalid_request": ("invalid_request_error", "invalid_value"),
+    "too_long": ("invalid_request_error", "context_length_exceeded"),
+    "content_filtered": ("invalid_request_error", "content_policy_violation"),
+    "truncated": ("server_error", "truncated"),
+    "malformed": ("server_error", "malformed"),
+    "timeout": ("server_error", "timeout"),
+    "connect": ("server_error", "connect"),
+    "server": ("server_error", "server_error"),
+    "overloaded": ("server_error", "overloaded"),
+    "circuit_open": ("server_error", "service_unavailable"),
+    "queue_full": ("server_error", "service_unavailable"),
+    "deadline": ("server_error", "timeout"),
+    "cancelled": ("server_error", "cancelled"),
+    "internal": ("server_error", "internal_error"),
+}
+"""`type` and `code` of an error's body, by the word of the failure vocabulary."""
+_NEEDS: dict[str, tuple[tuple[str, type | tuple[type, ...], str], ...]] = {
+    "chat": (("messages", list, "a list of messages"),),
+    "completion": (("prompt", (str, list), "a text or a list"),),
+    "embedding": (("input", (str, list), "a text or a list"),),
+    "rerank": (("query", str, "a text"), ("documents", list, "a list of texts")),
+}
+_STREAMED = ("chat", "completion")
+_OBJECTS = {"chat": "chat.completion", "completion": "text_completion", "embedding": "list", "rerank": "list"}
+_PARAM = re.compile(r"body\.([A-Za-z0-9_.\[\]]+)")
+
+
+class OpenAIServerDialect:
+    """The OpenAI wire, for clients of ours."""
+
+    routes = {("POST", path): task for path, task in TASKS.items()} | {("GET", "/v1/models"): "models"}
+    stream_type = "text/event-stream"
+
+    def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
+        task = TASKS[path]
+        body = _read_body(content)
+        for field, kind, expected in _NEEDS[task]:
+            if not isinstance(body.get(field), kind):
+                raise InvalidRequest(f"body.{field}: expected {expected}")
+        model = body.get("model")
+        if model is not None and type(model) is not str:
+            raise InvalidRequest("body.model: expected the name of a model")
+        stream = body.pop("stream", None)
+        if stream is not None and type(stream) is not bool:
+            raise InvalidRequest("body.stream: expected true or false")
+        if stream and task not in _STREAMED:
+            raise InvalidRequest(f"body.stream: an answer to {task} can't be streamed; leave it out")
+        return ClientCall(task, body, bool(stream), model, client_key(headers))
+
+    def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
+        if "object" not in body or "model" not in body:
+            body = {"object": _OBJECTS[call.task], "model": call.model or "", **body}
+        if call.task == "embedding":
+            body = _in_form(body, call.body.get("encoding_format"))
+        return _encode(body)
+
+    def stream_encoder(self, call: ClientCall) -> OpenAIStreamEncoder:
+        return OpenAIStreamEncoder(call)
+
+    def refusal(self, error: InferenceError) -> tuple[int, dict[str, str], bytes]:
+        headers: dict[str, str] = {}
+        if error.retry_after_s is not None:
+            headers["retry-after"] = str(math.ceil(error.retry_after_s))
+            headers["retry-after-ms"] = str(math.ceil(error.retry_after_s * 1000))
+        elif error.parks_key:
+            # OpenAI's own clients try every 429 again unless they are told that it is no use.
+            headers["x-should-retry"] = "false"
+        return error.status_code, headers, _encode(error_body(error))
+
+    def models(self, names: list[str]) -> bytes:
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "engine"} for name in names]
+        return _encode({"object": "list", "data": data})
+
+
+class OpenAIStreamEncoder:
+    """Server-sent events that `data: [DONE]` ends. The usage comes in a chunk of its own where it was asked for."""
+
+    __slots__ = ("_last", "_owed", "_wanted")
+
+    def __init__(self, call: ClientCall) -> None:
+        options = call.body.get("stream_options")
+        self._wanted = isinstance(options, dict) and options.get("include_usage") is True
+        self._owed: Usage | None = None
+        """What a chunk said beside its body, until a body says it."""
+        self._last: dict[str, Any] = {}
+
+    def chunk(self, chunk: Chunk) -> bytes:
+        body = chunk.body
+        if body.get("usage"):
+            self._owed = None
+            if not self._wanted and not body.get("choices"):
+                return b""
+        elif self._wanted:
+            self._owed = chunk.usage or self._owed
+            self._last = body
+        return event(body)
+
+    def end(self) -> bytes:
+        if self._owed is None:
+            return b"data: [DONE]\n\n"
+        head: dict[str, Any] = {
+            name: self._last[name] for name in ("id", "object", "created", "model") if name in self._last
+        }
+        return event({**head, "choices": [], "usage": usage_body(self._owed)}) + b"data: [DONE]\n\n"
+
+    def failed(self, error: InferenceError) -> bytes:
+        return event(error_body(error))
+
+
+def client_key(headers: Mapping[str, str]) -> str | None:
+    """The key that a client sent: a bearer token, or `api-key`, as Azure's clients have it."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key.strip():
+        return key.strip()
+    return headers.get("api-key") or None
+
+
+def error_body(error: InferenceError) -> dict[str, Any]:
+    """The error object, with the field that it is about where the message names one."""
+    kind, code = ERRORS[error.kind]
+    if error.kind == "invalid_request" and error.code:
+        code = error.code  # the provider's own says more, such as model_not_found
+    field = _PARAM.match(error.message)
+    param = field[1] if field else None
+    return {"error": {"message": error.message, "type": kind, "param": param, "code": code}}
+
+
+def usage_body(usage: Usage) -> dict[str, Any]:
+    """The `usage` object, with cached and reasoning tokens where there are any."""
+    body: dict[str, Any] = {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+    if usage.cached_tokens:
+        body["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    if usage.reasoning_tokens:
+        body["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return body
+
+
+def event(data: dict[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"data: " + _encode(data) + b"\n\n"
+
+
+def _read_body(content: bytes) -> dict[str, Any]:
+    try:
+        body = _decode(content)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from error
+    if type(body) is not dict:
+        raise InvalidRequest("the body is not a JSON object")
+    return body
+
+
+def _in_form(body: dict[str, Any], form: Any) -> dict[str, Any]:
+    """The vectors as the client asked for them, whatever a provider sent: numbers, or base64 of little-endian float32.
+    Most SDKs ask for base64 unless told otherwise."""
+    wanted = str if form == "base64" else list
+    data = body.get("data")
+    if type(data) is not list or all(type(item.get("embedding")) is wanted for item in data):
+        return body
+    return {**body, "data": [{**item, "embedding": _vector(item.get("embedding"), wanted)} for item in data]}
+
+
+def _vector(vector: Any, wanted: type) -> Any:
+    if type(vector) is list and wanted is str:
+        packed = array("f", vector)
+        if sys.byteorder == "big":
+            packed.byteswap()
+        return base64.b64encode(packed.tobytes()).decode("ascii")
+    if type(vector) is str and wanted is list:
+        packed = array("f", base64.b64decode(vector))
+        if sys.byteorder == "big":
+            packed.byteswap()
+        return packed.tolist()
+    return vector

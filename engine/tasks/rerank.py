@@ -1,0 +1,55 @@
+"""Task `rerank`: documents in the order of their relevance to a query. The form is Cohere's and vLLM's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.errors import Malformed
+
+
+def complete(reply: dict[str, Any], asked: dict[str, Any], model: str) -> None:
+    """Brings a provider's reply into the form that was asked for: the best first, `top_n` of them, with the documents'
+    texts or without. Raises Malformed unless each result is for a document, and for one that no other is for.
+
+    A provider that names documents by their text alone leaves `index` out; it is found by the text. Providers that know
+    no `top_n` send all results.
+    """
+    texts = [_text(document) for document in asked.get("documents") or ()]
+    results = reply["results"]
+    _find_indices(results, texts)
+    indices = [result["index"] for result in results]
+    if len(set(indices)) != len(indices) or not all(0 <= index < len(texts) for index in indices):
+        shown = ", ".join(map(str, indices[:8])) + (", …" if len(indices) > 8 else "")
+        raise Malformed(f"HTTP 200: the results' index must be 0 to {len(texts) - 1}, each once; got {shown}")
+    top_n = asked.get("top_n")
+    count = min(top_n, len(texts)) if type(top_n) is int and top_n > 0 else len(texts)
+    if len(results) < count:
+        raise Malformed(f"HTTP 200: expected {count} results, got {len(results)}")
+    results.sort(key=lambda result: -result["relevance_score"])
+    del results[count:]
+    wanted = asked.get("return_documents")
+    for result in results:
+        if wanted is False:
+            result.pop("document", None)
+        elif wanted and result.get("document") is None:
+            result["document"] = {"text": texts[result["index"]]}
+    reply.setdefault("model", model)
+
+
+def _find_indices(results: list[dict[str, Any]], texts: list[Any]) -> None:
+    unused: dict[Any, list[int]] | None = None
+    for result in results:
+        if result.get("index") is not None:
+            continue
+        if unused is None:
+            unused = {}
+            for index in reversed(range(len(texts))):
+                unused.setdefault(texts[index], []).append(index)
+        found = unused.get(_text(result.get("document")))
+        if not found:
+            raise Malformed("HTTP 200: a result is for a document that was not sent")
+        result["index"] = found.pop()
+
+
+def _text(document: Any) -> Any:
+    return document.get("text") if isinstance(document, dict) else document
