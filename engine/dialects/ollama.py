@@ -1,0 +1,120 @@
+"""Ollama's own wire: /api/chat, /api/generate, /api/embed.
+
+Source: Ollama's docs, "API Reference" (docs.ollama.com/api; openapi.yaml in its repository), and its types
+(api/types.go). Ollama counts neither cached nor reasoning tokens, sends no limits in its headers and gives no id.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from engine.dialects import Reply, WireCall, ollama_reply, ollama_request
+from engine.dialects.losses import Losses
+from engine.dialects.ollama_errors import typed_error
+from engine.dialects.ollama_stream import OllamaStreamDecoder
+from engine.dialects.openai_errors import excerpt, request_id
+from engine.errors import InferenceError, InvalidRequest, Malformed
+from engine.request import RateHints
+
+_PATHS = {"chat": "/api/chat", "completion": "/api/generate", "embedding": "/api/embed"}
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class OllamaDialect:
+    """Ollama's own wire."""
+
+    tasks = frozenset(_PATHS)
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        """`wall` gives the time now in seconds since the epoch, for retry hints that are dates."""
+        self._wall = wall
+
+    def constant_headers(self, stream: bool) -> dict[str, str]:
+        accept = "application/x-ndjson, application/json" if stream else "application/json"
+        return {"content-type": "application/json", "accept": accept}
+
+    def encode(
+        self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
+    ) -> WireCall:
+        path = _PATHS.get(task)
+        if path is None:
+            raise InvalidRequest(f"task: {task!r} is not on Ollama's wire; one of: {', '.join(_PATHS)}")
+        losses = Losses("Ollama's wire", drop_unsupported)
+        if task == "chat":
+            wire = ollama_request.chat(body, model, stream, losses)
+        elif task == "completion":
+            wire = ollama_request.completion(body, model, stream, losses)
+        elif stream:
+            raise InvalidRequest("task: an embedding can't be streamed")
+        else:
+            wire = ollama_request.embedding(body, model, losses)
+        try:
+            content = _encode(wire)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InvalidRequest(f"body: can't be written as JSON: {error}") from error
+        return WireCall("POST", path, content, warnings=losses.warnings)
+
+    def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+        if status != 200:
+            raise self.error(status, headers, content)
+        try:
+            body = _decode(content)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise Malformed(
+                f"HTTP 200: the body is not JSON ({error}): {excerpt(content)}",
+                status=status,
+                provider_request_id=request_id(headers),
+            ) from error
+        if type(body) is not dict or body.get("error"):
+            raise self.error(status, headers, content)
+        try:
+            if task == "embedding":
+                reply = ollama_reply.vectors(body, content)
+            else:
+                reply = ollama_reply.whole(task, body, content, self._wall)
+        except InferenceError as error:
+            error.status, error.provider_request_id = status, request_id(headers)
+            raise
+        except (KeyError, TypeError, AttributeError) as error:
+            raise Malformed(f"HTTP 200: the log probabilities can't be read: {excerpt(content)}", status=200) from error
+        reply.provider_request_id = request_id(headers)
+        return reply
+
+    def is_stream(self, headers: Mapping[str, str]) -> bool:
+        kind = headers.get("content-type", "")
+        return not (kind.startswith("application/json") or kind.startswith("text/html"))
+
+    def stream_decoder(self, task: str, *, show_usage: bool = True) -> OllamaStreamDecoder:
+        return OllamaStreamDecoder(task, self._wall, show_usage=show_usage)
+
+    def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
+        return typed_error(status, headers, content, self._wall())
+
+    def request_id(self, headers: Mapping[str, str]) -> str | None:
+        return request_id(headers)
+
+    def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
+        return None
+
+    def auth_headers(self, key: str) -> dict[str, str]:
+        """Of Ollama's cloud, or of a proxy in front of a server; the server itself asks for none."""
+        return {"authorization": f"Bearer {key}"}
+
+    def probe(self) -> WireCall:
+        return WireCall("GET", "/api/tags", b"")
+
+    def models(self, content: bytes) -> list[str]:
+        try:
+            body = _decode(content)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return []
+        entries = body.get("models") if type(body) is dict else None
+        if type(entries) is not list:
+            return []
+        names = [entry.get("model") or entry.get("name") for entry in entries if type(entry) is dict]
+        return [name for name in names if type(name) is str]

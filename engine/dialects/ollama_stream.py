@@ -1,0 +1,150 @@
+"""Ollama's streams: one JSON object a line, the last with `done: true`. Source: Ollama's docs, "Streaming", "Errors"."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from engine.dialects import ollama_reply
+from engine.dialects.ndjson import MAX_LINE_BYTES, NdjsonDecoder
+from engine.dialects.ollama_errors import stream_error
+from engine.dialects.openai_errors import excerpt
+from engine.errors import InferenceError, Malformed, Truncated
+from engine.request import Chunk
+
+_decode = msgspec.json.Decoder().decode
+
+
+class OllamaStreamDecoder:
+    """Canonical chunks from lines; `done: true` ends them, and a stream that ends without it is truncated."""
+
+    __slots__ = (
+        "_base", "_calls", "_chat", "_failure", "_lines", "_offset", "_show_usage", "_wall", "ended",
+    )  # fmt: skip
+
+    def __init__(self, task: str, wall: Callable[[], float] = time.time, *, show_usage: bool = True) -> None:
+        self._lines = NdjsonDecoder()
+        self._chat = task == "chat"
+        self._wall = wall
+        self._show_usage = show_usage
+        self._failure: InferenceError | None = None
+        self._base: dict[str, Any] | None = None
+        """What all chunks share; made with the first one."""
+        self._calls = 0
+        """Tool calls so far."""
+        self._offset = 0
+        """Characters of a completion so far."""
+        self.ended = False
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        if self.ended:
+            return chunks
+        for line in self._lines.feed(data):
+            self._take(line, chunks)
+            if self.ended:
+                return chunks
+        if self._lines.oversized:
+            self._fail(Malformed(f"the stream has a line of more than {MAX_LINE_BYTES} bytes"))
+        return chunks
+
+    def finish(self) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        if not self.ended:
+            # The last newline may be lost with the connection; the terminator itself is unmistakable.
+            rest = self._lines.rest()
+            if rest and b'"done":true' in rest.replace(b" ", b""):
+                self._take(rest, chunks)
+        if self._failure is not None:
+            raise self._failure
+        if not self.ended:
+            after = "after its first chunks" if self._base is not None else "before its first chunk"
+            raise Truncated(f"the stream ended {after}, without a line that says done")
+        return chunks
+
+    def _take(self, line: bytes, chunks: list[Chunk]) -> None:
+        try:
+            body = _decode(line)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            body = None
+        if type(body) is dict and body.get("error"):
+            self._fail(stream_error(body, self._wall()))
+            return
+        try:
+            choice = self._choice(body) if type(body) is dict else None
+        except (KeyError, TypeError, AttributeError):
+            choice = None
+        if choice is None:
+            self._fail(Malformed(f"the stream has a line that is not a chunk: {excerpt(line)}"))
+            return
+        done = body.get("done") is True
+        if done:
+            reason = ollama_reply.finish_reason(body)
+            if reason in ("load", "unload"):
+                self._fail(Malformed(f"the server has only done this with the model: {reason}"))
+                return
+            choice["finish_reason"] = "tool_calls" if reason == "stop" and self._calls else reason
+        first = self._base is None
+        if self._base is None:
+            self._base = self._made(body)
+        if first and self._chat:
+            choice["delta"] = {"role": "assistant", **choice["delta"]}
+        if done or first or "logprobs" in choice or (choice["delta"] if self._chat else choice["text"]):
+            chunks.append(Chunk({**self._base, "choices": [choice]}))
+        if done:
+            self._end(body, chunks)
+
+    def _choice(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The choice of one line. Raises KeyError, TypeError or AttributeError for a line that is no chunk."""
+        if not self._chat:
+            text = body["response"]
+            choice: dict[str, Any] = {"index": 0, "text": text, "finish_reason": None}
+            if body.get("thinking"):
+                choice["reasoning_content"] = body["thinking"]
+            if body.get("logprobs"):
+                choice["logprobs"] = ollama_reply.legacy_logprobs(body["logprobs"], self._offset)
+            self._offset += len(text)
+            return choice
+        delta: dict[str, Any] = {}
+        # The last line of some servers has no message.
+        message = body["message"] if body.get("done") is not True else body.get("message") or {}
+        content = message.get("content")
+        if content:
+            delta["content"] = content
+        if "thinking" in message and message["thinking"]:
+            delta["reasoning_content"] = message["thinking"]
+        if "tool_calls" in message and message["tool_calls"]:
+            calls = ollama_reply.tool_calls(message["tool_calls"], self._calls)
+            delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(calls, self._calls)]
+            self._calls += len(calls)
+        choice = {"index": 0, "delta": delta, "finish_reason": None}
+        if body.get("logprobs"):
+            choice["logprobs"] = ollama_reply.logprobs(body["logprobs"])
+        return choice
+
+    def _made(self, body: dict[str, Any]) -> dict[str, Any]:
+        task = "chat" if self._chat else "completion"
+        return {
+            "id": ollama_reply.reply_id(task, body, self._wall),
+            "object": "chat.completion.chunk" if self._chat else "text_completion",
+            "created": ollama_reply.created_s(body, self._wall),
+            "model": body.get("model") or "",
+        }
+
+    def _end(self, body: dict[str, Any], chunks: list[Chunk]) -> None:
+        self.ended = True
+        usage = ollama_reply.read_usage(body)
+        if usage is None:
+            return
+        if self._show_usage:
+            shown = {**(self._base or {}), "choices": [], "usage": ollama_reply.usage_body(usage)}
+            chunks.append(Chunk(shown, usage))
+        else:
+            chunks[-1].usage = usage
+
+    def _fail(self, failure: InferenceError) -> None:
+        self._failure = failure
+        self.ended = True
