@@ -1,4 +1,4 @@
-"""Ollama's streams: one JSON object a line, the last with `done: true`. Source: Ollama's docs, "Streaming", "Errors"."""
+"""Ollama's streams: one JSON object a line, the last with `done: true`. Source: its docs, "Streaming" and "Errors"."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ class OllamaStreamDecoder:
         content = message.get("content")
         if content:
             delta["content"] = content
-        if "thinking" in message and message["thinking"]:
+        if message.get("thinking"):
             delta["reasoning_content"] = message["thinking"]
-        if "tool_calls" in message and message["tool_calls"]:
+        if message.get("tool_calls"):
             calls = ollama_reply.tool_calls(message["tool_calls"], self._calls)
             delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(calls, self._calls)]
             self._calls += len(calls)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import sys
+from array import array
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,3 +82,18 @@ def check_order(body: dict[str, Any], given: Any) -> None:
         shown = ", ".join(map(str, indices[:8])) + (", …" if count > 8 else "")
         raise Malformed(f"HTTP 200: the embeddings' index must be 0 to {count - 1}, each once; got {shown}")
     body["data"] = sorted(data, key=lambda item: item["index"])
+
+
+def pack(body: dict[str, Any]) -> None:
+    """Packs a provider's vectors as base64 of little-endian float32, in place, where its wire knows only numbers.
+    Raises Malformed for what is no number."""
+    for item in body["data"]:
+        vector = item["embedding"]
+        if type(vector) is list:
+            try:
+                numbers = array("f", vector)
+            except (TypeError, OverflowError) as error:
+                raise Malformed(f"HTTP 200: a vector holds what is no number: {error}") from error
+            if sys.byteorder == "big":
+                numbers.byteswap()
+            item["embedding"] = base64.b64encode(numbers.tobytes()).decode("ascii")
