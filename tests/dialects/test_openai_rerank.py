@@ -28,7 +28,8 @@ OVMS = b"""{"results": [{"index": 0, "relevance_score": 0.3886180520057678},
  {"index": 1, "relevance_score": 0.0055549247190356255}]}"""
 # Voyage AI, "Rerankers", "REST API".
 VOYAGE = b"""{"object": "list", "data": [{"relevance_score": 0.4375, "index": 0, "document": "Paris"},
- {"relevance_score": 0.421875, "index": 1, "document": "Berlin"}], "model": "rerank-2", "usage": {"total_tokens": 26}}"""
+ {"relevance_score": 0.421875, "index": 1, "document": "Berlin"}], "model": "rerank-2",
+ "usage": {"total_tokens": 26}}"""
 # SGLang, "Rerank models".
 SGLANG = b"""[{"score": 0.99, "document": "Paris", "index": 0, "meta_info": null},
  {"score": 0.01, "document": "Berlin", "index": 1, "meta_info": null}]"""
