@@ -180,7 +180,7 @@ async def test_a_limit_that_nobody_configured_is_learned_from_the_replies(clock:
         async def __call__(self, request: Request, context: Context) -> Result:
             assert context.attempt is not None
             left = max(0.0, 3.0 - self.calls - 1 + clock.monotonic())
-            context.attempt.hints = RateHints(requests=(60.0, left, 60.0 - left))
+            context.attempt.hints = lambda: RateHints(requests=(60.0, left, 60.0 - left))
             return await super().__call__(request, context)
 
     executor = Hinting(0.0)
@@ -412,7 +412,7 @@ async def test_a_header_lowers_the_burst_too_and_a_later_one_raises_no_level(clo
     assert bucket.levels[0] == 15.0
     await asyncio.sleep(500.0)
     assert bucket.wait_s((20, 0, 0, 0)) == 0.0
-    with pytest.raises(TooLong, match="21 requests at once, and .* lets 20 pass"):
+    with pytest.raises(TooLong, match=r"21 requests at once, and .* lets 20 pass"):
         await bucket.acquire((21, 0, 0, 0))
 
 
