@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +49,7 @@ class Request:
         if self.deadline_s is not None and not (isinstance(self.deadline_s, int | float) and self.deadline_s > 0):
             raise InvalidRequest(f"deadline_s: expected seconds, more than 0, got {self.deadline_s!r}")
         if self.id is None:
-            self.id = uuid.uuid4().hex
+            self.id = os.urandom(16).hex()
 
 
 @dataclass(slots=True)
@@ -123,8 +123,8 @@ class Attempt:
     """Inside the chain: the index of its endpoint."""
     sent: bool = False
     """Inside the chain: the provider may have seen it."""
-    hints: RateHints | None = None
-    """Inside the chain: for the rate limiter."""
+    hints: Callable[[], RateHints | None] | None = None
+    """Inside the chain: what the reply says of limits, read only when the rate limiter asks."""
 
     def as_dict(self) -> dict[str, Any]:
         record: dict[str, Any] = {

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from engine.clock import Clock, SystemClock
+from engine.watchdog import Watchdog
 
 T = TypeVar("T")
 
@@ -17,6 +18,7 @@ class Resources:
     def __init__(self, clock: Clock | None = None, seed: int = 0) -> None:
         self.clock: Clock = clock or SystemClock()
         self.rng = Random(seed)
+        self.watchdog = Watchdog()
         self._objects: dict[tuple[Hashable, ...], Any] = {}
 
     def get(self, key: tuple[Hashable, ...], make: Callable[[], T]) -> T:

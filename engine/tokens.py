@@ -6,6 +6,8 @@ from typing import Any
 
 CHARS_PER_TOKEN = 4.0
 """A rule of thumb for English with byte-pair vocabularies; true counts come with the reply."""
+_TEXTS = ("messages", "prompt", "input", "query", "documents", "content", "text")
+"""Where a body has text."""
 
 
 def input_tokens(body: dict[str, Any]) -> int:
@@ -14,21 +16,29 @@ def input_tokens(body: dict[str, Any]) -> int:
 
 
 def output_tokens(task: str, body: dict[str, Any], default: int) -> int:
-    """The most tokens that the answer may have: the body's own limit, else `default`; none for an embedding or a rerank."""
+    """The most tokens that the answer may have: the body's own limit where it is one, else `default`; none for an
+    embedding or a rerank."""
     if task in ("embedding", "rerank"):
         return 0
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
-    return limit if isinstance(limit, int) else default
+    return limit if isinstance(limit, int) and limit > 0 else default
 
 
 def _characters(value: Any) -> int:
     """Length of the text in a body, wherever it stands."""
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         return len(value)
-    if isinstance(value, dict):
-        return sum(
-            _characters(value[key]) for key in ("messages", "prompt", "input", "query", "documents", "content", "text") if key in value
-        )
-    if isinstance(value, list):
-        return sum(_characters(item) for item in value)
-    return 0
+    total = 0
+    if kind is list:
+        for item in value:
+            # The usual message, without a call for each of its parts.
+            if type(item) is dict and len(item) == 2 and "role" in item and type(text := item.get("content")) is str:
+                total += len(text)
+            else:
+                total += _characters(item)
+    elif kind is dict:
+        for name in _TEXTS:
+            if name in value:
+                total += _characters(value[name])
+    return total

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -79,13 +80,15 @@ class RemoteExecutor:
             )
             if attempt is not None:
                 attempt.status = reply.status
-                attempt.hints = self._dialect.rate_hints(reply.headers)
+                attempt.hints = partial(self._dialect.rate_hints, reply.headers)
             if stream:
                 return await self._streamed(request, reply, attempt, key)
             content = await reply.read()
             answer = self._dialect.decode(request.task, reply.status, reply.headers, content)
             if request.task == "embedding":
                 embedding.check_order(answer.body, body.get("input"))
+                if body.get("encoding_format") == "base64":
+                    embedding.pack(answer.body)
             elif request.task == "rerank":
                 rerank.complete(answer.body, body, body.get("model") or self._model)
         except InferenceError as error:

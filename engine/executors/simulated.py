@@ -4,6 +4,7 @@ simulated."""
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from engine.errors import FAILURES, InferenceError
 from engine.executors import Services
@@ -62,7 +63,7 @@ class SimulatedExecutor:
             await _pause(failure.delay_s)
             raise error_of(failure)
         if self._limited and attempt is not None and (failure is None or failure.kind != "silent"):
-            attempt.hints = self._hints(plan.key)
+            attempt.hints = partial(self._hints, plan.key)
         if context.stream and task != "embedding":
             return Result(request.id or "", stream=ChunkStream(_Chunks(self, request, plan)))
         answered = False

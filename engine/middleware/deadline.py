@@ -10,6 +10,7 @@ from engine.middleware import Branch
 from engine.middleware.bounded import BoundedSource
 from engine.pipeline import Layer, Middleware, Stage
 from engine.request import Context, Request, Result
+from engine.watchdog import Watchdog
 from schemas.policy import DeadlineSpec
 
 
@@ -23,10 +24,11 @@ class Deadline(Middleware):
         "fallback": "a deadline inside it would begin anew with each target",
     }
 
-    def __init__(self, next: Stage, spec: DeadlineSpec, clock: Clock) -> None:
+    def __init__(self, next: Stage, spec: DeadlineSpec, clock: Clock, dog: Watchdog) -> None:
         self.next = next
         self.spec = spec
         self.clock = clock
+        self.dog = dog
 
     async def __call__(self, request: Request, context: Context) -> Result:
         total = self.spec.total_s
@@ -42,28 +44,31 @@ class Deadline(Middleware):
                 "raise policy.deadline.total_s or the request's deadline_s"
             )
 
+        watch = self.dog.watch()
+
         def start() -> None:
             context.on_first_attempt = None
             context.deadline = self.clock.monotonic() + limit
-            timer.reschedule(asyncio.get_running_loop().time() + limit)
+            watch.until(context.deadline)
 
+        if self.spec.starts == "submit":
+            start()
+        else:
+            context.on_first_attempt = start
         try:
-            async with asyncio.timeout(None) as timer:
-                if self.spec.starts == "submit":
-                    start()
-                else:
-                    context.on_first_attempt = start
-                result = await self.next(request, context)
-        except TimeoutError as error:
-            raise exceeded() from error
+            result = await self.next(request, context)
+        except asyncio.CancelledError as error:
+            if watch.close():
+                raise exceeded() from error
+            raise
+        except BaseException:
+            watch.close()
+            raise
+        watch.close()
         if result.stream is not None:
-            result.stream.source = BoundedSource(result.stream.source, lambda: self._rest(context), exceeded)
+            source = BoundedSource(result.stream.source, lambda: context.deadline, exceeded, self.dog)
+            result.stream.source = source
         return result
-
-    def _rest(self, context: Context) -> float | None:
-        if context.deadline is None:
-            return None
-        return max(0.0, context.deadline - self.clock.monotonic())
 
 
 def layer(branch: Branch) -> Layer | None:
@@ -71,4 +76,8 @@ def layer(branch: Branch) -> Layer | None:
     if not spec.enabled:
         return None
     total = f"{spec.total_s:g} s" if spec.total_s else "the request's own"
-    return Layer(Deadline, {"spec": spec, "clock": branch.resources.clock}, f"total={total} starts={spec.starts}")
+    return Layer(
+        Deadline,
+        {"spec": spec, "clock": branch.resources.clock, "dog": branch.resources.watchdog},
+        f"total={total} starts={spec.starts}",
+    )

@@ -44,10 +44,16 @@ class Parameters(Middleware):
                 context.warn(f"body.model {wanted!r} gave way to {model!r}")
         if self.defaults or wanted != model:
             request = replace(request, body={**self.defaults, **body, "model": model})
-        context.prefilled = context.prefill is not None and (self.prefill != "none" or request.task == "completion")
+        context.prefilled = context.prefill is not None and self._continues(request)
         if context.prefilled:
             request = replace(request, body=_continued(request, context, self.prefill))
         return await self.next(request, context)
+
+    def _continues(self, request: Request) -> bool:
+        """Whether the target can be given the beginning of an answer. To a prompt in tokens nothing can be added."""
+        if request.task == "completion":
+            return isinstance(request.body.get("prompt", ""), str)
+        return self.prefill != "none"
 
 
 def _continued(request: Request, context: Context, how: str) -> dict[str, Any]:

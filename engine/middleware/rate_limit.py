@@ -18,6 +18,8 @@ from schemas.policy import RateLimitSpec
 UNITS = ("requests", "tokens", "input_tokens", "output_tokens")
 """The dimensions of a cost, in the order of its vector; `tokens` are those of prompt and answer together."""
 Cost = tuple[float, float, float, float]
+LEARN_EVERY_S = 0.05
+"""How often a success's headers are read: that costs more than sending a request, and says little new in between."""
 _NEVER = float("inf")
 
 
@@ -59,12 +61,22 @@ class VectorBucket:
     def __init__(self, rates_per_s: Sequence[float | None], burst_s: float, clock: Clock) -> None:
         """`rates_per_s` has a rate for each dimension, None for no limit. It starts full."""
         self.units = [_Unit(name, rate, burst_s) for name, rate in zip(UNITS, rates_per_s, strict=True)]
-        self.limited = any(unit.rate != _NEVER for unit in self.units)
-        """False while no limit is known: nothing waits then, and nothing is counted."""
+        self._limited = self._find_limited()
+        self.learn_at = float("-inf")
+        """When a success's headers are worth reading again."""
         self._clock = clock
         self._refilled = clock.monotonic()
         self._line: deque[tuple[Cost, asyncio.Future[None]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def limited(self) -> bool:
+        """False while no limit is known: nothing waits then, and nothing is counted."""
+        return bool(self._limited)
+
+    def _find_limited(self) -> tuple[tuple[int, _Unit], ...]:
+        """The dimensions that have a limit, with their places in a cost."""
+        return tuple((place, unit) for place, unit in enumerate(self.units) if unit.rate != _NEVER)
 
     @property
     def waiting(self) -> int:
@@ -78,11 +90,9 @@ class VectorBucket:
 
     async def acquire(self, cost: Cost) -> None:
         """Takes `cost`, after those who came before. Raises TooLong for a cost that no full bucket holds."""
-        self.refuse_impossible(cost)
-        self._refill()
-        if not self._line and self._wait_s(cost) <= 0:
-            self._take(cost)
+        if not self._line and self._take_now(cost):
             return
+        self.refuse_impossible(cost)
         turn = asyncio.get_running_loop().create_future()
         self._line.append((cost, turn))
         self._schedule()
@@ -95,9 +105,21 @@ class VectorBucket:
                 self._serve()  # the next in line need not wait for this one's amount
             raise
 
+    def _take_now(self, cost: Cost) -> bool:
+        """Takes `cost` if the levels reach it. What a level holds, a full bucket holds: it can't be impossible."""
+        self._refill()
+        limited = self._limited
+        for place, unit in limited:
+            if cost[place] > unit.level:
+                return False
+        for place, unit in limited:
+            unit.level -= cost[place]
+        return True
+
     def refuse_impossible(self, cost: Cost) -> None:
         """Raises TooLong for a cost that no full bucket holds: waiting would never end."""
-        for unit, amount in zip(self.units, cost, strict=True):
+        for place, unit in self._limited:
+            amount = cost[place]
             if amount > unit.capacity * (1 + 1e-9):
                 raise TooLong(
                     f"the request needs {amount:.0f} {unit.name.replace('_', ' ')} at once, and policy.rate_limit lets "
@@ -107,9 +129,11 @@ class VectorBucket:
     def give_back(self, cost: Cost) -> None:
         """Returns what was taken but not used; negative amounts take more."""
         self._refill()
-        for unit, amount in zip(self.units, cost, strict=True):
-            unit.level = min(unit.capacity, unit.level + amount)
-        self._serve()
+        for place, unit in self._limited:
+            level = unit.level + cost[place]
+            unit.level = level if level < unit.capacity else unit.capacity
+        if self._line:
+            self._serve()
 
     def learn(self, hints: RateHints) -> None:
         """Obeys a reply's headers."""
@@ -117,8 +141,9 @@ class VectorBucket:
         for unit, said in zip(
             self.units, (hints.requests, hints.tokens, hints.input_tokens, hints.output_tokens), strict=True
         ):
-            if said is not None and unit.learn(*said):
-                self.limited = True
+            if said is not None:
+                unit.learn(*said)
+        self._limited = self._find_limited()
         for cost, turn in self._line:
             if not turn.done():
                 try:
@@ -142,22 +167,17 @@ class VectorBucket:
     def _refill(self) -> None:
         now = self._clock.monotonic()
         passed, self._refilled = now - self._refilled, now
-        for unit in self.units:
-            if unit.rate != _NEVER:
-                unit.level = min(unit.capacity, unit.level + unit.rate * passed)
+        for _, unit in self._limited:
+            level = unit.level + unit.rate * passed
+            unit.level = level if level < unit.capacity else unit.capacity
 
     def _wait_s(self, cost: Sequence[float]) -> float:
         """Seconds until the levels reach `cost`; 0 or less: now."""
-        waits = [
-            (amount - unit.level) / unit.rate
-            for amount, unit in zip(cost, self.units, strict=True)
-            if unit.rate != _NEVER
-        ]
-        return max(waits, default=0.0)
+        return max(((cost[place] - unit.level) / unit.rate for place, unit in self._limited), default=0.0)
 
     def _take(self, cost: Cost) -> None:
-        for unit, amount in zip(self.units, cost, strict=True):
-            unit.level -= amount
+        for place, unit in self._limited:
+            unit.level -= cost[place]
 
     def _serve(self) -> None:
         """Gives those at the head of the line their turn, as far as the levels reach."""
@@ -214,7 +234,7 @@ class RateLimit(Middleware):
             bucket.give_back(cost)  # nothing was sent
             raise
         except InferenceError as error:
-            self._learn(bucket, context)
+            self._learn(bucket, context, at_once=True)
             # A call that the provider refused cost a request; what else it counted is not known.
             bucket.give_back((0.0, *cost[1:]) if error.status is not None else (0.0, 0.0, 0.0, cost[3]))
             raise
@@ -246,14 +266,23 @@ class RateLimit(Middleware):
     async def _unlimited(self, request: Request, context: Context, bucket: VectorBucket) -> Result:
         """No limit is known yet; the reply may name one."""
         try:
-            return await self.next(request, context)
-        finally:
-            self._learn(bucket, context)
+            result = await self.next(request, context)
+        except InferenceError:
+            self._learn(bucket, context, at_once=True)
+            raise
+        self._learn(bucket, context)
+        return result
 
-    def _learn(self, bucket: VectorBucket, context: Context) -> None:
+    def _learn(self, bucket: VectorBucket, context: Context, *, at_once: bool = False) -> None:
         attempt = context.attempt
-        if attempt is not None and attempt.hints is not None and self.spec.learn:
-            bucket.learn(attempt.hints)
+        if attempt is None or attempt.hints is None or not self.spec.learn:
+            return
+        now = self.resources.clock.monotonic()
+        if at_once or now >= bucket.learn_at:
+            bucket.learn_at = now + LEARN_EVERY_S
+            hints = attempt.hints()
+            if hints is not None:
+                bucket.learn(hints)
 
 
 def limits_of(spec: RateLimitSpec) -> tuple[float | None, float | None, float | None, float | None]:

@@ -21,7 +21,7 @@ class Splice:
         self.chunks = 0
         """Delivered."""
         self.finished = False
-        """A finish reason was delivered."""
+        """A finish reason was delivered, and nothing after it."""
         self._parts: list[str] = []
         self.plain = True
         """Nothing but one choice's text was delivered: only that can be continued, or compared."""
@@ -29,6 +29,10 @@ class Splice:
         self._joining: str | None = None
         """The target that goes on, until it is known where its text belongs."""
         self._continued = False
+        self._joined = False
+        """What comes now is another stream's."""
+        self._mark: dict[str, Any] | None = None
+        """Says in the next chunk that it is."""
         self._seen = ""
         """Text of the joining stream."""
         self._held: list[Chunk] = []
@@ -43,9 +47,12 @@ class Splice:
 
     def passes(self, chunk: Chunk) -> bool:
         """True: the chunk goes on as it is. False: it is kept, and `take` may have something."""
-        if self._joining is None:
+        if self._joining is None and not self._joined:
             self._note(chunk)
             return True
+        if self._joining is None:
+            self._emit(chunk)
+            return False
         self._held.append(chunk)
         text, plain = _read(chunk.body)
         self._seen += text
@@ -75,8 +82,7 @@ class Splice:
             self._parts.append(text)
         if not plain:
             self.plain = False
-        if not text and _finished(chunk.body):
-            self.finished = True
+        self.finished = _finished(chunk.body) or (self.finished and not text)
         self.chunks += 1
         if self._id is None:
             self._id = chunk.body.get("id")
@@ -110,27 +116,35 @@ class Splice:
         return 0
 
     def _continue(self, skip: int) -> None:
-        target, self._joining = self._joining, None
         how = "continued" if self._continued else "repeated"
+        self._mark, self._joined = {"rescue": how, "target": self._joining}, True
+        self._joining = None
         for chunk in self._held:
-            text, _ = _read(chunk.body)
+            text, plain = _read(chunk.body)
             if skip and text:
                 kept = text[min(skip, len(text)) :]
                 skip -= len(text) - len(kept)
                 if not kept and not _finished(chunk.body):
                     continue
                 chunk = Chunk(_with_text(chunk.body, kept), chunk.usage)
-            elif not text and not chunk.usage and _opens(chunk.body):
+            elif not text and plain and not chunk.usage and _opens(chunk.body):
                 continue  # the role was said already
-            body = {**chunk.body, "id": self._id} if self._id is not None else {**chunk.body}
-            if how:
-                body["engine"] = {"rescue": how, "target": target}
-                how = ""
-            self._deliver(Chunk(body, chunk.usage))
+            self._emit(chunk)
+
+    def _emit(self, chunk: Chunk) -> None:
+        """Delivers a chunk of another stream as one of this."""
+        body = {**chunk.body} if self._id is None else {**chunk.body, "id": self._id}
+        if self.finished and self.plain and not _read(body)[0] and _finished(body):
+            if chunk.usage is None:
+                return
+            body["choices"] = []  # that the answer is finished was said already
+        if self._mark is not None:
+            body["engine"], self._mark = self._mark, None
+        self._deliver(Chunk(body, chunk.usage))
 
     def _restart(self) -> None:
         """Another answer: what was delivered does not count any more, and the caller is told so."""
-        target, self._joining = self._joining, None
+        target, self._joining, self._joined = self._joining, None, False
         self._parts, self.chunks, self.plain, self.finished, self._id = [], 0, True, False, None
         body = {**self._held[0].body, "choices": [], "engine": {"rescue": "restarted", "target": target}}
         body.pop("usage", None)

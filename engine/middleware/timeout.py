@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+from engine.clock import Clock
 from engine.errors import TimedOut, Truncated
 from engine.middleware import Branch
 from engine.middleware.bounded import BoundedSource
 from engine.pipeline import Layer, Middleware, Stage
 from engine.request import Context, Request, Result
+from engine.watchdog import Watchdog
 from schemas.policy import TimeoutSpec
 
 
@@ -18,9 +20,11 @@ class Timeout(Middleware):
     name = "timeout"
     why = "inside the breaker, which so sees timeouts"
 
-    def __init__(self, next: Stage, spec: TimeoutSpec) -> None:
+    def __init__(self, next: Stage, spec: TimeoutSpec, clock: Clock, dog: Watchdog) -> None:
         self.next = next
         self.spec = spec
+        self.clock = clock
+        self.dog = dog
 
     async def __call__(self, request: Request, context: Context) -> Result:
         if context.stream:
@@ -28,26 +32,43 @@ class Timeout(Middleware):
         limit = self.spec.attempt_s
         if limit is None:
             return await self.next(request, context)
+        watch = self.dog.watch()
+        watch.until(self.clock.monotonic() + limit)
         try:
-            async with asyncio.timeout(limit):
-                return await self.next(request, context)
-        except TimeoutError as error:
-            raise TimedOut(f"no answer within {limit:g} s (policy.timeout.attempt_s)") from error
+            result = await self.next(request, context)
+        except asyncio.CancelledError as error:
+            if watch.close():
+                raise TimedOut(f"no answer within {limit:g} s (policy.timeout.attempt_s)") from error
+            raise
+        except BaseException:
+            watch.close()
+            raise
+        watch.close()
+        return result
 
     async def _stream(self, request: Request, context: Context) -> Result:
         first, idle = self.spec.first_token_s, self.spec.idle_s
+        watch = self.dog.watch()
+        if first is not None:
+            watch.until(self.clock.monotonic() + first)
         try:
-            async with asyncio.timeout(first):
-                result = await self.next(request, context)
-                if result.stream is not None:
-                    await result.stream.prime()
-        except TimeoutError as error:
-            raise TimedOut(f"no first token within {first:g} s (policy.timeout.first_token_s)") from error
+            result = await self.next(request, context)
+            if result.stream is not None:
+                await result.stream.prime()
+        except asyncio.CancelledError as error:
+            if watch.close():
+                raise TimedOut(f"no first token within {first:g} s (policy.timeout.first_token_s)") from error
+            raise
+        except BaseException:
+            watch.close()
+            raise
+        watch.close()
         if result.stream is not None and idle is not None:
             result.stream.source = BoundedSource(
                 result.stream.source,
-                lambda: idle,
+                lambda: self.clock.monotonic() + idle,
                 lambda: Truncated(f"the stream was silent for {idle:g} s (policy.timeout.idle_s)"),
+                self.dog,
             )
         return result
 
@@ -57,4 +78,6 @@ def layer(branch: Branch) -> Layer | None:
     if not spec.enabled:
         return None
     shown = ((name, getattr(spec, name)) for name in ("attempt_s", "first_token_s", "idle_s"))
-    return Layer(Timeout, {"spec": spec}, " ".join(f"{name[:-2]}={value:g} s" for name, value in shown if value))
+    resources = branch.resources
+    arguments = {"spec": spec, "clock": resources.clock, "dog": resources.watchdog}
+    return Layer(Timeout, arguments, " ".join(f"{name[:-2]}={value:g} s" for name, value in shown if value))

@@ -203,7 +203,8 @@ def test_a_refusals_hint_is_waited_out() -> None:
 def test_the_limiter_learns_what_is_left_of_the_rates() -> None:
     async def act(engine: Engine, clock: VirtualClock) -> Any:
         result = await engine.submit(question())
-        return result.engine.attempts[0].hints
+        hints = result.engine.attempts[0].hints
+        return hints() if hints is not None else None
 
     hints = simulate(act, capacity={"requests_per_min": 60, "tokens_per_min": 600})
     assert hints.requests == (60, 59, 1)

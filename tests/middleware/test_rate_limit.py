@@ -462,7 +462,7 @@ def test_the_reply_of_a_failed_call_teaches_too(error: InferenceError | None) ->
         @in_virtual_time
         async def scenario(clock: VirtualClock, fields: Any = fields) -> None:
             made = branch(clock, policy(**fields), keys=("A",))
-            executor = Answers(error=error, hints=RateHints(requests=(10.0, 2.0, 8.0)))
+            executor = Answers(error=error, hints=lambda: RateHints(requests=(10.0, 2.0, 8.0)))
             with nullcontext() if error is None else pytest.raises(type(error)):
                 await chain([route, rate_limit], made, executor)(request(), context(clock))
             assert bucket_in(made, "A").levels[0] == 2.0
@@ -473,7 +473,7 @@ def test_the_reply_of_a_failed_call_teaches_too(error: InferenceError | None) ->
 @in_virtual_time
 async def test_nothing_is_learned_when_that_is_off(clock: VirtualClock) -> None:
     made = branch(clock, policy(requests_per_min=60, learn=False))
-    stage = chain([route, rate_limit], made, Answers(hints=RateHints(requests=(10.0, 2.0, 8.0))))
+    stage = chain([route, rate_limit], made, Answers(hints=lambda: RateHints(requests=(10.0, 2.0, 8.0))))
     await stage(request(), context(clock))
     assert bucket_in(made).levels[0] == 59.0
 
