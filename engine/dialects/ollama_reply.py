@@ -18,8 +18,8 @@ _encode = msgspec.json.Encoder().encode
 
 def whole(task: str, body: dict[str, Any], content: bytes, wall: Callable[[], float]) -> Reply:
     """The canonical reply of a chat or completion. Raises Malformed or Truncated."""
+    message: Any = body.get("message")
     if task == "chat":
-        message = body.get("message")
         if type(message) is not dict:
             raise Malformed(f"HTTP 200: the reply has no message: {excerpt(content)}")
     elif type(body.get("response")) is not str:
