@@ -134,7 +134,8 @@ class Splice:
     def _emit(self, chunk: Chunk) -> None:
         """Delivers a chunk of another stream as one of this."""
         body = {**chunk.body} if self._id is None else {**chunk.body, "id": self._id}
-        if self.finished and self.plain and not _read(body)[0] and _finished(body):
+        text, plain = _read(body)
+        if self.finished and self.plain and plain and not text and _finished(body):
             if chunk.usage is None:
                 return
             body["choices"] = []  # that the answer is finished was said already
@@ -146,6 +147,7 @@ class Splice:
         """Another answer: what was delivered does not count any more, and the caller is told so."""
         target, self._joining, self._joined = self._joining, None, False
         self._parts, self.chunks, self.plain, self.finished, self._id = [], 0, True, False, None
+        self._mark = None
         body = {**self._held[0].body, "choices": [], "engine": {"rescue": "restarted", "target": target}}
         body.pop("usage", None)
         self._ready.append(Chunk(body, restarted=True))
@@ -168,7 +170,7 @@ def _read(body: dict[str, Any]) -> tuple[str, bool]:
     if delta is None:
         return choice.get("text") or "", plain
     text = delta.get("content")
-    if len(delta) > 1:
+    if text is None or len(delta) > 1:
         plain = plain and not any(delta.get(part) for part in _OTHER_PARTS)
     return (text, plain) if isinstance(text, str) else ("", plain and not text)
 
