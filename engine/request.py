@@ -338,26 +338,35 @@ class Result:
 class Context:
     """What the stages share about one request while it is under way."""
 
-    __slots__ = (
-        "attempt",
-        "deadline",
-        "last_endpoint",
-        "last_key",
-        "on_first_attempt",
-        "order",
-        "patient",
-        "prefill",
-        "prefill_tokens",
-        "prefilled",
-        "queued_at",
-        "record",
-        "role",
-        "stream",
-        "submitted_at",
-        "tier",
-        "tries",
-        "why",
-    )
+    # Most of these stay as they are for most requests: a class attribute costs nothing until it is set.
+    deadline: float | None = None
+    """Monotonic seconds; None: not set, or not started yet."""
+    on_first_attempt: Callable[[], None] | None = None
+    """Starts a deadline that does not count the queue."""
+    queued_at: float | None = None
+    """When the request first entered a queue; a retry keeps its place."""
+    attempt: Attempt | None = None
+    """The attempt under way, or the last one."""
+    last_key: str | None = None
+    """The key of the attempt that just failed."""
+    last_endpoint: int | None = None
+    """The endpoint of the attempt that just failed."""
+    role = "first"
+    """Of the next attempt."""
+    why: str | None = None
+    """Of the next attempt."""
+    order: tuple[int, ...] | None = None
+    """Which targets to try, by index, and in which order; None: all, as the run spec says."""
+    patient = False
+    """Open circuits are waited for however long that takes: for a job, which is stopped when it has stalled."""
+    prefill: str | None = None
+    """The beginning of the answer, which the next attempt shall continue."""
+    prefill_tokens = 0
+    """About how many tokens that is."""
+    prefilled = False
+    """The attempt under way was given `prefill`."""
+    cost: tuple[float, float, float, float] | None = None
+    """What the rate limit of the target under way counts for it, once that is known."""
 
     def __init__(self, record: EngineRecord, submitted_at: float, tier: int = 1, stream: bool = False) -> None:
         self.record = record
@@ -365,34 +374,8 @@ class Context:
         """Monotonic seconds."""
         self.tier = tier
         self.stream = stream
-        self.deadline: float | None = None
-        """Monotonic seconds; None: not set, or not started yet."""
-        self.on_first_attempt: Callable[[], None] | None = None
-        """Starts a deadline that does not count the queue."""
-        self.queued_at: float | None = None
-        """When the request first entered a queue; a retry keeps its place."""
-        self.attempt: Attempt | None = None
-        """The attempt under way, or the last one."""
-        self.last_key: str | None = None
-        """The key of the attempt that just failed."""
-        self.last_endpoint: int | None = None
-        """The endpoint of the attempt that just failed."""
-        self.role = "first"
-        """Of the next attempt."""
-        self.why: str | None = None
-        """Of the next attempt."""
-        self.order: tuple[int, ...] | None = None
-        """Which targets to try, by index, and in which order; None: all, as the run spec says."""
-        self.patient = False
-        """Open circuits are waited for however long that takes: for a job, which is stopped when it has stalled."""
-        self.prefill: str | None = None
-        """The beginning of the answer, which the next attempt shall continue."""
-        self.prefill_tokens = 0
-        """About how many tokens that is."""
         self.tries: dict[str, Any] = {}
         """What was tried at each target, for the stage that tries again."""
-        self.prefilled = False
-        """The attempt under way was given `prefill`."""
 
     def fork(self) -> Context:
         """A context for another attempt at the same time; the record is shared."""

@@ -10,9 +10,9 @@ _TEXTS = ("messages", "prompt", "input", "query", "documents", "content", "text"
 """Where a body has text."""
 
 
-def input_tokens(body: dict[str, Any]) -> int:
-    """An estimate of a body's prompt tokens, at least 1."""
-    return int(_characters(body) / CHARS_PER_TOKEN) + 1
+def input_tokens(body: dict[str, Any], characters: float | None = None) -> int:
+    """An estimate of a body's prompt tokens, at least 1; `characters` where they were counted before."""
+    return int((_characters(body) if characters is None else characters) / CHARS_PER_TOKEN) + 1
 
 
 def output_tokens(task: str, body: dict[str, Any], default: int) -> int:

@@ -110,7 +110,8 @@ class Breaker:
         if permit.settled:
             return
         permit.settled = True
-        self._under_way.pop(permit, None)
+        if self._under_way:
+            self._under_way.pop(permit, None)
         if permit.generation != self.generation:
             return
         if permit.probe:
@@ -221,7 +222,8 @@ class Breaker:
             sample.failed = True
             self._failures += 1
         self._in_a_row = self._in_a_row + 1 if failed else 0
-        self._judge(failed, slow)
+        if failed or slow:
+            self._judge(failed, slow)
 
     def _add(self, sample: _Sample) -> None:
         window, spec = self._window, self.spec

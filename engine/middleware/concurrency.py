@@ -72,12 +72,20 @@ class AdaptiveLimit:
         """Those in line who still want their turn."""
         return sum(not turn.done() for turn in self._line)
 
+    def try_acquire(self) -> Permit | None:
+        """A permit if there is room now and nobody waits."""
+        if self._line or self.in_flight >= int(self.limit):
+            return None
+        now = self._clock.monotonic()
+        if self._rate.rate is not None and self._next_at > now:
+            return None
+        return self._give(now)
+
     async def acquire(self) -> Permit:
         """Waits for room."""
-        if self.in_flight < int(self.limit) and not self._line:
-            now = self._clock.monotonic()
-            if self._rate.rate is None or self._next_at <= now:
-                return self._give(now)
+        permit = self.try_acquire()
+        if permit is not None:
+            return permit
         turn: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         self._line.append(turn)
         if self._rate.rate is not None:
@@ -126,7 +134,8 @@ class AdaptiveLimit:
                 self._cut(now, EASE)
             elif used and now >= self._frozen_until:
                 self._grow(now)
-        self._serve()
+        if self._line:
+            self._serve()
 
     def gauges(self) -> dict[str, float]:
         return {
@@ -211,7 +220,7 @@ class Concurrency(Middleware):
 
     async def __call__(self, request: Request, context: Context) -> Result:
         limit = self.limit
-        permit = await limit.acquire()
+        permit = limit.try_acquire() or await limit.acquire()
         started = self.clock.monotonic() if self._timed else 0.0
         try:
             result = await self.next(request, context)

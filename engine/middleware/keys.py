@@ -72,11 +72,19 @@ class KeyRing:
         self.clock = clock
         self._keys = {name: KeyState(name, place, spec.weights.get(name, 1.0)) for place, name in enumerate(names)}
         self._states = list(self._keys.values())
+        self._only = self._states[0] if len(self._states) == 1 and spec.key_concurrency is None else None
         self._turn = 0
         self._line: deque[tuple[str | None, asyncio.Future[str]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     # -- taking and giving back ---------------------------------------------------------------------------------
+
+    def try_acquire(self, avoid: str | None = None) -> str | None:
+        """A key that can be used at once; None where none is needed, and where `acquire` has to wait for one."""
+        if not self._states or self._line:
+            return None
+        key = self._pick(avoid)
+        return None if key is None else self._take(key)
 
     async def acquire(self, avoid: str | None = None) -> str | None:
         """A key, another one than `avoid` where there is one; None where no key is needed.
@@ -86,10 +94,9 @@ class KeyRing:
         """
         if not self._states:
             return None
-        if not self._line:
-            key = self._pick(avoid)
-            if key is not None:
-                return self._take(key)
+        key = self.try_acquire(avoid)
+        if key is not None:
+            return key
         self._refuse()
         turn: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._line.append((avoid, turn))
@@ -230,6 +237,9 @@ class KeyRing:
 
     def _pick(self, avoid: str | None) -> KeyState | None:
         """The key whose turn it is; None: none can be used now."""
+        only = self._only
+        if only is not None and only.parked is None and not only.barred:
+            return only
         now = self.clock.monotonic()
         free = [key for key in self._states if self._free(key, now)]
         if len(free) > 1:

@@ -10,7 +10,7 @@ from typing import Any
 from engine.clock import Clock
 from engine.errors import InvalidRequest, TooLong
 from engine.middleware import Branch
-from engine.middleware.rate_limit import VectorBucket, cost_of, limits_of
+from engine.middleware.rate_limit import Cost, VectorBucket, cost_of, limits_of
 from engine.pipeline import Layer, Middleware, Stage
 from engine.request import Context, Request, Result
 from schemas import TargetSpec
@@ -58,11 +58,14 @@ class Preflight(Middleware):
         """What the rate limit lets pass at once, whatever the key."""
 
     async def __call__(self, request: Request, context: Context) -> Result:
-        self.check(request)
+        context.cost = self.check(request)
         return await self.next(request, context)
 
-    def check(self, request: Request) -> None:
-        """Raises InvalidRequest or TooLong, with the path of the field and the next step."""
+    def check(self, request: Request) -> Cost | None:
+        """What it costs at the rate limit, where that has limits of its own.
+
+        Raises InvalidRequest or TooLong, with the path of the field and the next step.
+        """
         body = request.body
         size = check_body(request.task, body)
         if self.tasks or self.context_length is not None:
@@ -72,7 +75,10 @@ class Preflight(Middleware):
         if self.full is not None:
             if self.defaults:
                 request = replace(request, body={**self.defaults, **body})
-            self.full.refuse_impossible(cost_of(request, self.limits))
+            cost = cost_of(request, self.limits, size if request.task == "chat" else None)
+            self.full.refuse_impossible(cost)
+            return cost
+        return None
 
     def _check_model(self, request: Request, size: float) -> None:
         """`size` is the length of the longest prompt: characters, or tokens below zero."""

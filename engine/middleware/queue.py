@@ -62,6 +62,15 @@ class PriorityGate:
         self._concurrency = slots
         self._serve()
 
+    def try_acquire(self, context: Context) -> bool:
+        """Takes a slot if one is free and nobody waits."""
+        if self.waiting or self.active >= self._concurrency or self._closed:
+            return False
+        if context.queued_at is None:
+            context.queued_at = self.clock.monotonic()
+        self.active += 1
+        return True
+
     async def acquire(self, context: Context, request_id: str | None = None) -> None:
         """Waits for a slot. Raises QueueFull when nobody may wait, or when it was evicted by one of a higher priority.
 
@@ -69,12 +78,11 @@ class PriorityGate:
         """
         if self._closed:
             raise asyncio.CancelledError("the queue is closed")
+        if self.try_acquire(context):
+            return
         now = self.clock.monotonic()
         if context.queued_at is None:
             context.queued_at = now
-        if self.active < self._concurrency and not self.waiting:
-            self.active += 1
-            return
         waiter = _Waiter(request_id, context, self._key(context), next(self._order))
         if self.waiting >= self.size and self.on_full != "wait":
             self._make_room(waiter)
@@ -197,7 +205,8 @@ class Queue(Middleware):
 
     async def __call__(self, request: Request, context: Context) -> Result:
         gate = self.gate
-        await gate.acquire(context, request.id)
+        if not gate.try_acquire(context):
+            await gate.acquire(context, request.id)
         try:
             result = await self.next(request, context)
         except BaseException:

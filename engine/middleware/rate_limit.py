@@ -90,7 +90,7 @@ class VectorBucket:
 
     async def acquire(self, cost: Cost) -> None:
         """Takes `cost`, after those who came before. Raises TooLong for a cost that no full bucket holds."""
-        if not self._line and self._take_now(cost):
+        if self.try_acquire(cost):
             return
         self.refuse_impossible(cost)
         turn = asyncio.get_running_loop().create_future()
@@ -105,8 +105,10 @@ class VectorBucket:
                 self._serve()  # the next in line need not wait for this one's amount
             raise
 
-    def _take_now(self, cost: Cost) -> bool:
-        """Takes `cost` if the levels reach it. What a level holds, a full bucket holds: it can't be impossible."""
+    def try_acquire(self, cost: Cost) -> bool:
+        """Takes `cost` if the levels reach it and nobody waits. What a level holds can't be impossible."""
+        if self._line:
+            return False
         self._refill()
         limited = self._limited
         for place, unit in limited:
@@ -226,8 +228,9 @@ class RateLimit(Middleware):
         bucket = self.bucket(context.attempt.key if context.attempt is not None else None)
         if not bucket.limited:
             return await self._unlimited(request, context, bucket)
-        cost = cost_of(request, self.spec)
-        await bucket.acquire(cost)
+        cost = context.cost or cost_of(request, self.spec)
+        if not bucket.try_acquire(cost):
+            await bucket.acquire(cost)
         try:
             result = await self.next(request, context)
         except CircuitOpen:
@@ -290,9 +293,9 @@ def limits_of(spec: RateLimitSpec) -> tuple[float | None, float | None, float | 
     return spec.requests_per_min, spec.tokens_per_min, spec.input_tokens_per_min, spec.output_tokens_per_min
 
 
-def cost_of(request: Request, spec: RateLimitSpec) -> Cost:
-    """What a call takes before it is known what it costs."""
-    prompt = float(input_tokens(request.body))
+def cost_of(request: Request, spec: RateLimitSpec, characters: float | None = None) -> Cost:
+    """What a call takes before it is known what it costs; `characters` of its prompt, where they were counted."""
+    prompt = float(input_tokens(request.body, characters))
     answer = float(output_tokens(request.task, request.body, spec.output_tokens_default))
     return 1.0, prompt + answer, prompt, answer
 

@@ -63,7 +63,9 @@ class Route(Middleware):
             context.on_first_attempt()
         ring, rejected = self.ring, None
         while True:
-            key = await ring.acquire(context.last_key)
+            key = ring.try_acquire(context.last_key)
+            if key is None and ring.names:
+                key = await ring.acquire(context.last_key)
             before = context.attempt
             attempt = self._begin(context, key, rejected)
             started = self.clock.monotonic()
