@@ -119,7 +119,8 @@ class RemoteExecutor:
     async def _probe(self, key: str | None) -> str:
         wire = self._dialect.probe()
         headers = {**self._headers[key][False], **wire.headers}
-        reply = await self._transport.open(HttpCall(wire.method, self._base_urls[0] + wire.path, headers))
+        url = self._base_urls[0] + wire.path
+        reply = await self._transport.open(HttpCall(wire.method, url, headers, wire.content or None))
         content = await reply.read()
         if reply.status in _NO_LIST:
             return f"it keeps no list of models (HTTP {reply.status}), so neither the key nor the model is verified"
