@@ -1,0 +1,114 @@
+"""Text Generation Inference: completions on its own wire, chats on its OpenAI path.
+
+Source: the server's OpenAPI document (huggingface.github.io/text-generation-inference) and its router (router/src).
+`provider.base_url` is the server's root. The hosted router has no such root: it speaks the OpenAI wire alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from engine.dialects import Reply, StreamDecoder, WireCall, tgi_reply, tgi_request
+from engine.dialects.hf_errors import typed_error
+from engine.dialects.losses import Losses
+from engine.dialects.openai import OpenAIDialect
+from engine.dialects.openai_errors import excerpt, is_error, request_id
+from engine.dialects.tgi_stream import TgiChatDecoder, TgiStreamDecoder
+from engine.errors import InferenceError, InvalidRequest, Malformed
+from engine.request import RateHints
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class TgiDialect:
+    """Text Generation Inference."""
+
+    tasks = frozenset(("chat", "completion"))
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        """`wall` gives the time now in seconds since the epoch, for retry hints that are dates."""
+        self._wall = wall
+        self._openai = OpenAIDialect(wall)
+
+    def constant_headers(self, stream: bool) -> dict[str, str]:
+        return self._openai.constant_headers(stream)
+
+    def encode(
+        self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
+    ) -> WireCall:
+        losses = Losses("Text Generation Inference", drop_unsupported)
+        if task == "chat":
+            wire = tgi_request.chat(body, losses)
+            call = self._openai.encode(task, wire, model=model, stream=stream)
+            call.path, call.warnings = "/v1" + call.path, losses.warnings
+            return call
+        if task != "completion":
+            raise InvalidRequest(f"task: {task!r} is not on TGI's wire; one of: chat, completion")
+        wire = tgi_request.completion(body, stream, losses)
+        try:
+            path = "/generate_stream" if stream else "/generate"
+            return WireCall("POST", path, _encode(wire), warnings=losses.warnings)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InvalidRequest(f"body: can't be written as JSON: {error}") from error
+
+    def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+        if status != 200:
+            raise self.error(status, headers, content)
+        if task == "chat":
+            reply = self._openai.decode(task, status, headers, content)
+            tgi_reply.mend_chat(reply.body, "message")
+            return reply
+        try:
+            body = _decode(content)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise Malformed(
+                f"HTTP 200: the body is not JSON ({error}): {excerpt(content)}",
+                status=status,
+                provider_request_id=request_id(headers),
+            ) from error
+        if is_error(body):
+            raise self.error(status, headers, content)
+        try:
+            reply = tgi_reply.whole(body, headers, content, self._wall)
+        except Malformed as error:
+            error.status, error.provider_request_id = status, request_id(headers)
+            raise
+        reply.provider_request_id = request_id(headers)
+        return reply
+
+    def is_stream(self, headers: Mapping[str, str]) -> bool:
+        return self._openai.is_stream(headers)
+
+    def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
+        if task == "chat":
+            return TgiChatDecoder(self._wall, show_usage=show_usage)
+        return TgiStreamDecoder(self._wall, show_usage=show_usage)
+
+    def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
+        return typed_error(status, headers, content, self._wall())
+
+    def request_id(self, headers: Mapping[str, str]) -> str | None:
+        return request_id(headers)
+
+    def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
+        return None
+
+    def auth_headers(self, key: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {key}"}
+
+    def probe(self) -> WireCall:
+        return WireCall("GET", "/info", b"")
+
+    def models(self, content: bytes) -> list[str]:
+        """The server's one model."""
+        try:
+            body = _decode(content)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return []
+        name = body.get("model_id") if type(body) is dict else None
+        return [name] if type(name) is str and name else []
