@@ -137,9 +137,9 @@ def test_empty_vectors_are_malformed(dialect: KServeDialect, shape: list[int]) -
 @pytest.mark.parametrize(
     ("status", "content", "kind", "text"),
     [
-        # MLServer 1.7.1: an unknown model, a model that fails, a body of another form.
+        # MLServer 1.7.1: an unknown model, a model that refuses, a body of another form.
         (404, b'{"error":"Model none not found"}', "invalid_request", "Model none not found"),
-        (500, b'{"error":"asked to fail"}', "server", "asked to fail"),
+        (400, b'{"error":"asked to fail"}', "invalid_request", "asked to fail"),
         (
             422,
             b'{"detail":[{"type":"list_type","msg":"Input should be a valid list"}]}',
