@@ -254,7 +254,8 @@ class Composer:
         if provider.get("kind") == "remote" and "provider.base_url" not in named:
             url = next((os.environ[name] for name in provider.get("base_url_env") or () if os.environ.get(name)), None)
             if url:
-                provider["base_url"] = url
+                # OLLAMA_HOST, as Ollama itself reads it, may leave the scheme out.
+                provider["base_url"] = url if "://" in url else f"http://{url}"
         if model.get("name") == "default":
             name = provider.get("default_model") or _DEFAULT_MODELS.get(str(provider.get("kind")))
             if not name and provider.get("kind") not in ("remote", "local"):

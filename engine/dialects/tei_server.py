@@ -49,14 +49,14 @@ class TeiServerDialect:
             raise InvalidRequest("the body is not a JSON object")
         task = _TASKS[path.partition("?")[0]]
         if task == "embedding":
-            known = ("inputs", "dimensions")
+            known = frozenset(("inputs", "dimensions"))
             body: dict[str, Any] = {"input": wire.get("inputs")}
             if not isinstance(body["input"], str | list) or not body["input"]:
                 raise InvalidRequest("body.inputs: expected a text or a list of texts")
             if wire.get("dimensions") is not None:
                 body["dimensions"] = wire["dimensions"]
         else:
-            known = ("query", "texts", "return_text")
+            known = frozenset(("query", "texts", "return_text"))
             body = {"query": wire.get("query"), "documents": wire.get("texts")}
             if type(body["query"]) is not str or type(body["documents"]) is not list or not body["documents"]:
                 raise InvalidRequest("body.query, body.texts: expected a text and a list of texts")

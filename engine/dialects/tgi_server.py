@@ -23,6 +23,8 @@ _decode = msgspec.json.Decoder().decode
 _FIELDS = {wire: canonical for canonical, wire in PARAMETERS.items() if canonical != "max_completion_tokens"}
 _REASONS = {"stop": "eos_token"}
 """Finish reasons; an answer that a stop sequence ended can't be told from one that ended by itself."""
+_SAMPLING = ("temperature", "top_k", "top_p", "typical_p")
+"""Parameters that ask for sampling by being there; without them, and without `do_sample`, the likeliest is taken."""
 STATUSES = {
     "throttled": (429, "overloaded"),
     "overloaded": (429, "overloaded"),
@@ -66,7 +68,9 @@ class TgiServerDialect:
             raise InvalidRequest(f"the body is not JSON: {error}") from error
         if type(wire) is not dict or type(wire.get("inputs")) is not str or not wire["inputs"]:
             raise InvalidRequest("body.inputs: expected a text that is not empty")
-        parameters = wire.get("parameters") or {}
+        parameters = wire.get("parameters")
+        if parameters is None:
+            parameters = {"do_sample": True}  # the server's default of the whole, though not of its part
         if type(parameters) is not dict:
             raise InvalidRequest("body.parameters: expected an object")
         path = path.partition("?")[0]
@@ -187,7 +191,7 @@ def _read_parameters(parameters: dict[str, Any], body: dict[str, Any]) -> list[s
                 body[name] = value
         else:
             warnings.append(f"body.parameters.{name} has no effect here")
-    if parameters.get("do_sample") is False and parameters.get("temperature") is None:
+    if not parameters.get("do_sample") and all(parameters.get(name) is None for name in _SAMPLING):
         body["temperature"] = 0
     if parameters.get("decoder_input_details"):
         warnings.append("body.parameters.decoder_input_details has no effect here")
@@ -199,7 +203,7 @@ def _read_grammar(grammar: Any) -> dict[str, Any]:
     named = value if kind == "json_schema" and type(value) is dict else {"schema": value}
     if kind not in ("json", "json_object", "json_schema") or type(named.get("schema")) is not dict:
         raise InvalidRequest(
-            "body.parameters.grammar: expected a JSON schema as its value; other grammars are not known"
+            "body.parameters.grammar: expected type json and a JSON schema as its value"
         )
     if named["schema"] == {"type": "object"}:
         return {"type": "json_object"}
