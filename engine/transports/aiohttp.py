@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -17,10 +17,13 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from engine.errors import ConnectFailed, InferenceError, InvalidRequest, Malformed, TimedOut, Truncated
 from engine.transports import HttpCall, closed, connect_step, origin, tls_context, too_large
+from engine.watchdog import Watchdog
 from schemas.provider import TransportSpec
 
 # Of the encodings that both adapters can decode within a bound.
 _HEADERS = {"user-agent": "ipfs-accelerate", "accept-encoding": "gzip, deflate"}
+_SMALL_BYTES = 1024 * 1024
+"""A body of this size is read in one go, and must be here within the limit on silence."""
 _KNOWN_URLS = 1024
 """How many addresses are remembered with their proxies; a target has a handful."""
 
@@ -35,17 +38,30 @@ class AiohttpTransport:
         self._closed = False
         self._routes: dict[str, tuple[yarl.URL, str | None]] = {}
         self._reading: set[aiohttp.ClientResponse] = set()
+        self._dog = Watchdog()
+        """For the limits on silence: aiohttp's own sets and cancels a timer at each read."""
 
     async def open(self, call: HttpCall) -> AiohttpReply:
         session = self._session or self._start()
+        watch = self._dog.watch()
+        watch.until(asyncio.get_running_loop().time() + self._spec.read_s)
         try:
             url, proxy = self._routes.get(call.url) or self._route(call.url)
             response = await session.request(
                 call.method, url, data=call.content, headers=call.headers, proxy=proxy, allow_redirects=False
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            watch.close()
             raise _before_headers(error, call.url, self._spec) from error
-        return AiohttpReply(response, self._spec, self._reading)
+        except asyncio.CancelledError as error:
+            if watch.close():
+                raise _no_reply(call.url, self._spec) from error
+            raise
+        except BaseException:
+            watch.close()
+            raise
+        watch.close()
+        return AiohttpReply(response, self._spec, self._reading, self._dog)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -73,7 +89,7 @@ class AiohttpTransport:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=_HEADERS,
             # No total and no `connect`: these would count the wait for a free connection, which is the queue's matter.
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=spec.connect_s, sock_read=spec.read_s),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=spec.connect_s, sock_read=None),
             # aiohttp's own reading of the environment opens ~/.netrc and lists the variables for every request, on a
             # thread: three times the cost of the request. `_route` does it once an address.
             trust_env=False,
@@ -103,11 +119,12 @@ class AiohttpTransport:
 class AiohttpReply:
     """A reply of aiohttp; its header names are looked up in any case."""
 
-    __slots__ = ("_reading", "_response", "_spec", "headers", "status")
+    __slots__ = ("_dog", "_reading", "_response", "_spec", "headers", "status")
 
     def __init__(
-        self, response: aiohttp.ClientResponse, spec: TransportSpec, reading: set[aiohttp.ClientResponse]
+        self, response: aiohttp.ClientResponse, spec: TransportSpec, reading: set[aiohttp.ClientResponse], dog: Watchdog
     ) -> None:
+        self._dog = dog
         self._response = response
         self._spec = spec
         self._reading = reading
@@ -116,10 +133,11 @@ class AiohttpReply:
 
     async def read(self) -> bytes:
         length = self._response.content_length
-        if length is not None and length <= self._spec.max_body_bytes and "content-encoding" not in self.headers:
+        most = min(self._spec.max_body_bytes, _SMALL_BYTES)
+        if length is not None and length <= most and "content-encoding" not in self.headers:
             self._reading.add(self._response)
             try:
-                return await self._response.read()
+                return await self._within(self._response.read())
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise _after_headers(error, self._response, self._spec) from error
             finally:
@@ -133,7 +151,7 @@ class AiohttpReply:
         self._reading.add(response)
         try:
             while True:
-                piece = await content.readany()
+                piece = await self._within(content.readany())
                 if not piece:
                     break
                 total += len(piece)
@@ -146,6 +164,22 @@ class AiohttpReply:
             self._reading.discard(response)
             # At the end of the body aiohttp has already given the connection back; anywhere else this closes it.
             response.close()
+
+    async def _within(self, read: Awaitable[bytes]) -> bytes:
+        """What a read gives. Raises TimedOut when it is silent for too long."""
+        watch = self._dog.watch()
+        watch.until(asyncio.get_running_loop().time() + self._spec.read_s)
+        try:
+            piece = await read
+        except asyncio.CancelledError as error:
+            if watch.close():
+                raise _silent(self._response, self._spec) from error
+            raise
+        except BaseException:
+            watch.close()
+            raise
+        watch.close()
+        return piece
 
     async def aclose(self) -> None:
         self._response.close()
@@ -163,10 +197,19 @@ class _Resolver(DefaultResolver):  # type: ignore[misc,valid-type]
             return await super().resolve(*args, **kwargs)
 
 
+def _no_reply(url: str, spec: TransportSpec) -> TimedOut:
+    return TimedOut(f"{origin(url)}: no reply within {spec.read_s:g} s (provider.transport.read_s)")
+
+
+def _silent(response: aiohttp.ClientResponse, spec: TransportSpec) -> TimedOut:
+    where, limit = origin(str(response.url)), f"{spec.read_s:g} s"
+    return TimedOut(
+        f"{where}: silent for {limit} in the middle of a reply (provider.transport.read_s)", status=response.status
+    )
+
+
 def _before_headers(error: Exception, url: str, spec: TransportSpec) -> InferenceError:
     where = origin(url)
-    if isinstance(error, aiohttp.SocketTimeoutError):
-        return TimedOut(f"{where}: no reply within {spec.read_s:g} s (provider.transport.read_s)")
     if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
         return TimedOut(f"{where}: no connection within {spec.connect_s:g} s (provider.transport.connect_s)")
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
@@ -188,10 +231,6 @@ def _before_headers(error: Exception, url: str, spec: TransportSpec) -> Inferenc
 
 def _after_headers(error: Exception, response: aiohttp.ClientResponse, spec: TransportSpec) -> InferenceError:
     where, status = origin(str(response.url)), response.status
-    if isinstance(error, TimeoutError):
-        return TimedOut(
-            f"{where}: silent for {spec.read_s:g} s in the middle of a reply (provider.transport.read_s)", status=status
-        )
     if isinstance(error.__cause__ or error, ContentEncodingError):
         return Malformed(f"{where}: the body does not have the content encoding it claims", status=status)
     if isinstance(error, ValueError):
