@@ -108,8 +108,9 @@ class Dialect(Protocol):
         """A cheap call that shows whether the endpoint and the key work."""
         ...
 
-    def models(self, content: bytes) -> list[str]:
-        """The models that a successful reply to `probe` lists; empty if it can't be read."""
+    def models(self, content: bytes) -> list[str] | None:
+        """The models that a successful reply to `probe` lists; empty if it can't be read, None if a healthy service
+        lists none."""
         ...
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from engine.dialects import Reply, WireCall
+from engine.dialects import Reply, StreamDecoder, WireCall
 from engine.dialects.hints import rate_hint
 from engine.dialects.openai_errors import (
     FINISH_FAILURES,
@@ -113,7 +113,7 @@ class OpenAIDialect:
         # A server that names no type, or a general one, may still stream; these two never are one.
         return not (kind.startswith("application/json") or kind.startswith("text/html"))
 
-    def stream_decoder(self, task: str, *, show_usage: bool = True) -> OpenAIStreamDecoder:
+    def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
         return OpenAIStreamDecoder(task, self._wall, show_usage=show_usage)
 
     def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
@@ -133,7 +133,7 @@ class OpenAIDialect:
     def probe(self) -> WireCall:
         return WireCall("GET", "/models", b"")
 
-    def models(self, content: bytes) -> list[str]:
+    def models(self, content: bytes) -> list[str] | None:
         try:
             body = _decode(content)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -127,6 +127,8 @@ class RemoteExecutor:
         if reply.status != 200:
             raise self._dialect.error(reply.status, reply.headers, content)
         models = self._dialect.models(content)
+        if models is None:
+            return "it answers, and keeps no list of models, so neither the key nor the model is verified"
         if not models:
             raise self._dialect.error(reply.status, reply.headers, content)
         known = "has" if self._model in models else "does not list"
