@@ -28,8 +28,9 @@ from engine.request import RateHints
 
 _PREFIX = "anthropic-ratelimit-"
 _UNITS = ("requests", "tokens", "input-tokens", "output-tokens")
-_DETAILS: dict[str, type[InferenceError]] = {
-    # `error.details.error_code`: the stable name of the cause.
+_CODES: dict[str, type[InferenceError]] = {
+    # `error.details.error_code`, the stable name of the cause, and `error.type`.
+    "billing_error": QuotaExhausted,
     "contract_spend_limit_reached": QuotaExhausted,
     "enforced_spend_limit_reached": QuotaExhausted,
     "linked_organization_spend_limit_reached": QuotaExhausted,
@@ -82,7 +83,7 @@ def rate_hints(headers: Mapping[str, str], wall_s: float) -> RateHints | None:
 def _refined(error: InferenceError, body: Any, headers: Mapping[str, str], wall_s: float) -> InferenceError:
     """The error as only this wire's words say it."""
     code, request_id = _details(body)
-    kind = _DETAILS.get(code or "")
+    kind = _CODES.get(code or error.code or "")
     if kind is None and not isinstance(error, _SURE):
         kind = next((said for pattern, said in _WORDINGS if pattern.search(error.message)), None)
     kind = kind or type(error)

@@ -39,9 +39,9 @@ class DialectServer:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         for (method, path), task in self.dialect.routes.items():
             app.router.add_route(method, path, self._list if task == "models" else self._serve)
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, shutdown_timeout=1).start()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
         return self
 
