@@ -116,12 +116,8 @@ def _from_json(name: str, datatype: str, data: Any) -> list[Any]:
             flat = [each for row in flat for each in row]
         except TypeError:
             break
-    kinds: tuple[type, ...] = (int, float)
-    if datatype == "BYTES":
-        kinds = (str,)
-    elif datatype == "BOOL":
-        kinds = (bool,)
-    if type(flat) is not list or not all(type(each) in kinds for each in flat):
+    kinds: set[type] = {str} if datatype == "BYTES" else {bool} if datatype == "BOOL" else {int, float}
+    if type(flat) is not list or not kinds.issuperset(map(type, flat)):
         raise ValueError(f"tensor {name!r}: its data is not a list of {datatype}")
     return [each.encode() for each in flat] if datatype == "BYTES" else flat
 

@@ -6,7 +6,6 @@ Source: OPEA's GenAIExamples, ChatQnA/chatqna.py (align_generator); GenAIComps 1
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Callable
 from typing import Any
@@ -19,9 +18,10 @@ from engine.dialects.sse import MAX_EVENT_BYTES, SseDecoder
 from engine.errors import InferenceError, Malformed, ServerFailed, Truncated
 from engine.request import Chunk
 
-_ESCAPE = re.compile(rb"\\(x[0-9a-f]{2}|[\\'\"nrt])")
-_SIMPLE = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
-_UTF8 = codecs.getincrementaldecoder("utf-8")
+_ESCAPE = re.compile(rb"\\(?:x[0-9a-f]{2}|[\\'\"nrt])")
+_ESCAPES = {b"\\x%02x" % byte: bytes((byte,)) for byte in range(256)} | {
+    b"\\\\": b"\\", b"\\'": b"'", b'\\"': b'"', b"\\n": b"\n", b"\\r": b"\r", b"\\t": b"\t",
+}  # fmt: skip
 
 
 class OpeaStreamDecoder:
@@ -31,12 +31,13 @@ class OpeaStreamDecoder:
     Neither the reason of the end nor the usage is said.
     """
 
-    __slots__ = ("_chat", "_failure", "_first", "_head", "_openai", "_raw", "_sse", "_text", "_wall", "ended")
+    __slots__ = ("_chat", "_failure", "_first", "_head", "_openai", "_raw", "_rest", "_sse", "_wall", "ended")
 
     def __init__(self, wall: Callable[[], float], *, show_usage: bool = True) -> None:
         self._wall = wall
         self._sse = SseDecoder()
-        self._text = _UTF8()
+        self._rest = b""
+        """The beginning of a character that goes on in the next piece."""
         self._raw: list[bytes] | None = []
         """The bytes until the first event, which says whose form the stream has."""
         self._openai = OpenAIStreamDecoder("chat", wall, show_usage=show_usage)
@@ -73,7 +74,7 @@ class OpeaStreamDecoder:
             if payload.startswith(b"{") and self._is_failure(payload):
                 return chunks
             try:
-                text = self._text.decode(_piece(payload))
+                text = self._decoded(_piece(payload))
             except UnicodeDecodeError:
                 self._fail(Malformed(f"the stream has a piece that is not UTF-8: {excerpt(payload)}"))
                 return chunks
@@ -95,16 +96,26 @@ class OpeaStreamDecoder:
         self.ended = True
         if self._first:
             raise ServerFailed("the megaservice ended without any answer: a service that it calls has failed")
-        try:
-            self._text.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            raise Truncated("the stream ended within a character") from error
+        if self._rest:
+            raise Truncated("the stream ended within a character")
         return [self._chunk({}, "stop")]
 
     def _pass(self, data: bytes) -> list[Chunk]:
         chunks = self._openai.feed(data)
         self.ended = self._openai.ended
         return chunks
+
+    def _decoded(self, piece: bytes) -> str:
+        piece = self._rest + piece
+        try:
+            text = piece.decode()
+            self._rest = b""
+        except UnicodeDecodeError as error:
+            if error.reason != "unexpected end of data":
+                raise
+            self._rest = piece[error.start :]
+            text = piece[: error.start].decode()
+        return text
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> Chunk:
         if self._first:
@@ -137,7 +148,4 @@ def _piece(payload: bytes) -> bytes:
 
 
 def _unescaped(found: re.Match[bytes]) -> bytes:
-    escape = found[1]
-    if escape[:1] == b"x":
-        return bytes((int(escape[1:], 16),))
-    return _SIMPLE.get(escape, escape)
+    return _ESCAPES[found[0]]
