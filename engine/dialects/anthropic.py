@@ -52,7 +52,7 @@ class AnthropicDialect:
         if task != "chat":
             raise InvalidRequest(f"task: {task!r} is not on Anthropic's wire; it has chat only")
         losses = Losses(drop_unsupported)
-        wire = wire_body(body, model, losses)
+        wire = _wire(body, model, losses)
         if stream:
             wire["stream"] = True
         sampled = any(name in wire for name in SAMPLING)
@@ -61,7 +61,7 @@ class AnthropicDialect:
 
     def count_tokens(self, body: dict[str, Any], *, model: str) -> WireCall:
         """The call that counts a chat body's input tokens, free of charge; `token_count` reads its reply."""
-        wire = wire_body(body, model, Losses(drop=True))
+        wire = _wire(body, model, Losses(drop=True))
         counted = {name: wire[name] for name in _COUNTED if name in wire}
         return WireCall("POST", "/v1/messages/count_tokens", _json(counted))
 
@@ -129,6 +129,13 @@ class AnthropicDialect:
         if type(body) is not dict or is_error(body) or body.get("type") == "error":
             raise self.error(status, headers, content)
         return body
+
+
+def _wire(body: dict[str, Any], model: str, losses: Losses) -> dict[str, Any]:
+    try:
+        return wire_body(body, model, losses)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InvalidRequest(f"body: a value is not of the type that the OpenAI form has there: {error}") from error
 
 
 def _json(wire: dict[str, Any]) -> bytes:

@@ -33,7 +33,7 @@ def chat_reply(message: dict[str, Any], content: bytes, created: int) -> tuple[d
         raise Malformed(f"HTTP 200: the reply has no content: {excerpt(content)}")
     if reason == "refusal":
         raise refused(message.get("stop_details"))
-    finish = FINISH_REASONS.get(reason)  # type: ignore[arg-type]
+    finish = FINISH_REASONS.get(reason) if type(reason) is str else None
     if finish is None:
         raise Malformed(f"HTTP 200: the reply's stop_reason is {reason!r}: {excerpt(content)}")
     try:

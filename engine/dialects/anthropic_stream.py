@@ -65,7 +65,7 @@ class AnthropicStreamDecoder:
                 continue
             try:
                 self._take(_decode(payload), chunks)
-            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
+            except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
                 self._fail(Malformed(f"the stream has an event that is not as documented: {excerpt(payload)}"))
             if self.ended:
                 return chunks
@@ -92,7 +92,7 @@ class AnthropicStreamDecoder:
         if kind == "content_block_delta":
             delta = event["delta"]
             text = delta.get("text")
-            if text is not None:
+            if type(text) is str:
                 if text:
                     chunks.append(self._chunk({"content": text}))
             else:
@@ -142,6 +142,8 @@ class AnthropicStreamDecoder:
         kind = delta["type"]
         if kind == "input_json_delta":
             piece = delta["partial_json"]
+            if type(piece) is not str:
+                raise TypeError("partial_json is no text")
             if piece and block.kind == "tool_use":
                 block.said = True
                 chunks.append(self._arguments(block, piece))
@@ -161,6 +163,8 @@ class AnthropicStreamDecoder:
             chunks.append(self._chunk({"thinking_blocks": [thought]}))
 
     def _think(self, block: _Block, text: str, chunks: list[Chunk]) -> None:
+        if type(text) is not str:
+            raise TypeError("a thought is no text")
         if text:
             block.thoughts.append(text)
             chunks.append(self._chunk({"reasoning_content": text}))
@@ -180,7 +184,7 @@ class AnthropicStreamDecoder:
         if reason == "refusal":
             self._fail(refused(self._stop.get("stop_details")))
             return
-        finish = FINISH_REASONS.get(reason)  # type: ignore[arg-type]
+        finish = FINISH_REASONS.get(reason) if type(reason) is str else None
         if finish is None or self._head is None:
             self._fail(Malformed(f"the stream ended with stop_reason {reason!r}"))
             return

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 from servers.scripted import Exchange
 
 from engine import Chunk, Engine, Request
 from engine.cli import main
+from engine.dialects.anthropic import AnthropicDialect
 
 FRANCE: dict[str, Any] = {
     "messages": [
@@ -72,6 +74,16 @@ async def test_llama_cpp_says_that_a_prompt_is_too_long(claude: Any, llama_cpp_u
     async with claude(llama_cpp_url.removesuffix("/v1")) as engine:
         result = await engine.submit(Request("chat", body))
     assert result.error.kind == "too_long"
+
+
+@pytest.mark.slow
+async def test_llama_cpp_counts_tokens(llama_cpp_url: str) -> None:
+    dialect = AnthropicDialect()
+    call = dialect.count_tokens(FRANCE, model="m")
+    async with httpx.AsyncClient(trust_env=False) as client:
+        url = llama_cpp_url.removesuffix("/v1") + call.path
+        reply = await client.post(url, content=call.content, headers=dialect.constant_headers(False))
+    assert 15 < dialect.token_count(reply.status_code, reply.headers, reply.content) < 40
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ from engine.dialects import ClientCall
 from engine.dialects.anthropic import AnthropicDialect
 from engine.dialects.anthropic_request import SAMPLING
 from engine.dialects.anthropic_server import AnthropicServerDialect
-from engine.errors import InferenceError
+from engine.errors import InferenceError, InvalidRequest
 from engine.request import Chunk, Usage
 
 pytestmark = pytest.mark.slow
@@ -190,6 +191,42 @@ def exhaust(value: Any) -> None:
             exhaust(each)
 
 
+JUNK = st.sampled_from([None, 7, -1.5, True, "", "x", [], [7], ["x"], {}, {"type": "x"}, {"type": []}])
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: Any) -> Any:
+    """`whole` with junk in one place."""
+    places: list[tuple[Any, Any]] = []
+
+    def walk(value: Any) -> None:
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            places.append((value, key))
+            if isinstance(each, dict | list):
+                walk(each)
+
+    walk(whole)
+    container, key = draw(st.sampled_from(places))
+    container[key] = draw(JUNK)
+    return whole
+
+
+@given(bodies().flatmap(damaged), st.booleans())
+def test_a_body_with_junk_is_refused_or_sent(body: Any, drop: bool) -> None:
+    with contextlib.suppress(InvalidRequest):
+        AnthropicDialect().encode("chat", body, model="m", stream=False, drop_unsupported=drop)
+
+
+@given(bodies().map(lambda body: msgspec.json.decode(encoded(body))).flatmap(damaged))
+def test_a_clients_body_with_junk_is_refused_or_read(wire: Any) -> None:
+    with contextlib.suppress(InvalidRequest):
+        AnthropicServerDialect().read("/v1/messages", {}, {}, msgspec.json.encode(wire))
+
+
+def encoded(body: dict[str, Any]) -> bytes:
+    return AnthropicDialect().encode("chat", body, model="m", stream=False).content
+
+
 # -- replies -----------------------------------------------------------------------------------------------------------
 
 
@@ -296,6 +333,26 @@ def test_a_stream_comes_back_as_it_went_however_it_is_cut(body: dict[str, Any], 
     stream = b"".join([*map(encoder.chunk, chunks), encoder.end()])
     assert heard(stream, cuts) == chunks
     assert heard(stream, list(range(len(stream)))) == chunks
+
+
+@given(completions().map(lambda body: msgspec.json.decode(AnthropicServerDialect().reply(CALL, body))).flatmap(damaged))
+def test_a_reply_with_junk_is_a_typed_error_or_an_answer(wire: Any) -> None:
+    with contextlib.suppress(InferenceError):
+        AnthropicDialect().decode("chat", 200, {}, msgspec.json.encode(wire))
+
+
+def events(body: dict[str, Any]) -> list[Any]:
+    """The decoded events of a completion's stream."""
+    encoder = AnthropicServerDialect().stream_encoder(CALL)
+    stream = b"".join([*map(encoder.chunk, told(body)), encoder.end()])
+    return [msgspec.json.decode(line[6:]) for line in stream.split(b"\n") if line.startswith(b"data: ")]
+
+
+@given(completions().map(events).flatmap(damaged))
+def test_a_stream_with_junk_is_a_typed_error_or_an_answer(told_events: list[Any]) -> None:
+    stream = b"".join(b"data: " + msgspec.json.encode(event) + b"\n\n" for event in told_events)
+    with contextlib.suppress(InferenceError):
+        heard(stream, [])
 
 
 @given(completions(), st.integers(0, 5000), st.binary(max_size=4))

@@ -234,7 +234,7 @@ def test_a_refusal_is_filtered_content() -> None:
         TEXT,
         START + delta(3, "input_json_delta", partial_json="{}"),
         START + event("content_block_delta", index=0, delta=7),
-        START + event("content_block_delta", index=0, delta={"type": "text_delta", "text": 7}) + end("what") + STOP,
+        START + block(0, "thinking") + delta(0, "thinking_delta", thinking=7),
         START + block(0, "tool_use", name="f"),
         START + TEXT + STOP,
         STOP,
