@@ -56,7 +56,7 @@ class OllamaStreamDecoder:
         if not self.ended:
             # The last newline may be lost with the connection; the terminator itself is unmistakable.
             rest = self._lines.rest()
-            if rest and b'"done":true' in rest.replace(b" ", b""):
+            if _is_last(rest):
                 self._take(rest, chunks)
         if self._failure is not None:
             raise self._failure
@@ -148,3 +148,11 @@ class OllamaStreamDecoder:
     def _fail(self, failure: InferenceError) -> None:
         self._failure = failure
         self.ended = True
+
+
+def _is_last(line: bytes) -> bool:
+    try:
+        body = _decode(line)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return False
+    return type(body) is dict and body.get("done") is True

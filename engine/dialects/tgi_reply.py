@@ -105,6 +105,6 @@ def _usage(prompt: Any, details: dict[str, Any]) -> Usage | None:
     if type(prompt) is str:
         prompt = int(prompt[:18]) if prompt.isascii() and prompt.isdigit() else None
     answer = details.get("generated_tokens")
-    if type(prompt) is not int and type(answer) is not int:
-        return None
-    return Usage(prompt if type(prompt) is int else 0, answer if type(answer) is int else 0)
+    if type(prompt) is not int or type(answer) is not int:
+        return None  # half a count would pass for a whole one
+    return Usage(prompt, answer)

@@ -54,9 +54,9 @@ class TgiStreamDecoder:
     def finish(self) -> list[Chunk]:
         chunks: list[Chunk] = []
         if not self.ended:
-            # The last empty line may be lost with the connection; whole JSON with the text is unmistakable.
-            rest = self._sse.rest().strip()
-            if rest.endswith(b"}") and b'"generated_text":"' in rest.replace(b" ", b""):
+            # The last empty line may be lost with the connection; the whole text is unmistakable.
+            rest = self._sse.rest()
+            if _is_last(rest):
                 self._take(rest, chunks)
         if self._failure is not None:
             raise self._failure
@@ -104,6 +104,14 @@ class TgiStreamDecoder:
     def _fail(self, failure: InferenceError) -> None:
         self._failure = failure
         self.ended = True
+
+
+def _is_last(payload: bytes) -> bool:
+    try:
+        body = _decode(payload)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return False
+    return type(body) is dict and type(body.get("generated_text")) is str
 
 
 class TgiChatDecoder:

@@ -85,6 +85,9 @@ class RemoteExecutor:
                 return await self._streamed(request, reply, attempt, key)
             content = await reply.read()
             answer = self._dialect.decode(request.task, reply.status, reply.headers, content)
+            if not answer.body.get("model"):
+                # A server of one model does not name it.
+                answer.body["model"] = body.get("model") or self._model
             if request.task == "embedding":
                 embedding.check_order(answer.body, body.get("input"))
                 if body.get("encoding_format") == "base64":
@@ -131,7 +134,8 @@ class RemoteExecutor:
             return "it answers, and keeps no list of models, so neither the key nor the model is verified"
         if not models:
             raise self._dialect.error(reply.status, reply.headers, content)
-        known = "has" if self._model in models else "does not list"
+        # Ollama lists `llama3.2:latest` for what everybody calls `llama3.2`.
+        known = "has" if self._model in models or f"{self._model}:latest" in models else "does not list"
         return f"{known} {self._model} ({len(models)} models)"
 
     async def _streamed(self, request: Request, reply: HttpReply, attempt: Attempt | None, key: str | None) -> Result:

@@ -82,3 +82,14 @@ def test_vectors_that_cant_be_matched_to_the_inputs_are_malformed(indices: tuple
 def test_half_a_character_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"body.input\[1\]: not valid Unicode"):
         embedding.read({"input": ["a", "\ud83d"]})
+
+
+def test_vectors_that_came_as_numbers_are_packed_and_others_stay() -> None:
+    body = {"data": [{"embedding": [0.5, 0.25]}, {"embedding": "AAAA"}]}
+    embedding.pack(body)
+    assert [item["embedding"] for item in body["data"]] == ["AAAAPwAAgD4=", "AAAA"]
+
+
+def test_a_vector_with_what_is_no_number_is_malformed() -> None:
+    with pytest.raises(Malformed, match="no number"):
+        embedding.pack({"data": [{"embedding": [0.5, None]}]})
