@@ -74,6 +74,7 @@ SERVER_DIALECTS = Registry(
         "ollama": "engine.dialects.ollama_server:OllamaServerDialect",
         "tgi": "engine.dialects.tgi_server:TgiServerDialect",
         "tei": "engine.dialects.tei_server:TeiServerDialect",
+        "kserve": "engine.dialects.kserve_server:KServeServerDialect",
     },
 )
 """The other direction: a client's wire request → canonical → the client's wire reply."""

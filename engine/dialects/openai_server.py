@@ -177,6 +177,14 @@ def usage_body(usage: Usage) -> dict[str, Any]:
     return body
 
 
+def unpacked(vector: str) -> list[float]:
+    """The numbers of a vector in base64 of little-endian float32."""
+    packed = array("f", base64.b64decode(vector))
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tolist()
+
+
 def event(data: dict[str, Any]) -> bytes:
     """One server-sent event."""
     return b"data: " + _encode(data) + b"\n\n"
@@ -208,9 +216,4 @@ def _vector(vector: Any, wanted: type) -> Any:
         if sys.byteorder == "big":
             packed.byteswap()
         return base64.b64encode(packed.tobytes()).decode("ascii")
-    if type(vector) is str and wanted is list:
-        packed = array("f", base64.b64decode(vector))
-        if sys.byteorder == "big":
-            packed.byteswap()
-        return packed.tolist()
-    return vector
+    return unpacked(vector) if type(vector) is str and wanted is list else vector
