@@ -61,26 +61,18 @@ class Breaker:
         self.mode = spec.mode
         self.clock = clock
         self.rng = rng
-        self.state = State.CLOSED
         self.generation = 0
         self.trips = 0
         self.rejections = 0
         self.on_close: list[Callable[[], None]] = []
         """Called when the circuit has closed after an outage."""
         self._window: deque[_Sample] = deque()
-        self._failures = 0
-        self._slow = 0
-        self._in_a_row = 0
         self._under_way: dict[Permit, None] = {}
         """Permits in the order in which they were given, while slow calls are looked for."""
-        self._opened_in_a_row = 0
-        self._open_until = 0.0
-        self._hint_until = 0.0
-        self._half_open_until = float("inf")
-        self._probing = 0
-        self._probe_successes = 0
-        self._probe_failures = 0
+        self._open_until: float
+        self._half_open_until: float
         self._change: asyncio.Future[None] | None = None
+        self.reset()
 
     # -- permits ------------------------------------------------------------------------------------------------
 
@@ -90,7 +82,7 @@ class Breaker:
             return self._by_mode()
         now = self.clock.monotonic()
         if self.spec.slow_after_s is not None:
-            self._find_slow(now)
+            self._find_slow(now, self.spec.slow_after_s)
         if self.state is State.CLOSED:
             return self._permit(now)
         if self.state is State.HALF_OPEN and now >= self._half_open_until:
@@ -186,9 +178,8 @@ class Breaker:
             self._under_way[permit] = None
         return permit
 
-    def _find_slow(self, now: float) -> None:
+    def _find_slow(self, now: float, limit: float) -> None:
         """Counts calls that are slow already, before they end; the oldest come first."""
-        limit = self.spec.slow_after_s or 0.0
         while self._under_way:
             permit = next(iter(self._under_way))
             if now - permit.started <= limit:

@@ -48,7 +48,7 @@ class RetryBudget:
         if self.spec.on_empty == "fail" or not self.spec.refill_per_s:
             return None
         self.level -= cost
-        return -self.level / self.spec.refill_per_s if self.level < 0 else 0.0
+        return -self.level / self.spec.refill_per_s
 
     def give_back(self, tokens: float) -> None:
         """A success returns what its retries took; one without retries, `success_refund`."""

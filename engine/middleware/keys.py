@@ -27,9 +27,11 @@ class KeyState:
         "place",
         "strikes",
         "throttled_at",
-        "used",
         "weight",
     )
+
+    parked_until: float
+    """While it is parked."""
 
     def __init__(self, name: str, place: int, weight: float) -> None:
         self.name = name
@@ -37,7 +39,6 @@ class KeyState:
         self.weight = weight
         self.credit = 0.0
         self.in_flight = 0
-        self.used = 0
         self.strikes = 0
         """Throttles in a row, a burst counted once."""
         self.throttled_at = float("-inf")
@@ -46,7 +47,6 @@ class KeyState:
         self.barred = False
         """While it cools it is not used at all."""
         self.parked: InferenceError | None = None
-        self.parked_until = float("inf")
 
 
 class KeyRing:
@@ -121,7 +121,7 @@ class KeyRing:
         """`started` is when the call began; one from before a throttle says nothing about it."""
         key = self._keys[name]
         if key.strikes and started >= key.throttled_at:
-            key.strikes, key.barred, key.cool_until = 0, False, float("-inf")
+            key.strikes, key.cool_until = 0, float("-inf")
             self._serve()
 
     def throttled(self, name: str, started: float, hint_s: float | None) -> bool:
@@ -132,7 +132,7 @@ class KeyRing:
             key.throttled_at = now
         pause = hint_s
         if pause is None:
-            pause = min(_LONGEST_COOL_S, self.spec.cool_s * 2 ** min(key.strikes - 1, 16))
+            pause = min(_LONGEST_COOL_S, self.spec.cool_s * 2 ** min(max(key.strikes - 1, 0), 16))
         key.cool_until = max(key.cool_until, now + pause)
         key.barred = key.strikes > 1 or pause > self.spec.park_after_s
         usable = [each for each in self._states if self._usable(each, now)]
@@ -161,7 +161,7 @@ class KeyRing:
         """Brings a parked or cooling key back, or all of them."""
         for key in self._states:
             if name is None or key.name == name:
-                key.parked, key.strikes, key.barred, key.cool_until = None, 0, False, float("-inf")
+                key.parked, key.strikes, key.cool_until = None, 0, float("-inf")
         self._serve()
 
     # -- what is known ------------------------------------------------------------------------------------------
@@ -190,8 +190,8 @@ class KeyRing:
     def state(self, name: str) -> str:
         """ready, cooling 1.2 s, barred 1.2 s, or parked with its reason."""
         key, now = self._keys[name], self.clock.monotonic()
-        if not self._usable(key, now):
-            return f"parked: {key.parked.kind}" if key.parked else "ready"
+        if not self._usable(key, now) and key.parked is not None:
+            return f"parked: {key.parked.kind}"
         if key.cool_until > now:
             return f"{'barred' if key.barred else 'cooling'} {key.cool_until - now:.1f} s"
         return "ready"
@@ -260,7 +260,6 @@ class KeyRing:
     @staticmethod
     def _take(key: KeyState) -> str:
         key.in_flight += 1
-        key.used += 1
         return key.name
 
     def _refuse(self) -> None:

@@ -13,10 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from engine.clock import Rng
 from engine.errors import FAILURES, CircuitOpen, InvalidRequest, ServerFailed, Throttled
 from engine.middleware import breaker, concurrency
-from engine.middleware.breaker import Breaker, Permit, State
+from engine.middleware.breaker import Breaker, Permit, State, breakers_of
 from engine.request import Chunk, ChunkStream, Result
 from engine.virtual_time import VirtualClock, VirtualTimeLoop
 from schemas.policy import BreakerSpec, ConcurrencySpec, PolicySpec
+from schemas.provider import LocalProviderSpec, RemoteProviderSpec
 
 SPEC = BreakerSpec(window=10, min_calls=4, failure_threshold=0.5, open_s=10.0, max_open_s=30.0, probes=3)
 
@@ -298,6 +299,50 @@ async def test_a_slow_call_that_ends_after_it_left_the_window_changes_no_count(c
 
 
 @in_virtual_time
+async def test_a_slow_call_under_way_opens_it_by_slowness_only(clock: VirtualClock) -> None:
+    circuit = of(clock, slow_after_s=2.0)
+    permit = circuit.try_acquire()
+    fail(circuit, 3)
+    await asyncio.sleep(2.1)
+    circuit.settle(circuit.try_acquire(), None)
+    assert circuit.gauges()["breaker_window_calls"] == 4
+    assert circuit.state is State.CLOSED
+    circuit.settle(permit, None)
+
+
+@in_virtual_time
+async def test_a_failed_slow_call_leaves_the_window_with_all_that_it_counted_for(clock: VirtualClock) -> None:
+    circuit = of(clock, slow_after_s=2.0, slow_threshold=1.0, window=4)
+    permit = circuit.try_acquire()
+    await asyncio.sleep(2.1)
+    succeed(circuit, 3)
+    circuit.settle(permit, True)
+    assert circuit.gauges()["breaker_window_failures"] == 1
+    succeed(circuit, 4)
+    gauges = circuit.gauges()
+    assert [gauges[f"breaker_window_{what}"] for what in ("calls", "slow", "failures")] == [4, 0, 0]
+
+
+@in_virtual_time
+async def test_a_call_that_was_answered_hides_no_slow_one_behind_it(clock: VirtualClock) -> None:
+    circuit = of(clock, slow_after_s=2.0)
+    first, *others = [circuit.try_acquire() for _ in range(5)]
+    await asyncio.sleep(2.0)
+    circuit.answered(first)  # to the very second
+    await asyncio.sleep(0.1)
+    with pytest.raises(CircuitOpen):
+        circuit.try_acquire()
+    circuit.reset()
+    permit = circuit.try_acquire()
+    await asyncio.sleep(2.0)
+    circuit.answered(permit)
+    await asyncio.sleep(50.0)
+    circuit.settle(permit, False)
+    assert circuit.gauges()["breaker_window_slow"] == 0
+    assert len(others) == 4
+
+
+@in_virtual_time
 async def test_a_slow_call_under_way_ends_no_row_of_failures(clock: VirtualClock) -> None:
     circuit = of(clock, min_calls=50, consecutive_failures=2, slow_after_s=2.0)
     fail(circuit, 1)
@@ -389,6 +434,16 @@ async def test_the_gauge_says_its_state(clock: VirtualClock) -> None:
     circuit.try_acquire()
     states.append(circuit.gauges()["breaker_state"])
     assert states == [0.0, 2.0, 1.0]
+
+
+@in_virtual_time
+async def test_at_the_very_start_nothing_is_known_of_any_hint(clock: VirtualClock) -> None:
+    circuit = of(clock, open_s=0.5)
+    fail(circuit, 4)
+    assert circuit.open_for_s < 0.6
+    circuit.reset()
+    fail(circuit, 4)
+    assert circuit.open_for_s < 0.6
 
 
 # -- half open ------------------------------------------------------------------------------------------------------
@@ -643,6 +698,26 @@ async def test_the_layer_says_its_settings_and_is_not_there_when_off(clock: Virt
     assert settings_of(slow_after_s=3.0) == f"{usual}, slow after 3 s"
     assert settings_of(mode="metrics_only", slow_after_s=3.0) == "mode=metrics_only"
     assert settings_of(enabled=False) is None
+
+
+@in_virtual_time
+async def test_each_endpoint_has_a_circuit_of_its_own_and_goes_by_its_address(clock: VirtualClock) -> None:
+    provider = RemoteProviderSpec(kind="remote", name="p", base_url="http://a/v1", endpoints=("http://b/v1",))
+    here = branch(clock, PolicySpec(), provider=provider)
+    first, second = breakers_of(here)
+    assert (first.name, second.name) == ("t at http://a/v1", "t at http://b/v1")
+    assert breakers_of(here) == (first, second)
+    (alone,) = breakers_of(branch(clock, PolicySpec()))
+    assert alone.name == "t"
+
+
+@in_virtual_time
+async def test_a_model_in_this_process_has_none_and_neither_has_a_policy_without(clock: VirtualClock) -> None:
+    local = LocalProviderSpec(kind="local", default_model="m")
+    assert breakers_of(branch(clock, PolicySpec(), provider=local)) == ()
+    off = branch(clock, PolicySpec(breaker=BreakerSpec(enabled=False), concurrency=ConcurrencySpec(enabled=True)))
+    assert breakers_of(off) == ()
+    assert concurrency.layer(off) is not None
 
 
 # -- against a naive model ------------------------------------------------------------------------------------------

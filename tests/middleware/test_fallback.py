@@ -232,6 +232,10 @@ async def test_probes_under_way_are_no_opening(clock: VirtualClock) -> None:
     branch = Trying(*[opened(1.0, probing=True)] * 50, None)
     assert (await over(clock, branch, retry=RetrySpec(max_retries=1))(request(), context(clock))).ok
     assert clock.monotonic() == pytest.approx(50.0)
+    branch = Trying(*[opened(1.0, probing=True)] * 50, None)
+    assert (
+        await over(clock, branch, Trying(opened(2.0)), retry=RetrySpec(max_retries=1))(request(), context(clock))
+    ).ok
 
 
 @in_virtual_time
@@ -308,6 +312,7 @@ async def test_while_probes_are_out_it_waits_for_what_they_find(clock: VirtualCl
 async def test_or_for_another_circuit_that_may_close_before(clock: VirtualClock) -> None:
     probing = opened(1.0, probing=True)
     probing.change = asyncio.get_running_loop().create_future()
+    probing.known_in_s = 30.0
     other = Trying(opened(8.0), None)
     assert (await over(clock, Trying(probing), other)(request(), context(clock))).ok
     assert clock.monotonic() == pytest.approx(8.0)

@@ -52,9 +52,8 @@ async def test_the_one_with_the_fewest_calls_in_flight(clock: VirtualClock) -> N
     ring = ring_of(clock, keys="least_loaded")
     assert [await ring.acquire() for _ in range(4)] == ["A", "B", "C", "A"]
     ring.release("C")
-    ring.release("B")
-    assert await ring.acquire() == "B"
-    assert ring.in_flight == {"A": 2, "B": 1, "C": 0}
+    assert await ring.acquire() == "C"
+    assert ring.in_flight == {"A": 2, "B": 1, "C": 1}
 
 
 @in_virtual_time
@@ -124,6 +123,25 @@ async def test_a_throttled_key_is_avoided_until_its_hint_is_over(clock: VirtualC
     await asyncio.sleep(10.0)
     assert ring.state("A") == "ready"
     assert sorted(await take(ring, 3)) == ["A", "B", "C"]
+
+
+@in_virtual_time
+async def test_whether_another_key_is_free_is_said_to_the_very_second(clock: VirtualClock) -> None:
+    ring = ring_of(clock, ("A", "B", "C"))
+    ring.throttled("A", 0.0, 10.0)
+    await asyncio.sleep(10.0)
+    ring.park("C", AuthFailed("no"))
+    assert ring.gauges()["keys_cooling"] == 0
+    assert ring.throttled("B", 10.0, 10.0)
+
+
+@in_virtual_time
+async def test_a_late_throttle_from_before_a_success_cools_for_a_whole_pause(clock: VirtualClock) -> None:
+    ring = ring_of(clock, ("A", "B"), cool_s=4.0)
+    ring.throttled("A", 0.0, None)
+    ring.succeeded("A", 0.0)
+    ring.throttled("A", -1.0, None)
+    assert ring.state("A") == "cooling 4.0 s"
 
 
 @in_virtual_time
@@ -269,10 +287,26 @@ async def test_a_used_up_quota_comes_back_at_its_reset(clock: VirtualClock) -> N
     await asyncio.sleep(99.0)
     assert ring.exhausted
     await asyncio.sleep(1.0)
+    assert list(ring.parked) == list(ring.reasons) == ["B"]
     assert not ring.exhausted
     assert await take(ring, 2) == "AA"
     assert list(ring.parked) == ["B"]
     assert ring.state("A") == "ready"
+
+
+@in_virtual_time
+async def test_a_quota_whose_reset_is_now_is_no_loss(clock: VirtualClock) -> None:
+    ring = ring_of(clock, ("A",))
+    assert ring.park("A", QuotaExhausted("used up", retry_after_s=0.0))
+    assert not ring.exhausted
+    assert ring.state("A") == "ready"
+
+
+@in_virtual_time
+async def test_why_keys_are_out_of_use_is_said_in_the_providers_words(clock: VirtualClock) -> None:
+    ring = ring_of(clock)
+    ring.park("B", AuthFailed("bad key"))
+    assert ring.reasons == {"B": "auth: bad key"}
 
 
 @in_virtual_time
@@ -492,6 +526,62 @@ async def test_the_gauges_count_what_there_is(clock: VirtualClock) -> None:
     ring.park("B", AuthFailed("no"))
     await ring.acquire()
     assert counts(ring) == (5, 1, 1, 0)
+
+
+@in_virtual_time
+async def test_who_waits_gets_the_key_that_is_back_first_and_at_once(clock: VirtualClock) -> None:
+    ring = ring_of(clock, ("A", "B"))
+    ring.park("B", QuotaExhausted("used up", retry_after_s=50.0))
+    ring.throttled("A", 0.0, 0.5)
+    ring.throttled("A", 0.0, 0.5)
+    assert await ring.acquire() == "A"
+    assert clock.monotonic() == pytest.approx(0.5)
+
+
+@in_virtual_time
+async def test_on_parked_fail_still_waits_for_a_key_that_is_busy_or_only_cools(clock: VirtualClock) -> None:
+    ring = ring_of(clock, ("A",), on_parked="fail", key_concurrency=1)
+    await ring.acquire()
+    ring.throttled("A", 0.0, 50.0)
+    waiters = [asyncio.create_task(ring.acquire())]
+    await asyncio.sleep(1.0)
+    ring.throttled("A", 1.0, 9.0)
+    assert ring.state("A").startswith("barred")
+    await asyncio.sleep(49.0)
+    assert ring.state("A") == "ready"  # to the very second
+    waiters.append(asyncio.create_task(ring.acquire()))
+    await asyncio.sleep(1.0)
+    assert not any(waiter.done() for waiter in waiters)
+
+
+# -- what the next call would get -------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_a_preview_says_which_key_is_next_and_takes_nothing(clock: VirtualClock) -> None:
+    for keys in ("round_robin", "weighted"):
+        ring = ring_of(clock, keys=keys, weights={"A": 2.0})
+        expected = "ABC" if keys == "round_robin" else "ABCA"
+        for name in expected:
+            for _ in range(3):
+                assert ring.preview() == (name, keys)
+            assert await take(ring, 1) == name
+    assert set(ring.in_flight.values()) == {0}
+
+
+@in_virtual_time
+async def test_a_preview_says_what_is_the_matter_with_the_others(clock: VirtualClock) -> None:
+    ring = ring_of(clock, key_concurrency=1)
+    ring.throttled("A", 0.0, 5.0)
+    ring.park("B", AuthFailed("no"))
+    assert ring.preview() == ("C", "round_robin; A is cooling 5.0 s; B is parked: auth")
+    assert await ring.acquire() == "C"
+    assert await ring.acquire() == "A"
+    assert ring.preview() == (None, "A is cooling 5.0 s; B is parked: auth")
+    ring = ring_of(clock, ("A",), key_concurrency=1)
+    assert ring.preview() == ("A", "the only one")
+    await ring.acquire()
+    assert ring.preview() == (None, "every key is at its limit (policy.route.key_concurrency)")
 
 
 # -- against a naive model --------------------------------------------------------------------------------------------

@@ -171,6 +171,13 @@ async def test_a_completion_goes_on_from_a_longer_prompt_wherever_it_is(clock: V
     assert (await sent(clock, Request("completion", {}), mine=continuing(clock)))["prompt"] == "Once upon"
 
 
+@in_virtual_time
+async def test_a_provider_without_a_wire_can_not_go_on_with_a_chat(clock: VirtualClock) -> None:
+    mine = continuing(clock)
+    await sent(clock, ask(), provider=SimulatedProviderSpec(kind="simulated"), mine=mine)
+    assert not mine.prefilled
+
+
 @pytest.mark.parametrize("prompt", [["Tell: "], [1, 2, 3], None])
 def test_to_a_prompt_that_is_no_text_nothing_can_be_added(prompt: Any) -> None:
     @in_virtual_time

@@ -80,9 +80,16 @@ class Run:
     """One stream over some speakers; the primary's target is t0."""
 
     def __init__(
-        self, clock: VirtualClock, *speakers: Speaker, prefill: str = "none", retries: int = 0, **stream: Any
+        self,
+        clock: VirtualClock,
+        *speakers: Speaker,
+        prefill: str = "none",
+        retries: int = 0,
+        retried: bool = True,
+        **stream: Any,
     ) -> None:
-        policy = PolicySpec(stream=StreamSpec(**stream), retry=RetrySpec(max_retries=retries, initial_delay_s=0.0))
+        retry_spec = RetrySpec(enabled=retried, max_retries=retries, initial_delay_s=0.0)
+        policy = PolicySpec(stream=StreamSpec(**stream), retry=retry_spec)
         provider = RemoteProviderSpec(kind="remote", name="p", base_url="http://a", prefill=prefill)  # type: ignore[arg-type]
         branches = []
         self.names = [f"t{index}" for index in range(len(speakers))]
@@ -236,6 +243,14 @@ async def test_who_refuses_to_go_on_is_asked_from_the_start(clock: VirtualClock)
 
 
 @in_virtual_time
+async def test_who_refused_to_go_on_is_asked_first_and_the_others_after_it(clock: VirtualClock) -> None:
+    second, third = Speaker(ServerFailed("no")), Speaker(InvalidRequest("no prefill here"), None)
+    run = await Run(clock, Speaker(3), second, third, prefill="assistant").read()
+    assert run.text == ANSWER
+    assert [target for target, _, _ in run.tried] == ["t0", "t1", "t2", "t2"]
+
+
+@in_virtual_time
 async def test_who_refuses_the_request_itself_has_refused_it(clock: VirtualClock) -> None:
     for prefill, calls in (("none", 1), ("assistant", 2)):
         second = Speaker(InvalidRequest("no"))
@@ -250,6 +265,37 @@ async def test_a_refused_beginning_is_not_asked_again_beyond_the_attempts_of_the
     run = Run(clock, Speaker(3), Speaker(InvalidRequest("no")), prefill="assistant")
     run.context.record.max_attempts = 2
     with pytest.raises(Truncated):
+        await run.read()
+    assert len(run.tried) == 2
+
+
+@in_virtual_time
+async def test_a_rest_that_ends_without_a_finish_gives_what_it_had(clock: VirtualClock) -> None:
+    class Plain(Speaker):
+        async def _chunks(self, request: Request, words: int | None) -> AsyncIterator[Chunk]:
+            for word in self.words[:2]:
+                yield said(word)
+
+    run = await Run(clock, Speaker(4), Plain(None)).read()
+    assert run.text == "The quick "
+    assert any(chunk.restarted for chunk in run.chunks)
+    run = await Run(clock, Speaker(2), Plain(None)).read()
+    assert run.text == "The quick "
+    assert not any(chunk.restarted for chunk in run.chunks)
+
+
+@in_virtual_time
+async def test_a_rescue_that_breaks_before_its_first_chunk_is_none(clock: VirtualClock) -> None:
+    class Mute(Speaker):
+        async def _chunks(self, request: Request, words: int | None) -> AsyncIterator[Chunk]:
+            raise Truncated("mute")
+            yield
+
+    run = Run(clock, Speaker(4, ServerFailed("no")), Mute(None), retried=False)
+    with pytest.raises(Truncated, match="cut; and it could not be rescued: server: no"):
+        await run.read()
+    run = Run(clock, Mute(None), retried=False)
+    with pytest.raises(Truncated, match=r"^mute; and it could not be rescued: truncated: mute$"):
         await run.read()
     assert len(run.tried) == 2
 

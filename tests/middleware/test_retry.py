@@ -349,7 +349,9 @@ async def test_who_leaves_before_its_next_try_gets_the_tokens_back(clock: Virtua
     assert budget.level == 86
     task.cancel()
     await asyncio.wait([task])
+    assert task.cancelled()
     assert budget.level == 100
+    assert clock.monotonic() == 5.0
     task = asyncio.create_task(
         chain([retry], made_branch, Scripted(ServerFailed("boom"), 100.0))(request(), context(clock))
     )
@@ -368,6 +370,35 @@ async def test_a_try_that_the_deadline_forbids_costs_nothing(clock: VirtualClock
         await chain([retry], made_branch, Scripted(ServerFailed("boom", retry_after_s=10.0)))(request(), mine)
     assert budget.level == 100
     assert clock.monotonic() == 0.0
+
+
+@in_virtual_time
+async def test_at_the_deadline_there_is_no_other_try_even_without_a_wait(clock: VirtualClock) -> None:
+    mine = context(clock)
+    mine.deadline = 0.0
+    executor = Scripted(ServerFailed("boom"))
+    with pytest.raises(ServerFailed):
+        await chain([retry], branch(clock, PolicySpec(retry=RetrySpec(initial_delay_s=0.0))), executor)(request(), mine)
+    assert executor.calls == 1
+
+
+@in_virtual_time
+async def test_the_wait_after_a_throttle_grows_with_the_throttles_and_not_with_the_failures(
+    clock: VirtualClock,
+) -> None:
+    spec = RetrySpec(initial_delay_s=1.0, multiplier=100.0, max_delay_s=1e6)
+    boom, slow = ServerFailed("boom"), Throttled("slow")
+    for steps in ([boom, boom, boom, slow, 0.0], [slow, slow, slow, boom, 0.0]):
+        mine = context(clock)
+        await chain([retry, route], branch(clock, PolicySpec(retry=spec)), Scripted(*steps))(request(), mine)
+        waits = [after.started_s for after in mine.record.attempts]
+        assert waits[4] - waits[3] <= 1.0
+        assert waits[3] - waits[2] > 1.0
+
+
+def test_a_short_hint_is_obeyed_too() -> None:
+    stage = made(RetrySpec(initial_delay_s=0.05))
+    assert min(stage.delay(1, 0.06) for _ in range(200)) >= 0.06
 
 
 @in_virtual_time

@@ -114,6 +114,30 @@ async def test_a_retry_goes_to_another_endpoint_at_once_whatever_the_hint(clock:
 
 
 @in_virtual_time
+async def test_the_endpoint_that_just_failed_is_avoided_also_when_it_is_the_idle_one(clock: VirtualClock) -> None:
+    executor = Places(100.0)
+    stage = chain([route], at(clock, count=2), executor)
+    busy = asyncio.create_task(stage(request(), context(clock)))
+    await asyncio.sleep(1.0)
+    assert executor.places == [1]
+    mine = context(clock)
+    mine.last_endpoint = 0
+    another = asyncio.create_task(stage(request(), mine))
+    await asyncio.sleep(1.0)
+    assert executor.places == [1, 1]
+    await asyncio.wait([busy, another])
+
+
+@in_virtual_time
+async def test_where_there_is_no_other_endpoint_the_same_one_is_asked_again(clock: VirtualClock) -> None:
+    executor = Places(p0=CircuitOpen("open"))
+    mine = context(clock)
+    mine.last_endpoint = 1
+    await chain([route], at(clock, count=2, route=RouteSpec(endpoints="round_robin")), executor)(request(), mine)
+    assert executor.places[-1] == 1
+
+
+@in_virtual_time
 async def test_a_throttle_is_the_keys_and_not_the_endpoints(clock: VirtualClock) -> None:
     executor = Scripted(Throttled("slow down", retry_after_s=50.0), 0.0)
     await chain([retry, route], at(clock, count=2), executor)(request(), context(clock))
@@ -221,6 +245,16 @@ async def test_the_last_refused_key_is_the_answer_and_is_called_once(clock: Virt
 
 
 @in_virtual_time
+async def test_a_call_that_fails_otherwise_leaves_its_key_alone_and_is_not_made_again(clock: VirtualClock) -> None:
+    here = branch(clock, PolicySpec(), keys=("A", "B"))
+    executor = Scripted(ServerFailed("boom"))
+    with pytest.raises(ServerFailed):
+        await chain([route], here, executor)(request(), context(clock))
+    assert executor.calls == 1
+    assert here.resources.items("keys")[("keys", "t")].state("A") == "ready"
+
+
+@in_virtual_time
 async def test_a_throttle_tells_whether_another_key_is_free(clock: VirtualClock) -> None:
     for keys, elsewhere in ((("A", "B"), True), (("A",), False), ((), False)):
         executor = Scripted(Throttled("slow down", retry_after_s=5.0))
@@ -277,11 +311,17 @@ async def test_the_record_has_times_usage_and_what_the_provider_said(clock: Virt
     mine = context(clock)
     await asyncio.sleep(1.0)
     stage = chain([route], at(clock, count=1), Scripted(error))
+    mine.next_attempt("retry", "try 9")
     with pytest.raises(ServerFailed):
         await stage(request(), mine)
+    assert (mine.role, mine.why) == ("first", None)
+    await asyncio.sleep(1.0)
+    mine.submitted_at = 1.5
     await chain([route], at(clock, count=1), Places(2.0))(request(), mine)
     failed, fine = mine.record.attempts
     assert (failed.target, failed.started_s, failed.duration_s) == ("t", 1.0, 0.0)
+    assert (failed.role, failed.why, fine.role, fine.why) == ("retry", "try 9", "first", None)
+    assert fine.started_s == 0.5
     assert (failed.status, failed.provider_request_id, failed.usage) == (503, "req-1", None)
     assert (fine.outcome, fine.duration_s, fine.usage) == ("ok", 2.0, Usage(1, 2))
     assert fine.place == 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.middleware.splice import MIN_OVERLAP_CHARS, TAIL_CHARS, Splice
+from engine.middleware.splice import Splice
 from engine.request import Chunk, Usage
 
 ANSWER = "The quick brown fox jumps over the lazy dog, again and again, until evening comes."
@@ -96,6 +96,8 @@ def reads_as_one(reader: Reader, text: str = ANSWER) -> None:
     assert reader.splice.text == text
     assert reader.splice.finished
     assert reader.splice.chunks == len(reader.counted)
+    for chunk in reader.counted[1:]:
+        assert chunk.usage or chunk.body["choices"][0]["finish_reason"] or chunk.body["choices"][0]["delta"]["content"]
 
 
 # -- every place where a stream can be cut ----------------------------------------------------------------------------
@@ -119,16 +121,18 @@ def test_what_a_target_repeats_from_the_very_start_is_left_out(size: int) -> Non
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 100])
-@pytest.mark.parametrize("overlap", [MIN_OVERLAP_CHARS, 9, 20, 40])
+@pytest.mark.parametrize("overlap", [8, 9, 20, 40])
 def test_what_a_target_repeats_of_the_end_is_left_out(size: int, overlap: int) -> None:
     for cut in range(overlap, len(ANSWER) + 1):
         reads_as_one(begun(cut).join().read(whole(ANSWER[cut - overlap :], size)).end())
 
 
 def test_a_repetition_of_a_few_characters_may_be_chance_and_is_kept() -> None:
-    few = MIN_OVERLAP_CHARS - 1
-    reader = begun(40).join().read(whole(ANSWER[40 - few :])).end()
-    assert reader.text == ANSWER[:40] + ANSWER[40 - few :]
+    for size in (3, 100):
+        reader = begun(40).join().read(whole(ANSWER[33:], size)).end()
+        assert reader.text == ANSWER[:40] + ANSWER[33:]
+    reader = begun(40).join().read([said("", id="b", role="assistant"), said(ANSWER[33:38], id="b")])
+    assert reader.text == ANSWER[:40] + ANSWER[33:38]  # nothing is held back for it
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 100])
@@ -176,11 +180,11 @@ def test_whatever_the_words_the_same_again_is_heard_once(words: list[str], at: i
 def test_the_repeated_end_is_looked_for_in_the_last_characters_only() -> None:
     text = "".join(f"{number:05}" for number in range(400))
     cut = 1500
-    for overlap in (TAIL_CHARS, 300):
+    for overlap in (400, 300):
         reader = Reader().read([said(text[:cut])]).join().read(whole(text[cut - overlap :], 50)).end()
         assert reader.text == text
-    reader = Reader().read([said(text[:cut])]).join().read(whole(text[cut - TAIL_CHARS - 5 :], 50)).end()
-    assert reader.text == text[:cut] + text[cut - TAIL_CHARS - 5 :]
+    reader = Reader().read([said(text[:cut])]).join().read(whole(text[cut - 405 :], 50)).end()
+    assert reader.text == text[:cut] + text[cut - 405 :]
 
 
 # -- ends -------------------------------------------------------------------------------------------------------------
@@ -255,6 +259,26 @@ def test_a_stream_that_broke_before_it_was_clear_where_it_belongs_leaves_nothing
     reader.join("t2").read(whole(ANSWER[40:], id="c")).end()
     reads_as_one(reader)
     assert reader.marks == [{"rescue": "continued", "target": "t2"}]
+
+
+def test_a_mark_that_nobody_saw_is_not_given_to_another_answer() -> None:
+    reader = begun(20).join("t1", continued=False).read(whole(ANSWER[:20])[:-2])
+    assert reader.marks == []
+    reader.join("t2", continued=False).read(whole(OTHER, id="c")).end()
+    assert reader.marks == [{"rescue": "restarted", "target": "t2"}]
+
+
+def test_a_usage_alone_is_no_finish_and_no_more_than_text() -> None:
+    reader = Reader().read([said("x"), used()])
+    assert not reader.splice.finished
+    assert reader.splice.plain
+
+
+def test_a_usage_that_comes_before_the_words_is_kept() -> None:
+    first = Chunk({**said("", id="b", role="assistant").body, "usage": USAGE}, Usage(3, 0))
+    reader = begun(30).join(continued=False).read([first, *whole(ANSWER)[1:]]).end()
+    assert reader.text == ANSWER
+    assert [chunk.usage for chunk in reader.got if chunk.usage] == [Usage(3, 0), Usage(3, 9)]
 
 
 def test_after_a_new_beginning_only_that_counts() -> None:

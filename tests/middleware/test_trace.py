@@ -99,6 +99,7 @@ def test_a_stream_is_timed_to_its_first_chunk_and_to_its_end(primed: bool) -> No
                 await stream.prime()
             return Result("r", stream=stream)
 
+        await asyncio.sleep(5.0)
         mine = context(clock, stream=True)
         await asyncio.sleep(2.0)
         result = await chain([trace], branch(clock, PolicySpec()), executor)(request(), mine)
