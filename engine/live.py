@@ -179,7 +179,7 @@ class ConcurrencyControl(_Control[AdaptiveLimit]):
     @property
     def limits(self) -> list[int]:
         """What each target takes at once, as far as is known now."""
-        return [int(limit.limit) for limit in self._states]
+        return [round(limit.limit) for limit in self._states]
 
     @property
     def maximum(self) -> int:

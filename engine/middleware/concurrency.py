@@ -10,7 +10,6 @@ from engine.clock import Clock
 from engine.errors import InferenceError
 from engine.middleware import Branch
 from engine.middleware.breaker import breakers_of
-from engine.middleware.learned_rate import LearnedRate
 from engine.pipeline import Layer, Middleware, Stage
 from engine.request import Context, Request, Result
 from schemas.policy import ConcurrencySpec
@@ -21,8 +20,10 @@ USED = 0.8
 """Share of the limit that must be in use for an answer to prove that there is room for more."""
 SAYS_NO = frozenset({"throttled", "overloaded"})
 """Failures that shrink the limit. Others say nothing about how many are too many."""
-CATCH_UP_S = 0.05
-"""How far calls may fall behind the learned rate, and be made up for."""
+HEADROOM = 1.25
+"""How much faster than one call after the other's end calls may begin: Linux paces TCP so after slow start."""
+CATCH_UP = 0.1
+"""Of a call's time: how far the beginnings may fall behind their pace, and make up for it."""
 EASE = 0.9
 """What is left of the limit when latency alone says that it is too much: less than a refusal takes."""
 SMOOTHING = 0.2
@@ -44,7 +45,11 @@ class AdaptiveLimit:
     """Slow start, then the CUBIC curve of RFC 9438 with the policy's back-off. Lives on one event loop.
 
     A burst of refusals is one refusal: a permit that was given before a cut can't cut again. Growth needs a limit that
-    is in use, and pauses after failures. The waiting are served in the order of arrival.
+    is in use, and pauses after failures. Where a latency tolerance is set, an average latency above that multiple of the
+    best one eases the limit, once a round. The waiting are served in the order of arrival.
+
+    After the first refusal calls are paced: a quota is so many calls a minute, whatever is in flight, and calls that
+    end together must not begin together.
     """
 
     def __init__(self, spec: ConcurrencySpec, clock: Clock) -> None:
@@ -62,9 +67,9 @@ class AdaptiveLimit:
         self._frozen_until = 0.0
         self._latency_s: float | None = None
         self._best_s = float("inf")
-        self._rate = LearnedRate(clock)
+        self._mean_s: float | None = None
+        """How long a successful call takes."""
         self._next_at = 0.0
-        self._given_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -72,12 +77,17 @@ class AdaptiveLimit:
         """Those in line who still want their turn."""
         return sum(not turn.done() for turn in self._line)
 
+    @property
+    def _paced(self) -> bool:
+        """Only a provider that has refused something is spared bursts."""
+        return not self._slow_start
+
     def try_acquire(self) -> Permit | None:
         """A permit if there is room now and nobody waits."""
-        if self._line or self.in_flight >= int(self.limit):
+        if self._line or self.in_flight >= round(self.limit):
             return None
         now = self._clock.monotonic()
-        if self._rate.rate is not None and self._next_at > now:
+        if self._paced and self._next_at > now:
             return None
         return self._give(now)
 
@@ -88,7 +98,7 @@ class AdaptiveLimit:
             return permit
         turn: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         self._line.append(turn)
-        if self._rate.rate is not None:
+        if self._paced:
             self._serve()
         try:
             return await turn
@@ -117,19 +127,16 @@ class AdaptiveLimit:
 
         `latency_s` is a success's, to its first token or for each token.
         """
-        used = self.in_flight >= USED * int(self.limit)
+        used = self.in_flight >= USED * round(self.limit)
         self.in_flight -= 1
         now = self._clock.monotonic()
         if error is not None and error.kind in SAYS_NO:
-            if permit.epoch == self.epoch:
-                # A no just beyond a limit that had been good takes less than one that says "far too many".
-                gently = not self._slow_start and self.limit >= self._peak
-                self._cut(now, self.spec.backoff**0.5 if gently else self.spec.backoff)
-            if self._rate.refused(now, permit.started):
-                self._given_at, self._next_at = now, now + 1.0 / (self._rate.rate or 1.0)
+            self._refused(now, permit)
         elif error is not None and error.counts_for_breaker:
             self._frozen_until = max(self._frozen_until, now + self.spec.freeze_s)
         elif error is None and not ignored and permit.epoch == self.epoch:
+            took = now - permit.started
+            self._mean_s = took if self._mean_s is None else self._mean_s + SMOOTHING * (took - self._mean_s)
             if latency_s is not None and self.spec.latency_tolerance is not None and self._too_slow(latency_s):
                 self._cut(now, EASE)
             elif used and now >= self._frozen_until:
@@ -139,11 +146,10 @@ class AdaptiveLimit:
 
     def gauges(self) -> dict[str, float]:
         return {
-            "concurrency_limit": int(self.limit),
+            "concurrency_limit": round(self.limit),
             "concurrency_in_flight": self.in_flight,
             "concurrency_waiting": self.waiting,
             "concurrency_cuts": self.epoch,
-            **({"concurrency_learned_per_s": self._rate.rate} if self._rate.rate is not None else {}),
         }
 
     def _too_slow(self, latency_s: float) -> bool:
@@ -151,6 +157,12 @@ class AdaptiveLimit:
         self._latency_s = latency_s if before is None else before + SMOOTHING * (latency_s - before)
         self._best_s = min(self._best_s * FORGET, latency_s)
         return self._latency_s > (self.spec.latency_tolerance or 0.0) * self._best_s
+
+    def _refused(self, now: float, permit: Permit) -> None:
+        if permit.epoch == self.epoch:
+            # A no just beyond a limit that had been good takes less than one that says "far too many".
+            gently = not self._slow_start and self.limit >= self._peak
+            self._cut(now, self.spec.backoff ** (1 / 3) if gently else self.spec.backoff)
 
     def _cut(self, now: float, left: float) -> None:
         self.epoch += 1
@@ -171,21 +183,18 @@ class AdaptiveLimit:
     def _give(self, now: float) -> Permit:
         """A permit is of the time when it is given, not of the time when its task wakes up."""
         self.in_flight += 1
-        self._rate.sent(now)
-        if self._rate.rate is not None:
-            held_back = self._next_at > now - CATCH_UP_S
-            rate = self._rate.grown(now - self._given_at, held_back)
-            # A timer that came late is made up for, within limits.
-            self._next_at = max(self._next_at, now - CATCH_UP_S) + 1.0 / rate
-            self._given_at = now
+        if self._paced and self._mean_s is not None:
+            # What was missed is made up for, within limits.
+            since = max(self._next_at, now - CATCH_UP * self._mean_s)
+            self._next_at = since + self._mean_s / (HEADROOM * self.limit)
         return Permit(self.epoch, now)
 
     def _serve(self) -> None:
         now = self._clock.monotonic()
-        while self._line and self.in_flight < int(self.limit):
+        while self._line and self.in_flight < round(self.limit):
             if self._line[0].done():
                 self._line.popleft()  # cancelled while it waited
-            elif self._rate.rate is not None and self._next_at > now + 1e-9:
+            elif self._paced and self._next_at > now + 1e-9:
                 self._wake_at(self._next_at - now)
                 return
             else:
