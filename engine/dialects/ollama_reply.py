@@ -32,14 +32,14 @@ def whole(task: str, body: dict[str, Any], content: bytes, wall: Callable[[], fl
     created = created_s(body, wall)
     choice: dict[str, Any] = {"index": 0}
     if task == "chat":
-        choice["message"] = _message(message)
+        choice["message"] = _message(message, content)
         if reason == "stop" and message.get("tool_calls"):
             reason = "tool_calls"
         if body.get("logprobs"):
             choice["logprobs"] = logprobs(body["logprobs"])
     else:
         choice["text"] = body["response"]
-        if body.get("thinking"):
+        if type(body.get("thinking")) is str and body["thinking"]:
             choice["reasoning_content"] = body["thinking"]
         if body.get("logprobs"):
             choice["logprobs"] = legacy_logprobs(body["logprobs"], 0)
@@ -74,10 +74,12 @@ def vectors(body: dict[str, Any], content: bytes) -> Reply:
 
 def tool_calls(calls: list[Any], first: int) -> list[dict[str, Any]]:
     """Canonical tool calls; `first` is the number of those that came before. Raises KeyError or TypeError for a call
-    without a function."""
+    of nothing."""
     written = []
     for index, call in enumerate(calls, first):
         function = call["function"]
+        if not text_of(function, "name"):
+            raise KeyError("name")
         arguments = function.get("arguments")
         written.append(
             {
@@ -146,16 +148,25 @@ def reply_id(task: str, body: dict[str, Any], wall: Callable[[], float]) -> str:
     return f"{'chatcmpl' if task == 'chat' else 'cmpl'}-{stamp}"
 
 
-def _message(message: dict[str, Any]) -> dict[str, Any]:
-    content, calls = message.get("content") or "", message.get("tool_calls")
-    written: dict[str, Any] = {"role": "assistant", "content": content if content or not calls else None}
-    if message.get("thinking"):
-        written["reasoning_content"] = message["thinking"]
+def text_of(part: dict[str, Any], name: str) -> str | None:
+    """The text in a field that may be missing. Raises TypeError for anything else."""
+    text = part.get(name)
+    if text is not None and type(text) is not str:
+        raise TypeError(name)
+    return text
+
+
+def _message(message: dict[str, Any], content: bytes) -> dict[str, Any]:
+    try:
+        text, thinking = text_of(message, "content") or "", text_of(message, "thinking")
+        calls = tool_calls(message["tool_calls"], 0) if message.get("tool_calls") else []
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Malformed(f"HTTP 200: the message can't be read: {excerpt(content)}") from error
+    written: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None}
+    if thinking:
+        written["reasoning_content"] = thinking
     if calls:
-        try:
-            written["tool_calls"] = tool_calls(calls, 0)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise Malformed(f"HTTP 200: a tool call without its function: {excerpt(_encode(calls))}") from error
+        written["tool_calls"] = calls
     return written
 
 

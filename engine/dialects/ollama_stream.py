@@ -100,10 +100,13 @@ class OllamaStreamDecoder:
     def _choice(self, body: dict[str, Any]) -> dict[str, Any]:
         """The choice of one line. Raises KeyError, TypeError or AttributeError for a line that is no chunk."""
         if not self._chat:
-            text = body["response"]
+            if "response" not in body:
+                raise KeyError("response")
+            text = ollama_reply.text_of(body, "response") or ""
             choice: dict[str, Any] = {"index": 0, "text": text, "finish_reason": None}
-            if body.get("thinking"):
-                choice["reasoning_content"] = body["thinking"]
+            thinking = ollama_reply.text_of(body, "thinking")
+            if thinking:
+                choice["reasoning_content"] = thinking
             if body.get("logprobs"):
                 choice["logprobs"] = ollama_reply.legacy_logprobs(body["logprobs"], self._offset)
             self._offset += len(text)
@@ -111,11 +114,12 @@ class OllamaStreamDecoder:
         delta: dict[str, Any] = {}
         # The last line of some servers has no message.
         message = body["message"] if body.get("done") is not True else body.get("message") or {}
-        content = message.get("content")
+        content = ollama_reply.text_of(message, "content")
         if content:
             delta["content"] = content
-        if message.get("thinking"):
-            delta["reasoning_content"] = message["thinking"]
+        thinking = ollama_reply.text_of(message, "thinking")
+        if thinking:
+            delta["reasoning_content"] = thinking
         if message.get("tool_calls"):
             calls = ollama_reply.tool_calls(message["tool_calls"], self._calls)
             delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(calls, self._calls)]

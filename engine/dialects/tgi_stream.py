@@ -76,6 +76,8 @@ class TgiStreamDecoder:
         try:
             token = body["token"]
             text = "" if token.get("special") else token["text"]
+            if type(text) is not str:
+                raise TypeError("text")
             choice: dict[str, Any] = {"index": 0, "text": text, "finish_reason": None}
             if body.get("top_tokens") and not token.get("special"):
                 choice["logprobs"] = tgi_reply.logprobs([token], [body["top_tokens"]], self._offset)
