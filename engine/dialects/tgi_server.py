@@ -202,9 +202,7 @@ def _read_grammar(grammar: Any) -> dict[str, Any]:
     kind, value = (grammar.get("type"), grammar.get("value")) if type(grammar) is dict else (None, None)
     named = value if kind == "json_schema" and type(value) is dict else {"schema": value}
     if kind not in ("json", "json_object", "json_schema") or type(named.get("schema")) is not dict:
-        raise InvalidRequest(
-            "body.parameters.grammar: expected type json and a JSON schema as its value"
-        )
+        raise InvalidRequest("body.parameters.grammar: expected type json and a JSON schema as its value")
     if named["schema"] == {"type": "object"}:
         return {"type": "json_object"}
     name = named.get("name") or "response"
