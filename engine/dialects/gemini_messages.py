@@ -43,6 +43,15 @@ def has_levels(model: str) -> bool:
     return not model.rpartition("/")[2].startswith(("gemini-1", "gemini-2", "gemma", "learnlm"))
 
 
+def samples(model: str) -> bool:
+    """Whether a model heeds temperature, top_p and top_k: from Gemini 3.5 Flash-Lite and 3.6 on, none does (the API's
+    page "What's new in Gemini 3.6 Flash and 3.5 Flash-Lite")."""
+    name = model.rpartition("/")[2]
+    return not has_levels(model) or (
+        name.startswith(("gemini-3-", "gemini-3.1-", "gemini-3.5-")) and not name.startswith("gemini-3.5-flash-lite")
+    )
+
+
 def wire_messages(messages: Any, wire: dict[str, Any], model: str, losses: Losses) -> None:
     """Puts `systemInstruction` and `contents` into `wire`. Raises InvalidRequest."""
     if type(messages) is not list or not messages:

@@ -92,7 +92,7 @@ def answer_of(parts: list[dict[str, Any]], response_id: Any, calls_before: int) 
     if len(parts) == 1 and len(parts[0]) == 1:
         text = parts[0].get("text")
         if text is not None:
-            return {"content": text}
+            return {"content": text} if text else {}
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[dict[str, Any]] = []
@@ -107,8 +107,9 @@ def answer_of(parts: list[dict[str, Any]], response_id: Any, calls_before: int) 
             calls.append(_call(part, response_id, calls_before + len(calls)))
         elif "inlineData" in part:
             _add_media(part["inlineData"], answer)
-    if texts:
-        answer["content"] = "".join(texts)
+    content = "".join(texts)
+    if content:
+        answer["content"] = content
     if thoughts:
         answer["reasoning_content"] = "".join(thoughts)
     if calls:
@@ -218,7 +219,9 @@ def embedding_reply(response: dict[str, Any], content: bytes) -> tuple[dict[str,
         if not values:
             raise Malformed(f"HTTP 200: an embedding is missing: {excerpt(content)}")
         data.append({"object": "embedding", "index": index, "embedding": values})
-    body: dict[str, Any] = {"object": "list", "data": data, "model": response.get("modelVersion")}
+    body: dict[str, Any] = {"object": "list", "data": data}
+    if "modelVersion" in response:
+        body["model"] = response["modelVersion"]
     metadata = response.get("usageMetadata")
     if type(metadata) is not dict:
         return body, None

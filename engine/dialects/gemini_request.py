@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from engine.dialects.gemini_messages import has_levels, wire_messages
+from engine.dialects.gemini_messages import has_levels, samples, wire_messages
 from engine.dialects.losses import Losses
 from engine.errors import InvalidRequest, nearest
 
@@ -50,6 +50,7 @@ _THINKING = {
     "thinking_level": "thinkingLevel",
     "include_thoughts": "includeThoughts",
 }
+_SAMPLING = frozenset(("temperature", "topP", "topK"))
 _FUNCTION = frozenset(("name", "description", "parameters", "strict"))
 _CHOICES = {"none": "NONE", "auto": "AUTO", "required": "ANY"}
 
@@ -71,6 +72,9 @@ def wire_body(body: dict[str, Any], model: str, losses: Losses) -> dict[str, Any
             _FIELDS[name](value, wire, config, model, losses)
         else:
             losses.lose_field(name, value)
+    if not config.keys().isdisjoint(_SAMPLING) and not samples(model):
+        for name in _SAMPLING & config.keys():
+            losses.warnings.append(f"generationConfig.{name} has no effect: {model} samples in a way of its own")
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     if limit is not None:
         config["maxOutputTokens"] = limit

@@ -139,7 +139,7 @@ class GeminiStreamDecoder:
                 "model": response.get("modelVersion"),
             }
         response_id = head["id"]
-        choices = [self._choice(candidate, response_id) for candidate in candidates]
+        choices: list[Any] = [self._choice(candidate, response_id) for candidate in candidates]
         if None in choices:
             choices = [choice for choice in choices if choice is not None]
         if choices:
