@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -53,7 +54,7 @@ class Batch(Middleware):
     why = "the batch is the call; its parts differ only in their input, never in model, parameters or key"
     wrapped_by = {
         "retry": "a member is retried on its own, with whatever company it then finds",
-        "route": "requests of different keys must not share a call",
+        "route": "requests of different keys or endpoints must not share a call",
     }
 
     def __init__(self, next: Stage, spec: BatchSpec) -> None:
@@ -82,8 +83,9 @@ class Batch(Middleware):
 
     def _kind(self, request: Request, context: Context) -> Hashable:
         rest = {name: value for name, value in request.body.items() if name != "input"}
-        key = context.attempt.key if context.attempt else None
-        return key, (msgspec.json.encode(rest, order="sorted") if rest else b"")
+        attempt = context.attempt
+        where = (attempt.key, attempt.place) if attempt is not None else None
+        return where, (msgspec.json.encode(rest, order="sorted") if rest else b"")
 
     def _pump(self, kind: Hashable, lane: _Lane, due: bool = False) -> None:
         """Starts as many calls as are due; the rest waits for company, or for a call to end."""
@@ -139,13 +141,16 @@ class Batch(Middleware):
         first = members[0]
         inputs = [item for member in members for item in member.inputs]
         request = Request("embedding", {**first.request.body, "input": inputs}, id=first.request.id)
-        attempt = Attempt(
-            *((first.context.attempt.target, first.context.attempt.key) if first.context.attempt else ("",))
-        )
+        own = first.context.attempt
+        attempt = Attempt(own.target, own.key, place=own.place) if own is not None else Attempt("")
         context = Context(EngineRecord(attempts=[attempt]), first.context.submitted_at)
+        context.attempt = attempt
         try:
-            result = await self.next(request, context)
-            self._distribute(members, result, attempt)
+            try:
+                result = await self.next(request, context)
+            finally:
+                _tell(members, attempt)
+            self._distribute(members, result)
         except InferenceError as error:
             if error.kind not in SPLIT_ON:
                 self._fail(members, error)
@@ -163,7 +168,7 @@ class Batch(Middleware):
             if not member.done.done():
                 member.done.set_result(result)
 
-    def _distribute(self, members: list[_Member], result: Result, attempt: Attempt) -> None:
+    def _distribute(self, members: list[_Member], result: Result) -> None:
         body = result.body or {}
         data = body.get("data")
         total = sum(len(member.inputs) for member in members)
@@ -184,16 +189,23 @@ class Batch(Middleware):
             for index, item in enumerate(part):
                 item["index"] = index
             own = {**body, "data": part, "usage": {"prompt_tokens": share, "total_tokens": share}}
-            mine = member.context.attempt
-            if mine is not None:
-                mine.status, mine.provider_request_id = attempt.status, attempt.provider_request_id
             member.done.set_result(Result(member.request.id or "", own, usage=Usage(input_tokens=share)))
 
     @staticmethod
     def _fail(members: list[_Member], error: InferenceError) -> None:
         for member in members:
             if not member.done.done():
-                member.done.set_exception(error)
+                # Each its own: the stages further out note in it what it means for their request.
+                member.done.set_exception(copy(error))
+
+
+def _tell(members: list[_Member], attempt: Attempt) -> None:
+    """Notes in each member's record what the executor noted of the call."""
+    for member in members:
+        mine = member.context.attempt
+        if mine is not None:
+            mine.status, mine.provider_request_id = attempt.status, attempt.provider_request_id
+            mine.sent, mine.hints = attempt.sent, attempt.hints
 
 
 def _shares(result: Result, members: list[_Member]) -> list[int]:

@@ -69,6 +69,8 @@ class Breaker:
         self._window: deque[_Sample] = deque()
         self._under_way: dict[Permit, None] = {}
         """Permits in the order in which they were given, while slow calls are looked for."""
+        self._in_a_row: int
+        """Failures."""
         self._open_until: float
         self._half_open_until: float
         self._change: asyncio.Future[None] | None = None
