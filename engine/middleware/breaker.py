@@ -72,6 +72,7 @@ class Breaker:
         self._in_a_row: int
         """Failures."""
         self._open_until: float
+        self._hint_until: float
         self._half_open_until: float
         self._change: asyncio.Future[None] | None = None
         self.reset()
