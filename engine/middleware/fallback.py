@@ -17,7 +17,7 @@ class Fallback(Middleware):
 
     `too_long` goes only to a branch whose context is known to be larger. When every branch that is left holds calls
     back with an open circuit, and `policy.breaker.on_open` is wait, the request waits for the first that may close;
-    that costs no attempt. Without a patient caller it waits for as many openings as there are retries.
+    that costs no attempt. Without a patient caller it waits for twice as many openings as there are tries.
     """
 
     name = "fallback"
@@ -45,7 +45,7 @@ class Fallback(Middleware):
         self.on = frozenset(policy.fallback.on)
         self.clock = clock
         self.waits = policy.breaker.enabled and policy.breaker.on_open == "wait"
-        self.max_openings = max(1, policy.retry.max_retries) if policy.retry.enabled else 1
+        self.max_openings = 2 * (1 + policy.retry.max_retries) if policy.retry.enabled else 2
         self._order = tuple(range(len(self.branches)))
 
     async def __call__(self, request: Request, context: Context) -> Result:

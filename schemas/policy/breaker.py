@@ -31,7 +31,7 @@ class BreakerSpec(Spec):
     """Share of slow calls at which the circuit opens."""
     open_s: float = Field(5.0, gt=0)
     """How long the circuit stays open at first; doubles with each failed recovery, in seconds."""
-    max_open_s: float = Field(60.0, gt=0)
+    max_open_s: float = Field(10.0, gt=0)
     """Cap of the open time, in seconds."""
     probes: int = Field(2, ge=1)
     """Calls let through at once while half open; a majority of successes closes the circuit."""
