@@ -270,7 +270,7 @@ async def test_a_rescue_with_another_answer_says_that_it_begins_anew(serve: Serv
         chunks = [each async for each in running.stream(question())]
     assert text_of(chunks) == "Lyon it is"
     (mark,) = [each for each in chunks if each.restarted]
-    assert mark.body["choices"] == []
+    assert mark.body["choices"] == [{"index": 0, "delta": {}, "finish_reason": None}]
     assert mark.body["engine"] == {"rescue": "restarted", "target": "second/m2"}
 
 

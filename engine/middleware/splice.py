@@ -148,7 +148,11 @@ class Splice:
         target, self._joining, self._joined = self._joining, None, False
         self._parts, self.chunks, self.plain, self.finished, self._id = [], 0, True, False, None
         self._mark = None
-        body = {**self._held[0].body, "choices": [], "engine": {"rescue": "restarted", "target": target}}
+        first = self._held[0].body
+        # An empty choice, so that a caller who takes the first one of every chunk finds it.
+        nothing: dict[str, Any] = {"text": ""} if first.get("object") == "text_completion" else {"delta": {}}
+        choices = [{"index": 0, **nothing, "finish_reason": None}]
+        body = {**first, "choices": choices, "engine": {"rescue": "restarted", "target": target}}
         body.pop("usage", None)
         self._ready.append(Chunk(body, restarted=True))
         for chunk in self._held:

@@ -205,11 +205,11 @@ async def test_fail_fast_says_so_at_once(clock: VirtualClock) -> None:
 
 
 @in_virtual_time
-async def test_it_waits_for_as_many_openings_as_there_are_retries(clock: VirtualClock) -> None:
+async def test_it_waits_for_twice_as_many_openings_as_there_are_tries(clock: VirtualClock) -> None:
     for spec, waits in (
-        (RetrySpec(max_retries=3), 3),
-        (RetrySpec(max_retries=0), 1),
-        (RetrySpec(max_retries=9, enabled=False), 1),
+        (RetrySpec(max_retries=3), 8),
+        (RetrySpec(max_retries=0), 2),
+        (RetrySpec(max_retries=9, enabled=False), 2),
     ):
         branch, started = Trying(opened(5.0)), clock.monotonic()
         with pytest.raises(CircuitOpen):

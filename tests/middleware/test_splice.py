@@ -151,7 +151,8 @@ def test_a_target_that_says_something_else_begins_anew_and_says_so(size: int, ot
         reader = begun(cut).join(continued=False).read(whole(other, size)).end()
         reads_as_one(reader, other)
         (mark,) = [chunk for chunk in reader.got if chunk.restarted]
-        assert mark.body == {"id": "b", "choices": [], "engine": {"rescue": "restarted", "target": "t"}}
+        choice = {"index": 0, "delta": {}, "finish_reason": None}
+        assert mark.body == {"id": "b", "choices": [choice], "engine": {"rescue": "restarted", "target": "t"}}
         assert reader.marks == [mark.body["engine"]]
 
 
