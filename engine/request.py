@@ -196,8 +196,8 @@ class Chunk:
     body: dict[str, Any]
     usage: Usage | None = None
     restarted: bool = False
-    """What came before does not count: the answer begins anew here, on another attempt. `body` has an empty choice then,
-    and `engine` in it says the same."""
+    """What came before does not count: the answer begins anew here, on another attempt. `body` has an empty choice
+    then, and `engine` in it says the same."""
 
 
 class ChunkStream:
