@@ -45,8 +45,8 @@ class AdaptiveLimit:
     """Slow start, then the CUBIC curve of RFC 9438 with the policy's back-off. Lives on one event loop.
 
     A burst of refusals is one refusal: a permit that was given before a cut can't cut again. Growth needs a limit that
-    is in use, and pauses after failures. Where a latency tolerance is set, an average latency above that multiple of the
-    best one eases the limit, once a round. The waiting are served in the order of arrival.
+    is in use, and pauses after failures. Where a latency tolerance is set, an average latency above that multiple of
+    the best one eases the limit, once a round. The waiting are served in the order of arrival.
 
     After the first refusal calls are paced: a quota is so many calls a minute, whatever is in flight, and calls that
     end together must not begin together.
