@@ -44,7 +44,7 @@ STATE = Path(__file__).parent / ".mutation"
 EQUIVALENT = Path(__file__).parent / "equivalent_mutants.txt"
 TESTS: dict[str, tuple[str, ...]] = {
     "__init__": ("test_layers.py",),
-    "bounded": ("test_timeout.py", "test_deadline.py"),
+    "bounded": ("test_bounded.py", "test_timeout.py", "test_deadline.py"),
     "budget": ("test_budget.py", "test_retry.py"),
     "pace": ("test_hedge.py",),
     "rescue": ("test_rescue.py", "test_splice.py"),

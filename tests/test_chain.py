@@ -232,7 +232,7 @@ def check(scene: Scene, stream: bool, place: int, moments: Callable[[int], range
 
 @pytest.mark.parametrize(("scene", "stream"), CASES, ids=NAMES)
 def test_at_some_moments_nothing_stays_held(scene: Scene, stream: bool) -> None:
-    check(scene, stream, 2, lambda turns: range(1, turns, max(1, turns // 5)))
+    check(scene, stream, 2, lambda turns: range(2, turns, max(1, turns // 3)))
 
 
 @pytest.mark.slow

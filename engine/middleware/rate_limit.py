@@ -37,18 +37,17 @@ class _Unit:
         self.capacity = _NEVER if rate_per_s is None else max(1.0, rate_per_s * burst_s)
         self.level = self.capacity
 
-    def learn(self, limit: float, remaining: float, reset_s: float) -> bool:
-        """Takes over what a reply's headers say, where that is lower. True: there is a limit now.
+    def learn(self, limit: float, remaining: float, reset_s: float) -> None:
+        """Takes over what a reply's headers say, where that is lower.
 
         The limit comes back evenly: `limit - remaining` units in `reset_s` seconds (OpenAI, "Rate limits", headers).
         """
         if reset_s <= 0 or limit <= 0 or remaining >= limit:
-            return self.rate != _NEVER
+            return
         rate = (limit - remaining) / reset_s
         self.rate = rate if self.limit is None else min(rate, self.limit)
         self.capacity = limit if self.limit is None else min(self.capacity, limit)
         self.level = min(self.level, remaining)
-        return True
 
 
 class VectorBucket:

@@ -329,20 +329,50 @@ async def test_a_bucket_says_how_long_a_call_would_wait(clock: VirtualClock) -> 
     assert bucket.wait_s((1, 0, 20, 0)) == 0.0
     await bucket.acquire((10, 0, 20, 0))
     assert bucket.wait_s((1, 0, 8, 0)) == pytest.approx(4.0)
-    waiting = asyncio.create_task(bucket.acquire((5, 0, 2, 0)))
-    gone = asyncio.create_task(bucket.acquire((5, 0, 2, 0)))
+    waiting = [asyncio.create_task(bucket.acquire((amount, 0, 2, 0))) for amount in (5, 2)]
+    gone = asyncio.create_task(bucket.acquire((7, 0, 2, 0)))
     await asyncio.sleep(0)
     gone.cancel()
-    assert bucket.wait_s((1, 0, 2, 0)) == pytest.approx(6.0)
+    assert bucket.wait_s((1, 0, 2, 0)) == pytest.approx(8.0)
     assert bucket.gauges() == {
-        "rate_limit_waiting": 1,
+        "rate_limit_waiting": 2,
         "rate_limit_requests_left": 0,
         "rate_limit_input_tokens_left": 0,
     }
     await asyncio.sleep(2.0)
     assert bucket.gauges()["rate_limit_input_tokens_left"] == pytest.approx(4.0)
-    await waiting
+    await asyncio.gather(*waiting)
     assert bucket.wait_s((0, 0, 0, 0)) == 0.0
+
+
+@in_virtual_time
+async def test_what_is_given_back_goes_to_the_first_in_line_at_once(clock: VirtualClock) -> None:
+    bucket = VectorBucket((1.0, None, None, None), 10.0, clock)
+    await bucket.acquire((10, 0, 0, 0))
+    waiting = asyncio.create_task(bucket.acquire((8, 0, 0, 0)))
+    await asyncio.sleep(2.0)
+    bucket.give_back((6, 0, 0, 0))
+    await waiting
+    assert clock.monotonic() == pytest.approx(2.0)
+
+
+@in_virtual_time
+async def test_a_bucket_that_is_whole_stays_whole(clock: VirtualClock) -> None:
+    bucket = VectorBucket((1.0, None, None, None), 10.0, clock)
+    await asyncio.sleep(5.0)
+    bucket.give_back((1, 0, 0, 0))
+    assert bucket.levels[0] == 10.0
+    await bucket.acquire((10, 0, 0, 0))
+    await asyncio.sleep(9.0)
+    bucket.give_back((3, 0, 0, 0))
+    assert bucket.levels[0] == 10.0
+
+
+@in_virtual_time
+async def test_words_in_a_refusal_are_words(clock: VirtualClock) -> None:
+    bucket = VectorBucket((None, None, 1.0, None), 10.0, clock)
+    with pytest.raises(TooLong, match=r"needs 11 input tokens at once, and .*: raise input_tokens_per_min or burst_s"):
+        await bucket.acquire((1, 0, 11, 0))
 
 
 @in_virtual_time
@@ -388,7 +418,49 @@ async def test_each_dimension_is_learned_by_its_own_header(clock: VirtualClock) 
     assert bucket.wait_s((11, 0, 0, 0)) == pytest.approx(1.0)  # no more is saved up than the limit
 
 
-@pytest.mark.parametrize("said", [(10.0, 10.0, 5.0), (10.0, 4.0, 0.0), (0.0, 0.0, 5.0), (10.0, 11.0, 5.0)])
+@in_virtual_time
+async def test_a_limit_of_one_is_a_limit(clock: VirtualClock) -> None:
+    bucket = VectorBucket((None, None, None, None), 60.0, clock)
+    bucket.learn(RateHints(requests=(1.0, 0.0, 10.0)))
+    await bucket.acquire((1, 0, 0, 0))
+    assert clock.monotonic() == pytest.approx(10.0)
+
+
+@in_virtual_time
+async def test_a_configured_burst_is_never_raised_and_one_that_was_learned_follows_the_headers(
+    clock: VirtualClock,
+) -> None:
+    configured = VectorBucket((10.0, None, None, None), 1.0, clock)
+    configured.learn(RateHints(requests=(100.0, 50.0, 5.0)))
+    assert configured.levels[0] == 10.0
+    with pytest.raises(TooLong, match="lets 10 pass"):
+        await configured.acquire((11, 0, 0, 0))
+    learned = VectorBucket((None, None, None, None), 1.0, clock)
+    learned.learn(RateHints(requests=(10.0, 5.0, 5.0)))
+    learned.learn(RateHints(requests=(100.0, 50.0, 5.0)))
+    await learned.acquire((60, 0, 0, 0))
+    assert clock.monotonic() == pytest.approx(5.5)
+
+
+@in_virtual_time
+async def test_a_success_teaches_every_twentieth_of_a_second_and_a_failure_at_once(clock: VirtualClock) -> None:
+    made = branch(clock, policy(requests_per_min=60_000, burst_s=10))
+    left = iter(range(9000, 0, -1000))
+    executor = Answers(hints=lambda: RateHints(requests=(10_000.0, float(next(left)), 1000.0)))
+    stage = chain([route, rate_limit], made, executor)
+    levels = []
+    for pause, error in ((0.0, None), (0.04, None), (0.01, None), (0.01, ServerFailed("boom")), (0.04, None)):
+        await asyncio.sleep(pause)
+        executor.error = error
+        with nullcontext() if error is None else pytest.raises(ServerFailed):
+            await stage(request(), context(clock))
+        levels.append(round(bucket_in(made).levels[0], -3))
+    assert levels == [9000, 9000, 8000, 7000, 7000]
+
+
+@pytest.mark.parametrize(
+    "said", [(10.0, 10.0, 5.0), (10.0, 4.0, 0.0), (0.0, 0.0, 5.0), (0.0, -1.0, 5.0), (10.0, 11.0, 5.0)]
+)
 def test_a_header_that_says_nothing_changes_nothing(said: tuple[float, float, float]) -> None:
     @in_virtual_time
     async def scenario(clock: VirtualClock) -> None:
