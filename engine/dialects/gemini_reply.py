@@ -190,7 +190,8 @@ def tokens_of(metadata: dict[str, Any]) -> Usage:
     prompt, answer = get("promptTokenCount") or 0, get("candidatesTokenCount") or 0
     tools, thoughts = get("toolUsePromptTokenCount") or 0, get("thoughtsTokenCount") or 0
     cached = get("cachedContentTokenCount") or 0
-    if type(prompt) is type(answer) is type(tools) is type(thoughts) is type(cached) is int:
+    counts = type(prompt) is type(answer) is type(tools) is type(thoughts) is type(cached) is int
+    if counts and min(prompt, answer, tools, thoughts, cached) >= 0:
         return Usage(prompt + tools, answer + thoughts, cached, thoughts)
     said = usage_of(metadata)
     return Usage(said["prompt_tokens"], said["completion_tokens"])

@@ -50,7 +50,7 @@ _THINKING = {
     "thinking_level": "thinkingLevel",
     "include_thoughts": "includeThoughts",
 }
-_SAMPLING = frozenset(("temperature", "topP", "topK"))
+_SAMPLING = ("temperature", "top_p", "top_k")
 _FUNCTION = frozenset(("name", "description", "parameters", "strict"))
 _CHOICES = {"none": "NONE", "auto": "AUTO", "required": "ANY"}
 
@@ -72,9 +72,10 @@ def wire_body(body: dict[str, Any], model: str, losses: Losses) -> dict[str, Any
             _FIELDS[name](value, wire, config, model, losses)
         else:
             losses.lose_field(name, value)
-    if not config.keys().isdisjoint(_SAMPLING) and not samples(model):
-        for name in _SAMPLING & config.keys():
-            losses.warnings.append(f"generationConfig.{name} has no effect: {model} samples in a way of its own")
+    if not samples(model):
+        for name in _SAMPLING:
+            if body.get(name) is not None:
+                losses.warnings.append(f"body.{name} has no effect: {model} samples in a way of its own")
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     if limit is not None:
         config["maxOutputTokens"] = limit

@@ -186,7 +186,8 @@ def canonical_embedding(source: dict[str, Any], many: bool, warnings: list[str])
 def _embedded(wire: dict[str, Any], where: str, warnings: list[str]) -> tuple[str, dict[str, Any]]:
     content = named(wire.get("content"), f"{where}.content")
     parts = content.get("parts")
-    texts = [part["text"] for part in parts if type(part.get("text")) is str] if type(parts) is list else []
+    parts = parts if type(parts) is list else []
+    texts = [part["text"] for part in parts if type(part.get("text")) is str]
     if not texts or len(texts) < len(parts):
         raise InvalidRequest(f"{where}.content.parts: this server embeds texts")
     for name in ("taskType", "title"):

@@ -103,10 +103,10 @@ class GeminiStreamDecoder:
         filters = [each.last for each in candidates.values() if each.finish == "content_filter" and not each.answered]
         if len(filters) == len(candidates):
             raise filtered(filters[0])
-        choices = [
+        ends: list[dict[str, Any]] = [
             {"index": index, "delta": {}, "finish_reason": each.finish} for index, each in sorted(candidates.items())
         ]
-        last = Chunk({**self._head, "choices": choices})
+        last = Chunk({**self._head, "choices": ends})
         chunks.append(last)
         if self._metadata is not None:
             usage = tokens_of(self._metadata)
@@ -125,8 +125,10 @@ class GeminiStreamDecoder:
     def _take(self, response: dict[str, Any], chunks: list[Chunk]) -> None:
         candidates = response.get("candidates")
         metadata = response.get("usageMetadata")
-        if metadata is not None:
+        if type(metadata) is dict:
             self._metadata = metadata
+        else:
+            metadata = None
         if not candidates:
             self._take_other(response)
             return
