@@ -9,7 +9,7 @@ import pytest
 from chain import branch, chain, context, in_virtual_time
 
 from engine import Request
-from engine.errors import FAILURES, InferenceError, Internal, InvalidRequest, Malformed, ServerFailed
+from engine.errors import FAILURES, Cancelled, InferenceError, Internal, InvalidRequest, Malformed, ServerFailed
 from engine.middleware import batch, route
 from engine.request import Attempt, Context, Inputs, RateHints, Result, Usage
 from engine.virtual_time import VirtualClock
@@ -260,6 +260,65 @@ async def test_who_leaves_before_the_call_is_not_in_it(clock: VirtualClock) -> N
     tasks[1].cancel()
     await asyncio.wait(tasks)
     assert executor.calls == [["t0", "t2"]]
+
+
+@in_virtual_time
+async def test_who_has_left_does_not_fill_a_batch(clock: VirtualClock) -> None:
+    executor = Embedder(seconds=0.0)
+    stage = stage_of(clock, executor, max_size=2, max_wait_s=1.0)
+    left = asyncio.create_task(stage(embed("left"), context(clock)))
+    await asyncio.sleep(0.2)
+    left.cancel()
+    await asyncio.wait([left])
+    await stage(embed("alone"), context(clock))
+    assert executor.calls == [["alone"]]
+    assert clock.monotonic() >= 1.0
+
+
+@in_virtual_time
+async def test_a_batch_that_was_full_leaves_the_next_one_its_whole_time(clock: VirtualClock) -> None:
+    executor = Embedder(seconds=0.0)
+    stage = stage_of(clock, executor, max_size=2, max_wait_s=1.0)
+    tasks = [asyncio.create_task(stage(embed(f"t{n}"), context(clock))) for n in range(2)]
+    await asyncio.sleep(0.5)
+    await stage(embed("later"), context(clock))
+    assert clock.monotonic() == pytest.approx(1.5)
+    await asyncio.gather(*tasks)
+
+
+@in_virtual_time
+async def test_whose_time_came_while_no_call_was_free_goes_when_one_is(clock: VirtualClock) -> None:
+    executor = Embedder(seconds=5.0)
+    stage = stage_of(clock, executor, max_size=8, max_wait_s=0.5, max_calls=1)
+    first = asyncio.create_task(stage(embed("first"), context(clock)))
+    await asyncio.sleep(1.0)
+    await stage(embed("second"), context(clock))
+    assert clock.monotonic() <= 0.5 + 5.0 + 0.5 + 5.0 + 1e-6
+    await first
+
+
+@in_virtual_time
+async def test_kinds_of_requests_that_are_over_take_no_room(clock: VirtualClock) -> None:
+    stage: Any = chain([batch], branch(clock, PolicySpec(batch=BatchSpec(max_wait_s=0.1))), Seen())
+    for dimensions in range(1, 20):
+        await asyncio.gather(*(stage(embed(text, dimensions=dimensions), context(clock)) for text in ("a", "b")))
+    left = asyncio.create_task(stage(embed("left"), context(clock)))
+    await asyncio.sleep(0.05)
+    left.cancel()
+    await asyncio.sleep(1.0)
+    assert stage._lanes == {}
+
+
+@in_virtual_time
+async def test_a_call_that_is_stopped_from_outside_tells_its_members(clock: VirtualClock) -> None:
+    stage = stage_of(clock, Embedder(seconds=100.0), max_size=2, max_wait_s=0.01)
+    tasks = [asyncio.create_task(stage(embed(f"t{n}"), context(clock))) for n in range(2)]
+    await asyncio.sleep(1.0)
+    (call,) = asyncio.all_tasks() - {*tasks, asyncio.current_task()}
+    call.cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [str(outcome) for outcome in outcomes] == ["the batch was stopped"] * 2
+    assert all(isinstance(outcome, Cancelled) for outcome in outcomes)
 
 
 @in_virtual_time

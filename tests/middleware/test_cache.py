@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from engine import Request
 from engine.errors import (
+    Cancelled,
     DeadlineExceeded,
     InferenceError,
     InvalidRequest,
@@ -24,6 +25,7 @@ from engine.middleware.cache import Answer, Answers
 from engine.pipeline import Stage
 from engine.request import Chunk, ChunkStream, Context, Result, Usage
 from engine.virtual_time import VirtualClock, VirtualTimeLoop, run
+from schemas.model import ModelSpec
 from schemas.policy import CacheSpec, DeadlineSpec, PolicySpec, QueueSpec
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -574,3 +576,69 @@ async def test_off_there_is_no_such_stage(clock: VirtualClock) -> None:
     layer = cache.layer(branch(clock, PolicySpec(cache=CacheSpec(enabled=True, max_entries=5, max_bytes=1000))))
     assert layer is not None
     assert layer.settings == "deterministic ≤5 answers ≤1000 bytes for 3600 s, equal requests share a call"
+
+
+@in_virtual_time
+async def test_what_it_did_is_counted(clock: VirtualClock) -> None:
+    stage, here = made(clock, Counting(), max_entries=2)
+    for seed in (1, 2, 1, 3, 2, 2):  # 2 is the one unused for the longest time when 3 comes
+        await stage(ask(seed=seed), context(clock))
+    await asyncio.gather(*(stage(ask(seed=4), context(clock)) for _ in range(3)))
+    gauges = answers(here).gauges()
+    assert {name: value for name, value in gauges.items() if name != "cache_bytes"} == {
+        "cache_entries": 2,
+        "cache_under_way": 0,
+        "cache_hits_total": 2,
+        "cache_misses_total": 5,
+        "cache_shared_total": 2,
+        "cache_evicted_total": 3,
+    }
+    assert gauges["cache_bytes"] > 0
+
+
+@in_virtual_time
+async def test_without_single_flight_answers_are_kept_and_counted_too(clock: VirtualClock) -> None:
+    executor = Counting()
+    stage, here = made(clock, executor, single_flight=False)
+    for _ in range(3):
+        await stage(ask(), context(clock))
+    assert executor.calls == 1
+    gauges = answers(here).gauges()
+    assert (gauges["cache_hits_total"], gauges["cache_misses_total"]) == (2, 1)
+
+
+@in_virtual_time
+async def test_how_a_stream_would_be_sent_makes_no_difference(clock: VirtualClock) -> None:
+    executor = Counting()
+    stage, _ = made(clock, executor)
+    await stage(ask(), context(clock))
+    await stage(ask(stream_options={"include_usage": True}), context(clock))
+    assert executor.calls == 1
+
+
+@in_virtual_time
+async def test_a_shared_failure_says_that_it_was_shared_and_cost_nothing(clock: VirtualClock) -> None:
+    stage, _ = made(clock, Counting(1.0, ServerFailed("boom")))
+    contexts = [context(clock) for _ in range(2)]
+    await asyncio.gather(*(stage(ask(), each) for each in contexts), return_exceptions=True)
+    assert [(each.record.cache, each.record.cost) for each in contexts] == [(None, None), ("shared", 0.0)]
+
+
+@in_virtual_time
+async def test_a_leader_whose_call_was_stopped_leaves_it_to_the_next(clock: VirtualClock) -> None:
+    executor = Counting(1.0, Cancelled("the batch was stopped"))
+    stage, _ = made(clock, executor)
+    outcomes = await asyncio.gather(*(stage(ask(), context(clock)) for _ in range(2)), return_exceptions=True)
+    assert isinstance(outcomes[0], Cancelled)
+    assert isinstance(outcomes[1], Result)
+    assert executor.calls == 2
+
+
+@in_virtual_time
+async def test_the_models_own_seed_makes_a_request_deterministic(clock: VirtualClock) -> None:
+    executor = Counting()
+    here = branch(clock, PolicySpec(cache=CacheSpec(enabled=True)), model=ModelSpec(name="m", parameters={"seed": 7}))
+    stage = chain([cache], here, executor)
+    for _ in range(2):
+        await stage(Request("chat", {"messages": HELLO}), context(clock))
+    assert executor.calls == 1

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from engine.errors import (
     FAILURES,
     AuthFailed,
+    CircuitOpen,
     ContentFiltered,
     DeadlineExceeded,
     InferenceError,
@@ -837,3 +838,71 @@ async def test_it_stands_in_the_place_of_retry(clock: VirtualClock) -> None:
     layer = hedge.layer(here)
     assert layer is not None
     assert layer.settings == "max_hedges=1 after 2 s budget=500"
+
+
+@pytest.mark.parametrize("kind", ["invalid_request", "too_long", "content_filtered"])
+def test_what_every_call_would_be_told_is_told_at_once(kind: str) -> None:
+    @in_virtual_time
+    async def scenario(clock: VirtualClock) -> None:
+        executor = Answers((60.0, None), (0.5, FAILURES[kind]("no")))
+        stage, here = made(clock, policy(), executor)
+        with pytest.raises(FAILURES[kind]):
+            await stage(request(), context(clock))
+        assert clock.monotonic() == pytest.approx(2.5)
+        assert executor.active == 0
+        assert held(here) == NOTHING
+
+    scenario()
+
+
+@in_virtual_time
+async def test_a_circuit_that_is_open_for_a_further_call_does_not_hide_what_the_provider_said(
+    clock: VirtualClock,
+) -> None:
+    executor = Answers((5.0, ServerFailed("boom")), (0.5, CircuitOpen("no")))
+    stage = chain([hedge], branch(clock, policy(max_hedges=2)), executor)
+    with pytest.raises(ServerFailed):
+        await stage(request(), context(clock))
+
+
+@in_virtual_time
+async def test_a_hint_as_long_as_park_after_is_still_waited_for(clock: VirtualClock) -> None:
+    executor = Scripted(Throttled("slow down", retry_after_s=60.0), 1.0)
+    await chain([hedge], branch(clock, policy(route=RouteSpec(park_after_s=60.0))), executor)(request(), context(clock))
+    assert clock.monotonic() >= 61.0
+
+
+@in_virtual_time
+async def test_those_who_got_the_same_hint_come_back_spread_by_a_tenth_of_it(clock: VirtualClock) -> None:
+    here = branch(clock, policy(budget=BudgetSpec(enabled=False)))
+    stages = [chain([hedge], here, Scripted(Throttled("slow", retry_after_s=30.0), 0.0)) for _ in range(60)]
+    times: list[float] = []
+
+    async def one(stage: Stage) -> None:
+        await stage(request(), context(clock))
+        times.append(clock.monotonic())
+
+    await asyncio.gather(*(one(stage) for stage in stages))
+    assert 30.0 <= min(times) < 30.3
+    assert 32.7 < max(times) <= 33.01
+
+
+@in_virtual_time
+async def test_at_the_deadline_no_further_call_begins(clock: VirtualClock) -> None:
+    executor = Answers((5.0, ServerFailed("boom")), (1.0, None))
+    mine = context(clock)
+    mine.deadline = 5.0
+    stage = chain([hedge], branch(clock, policy(after_s=50.0)), executor)
+    with pytest.raises(ServerFailed):
+        await stage(request(), mine)
+    assert executor.calls == 1
+
+
+@in_virtual_time
+async def test_a_cause_that_is_known_is_kept(clock: VirtualClock) -> None:
+    socket = OSError("reset")
+    last = ServerFailed("two")
+    last.__cause__ = socket
+    with pytest.raises(ServerFailed, match="two") as caught:
+        await chain([hedge], branch(clock, policy()), Scripted(ServerFailed("one"), last))(request(), context(clock))
+    assert caught.value.__cause__ is socket

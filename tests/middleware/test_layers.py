@@ -7,6 +7,7 @@ from chain import branch, in_virtual_time
 
 from engine.errors import ConfigError
 from engine.middleware import (
+    Branch,
     batch,
     breaker,
     cache,
@@ -113,7 +114,7 @@ def test_every_stage_says_why_it_stands_where_it_stands() -> None:
 async def test_a_target_has_the_endpoints_of_its_provider_or_stands_for_itself(clock: VirtualClock) -> None:
     here = branch(clock, PolicySpec())
     assert here.endpoints == ("t",)
-    assert here.primary
+    assert Branch("t", here.target, here.policy, here.resources).primary
     provider = RemoteProviderSpec(kind="remote", name="p", base_url="http://a/v1", endpoints=("http://b/v1",))
     remote = branch(clock, PolicySpec(), provider=provider)
     assert remote.endpoints == ("http://a/v1", "http://b/v1")
