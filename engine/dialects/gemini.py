@@ -46,7 +46,7 @@ class GeminiDialect:
     ) -> WireCall:
         losses = Losses("Gemini", drop_unsupported)
         if task == "chat":
-            wire = wire_body(body, model, losses)
+            wire = _chat_body(body, model, losses)
             method = ":streamGenerateContent?alt=sse" if stream else ":generateContent"
         elif task == "embedding":
             if stream:
@@ -59,7 +59,7 @@ class GeminiDialect:
 
     def count_tokens(self, body: dict[str, Any], *, model: str) -> WireCall:
         """The call that counts a chat body's input tokens, free of charge; `token_count` reads its reply."""
-        wire = wire_body(body, model, Losses("Gemini", drop=True))
+        wire = _chat_body(body, model, Losses("Gemini", drop=True))
         resource = _resource(model)
         counted = {"generateContentRequest": {"model": resource[1:], **wire}}
         return WireCall("POST", resource + ":countTokens", _json(counted))
@@ -147,6 +147,15 @@ def _resource(model: str) -> str:
     if not all(part and part.strip(".") and part.replace("-", "").replace(".", "").isalnum() for part in _plain(parts)):
         raise InvalidRequest(f"body.model: {model!r} is not a name of a Gemini model, such as gemini-flash-latest")
     return f"/{model}" if len(parts) > 1 else f"/models/{model}"
+
+
+def _chat_body(body: dict[str, Any], model: str, losses: Losses) -> dict[str, Any]:
+    try:
+        return wire_body(body, model, losses)
+    except (AttributeError, TypeError, KeyError) as error:
+        raise InvalidRequest(
+            f"body: a field is not of the type that OpenAI's API reference gives it: {error}"
+        ) from error
 
 
 def _plain(parts: list[str]) -> list[str]:

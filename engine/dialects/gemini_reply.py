@@ -191,7 +191,7 @@ def tokens_of(metadata: dict[str, Any]) -> Usage:
     tools, thoughts = get("toolUsePromptTokenCount") or 0, get("thoughtsTokenCount") or 0
     cached = get("cachedContentTokenCount") or 0
     counts = type(prompt) is type(answer) is type(tools) is type(thoughts) is type(cached) is int
-    if counts and min(prompt, answer, tools, thoughts, cached) >= 0:
+    if counts and prompt >= 0 and answer >= 0 and tools >= 0 and thoughts >= 0 and cached >= 0:
         return Usage(prompt + tools, answer + thoughts, cached, thoughts)
     said = usage_of(metadata)
     return Usage(said["prompt_tokens"], said["completion_tokens"])

@@ -206,21 +206,20 @@ def _tools(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str,
         if function.get("parameters") is not None:
             said["parametersJsonSchema"] = function["parameters"]
         declared.append(said)
+        if function.get("strict"):
+            # Calls or words, and the calls as their schemas have them.
+            wire["toolConfig"] = {"functionCallingConfig": {"mode": "VALIDATED"}}
     if declared:
         wire["tools"] = [{"functionDeclarations": declared}]
 
 
 def _choose(body: dict[str, Any], wire: dict[str, Any], losses: Losses) -> None:
-    """`tool_choice`, and `strict` of the functions: both are the mode of calling on this wire."""
+    """`tool_choice`, which with `strict` of the functions is the mode of calling on this wire."""
     said = body.get("tool_choice")
     calling: dict[str, Any] | None = None
-    if said in (None, "auto"):
-        if any(type(tool) is dict and (tool.get("function") or {}).get("strict") for tool in body["tools"]):
-            # Calls or words, and the calls as their schemas have them.
-            calling = {"mode": "VALIDATED"}
-        elif said is not None:
-            calling = {"mode": "AUTO"}
-    elif type(said) is str and said in _CHOICES:
+    if said is None or (said == "auto" and "toolConfig" in wire):
+        return
+    if type(said) is str and said in _CHOICES:
         calling = {"mode": _CHOICES[said]}
     elif type(said) is dict and type(said.get("function")) is dict:
         calling = {"mode": "ANY", "allowedFunctionNames": [said["function"].get("name")]}

@@ -30,6 +30,8 @@ from engine.errors import InferenceError, Malformed, Truncated
 from engine.request import Chunk
 
 _decode = msgspec.json.Decoder().decode
+_WRONG = (msgspec.DecodeError, RecursionError, UnicodeDecodeError, LookupError, TypeError, AttributeError)
+"""What an event raises that is no response."""
 _TAIL_BYTES = 64 * 1024
 """Of what follows the last event: room for an error."""
 
@@ -41,6 +43,7 @@ class GeminiStreamDecoder:
         "_candidates",
         "_failure",
         "_head",
+        "_last",
         "_metadata",
         "_show_usage",
         "_sse",
@@ -59,8 +62,10 @@ class GeminiStreamDecoder:
         self._candidates: dict[int, _Candidate] = {}
         self._metadata: dict[str, Any] | None = None
         """The usage as told until now; each event tells all of it."""
+        self._last = b""
+        """The bytes that ended the last event."""
         self._tail: list[bytes] = []
-        """The bytes that ended the last event, and what came after them."""
+        """What came after them."""
         self._tail_size = 0
         self._failure: InferenceError | None = None
         self.ended = False
@@ -72,13 +77,18 @@ class GeminiStreamDecoder:
         events = self._sse.feed(data)
         if events:
             # What follows the last event in these bytes is found when it is needed.
-            self._tail, self._tail_size = [data], len(data)
+            self._last = data
+            if self._tail:
+                self._tail, self._tail_size = [], 0
         elif self._tail_size < _TAIL_BYTES:
             self._tail.append(data)
             self._tail_size += len(data)
         for _, payload in events:
             if payload:
-                self._take_payload(payload, chunks)
+                try:
+                    self._take(_decode(payload), chunks)
+                except _WRONG:
+                    self._fail(Malformed(f"the stream has an event that is not as documented: {excerpt(payload)}"))
                 if self.ended:
                     return chunks
         if self._sse.oversized:
@@ -86,11 +96,9 @@ class GeminiStreamDecoder:
         return chunks
 
     def finish(self) -> list[Chunk]:
-        chunks: list[Chunk] = []
         rest = b"" if self.ended else self._sse.rest().strip()
-        if rest.startswith(b"{") and rest.endswith(b"}"):
-            # The last empty line may be lost with the connection.
-            self._take_payload(rest, chunks)
+        # The last empty line may be lost with the connection.
+        chunks = self.feed(b"\n\n") if rest.startswith(b"{") and rest.endswith(b"}") else []
         if self._failure is not None:
             raise self._failure
         self.ended = True
@@ -116,12 +124,6 @@ class GeminiStreamDecoder:
                 last.usage = usage
         return chunks
 
-    def _take_payload(self, payload: bytes, chunks: list[Chunk]) -> None:
-        try:
-            self._take(_decode(payload), chunks)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
-            self._fail(Malformed(f"the stream has an event that is not as documented: {excerpt(payload)}"))
-
     def _take(self, response: dict[str, Any], chunks: list[Chunk]) -> None:
         candidates = response.get("candidates")
         metadata = response.get("usageMetadata")
@@ -141,9 +143,11 @@ class GeminiStreamDecoder:
                 "model": response.get("modelVersion"),
             }
         response_id = head["id"]
-        choices: list[Any] = [self._choice(candidate, response_id) for candidate in candidates]
-        if None in choices:
-            choices = [choice for choice in choices if choice is not None]
+        choices: list[dict[str, Any]] = []
+        for candidate in candidates:
+            choice = self._choice(candidate, response_id)
+            if choice is not None:
+                choices.append(choice)
         if choices:
             # With each piece, so that the tokens of a stream that breaks or is left are known.
             usage = None if metadata is None else tokens_of(metadata)
@@ -195,7 +199,7 @@ class GeminiStreamDecoder:
 
     def _said_in_tail(self) -> InferenceError | None:
         """The error that stands after the last event, if any."""
-        tail = b"".join(self._tail)
+        tail = b"".join([self._last, *self._tail])
         start = tail.rfind(b"{", 0, max(tail.rfind(b'"error"'), 0))
         end = tail.rfind(b"}")
         if start < 0 or end < 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from engine.dialects import ClientCall
 from engine.dialects.gemini import GeminiDialect
 from engine.dialects.gemini_server import GeminiServerDialect
-from engine.errors import FAILURES, InferenceError
+from engine.errors import FAILURES, InferenceError, InvalidRequest
 from engine.request import Chunk, Usage
 
 MODELS = ("gemini-2.5-flash", "gemini-3.8-flash")
@@ -145,6 +146,49 @@ def _parsed(text: Any) -> Any:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
         return text
+
+
+FIELDS = (
+    *("messages", "tools", "tool_choice", "response_format", "reasoning_effort", "stop", "modalities", "audio"),
+    *("extra_body", "service_tier", "max_tokens", "user", "parallel_tool_calls"),
+)
+FUNCTIONS = [{"type": "function", "function": {"name": "f"}}]
+DECLARED = [{"functionDeclarations": [{"name": "f"}]}]
+MESSAGES = ("role", "content", "tool_calls", "tool_call_id", "extra_content", "reasoning_content", "name")
+hostile = st.recursive(
+    st.none() | st.booleans() | st.integers() | texts | st.sampled_from([*MESSAGES, "user", "assistant", "function"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*MESSAGES, "type", "function", "google", "image_url", "json_schema"]), inner)
+    ),
+    max_leaves=8,
+)
+WIRE = (
+    *("role", "parts", "text", "functionCall", "functionResponse", "inlineData", "mimeType", "data", "name", "args"),
+    *("response", "thinkingConfig", "responseSchema", "speechConfig", "functionDeclarations", "parameters", "type"),
+    *("functionCallingConfig", "mode", "allowedFunctionNames", "properties", "responseModalities", "items"),
+)
+hostile_wire = st.recursive(
+    st.none() | st.booleans() | st.integers() | texts | st.sampled_from(["user", "model", "image/png", "OBJECT"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WIRE), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.slow
+@given(st.sampled_from(FIELDS), hostile, st.sampled_from(MODELS), st.booleans())
+def test_a_field_of_any_shape_is_sent_or_refused(field: str, value: Any, model: str, drop: bool) -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}], "tools": FUNCTIONS, field: value}
+    with contextlib.suppress(InvalidRequest):
+        assert GeminiDialect().encode("chat", body, model=model, stream=False, drop_unsupported=drop).content
+
+
+@pytest.mark.slow
+@given(st.sampled_from(["contents", "systemInstruction", "generationConfig", "tools", "toolConfig"]), hostile_wire)
+def test_a_clients_field_of_any_shape_is_read_or_refused(field: str, value: Any) -> None:
+    wire = msgspec.json.encode({"contents": [{"parts": [{"text": "hi"}]}], "tools": DECLARED, field: value})
+    with contextlib.suppress(InvalidRequest):
+        assert GeminiServerDialect().read("/v1beta/models/m:generateContent", {"model": "m"}, {}, wire).body
 
 
 @given(st.lists(texts, min_size=1, max_size=4) | texts, st.none() | st.integers(1, 99))
