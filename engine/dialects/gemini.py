@@ -24,7 +24,7 @@ from engine.request import RateHints
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
-_IN_EMBEDDING = frozenset(("input", "model", "dimensions", "stream", "stream_options", "extra_body"))
+_IN_EMBEDDING = frozenset(("input", "model", "dimensions", "encoding_format", "stream", "stream_options", "extra_body"))
 _EMBEDDING_EXTRAS = {"task_type": "taskType", "title": "title"}
 
 
@@ -170,6 +170,10 @@ def _embedding_body(body: dict[str, Any], model: str, losses: Losses) -> dict[st
     for name, value in body.items():
         if name not in _IN_EMBEDDING:
             losses.lose_field(name, value)
+    # Gemini sends numbers; the caller's base64 is made of them by engine.tasks.embedding.
+    form = body.get("encoding_format")
+    if form not in (None, "float", "base64"):
+        raise InvalidRequest(f"body.encoding_format: {form!r} is not a format; one of: float, base64")
     extra = body.get("extra_body")
     google = extra.get("google") if type(extra) is dict else None
     if extra is not None and type(google) is not dict:

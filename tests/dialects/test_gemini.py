@@ -302,7 +302,7 @@ def test_several_texts_are_embedded_in_one_call() -> None:
         ({"input": [[1, 2]]}, "body.input.0:"),
         ({"input": []}, "body.input:"),
         ({}, "body.input:"),
-        ({"input": "a", "encoding_format": "base64"}, "body.encoding_format:"),
+        ({"input": "a", "encoding_format": "hex"}, "body.encoding_format:"),
         ({"input": "a", "user": "u"}, "body.user:"),
         ({"input": "a", "extra_body": {"google": {"x": 1}}}, "body.extra_body.google.x:"),
     ],

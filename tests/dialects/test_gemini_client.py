@@ -275,6 +275,14 @@ async def test_our_client_reads_a_stream(served: Any, call_it: Any) -> None:
     assert result.stream.usage.output_tokens == 2
 
 
+async def test_our_client_packs_vectors_for_who_asks(served: Any, call_it: Any) -> None:
+    rows = [{"object": "embedding", "index": 0, "embedding": [1.0, -0.5]}]
+    server = await served({"object": "list", "data": rows})
+    body = {"input": ["a"], "encoding_format": "base64"}
+    result = await call_it(server)(Request("embedding", body), context())
+    assert result.body["data"][0]["embedding"] == "AACAPwAAAL8="
+
+
 async def test_our_client_checks_its_keys(served: Any, call_it: Any) -> None:
     server = await served()
     assert (await call_it(server).check()).endswith("has m (2 models)")
