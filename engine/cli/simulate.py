@@ -25,6 +25,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 async def _serve(spec: RunSpec, host: str, port: int) -> None:
     from engine.simulation.server import COUNTERS_PATH, SimulatedServer
+    from engine.simulation.wire import WIRES
 
     provider = spec.provider
     if provider.kind != "simulated":
@@ -38,7 +39,8 @@ async def _serve(spec: RunSpec, host: str, port: int) -> None:
     model = spec.targets[0].model_id
     async with SimulatedServer(provider, model=model, seed=spec.seed, host=host, port=port) as server:
         print(f"simulated provider on {server.url}", flush=True)
-        print(f"  OpenAI wire: provider=openai provider.base_url={server.url}/v1 model=remote model.name={model}")
+        for wire, (name, prefix) in WIRES.items():
+            print(f"  {wire}: provider={name} provider.base_url={server.url}{prefix} model=remote model.name={model}")
         print(f"  keys: {', '.join(provider.key_names) if provider.keys else 'any, or none'}")
         print(f"  what happened: {server.url}{COUNTERS_PATH}", flush=True)
         await stopped.wait()

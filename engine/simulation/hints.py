@@ -7,9 +7,11 @@ Sources: RFC 9110 section 10.2.3 (Retry-After); the rate-limit headers of OpenAI
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
+from engine.simulation.capacity import Level
 from schemas.simulated import Hint
 
 MOST_S = 86_400.0 * 365
@@ -45,7 +47,7 @@ def headers(hint: Hint, wait_s: float | None, wall_s: float, unit: str) -> dict[
     if hint == "x_ratelimit":
         return {f"x-ratelimit-remaining-{unit}": "0", f"x-ratelimit-reset-{unit}": duration(wait_s)}
     if hint == "anthropic":
-        reset = _moment(wall_s + wait_s).strftime("%Y-%m-%dT%H:%M:%SZ")
+        reset = _rfc3339(wall_s + wait_s)
         return {f"anthropic-ratelimit-{unit}-remaining": "0", f"anthropic-ratelimit-{unit}-reset": reset}
     return {}
 
@@ -75,9 +77,40 @@ def duration(seconds: float) -> str:
     return f"{hours}h{text}" if hours else text
 
 
+def _openai_limits(levels: Mapping[str, Level], wall_s: float) -> dict[str, str]:
+    found = {}
+    for unit, level in levels.items():
+        found[f"x-ratelimit-limit-{unit}"] = str(level.limit)
+        found[f"x-ratelimit-remaining-{unit}"] = str(level.remaining)
+        found[f"x-ratelimit-reset-{unit}"] = duration(level.reset_s)
+    return found
+
+
+def _anthropic_limits(levels: Mapping[str, Level], wall_s: float) -> dict[str, str]:
+    found = {}
+    for unit, level in levels.items():
+        found[f"anthropic-ratelimit-{unit}-limit"] = str(level.limit)
+        found[f"anthropic-ratelimit-{unit}-remaining"] = str(level.remaining)
+        # Rounded up: a limit is never whole before the moment that was said.
+        found[f"anthropic-ratelimit-{unit}-reset"] = _rfc3339(math.ceil(wall_s + level.reset_s))
+    return found
+
+
+LIMITS: Mapping[str, Callable[[Mapping[str, Level], float], dict[str, str]]] = {
+    "openai": _openai_limits,
+    "anthropic": _anthropic_limits,
+}
+"""By dialect: the headers of a served call that say what is left of its key's limits, at a time in seconds since 1970.
+The other wires have none."""
+
+
 def _millis(seconds: float) -> int:
     return math.ceil(seconds * 1000 - 1e-6)
 
 
 def _moment(wall_s: float) -> datetime:
     return datetime.fromtimestamp(round(wall_s), UTC)
+
+
+def _rfc3339(wall_s: float) -> str:
+    return _moment(wall_s).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -17,13 +17,13 @@ IN_ANSWER = frozenset({"silent", "truncated", "malformed", "unterminated"})
 """Faults of a call that was let in: it holds its place until its caller leaves or the answer breaks."""
 _IN_200 = {500: "server", 502: "server", 503: "overloaded", 529: "overloaded", 429: "throttled"}
 """What an error in a reply with status 200 means, by the status that its body names."""
-MESSAGES = {
+MESSAGES = {  # On a wire that has no codes a client knows by the words that a quota is used up or content refused.
     "throttled": "too many requests or tokens just now",
-    "quota_exhausted": "you exceeded your current quota",
+    "quota_exhausted": "you exceeded your current quota: insufficient credits",
     "auth": "the API key is not valid",
     "invalid_request": "the request is not valid",
     "too_long": "prompt and answer do not fit the model's maximum context length",
-    "content_filtered": "rejected by the content filter",
+    "content_filtered": "rejected by the safety system",
     "server": "the server failed inside",
     "overloaded": "no capacity just now",
     "timeout": "the server behind this one did not answer in time",

@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 import msgspec
 from aiohttp import web
 
 from engine.clock import Clock, SystemClock
+from engine.dialects import ClientCall
 from engine.errors import InvalidRequest, SetupError
 from engine.simulation import answers
-from engine.simulation.openai import OpenAIWire
 from engine.simulation.provider import Failure, Plan, SimulatedProvider
-from engine.simulation.wire import Call, Head, Wire
+from engine.simulation.wire import WIRES, Head, Wire, key_of
 from schemas.simulated import SimulatedProviderSpec
 
-WIRES: Sequence[Callable[[SimulatedProviderSpec, str], Wire]] = (OpenAIWire,)
-"""What the server speaks; they share one provider, told apart by the path."""
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A larger request is refused with HTTP 413."""
 _STOP_S = 0.2
@@ -29,7 +27,8 @@ COUNTERS_PATH = "/simulated/counters"
 
 
 class SimulatedServer:
-    """An HTTP server over one simulated provider. `async with` starts and stops it."""
+    """An HTTP server over one simulated provider, which speaks all wires of `WIRES` at once, told apart by the path.
+    `async with` starts and stops it."""
 
     def __init__(
         self,
@@ -45,15 +44,16 @@ class SimulatedServer:
         self.provider = SimulatedProvider(spec, clock or SystemClock(), seed)
         self.host = host
         self.port = port
-        self._wires = [make(spec, model or spec.default_model) for make in WIRES]
         self._numbered = 0
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.router.add_get(COUNTERS_PATH, self._counters)
-        for wire in self._wires:
-            for path in wire.tasks:
-                app.router.add_post(path, self._answers(wire, path))
-            for path, page in wire.pages.items():
-                app.router.add_get(path, self._shows(wire, page))
+        taken: set[tuple[str, str]] = set()
+        for name in WIRES:
+            wire = Wire(name, spec, model or spec.default_model)
+            for (method, path), task in wire.routes.items():
+                if (method, path) not in taken:
+                    app.router.add_route(method, path, self._shows(wire) if task == "models" else self._answers(wire))
+                    taken.add((method, path))
         # A client that leaves cancels its call, so that its place is free at once.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_S)
 
@@ -90,26 +90,27 @@ class SimulatedServer:
     async def _counters(self, request: web.Request) -> web.Response:
         return web.Response(body=msgspec.json.encode(self.provider.counters.as_dict()), content_type="application/json")
 
-    def _shows(self, wire: Wire, page: Callable[[], bytes]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def _shows(self, wire: Wire) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handler(request: web.Request) -> web.Response:
-            refusal = self.provider.refusal(wire.key(request.headers))
+            refusal = self.provider.refusal(key_of(request.headers))
             if refusal is not None:
                 return await self._refuse(wire, refusal, request)
-            return web.Response(body=page(), content_type="application/json")
+            return web.Response(body=wire.models(), content_type="application/json")
 
         return handler
 
-    def _answers(self, wire: Wire, path: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def _answers(self, wire: Wire) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handler(request: web.Request) -> web.StreamResponse:
             try:
-                call = wire.read(path, request.headers, await request.read())
+                # The path comes with its query: some wires keep the kind of stream or the key there.
+                call = wire.read(request.path_qs, dict(request.match_info), request.headers, await request.read())
             except InvalidRequest as error:
                 return await self._refuse(wire, Failure("invalid_request", error.message, 400), request)
             return await self._answer(wire, call, request)
 
         return handler
 
-    async def _answer(self, wire: Wire, call: Call, request: web.Request) -> web.StreamResponse:
+    async def _answer(self, wire: Wire, call: ClientCall, request: web.Request) -> web.StreamResponse:
         plan = self.provider.admit(
             call.key,
             answers.input_tokens(call.task, call.body),
@@ -121,12 +122,13 @@ class SimulatedServer:
         if failure is not None and not failure.in_answer:
             return await self._refuse(wire, failure, request)
         self._numbered += 1
-        head = Head(call, f"simulated-{self._numbered}", int(self.provider.wall_s()))
+        wall_s = self.provider.wall_s()
+        head = wire.head(call, f"simulated-{self._numbered}", int(wall_s))
         answered = False
         try:
             if failure is not None and failure.kind == "silent":
                 await _for_ever()
-            headers = {"x-request-id": head.answer_id, **wire.limit_headers(self.provider.levels(plan.key))}
+            headers = wire.headers(head.answer_id, self.provider.levels(plan.key), wall_s)
             respond = self._stream if call.stream else self._whole
             response = await respond(wire, head, plan, request, headers)
             answered = True
@@ -161,10 +163,10 @@ class SimulatedServer:
         response.enable_chunked_encoding()
         await asyncio.sleep(plan.pause_s(0))
         await response.prepare(request)
-        failure = plan.failure
+        failure, answer = plan.failure, wire.stream(head, plan)
         index = 0
         while index < plan.tokens and index != plan.broken_at:
-            await response.write(wire.piece(head, plan.begun + index))
+            await response.write(answer.piece(index))
             index += 1
             pause_s = plan.pause_s(index)
             if pause_s:
@@ -173,9 +175,9 @@ class SimulatedServer:
             _cut(request)
             return response
         if failure is not None and failure.kind == "malformed":
-            await response.write(wire.garbled())
+            await response.write(answer.garbled(index))
         else:
-            await response.write(wire.end(head, plan, terminated=failure is None))
+            await response.write(answer.end(terminated=failure is None))
         await response.write_eof()
         return response
 
@@ -187,9 +189,8 @@ class SimulatedServer:
         if failure.kind == "connect":
             return _reset(request)
         self._numbered += 1
-        status, headers, body = wire.error(failure, self.provider.wall_s())
-        headers["x-request-id"] = f"simulated-{self._numbered}"
-        return web.Response(status=status, headers=headers, body=body, content_type="application/json")
+        status, headers, body = wire.refusal(failure, f"simulated-{self._numbered}", self.provider.wall_s())
+        return web.Response(status=status, headers=headers, body=body)
 
 
 async def _for_ever() -> None:
