@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
 from functools import cache
 from typing import Any
 
@@ -40,6 +43,7 @@ OWN = [("anthropic", CHAT), ("gemini", CHAT), ("ollama", CHAT), ("tgi", COMPLETI
 BOTH = [*OWN, ("kserve", EMBEDDING)]
 TEXTS = [(wire, request) for wire, request in OWN if request.task != "embedding"]
 ONE_TRY = ["policy=off", "policy/timeout=default", "policy.timeout.first_token_s=0.2", "policy.timeout.attempt_s=0.2"]
+pytestmark = pytest.mark.slow
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OLLAMA_API_KEY", "HF_TOKEN", "KSERVE_API_KEY")
 
 
@@ -178,7 +182,6 @@ async def test_a_refusal_has_the_status_of_its_wire(wire: str, kind: str, status
     assert (await failure(wire, dict(OWN)[wire], kind=kind)).status == status
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("wire", "request_"), BOTH)
 async def test_silence_is_a_timeout_on_every_wire(wire: str, request_: Request) -> None:
     assert (await failure(wire, request_, kind="silent")).kind == "timeout"
@@ -253,3 +256,46 @@ async def test_anthropic_says_what_is_left_of_its_limits_in_its_own_headers() ->
     assert headers["anthropic-ratelimit-requests-remaining"] == "59"
     assert headers["request-id"] == "simulated-1"
     assert not [name for name in headers if name.startswith("x-ratelimit")]
+
+
+@pytest.mark.parametrize(
+    ("wire", "word"),
+    [
+        ("anthropic", "overloaded"),
+        ("gemini", "overloaded"),
+        ("ollama", "server"),
+        ("tgi", "overloaded"),
+        ("tei", "overloaded"),
+        ("kserve", "server"),
+    ],
+)
+async def test_an_error_that_looks_like_a_success_says_what_its_wire_can(wire: str, word: str) -> None:
+    assert (await failure(wire, dict(BOTH)[wire], kind="error_in_200", status=503)).kind == word
+
+
+@pytest.mark.parametrize("wire", WIRES)
+async def test_every_wire_lists_the_model(wire: str) -> None:
+    async with served() as server, engine_of(wire, server) as engine:
+        assert "has simulated (1 models)" in await engine.pipeline.routes[0].executor.check()
+
+
+def test_each_line_that_the_server_prints_makes_a_client_of_it() -> None:
+    command = [sys.executable, "-u", "-m", "engine", "simulate", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            lines = [process.stdout.readline() for _ in range(1 + len(WIRES))][1:]
+            found = {wire: asyncio.run(_answered(words.split())) for wire, _, words in map(_parted, lines)}
+        finally:
+            process.kill()
+    assert found == dict.fromkeys(WIRES)
+
+
+def _parted(line: str) -> tuple[str, str, str]:
+    return line.strip().partition(": ")
+
+
+async def _answered(words: list[str]) -> InferenceError | None:
+    async with Engine.compose([*words, *ONE_TRY]) as engine:
+        request = CHAT if "chat" in engine.pipeline.routes[0].executor.tasks else EMBEDDING
+        return (await engine.submit(request)).error
