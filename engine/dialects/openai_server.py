@@ -70,7 +70,7 @@ class OpenAIServerDialect:
     stream_type = "text/event-stream"
 
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
-        task = TASKS[path]
+        task = TASKS[path.partition("?")[0]]
         body = _read_body(content)
         for field, kind, expected in _NEEDS[task]:
             if not isinstance(body.get(field), kind):

@@ -72,8 +72,6 @@ class Wire:
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
         """The request. `path` comes with its query, `parts` are what stood in the route's braces. Raises
         InvalidRequest."""
-        if self.name == "openai":
-            path = path.partition("?")[0]  # Azure's clients put a version there, which this dialect does not expect
         call = self._dialect.read(path, parts, headers, content)
         if call.task == "embedding":
             answers.inputs(call.body)

@@ -294,3 +294,9 @@ def test_a_client_is_told_when_another_try_is_no_use(error: InferenceError, said
 def test_a_providers_own_code_is_kept() -> None:
     error = InvalidRequest("HTTP 404: no such model", code="model_not_found")
     assert msgspec.json.decode(SERVER.refusal(error)[2])["error"]["code"] == "model_not_found"
+
+
+def test_a_query_in_the_path_changes_nothing() -> None:
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}]}'
+    call = OpenAIServerDialect().read("/v1/chat/completions?api-version=preview", {}, {}, body)
+    assert (call.task, call.model) == ("chat", "m")
