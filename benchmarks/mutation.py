@@ -46,7 +46,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "__init__": ("test_layers.py",),
     "bounded": ("test_bounded.py", "test_timeout.py", "test_deadline.py"),
     "budget": ("test_budget.py", "test_retry.py"),
-    "pace": ("test_hedge.py",),
+    "pace": ("test_pace.py", "test_hedge.py"),
     "rescue": ("test_rescue.py", "test_splice.py"),
     "splice": ("test_splice.py", "test_rescue.py"),
 }

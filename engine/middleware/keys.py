@@ -121,7 +121,7 @@ class KeyRing:
         """`started` is when the call began; one from before a throttle says nothing about it."""
         key = self._keys[name]
         if key.strikes and started >= key.throttled_at:
-            key.strikes, key.cool_until = 0, float("-inf")
+            key.strikes, key.barred, key.cool_until = 0, False, float("-inf")
             self._serve()
 
     def throttled(self, name: str, started: float, hint_s: float | None) -> bool:
@@ -161,7 +161,7 @@ class KeyRing:
         """Brings a parked or cooling key back, or all of them."""
         for key in self._states:
             if name is None or key.name == name:
-                key.parked, key.strikes, key.cool_until = None, 0, float("-inf")
+                key.parked, key.strikes, key.barred, key.cool_until = None, 0, False, float("-inf")
         self._serve()
 
     # -- what is known ------------------------------------------------------------------------------------------

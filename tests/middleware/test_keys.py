@@ -161,6 +161,17 @@ async def test_of_keys_that_cool_the_one_that_is_back_first(clock: VirtualClock)
 
 
 @in_virtual_time
+async def test_the_only_key_is_not_used_while_it_is_parked(clock: VirtualClock) -> None:
+    ring = ring_of(clock, ("A",))
+    ring.park("A", AuthFailed("no"))
+    assert ring.try_acquire(None) is None
+    with pytest.raises(AuthFailed):
+        await ring.acquire()
+    ring.unpark()
+    assert ring.try_acquire(None) == "A"
+
+
+@in_virtual_time
 async def test_a_key_throttled_again_is_barred_until_its_hint_is_over(clock: VirtualClock) -> None:
     ring = ring_of(clock, ("A",))
     ring.throttled("A", 0.0, 10.0)
@@ -578,6 +589,7 @@ async def test_a_preview_says_what_is_the_matter_with_the_others(clock: VirtualC
     assert await ring.acquire() == "C"
     assert await ring.acquire() == "A"
     assert ring.preview() == (None, "A is cooling 5.0 s; B is parked: auth")
+    assert ring_of(clock, ("A", "B")).preview() == ("A", "round_robin")
     ring = ring_of(clock, ("A",), key_concurrency=1)
     assert ring.preview() == ("A", "the only one")
     await ring.acquire()

@@ -48,3 +48,26 @@ def test_without_a_percentile_the_delay_is_fixed() -> None:
     pace = Pace(HedgeSpec(enabled=True, after_s=2.0, percentile=None, min_samples=1))
     pace.add(("chat", False), 0.1)
     assert pace.delay_s(("chat", False)) == 2.0
+
+
+def test_the_latest_thousand_are_kept_and_the_oldest_goes_first() -> None:
+    pace = Pace(HedgeSpec(enabled=True, after_s=2.0, percentile=0.5, min_samples=1))
+    for seconds in [5.0] * 1000 + [1.0] * 500:
+        pace.add(("chat", False), seconds)
+    assert pace.delay_s(("chat", False)) == 1.0
+    for seconds in [9.0] * 501:
+        pace.add(("chat", False), seconds)
+    assert pace.delay_s(("chat", False)) == 9.0
+
+
+def test_the_gauges_say_what_was_hedged_and_when_the_next_one_would_be() -> None:
+    pace = Pace(HedgeSpec(enabled=True, after_s=2.0, percentile=0.5, min_samples=1))
+    pace.add(("chat", False), 0.25)
+    pace.add(("embedding", True), 0.5)
+    pace.hedges, pace.wins = 3, 1
+    assert pace.gauges() == {
+        "hedges_total": 3,
+        "hedge_wins_total": 1,
+        "hedge_chat_delay_s": 0.25,
+        "hedge_embedding_stream_delay_s": 0.5,
+    }

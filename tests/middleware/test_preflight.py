@@ -73,6 +73,17 @@ def stage(kind: str = "remote", policy: PolicySpec | None = None, primary: bool 
         ("chat", {"messages": [TEXT], "max_tokens": 1.5}, "body.max_tokens: expected a whole number, got 1.5"),
         ("chat", {"messages": [TEXT], "max_completion_tokens": -2}, "body.max_completion_tokens: expected a whole"),
         ("chat", {"messages": [TEXT], "max_tokens": True}, "body.max_tokens: expected a number, got True"),
+        ("chat", {"messages": [TEXT], "frequency_penalty": "a"}, "body.frequency_penalty: expected a number, got str"),
+        ("chat", {"messages": [TEXT], "presence_penalty": "a"}, "body.presence_penalty: expected a number, got str"),
+        ("completion", {"best_of": 0}, "body.best_of: expected a whole number of at least 1, got 0"),
+        ("rerank", {"documents": ["a"]}, "body.query: expected a text that is not empty"),
+        ("rerank", {"query": "", "documents": ["a"]}, "body.query: expected a text that is not empty"),
+        ("rerank", {"query": 5, "documents": ["a"]}, "body.query: expected a text that is not empty"),
+        ("rerank", {"query": "q"}, "body.documents: expected a list with at least one text"),
+        ("rerank", {"query": "q", "documents": []}, "body.documents: expected a list with at least one text"),
+        ("rerank", {"query": "q", "documents": "a"}, "body.documents: expected a list with at least one text"),
+        ("rerank", {"query": "q", "documents": ["a", 5]}, 'body.documents[1]: expected a text, or {"text": …}'),
+        ("rerank", {"query": "q", "documents": [{"txt": "a"}]}, 'body.documents[0]: expected a text, or {"text": …}'),
         ("chat", {"messages": [TEXT], "n": 0}, "body.n: expected a whole number of at least 1, got 0"),
         ("chat", {"messages": [TEXT], "seed": 1.5}, "body.seed: expected a whole number, got 1.5"),
         ("chat", {"messages": [TEXT], "temperature": "hot"}, "body.temperature: expected a number, got str"),
@@ -114,6 +125,7 @@ def test_a_body_that_cant_be_right_is_refused_with_its_path(task: str, body: dic
         ("embedding", {"input": ["", "vLLM takes an empty text among others"]}),
         ("embedding", {"input": [{"text": "jina"}]}),
         ("embedding", {"messages": [TEXT]}),
+        ("rerank", {"query": "q", "documents": ("a", {"text": "b", "title": "c"})}),
     ],
 )
 def test_what_some_provider_takes_is_let_through(task: str, body: dict[str, Any]) -> None:
@@ -171,6 +183,16 @@ def test_a_task_that_the_model_does_not_do_is_refused() -> None:
         ("embedding", False, {"input": [[1], list(range(11))]}),
         ("embedding", True, {"input": ["x" * 120] * 50}),
         ("embedding", True, {"input": "x" * 121, "truncate_prompt_tokens": 10}),
+        ("embedding", True, {"input": "x" * 121, "truncate": "END"}),
+        ("embedding", True, {"input": "x" * 121, "truncation": True}),
+        ("chat", False, {"messages": [{"role": "a", "content": "x" * 121}, {"role": "a", "content": ["y"]}]}),
+        ("chat", False, {"messages": [{"role": "a", "content": ["x" * 100, {"type": "text", "text": "x" * 21}]}]}),
+        ("chat", True, {"messages": [{"role": "a", "content": ["x" * 100, {"type": "text", "text": "x" * 20}]}]}),
+        ("chat", True, {"messages": [{"role": "a", "content": ["x" * 120, {"type": "image_url"}]}]}),
+        ("chat", True, {"messages": [{"role": "a", "content": "x" * 120}, {"role": "assistant", "content": None}]}),
+        ("rerank", False, {"query": "x" * 21, "documents": ["y", "x" * 100]}),
+        ("rerank", False, {"query": "x" * 21, "documents": [{"text": "x" * 100}, "y"]}),
+        ("rerank", True, {"query": "x" * 20, "documents": ["x" * 100] * 5}),
     ],
 )
 def test_a_prompt_is_too_long_only_when_it_is_so_for_certain(task: str, fits: bool, body: dict[str, Any]) -> None:
@@ -180,6 +202,36 @@ def test_a_prompt_is_too_long_only_when_it_is_so_for_certain(task: str, fits: bo
     else:
         with pytest.raises(TooLong, match=r"'m' has room for 10 \(model.context_length\). Next: shorten it"):
             made.check(Request(task, body))
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "said"),
+    [
+        ("embedding", {"input": "x" * 13}, "body.input: 13 characters, 1 tokens or more, and"),
+        ("completion", {"prompt": [1, 2]}, "body.prompt: 2 tokens and"),
+        ("chat", {"messages": [{"role": "a", "content": "x" * 13}]}, "body.messages: 13 characters"),
+    ],
+)
+def test_it_says_how_long_a_prompt_is_and_where_it_stands(task: str, body: dict[str, Any], said: str) -> None:
+    with pytest.raises(TooLong) as caught:
+        stage(context_length=1).check(Request(task, body))
+    assert str(caught.value).startswith(said)
+
+
+def test_no_prompt_is_no_length() -> None:
+    for task, body in (("completion", {}), ("embedding", {"messages": [TEXT]}), ("completion", {"prompt": [""]})):
+        assert check_body(task, body) == 0
+    assert check_body("completion", {"prompt": {"prompt_string": "a"}}) == 0
+    assert check_body("chat", {"messages": [{"role": "assistant", "content": None}, TEXT]}) == 5
+
+
+def test_what_it_costs_at_the_rate_limit_is_told() -> None:
+    policy = PolicySpec(rate_limit=RateLimitSpec(enabled=True, tokens_per_min=1000, output_tokens_default=7))
+    asked = chat(messages=[{"role": "user", "content": "x" * 40}])
+    assert stage(policy=policy).check(asked) == (1.0, 18.0, 11.0, 7.0)
+    asked = Request("completion", {"prompt": ["x" * 40, "y" * 40]})
+    assert stage(policy=policy).check(asked) == (1.0, 28.0, 21.0, 7.0)
+    assert stage().check(chat()) is None
 
 
 def test_the_characters_of_a_token_are_a_knob() -> None:
@@ -303,5 +355,11 @@ def test_the_plan_says_what_is_known() -> None:
     layer = preflight.layer(Branch("t", target, policy, Resources(SystemClock())))
     assert layer is not None
     assert layer.settings == "form of the body tasks=chat context_length=10 rate_limit"
+    several = ModelSpec(name="m", tasks=("chat", "embedding"))
+    for limits in (RateLimitSpec(enabled=True), RateLimitSpec(enabled=False, requests_per_min=5)):
+        here = Branch("t", target.model_copy(update={"model": several}), PolicySpec(rate_limit=limits), Resources())
+        layer = preflight.layer(here)
+        assert layer is not None
+        assert layer.settings == "form of the body tasks=chat,embedding"
     off = PolicySpec(preflight=PreflightSpec(enabled=False))
     assert preflight.layer(Branch("t", target, off, Resources(SystemClock()))) is None
