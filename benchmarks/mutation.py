@@ -354,16 +354,18 @@ def _run(file: Path, left: list[Mutant], ledger: Ledger, processes: int, limit_s
         print(file=sys.stderr)
 
 
-def equivalent() -> dict[str, str]:
-    """The mutants that change nothing, each with its reason: a line for the one, an indented line for the other."""
-    found: dict[str, str] = {}
-    name = ""
-    for line in EQUIVALENT.read_text().splitlines() if EQUIVALENT.exists() else ():
+def equivalent() -> set[str]:
+    """The names of the mutants that change nothing. Exits when one has no reason: an indented line below its group."""
+    found: set[str] = set()
+    group: list[str] = []
+    for line in EQUIVALENT.read_text().splitlines():
         if line.startswith("  "):
-            found[name] = line.strip()
+            found |= set(group)
+            group = []
         elif line and not line.startswith("#"):
-            name = line
-            found[name] = ""
+            group.append(line)
+    if group:
+        raise SystemExit(f"{EQUIVALENT.name}: no reason is given for {group[0]}")
     return found
 
 
@@ -375,7 +377,8 @@ def main() -> None:
     sys.path[:0] = [str(ROOT), str(TESTS_DIR)]
     preload()
     files = [FILES / f"{name}.py" for name in said.files] or sorted(FILES.glob("*.py"))
-    same, unknown = equivalent(), set(equivalent())
+    same = equivalent()
+    unknown = set(same)
     rows, survivors = [], []
     for file in files:
         every, ledger = examine(file, said.processes)

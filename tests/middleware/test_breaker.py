@@ -491,6 +491,21 @@ async def test_a_rejection_while_probes_are_out_says_so_and_to_come_back_soon(cl
 
 
 @in_virtual_time
+async def test_a_rejection_while_probes_are_out_says_when_it_will_be_known_at_the_latest(clock: VirtualClock) -> None:
+    for half_open_s, known in ((30.0, 20.0), (None, None)):
+        circuit = await opened(clock, probes=1, half_open_s=half_open_s)
+        circuit.try_acquire()
+        await asyncio.sleep(10.0)
+        with pytest.raises(CircuitOpen) as caught:
+            circuit.try_acquire()
+        assert caught.value.known_in_s == (None if known is None else pytest.approx(known))
+    fail(other := of(clock), 4)
+    with pytest.raises(CircuitOpen) as caught:
+        other.try_acquire()
+    assert caught.value.known_in_s is None
+
+
+@in_virtual_time
 async def test_a_permit_is_settled_once(clock: VirtualClock) -> None:
     circuit = await opened(clock)
     probe = circuit.try_acquire()

@@ -365,6 +365,22 @@ def test_completions_are_joined_like_chats() -> None:
     assert Reader().read([completion(None)]).splice.text == ""  # type: ignore[arg-type]
 
 
+def test_the_mark_of_a_new_beginning_is_a_chunk_like_any_other() -> None:
+    def completion(text: str, id: str = "a") -> Chunk:
+        return Chunk({"id": id, "object": "text_completion", "choices": [{"index": 0, "text": text}]})
+
+    reader = Reader().read([completion("one")]).join(continued=False).read([completion("two", "b")])
+    mark, again = reader.got[1:]
+    assert mark.restarted
+    assert mark.body == {
+        "id": "b",
+        "object": "text_completion",
+        "choices": [{"index": 0, "text": "", "finish_reason": None}],
+        "engine": {"rescue": "restarted", "target": "t"},
+    }
+    assert again.body == completion("two", "b").body
+
+
 def test_what_was_delivered_is_not_edited_behind_the_callers_back() -> None:
     again = whole(ANSWER, 50)
     before = [repr(chunk.body) for chunk in again]
