@@ -126,7 +126,9 @@ def _sites(node: ast.AST, where: str = "") -> Iterator[tuple[str, ast.AST, str, 
             yield from _below(part, "value", None, part.value, where)
         return
     for field, value in ast.iter_fields(node):
-        if field in _PROSE_FIELDS or (field == "value" and isinstance(node, ast.Expr) and _is_text(value)):
+        if field in _PROSE_FIELDS or (
+            field == "value" and isinstance(node, ast.Expr) and isinstance(value, ast.Constant)
+        ):
             continue
         for index, each in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if isinstance(each, ast.AST) and not _is_slots(each):
@@ -165,7 +167,7 @@ def _changes(node: ast.AST, inside: bool) -> Iterator[ast.AST]:
         yield type(node)(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
     elif isinstance(node, ast.IfExp) and _plain(node.test):
         yield ast.IfExp(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)
-    elif isinstance(node, ast.Return) and node.value is not None and not _is_none(node.value):
+    elif isinstance(node, ast.Return) and getattr(node.value, "value", node.value) is not None:
         yield ast.Return(ast.Constant(None))
     if inside and _may_go(node):
         yield ast.Pass()
@@ -194,16 +196,8 @@ def _plain(test: ast.expr) -> bool:
     return not isinstance(test, ast.Compare | ast.BoolOp | ast.UnaryOp | ast.Constant)
 
 
-def _is_text(node: object) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
-
-
 def _is_slots(node: ast.AST) -> bool:
     return isinstance(node, ast.Assign) and any(getattr(each, "id", "") == "__slots__" for each in node.targets)
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
 
 
 def _put(holder: ast.AST, field: str, index: int | None, node: ast.AST) -> None:

@@ -302,6 +302,36 @@ def test_who_has_left_takes_no_room_in_memory_and_no_place_in_the_order(how: str
 
 
 @in_virtual_time
+async def test_those_who_were_evicted_take_no_room_even_if_nobody_ever_leaves(clock: VirtualClock) -> None:
+    gate = gate_of(clock, size=1, concurrency=1, on_full="evict_lowest")
+    await come(gate, clock, "inside")
+    for _ in range(300):
+        low, high = await come(gate, clock, "low", 2), await come(gate, clock, "high", 0)
+        gate.release()
+        await asyncio.sleep(0)
+        assert states(low, high) == ["QueueFull", "inside"]
+    assert len(gate._heap) <= 65
+
+
+@in_virtual_time
+async def test_when_most_have_left_the_others_keep_their_order(clock: VirtualClock) -> None:
+    gate = gate_of(clock, concurrency=1)
+    await come(gate, clock, "inside")
+    tiers = [(number * 7) % 3 for number in range(100)]
+    tasks = [await come(gate, clock, f"{number}", tier) for number, tier in enumerate(tiers)]
+    leaving = [number for number in range(100) if number % 4]
+    for number in leaving:
+        tasks[number].cancel()
+    await asyncio.wait([tasks[number] for number in leaving])
+    order: list[int] = []
+    while gate.waiting:
+        gate.release()
+        await asyncio.sleep(0)
+        order += [n for n, state in enumerate(states(*tasks)) if state == "inside" and n not in order]
+    assert order == sorted(range(0, 100, 4), key=lambda number: (tiers[number], number))
+
+
+@in_virtual_time
 async def test_a_waiting_request_can_get_another_priority_and_keeps_its_age(clock: VirtualClock) -> None:
     gate = gate_of(clock, concurrency=1)
     await come(gate, clock, "inside")
