@@ -234,7 +234,7 @@ async def test_a_second_no_just_beyond_a_good_limit_takes_less(clock: VirtualClo
     again = await limit.acquire()
     limit.release(again, Throttled("no"))  # far below what was good: too many by far
     assert limit.limit == pytest.approx(64.0 * 0.64)
-    await succeed(limit, 60.0, clock)
+    await succeed(limit, 6.0, clock)
     good = limit.limit
     assert good > 64.0
     again = await limit.acquire()
