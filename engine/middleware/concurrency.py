@@ -61,9 +61,9 @@ class AdaptiveLimit:
         self._clock = clock
         self._line: deque[asyncio.Future[Permit]] = deque()
         self._slow_start = True
-        self._peak = 0.0
-        self._lost = 1 - spec.backoff
-        self._cut_at = 0.0
+        self._peak: float
+        self._lost: float
+        self._cut_at: float
         self._frozen_until = 0.0
         self._latency_s: float | None = None
         self._best_s = float("inf")
@@ -243,20 +243,13 @@ class Concurrency(Middleware):
         if stream is not None:
             attempt = context.attempt
             stream.on_settle(
-                lambda error: limit.release(
-                    permit, error, ignored=_left(error), latency_s=attempt.first_token_s if attempt else None
-                )
+                lambda error: limit.release(permit, error, latency_s=attempt.first_token_s if attempt else None)
             )
         elif self._timed:
             limit.release(permit, None, latency_s=_per_token(self.clock.monotonic() - started, result))
         else:
             limit.release(permit, None)
         return result
-
-
-def _left(error: InferenceError | None) -> bool:
-    """Whether a stream ended because its caller had enough: that says nothing about the provider."""
-    return error is not None and error.kind in ("cancelled", "deadline")
 
 
 def _per_token(seconds: float, result: Result) -> float | None:

@@ -277,12 +277,11 @@ async def test_who_has_left_does_not_fill_a_batch(clock: VirtualClock) -> None:
 
 @in_virtual_time
 async def test_a_batch_that_was_full_leaves_the_next_one_its_whole_time(clock: VirtualClock) -> None:
-    executor = Embedder(seconds=0.0)
-    stage = stage_of(clock, executor, max_size=2, max_wait_s=1.0)
+    stage = stage_of(clock, Embedder(seconds=5.0), max_size=2, max_wait_s=1.0)
     tasks = [asyncio.create_task(stage(embed(f"t{n}"), context(clock))) for n in range(2)]
     await asyncio.sleep(0.5)
     await stage(embed("later"), context(clock))
-    assert clock.monotonic() == pytest.approx(1.5)
+    assert clock.monotonic() == pytest.approx(0.5 + 1.0 + 5.0)
     await asyncio.gather(*tasks)
 
 
@@ -396,11 +395,13 @@ async def test_what_is_known_of_each_input_goes_to_its_own_request(clock: Virtua
 
 @in_virtual_time
 async def test_each_members_record_says_what_the_provider_said(clock: VirtualClock) -> None:
-    stage = chain([route, batch], branch(clock, PolicySpec(batch=BatchSpec(max_wait_s=0.1))), Seen())
+    executor = Seen()
+    stage = chain([route, batch], branch(clock, PolicySpec(batch=BatchSpec(max_wait_s=0.1))), executor)
     contexts = [context(clock), context(clock)]
     asked = [Request("embedding", {"input": "a"}, id=name) for name in ("r0", "r1")]
     results = await asyncio.gather(*(stage(*each) for each in zip(asked, contexts, strict=True)))
     assert [result.id for result in results] == ["r0", "r1"]
+    assert [request.id for request in executor.requests] == ["r0"]
     for each in contexts:
         (attempt,) = each.record.attempts
         assert (attempt.status, attempt.provider_request_id, attempt.outcome) == (200, "req-1", "ok")

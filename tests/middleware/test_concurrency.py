@@ -22,11 +22,12 @@ from engine.errors import (
     ServerFailed,
     Throttled,
 )
-from engine.middleware import concurrency, queue, retry, route
+from engine.middleware import breaker, concurrency, queue, retry, route
+from engine.middleware.breaker import State
 from engine.middleware.concurrency import AdaptiveLimit, Permit
 from engine.request import Chunk, ChunkStream, Context, Result, Usage
 from engine.virtual_time import VirtualClock, VirtualTimeLoop, run
-from schemas.policy import ConcurrencySpec, PolicySpec, QueueSpec, RetrySpec
+from schemas.policy import BreakerSpec, ConcurrencySpec, PolicySpec, QueueSpec, RetrySpec
 from schemas.provider import LocalProviderSpec
 
 SPEC = ConcurrencySpec(enabled=True, initial=4)
@@ -254,6 +255,7 @@ async def test_it_stays_between_minimum_and_maximum(clock: VirtualClock) -> None
         for permit in reversed(permits):
             limit.release(permit, Overloaded("no"))
         assert limit.limit == 3.0
+    assert clock.monotonic() < 6.0
 
 
 @pytest.mark.parametrize("error", [InvalidRequest("no"), CircuitOpen("no"), Cancelled("left")])
@@ -319,11 +321,67 @@ async def test_restart_begins_slowly_and_lets_late_answers_change_nothing(clock:
     assert limit.limit == 4.0
     limit.release(late, Throttled("no"))
     assert limit.limit == 4.0
+    (permit, *others) = await fill(limit)
+    limit.release(permit, Throttled("no"))
+    for other in others:
+        limit.release(other, None, ignored=True)
+    assert limit.limit == pytest.approx(4.0 * 0.7)
+    limit.restart()
+    began = clock.monotonic()
     (first, *others) = await fill(limit)
+    assert clock.monotonic() == began  # and without a pace
     limit.release(first, None)
     assert limit.limit == 5.0  # doubles from round to round again
     for other in others:
         limit.release(other, None)
+
+
+@in_virtual_time
+async def test_after_an_outage_the_concurrency_limit_starts_slowly_again(clock: VirtualClock) -> None:
+    plan = PolicySpec(
+        breaker=BreakerSpec(window=10, min_calls=4, open_s=10.0, probes=1),
+        concurrency=ConcurrencySpec(enabled=True, initial=3),
+    )
+    made_branch = branch(clock, plan)
+    executor = Scripted(*[0.0] * 40, ServerFailed("down"))
+    stage = chain([concurrency, breaker], made_branch, executor)
+    for _ in range(5):
+        await asyncio.gather(*(stage(request(), context(clock)) for _ in range(8)))
+    (limit,) = made_branch.resources.items("concurrency").values()
+    (circuit,) = made_branch.resources.items("breaker").values()
+    assert limit.limit > 3.0
+    while circuit.state is State.CLOSED:
+        with pytest.raises(ServerFailed):
+            await stage(request(), context(clock))
+    executor.steps.append(0.0)
+    executor.calls = 100
+    await asyncio.sleep(circuit.open_for_s)
+    await stage(request(), context(clock))
+    assert circuit.state is State.CLOSED
+    assert limit.gauges()["concurrency_limit"] == 3
+
+
+@in_virtual_time
+async def test_however_long_it_was_idle_one_answer_makes_half_a_call_more_room_at_most(clock: VirtualClock) -> None:
+    limit = limit_of(clock, initial=100)
+    permits = await fill(limit)
+    for permit in permits:
+        limit.release(permit, Throttled("no"))
+    await asyncio.sleep(1000.0)
+    permits = await fill(limit)
+    limit.release(permits[0], None)
+    assert limit.limit == 70.5
+
+
+@in_virtual_time
+async def test_a_call_that_was_cancelled_teaches_nothing(clock: VirtualClock) -> None:
+    made = branch(clock, PolicySpec(concurrency=ConcurrencySpec(enabled=True, initial=1)))
+    task = asyncio.create_task(chain([concurrency], made, Scripted(100.0))(request(), context(clock)))
+    await asyncio.sleep(1.0)
+    task.cancel()
+    await asyncio.wait([task])
+    (limit,) = made.resources.items("concurrency").values()
+    assert (limit.limit, limit.in_flight) == (1.0, 0)
 
 
 # -- latency ----------------------------------------------------------------------------------------------------------
@@ -443,6 +501,28 @@ async def test_an_answer_without_tokens_counts_as_one(clock: VirtualClock) -> No
         await call(stage, clock)
     (limit,) = made.resources.items("concurrency").values()
     assert limit.epoch > 0
+
+
+@in_virtual_time
+async def test_the_time_for_each_token_is_that_of_the_whole_call(clock: VirtualClock) -> None:
+    for answers in ([(0, 1.0), *[(1, 1.0)] * 10], [(1, 1.0), *[(2, 2.0)] * 10]):
+        made = branch(clock, PolicySpec(concurrency=ConcurrencySpec(enabled=True, initial=10, latency_tolerance=1.5)))
+        executor = Engines()
+        stage = chain([route, concurrency], made, executor)
+        for executor.tokens, executor.seconds in answers:
+            await call(stage, clock)
+        (limit,) = made.resources.items("concurrency").values()
+        assert limit.epoch == 0
+
+
+@in_virtual_time
+async def test_after_a_restart_the_best_latency_is_found_anew(clock: VirtualClock) -> None:
+    limit = limit_of(clock, initial=10, latency_tolerance=1.5)
+    limit.release(await limit.acquire(), None, latency_s=1.0)
+    limit.restart()
+    for _ in range(20):
+        limit.release(await limit.acquire(), None, latency_s=5.0)
+    assert limit.epoch == 1
 
 
 @in_virtual_time
