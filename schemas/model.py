@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from schemas.base import Spec
+from schemas.tasks import Task
 
 Format = Literal["safetensors", "gguf", "openvino"]
-Task = Literal["chat", "completion", "embedding", "rerank"]
 
 
 class HubSourceSpec(Spec):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from schemas.base import Spec
-from schemas.model import Task
+from schemas.tasks import Task
 
 
 class _Workload(Spec):

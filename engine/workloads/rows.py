@@ -24,7 +24,20 @@ from engine.workloads.lines import LINE_LIMIT_BYTES, LongLine
 ROW_FIELDS = frozenset({"custom_id", "id", "task", "priority", "deadline_s", "metadata", "method", "url", "body"})
 """Fields of a row that are not fields of its body."""
 
-TEXT_FIELDS = {"chat": "messages", "completion": "prompt", "embedding": "input", "rerank": "query"}
+_OPENAI_FIELDS = {
+    "chat": "messages",
+    "completion": "prompt",
+    "embedding": "input",
+    "rerank": "query",
+    "response": "input",
+    "moderation": "input",
+    "image": "prompt",
+    "image-edit": "prompt",
+    "speech": "input",
+    "transcription": "file",
+    "audio-translation": "file",
+}
+TEXT_FIELDS = {task: _OPENAI_FIELDS.get(task, "inputs") for task in ENDPOINTS}
 """The field of a body that a task can't do without."""
 
 _TASKS = {path.removeprefix("/v1/"): task for task, path in ENDPOINTS.items()}
