@@ -44,4 +44,8 @@ Task = Literal[
     "sparse-embedding",
     "token-embedding",
     "sentence-similarity",
+    "retrieval",
+    "dataprep",
+    # What a model of any kind takes and gives, as it is: named tensors.
+    "tensors",
 ]
