@@ -23,9 +23,10 @@ from engine.dialects.openai_errors import (
     typed_error,
 )
 from engine.dialects.openai_rerank import plain_documents, read_rerank
+from engine.dialects.openai_usage import read_usage
 from engine.dialects.sse import MAX_EVENT_BYTES, SseDecoder
 from engine.errors import ContentFiltered, InferenceError, InvalidRequest, Malformed, Truncated
-from engine.request import Chunk, RateHints, Usage
+from engine.request import Chunk, RateHints
 
 _PATHS = {
     "chat": "/chat/completions",
@@ -300,24 +301,6 @@ class OpenAIStreamDecoder:
     def _fail(self, failure: InferenceError) -> None:
         self._failure = failure
         self.ended = True
-
-
-def read_usage(usage: dict[str, Any]) -> Usage:
-    """Tokens from a usage object; what is missing or no count is 0."""
-    prompt = usage.get("prompt_tokens_details")
-    completion = usage.get("completion_tokens_details")
-    cached = prompt.get("cached_tokens") if type(prompt) is dict else usage.get("prompt_cache_hit_tokens")  # DeepSeek
-    reasoning = completion.get("reasoning_tokens") if type(completion) is dict else None
-    return Usage(
-        _count(usage.get("prompt_tokens")),
-        _count(usage.get("completion_tokens")),
-        _count(cached),
-        _count(reasoning),
-    )
-
-
-def _count(value: Any) -> int:
-    return value if type(value) is int and value > 0 else 0
 
 
 def _is_empty(answer: Any) -> bool:
