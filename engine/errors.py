@@ -15,7 +15,10 @@ EngineError
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from engine.request import Usage
 
 
 class EngineError(Exception):
@@ -83,6 +86,8 @@ class InferenceError(EngineError):
         self.retry_after_s = retry_after_s
         self.provider_request_id = provider_request_id
         self.code = code
+        self.usage: Usage | None = None
+        """What the provider says that the failed call used, where it does."""
         self.elsewhere = False
         """Another key or endpoint of the same target can be called at once; set where these are chosen."""
 

@@ -66,31 +66,77 @@ class Request:
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens of one attempt or request."""
+    """What one attempt or request used. A count is of tokens unless it says otherwise.
+
+    `input_tokens` is the whole prompt: what came from the provider's cache, what was put into it, sound and pictures
+    are parts of it, and `output_tokens` is the whole answer, reasoning included. A dialect whose provider counts these
+    apart adds them up (Anthropic's cache, Gemini's thoughts).
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
+    """Of the prompt: read from the provider's cache."""
     reasoning_tokens: int = 0
+    """Of the answer."""
     estimated: bool = False
-    """Nobody counted: the provider never said, as when a stream was cut or a call was abandoned."""
+    """Nobody counted, or not to the end: the provider never said, as when a stream was cut or a call was abandoned."""
+    cache_write_tokens: int = 0
+    """Of the prompt: put into the provider's cache."""
+    cache_write_1h_tokens: int = 0
+    """Of these: to stay for an hour."""
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
+    image_input_tokens: int = 0
+    image_output_tokens: int = 0
+    images: int = 0
+    """Pictures that were made."""
+    audio_s: float = 0.0
+    """Sound that was heard, in seconds."""
+    characters: int = 0
+    """Text that was spoken."""
+    cost: float | None = None
+    """What the provider says that it charges, in US dollars; None: it does not say."""
+
+    @property
+    def plain(self) -> bool:
+        """Nothing but tokens of one kind in and out."""
+        return not (
+            self.cached_tokens
+            or self.cache_write_tokens
+            or self.audio_input_tokens
+            or self.audio_output_tokens
+            or self.image_input_tokens
+            or self.image_output_tokens
+            or self.images
+            or self.audio_s
+            or self.characters
+        )
 
     def add(self, other: Usage) -> None:
+        """Adds what another one counts; `cost` stays as it is, for an attempt's own is what is summed."""
         self.input_tokens += other.input_tokens
         self.output_tokens += other.output_tokens
-        self.cached_tokens += other.cached_tokens
-        self.reasoning_tokens += other.reasoning_tokens
         self.estimated = self.estimated or other.estimated
+        if other.reasoning_tokens or not other.plain:
+            for name in _KINDS:
+                setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def as_dict(self) -> dict[str, Any]:
+        """The counts that are not 0, and the two that are always told."""
         record: dict[str, Any] = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
-        if self.cached_tokens:
-            record["cached_tokens"] = self.cached_tokens
-        if self.reasoning_tokens:
-            record["reasoning_tokens"] = self.reasoning_tokens
+        if self.reasoning_tokens or not self.plain:
+            record |= {name: count for name in _KINDS if (count := getattr(self, name))}
         if self.estimated:
             record["estimated"] = True
         return record
+
+
+_KINDS = (
+    "cached_tokens", "cache_write_tokens", "cache_write_1h_tokens", "reasoning_tokens", "audio_input_tokens",
+    "audio_output_tokens", "image_input_tokens", "image_output_tokens", "images", "audio_s", "characters",
+)  # fmt: skip
+"""What a usage counts besides the whole prompt and the whole answer."""
 
 
 @dataclass(slots=True)
@@ -130,7 +176,7 @@ class Attempt:
     message: str | None = None
     usage: Usage | None = None
     cost: float | None = None
-    """In US dollars; None: unknown."""
+    """In US dollars; None: unknown, unless nothing was used. An estimate where the usage is one."""
     place: int = 0
     """Inside the chain: the index of its endpoint."""
     sent: bool = False
@@ -176,7 +222,9 @@ class EngineRecord:
     first_token_s: float | None = None
     """Streaming: from submission to the first chunk."""
     cost: float | None = None
-    """Of all attempts, in US dollars; None: unknown."""
+    """Of all attempts, in US dollars; None: unknown, as soon as that of one of them is."""
+    cost_estimated: bool = False
+    """A part of it is an estimate."""
     warnings: list[str] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -190,6 +238,8 @@ class EngineRecord:
             "total_s": round(self.total_s, 6),
             "cost": self.cost,
         }
+        if self.cost_estimated:
+            record["cost_estimated"] = True
         if self.first_token_s is not None:
             record["first_token_s"] = round(self.first_token_s, 6)
         if self.cache is not None:

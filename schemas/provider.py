@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.base import Spec
+from schemas.prices import PriceSpec
 from schemas.simulated import SimulatedProviderSpec
+from schemas.tasks import Task
 
 
 class CredentialSpec(Spec):
@@ -44,6 +46,21 @@ class TransportSpec(Spec):
     """Whether HTTP_PROXY, HTTPS_PROXY, NO_PROXY are honoured."""
 
 
+class BatchApiSpec(Spec):
+    """The provider's batch API, which answers many requests within a day at a lower price (policy/batch=provider)."""
+
+    api: Literal["openai", "anthropic", "gemini"]
+    """Its wire: openai is files and batches, anthropic is message batches, gemini is batchGenerateContent."""
+    price_factor: float = Field(0.5, gt=0, le=1)
+    """What a token costs there, as a share of its price in a live call."""
+    tasks: tuple[Task, ...] = ("chat",)
+    """Tasks that it takes; rows of others are answered by live calls."""
+    max_rows: int = Field(50_000, ge=1)
+    """Requests in one job."""
+    max_bytes: int = Field(200_000_000, ge=1024)
+    """Bytes of one job's requests."""
+
+
 class RemoteProviderSpec(Spec):
     """An HTTP API."""
 
@@ -63,12 +80,19 @@ class RemoteProviderSpec(Spec):
     """What `model=default` means here: a model's id at this provider."""
     headers: dict[str, str] = {}
     """Extra request headers; never a secret."""
+    prices: str | None = None
+    """What its models cost: a list of conf/prices by its name, or the path of a YAML file of your own; null: unknown,
+    unless the provider says in its replies what it charges."""
+    price: PriceSpec | None = None
+    """What this target's model costs, in place of the list's."""
     drop_unsupported: bool = False
     """True: a parameter that this provider can't express is dropped with a warning; false: the request is refused."""
     prefill: Literal["none", "assistant", "prefix", "continue_final_message"] = "none"
     """How it is asked to go on from the beginning of an answer, which a broken stream needs (policy.stream.rescue):
     assistant: it continues an assistant message that stands last; prefix: that message also says `prefix: true`;
     continue_final_message: the body says so, as vLLM wants it; none: it can't."""
+    batch: BatchApiSpec | None = None
+    """Its batch API; null: none, or none that is known."""
     transport: TransportSpec = TransportSpec()
 
 
@@ -79,11 +103,14 @@ class LocalProviderSpec(Spec):
     name: str = "local"
     default_model: str
     """What `model=default` means here: an option of the group `model`."""
+    price: PriceSpec | None = None
+    """What its tokens count as, in US dollars; null: unknown."""
 
 
 ProviderSpec = Annotated[RemoteProviderSpec | LocalProviderSpec | SimulatedProviderSpec, Field(discriminator="kind")]
 
 __all__ = [
+    "BatchApiSpec",
     "CredentialSpec",
     "LocalProviderSpec",
     "ProviderSpec",

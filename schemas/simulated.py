@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from schemas.base import Spec
+from schemas.prices import PriceSpec
 
 Distribution = Literal["constant", "lognormal", "exponential"]
 Hint = Literal[
@@ -196,6 +197,8 @@ class SimulatedProviderSpec(FaultScheduleSpec):
     """How a failing call fails, a word of the failure vocabulary."""
     retry_after_s: float | None = Field(None, ge=0)
     """The hint that such a failure carries, in seconds; null: none."""
+    price: PriceSpec | None = None
+    """What its tokens count as, in US dollars; null: unknown."""
 
     @property
     def key_names(self) -> tuple[str, ...]:

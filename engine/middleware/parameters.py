@@ -23,13 +23,14 @@ class Parameters(Middleware):
     why = "per target, because each model has its own; before the batch, whose members must be alike"
     wraps = {"batch": "requests are alike only when their parameters are filled in"}
 
-    def __init__(self, next: Stage, target: TargetSpec, primary: bool) -> None:
+    def __init__(self, next: Stage, target: TargetSpec, open: bool) -> None:
+        """`open`: a request's own model is kept."""
         self.next = next
         self.defaults = target.model.parameters
         self.model = target.model_id
         self.own_names = frozenset({target.model.name, target.model_id, *target.model.ids.values()})
         self.prefill = target.provider.prefill if target.provider.kind == "remote" else "none"
-        self.open = primary and target.provider.kind == "remote" and not target.model.pin
+        self.open = open
 
     async def __call__(self, request: Request, context: Context) -> Result:
         body = request.body
@@ -73,9 +74,15 @@ def _continued(request: Request, context: Context, how: str) -> dict[str, Any]:
     return body
 
 
+def follows(branch: Branch) -> bool:
+    """Whether a request's own model is kept at this target."""
+    target = branch.target
+    return branch.primary and target.provider.kind == "remote" and not target.model.pin
+
+
 def layer(branch: Branch) -> Layer:
     model = branch.target.model
     settings = f"model={branch.target.model_id}"
     if model.parameters:
         settings += " " + " ".join(f"{name}={value}" for name, value in model.parameters.items())
-    return Layer(Parameters, {"target": branch.target, "primary": branch.primary}, settings)
+    return Layer(Parameters, {"target": branch.target, "open": follows(branch)}, settings)

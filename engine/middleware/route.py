@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from engine import tokens
 from engine.clock import Clock
 from engine.errors import Cancelled, CircuitOpen, EngineError, InferenceError, Internal
 from engine.middleware import Branch
 from engine.middleware.keys import KeyRing
+from engine.middleware.parameters import follows
 from engine.pipeline import Layer, Middleware, Stage
+from engine.prices import Prices
 from engine.request import Attempt, ChunkStream, Context, Request, Result, Usage
 from schemas.policy import RouteSpec
 
@@ -47,7 +51,14 @@ class Route(Middleware):
     wraps = {"breaker": "a rejected attempt comes back here for another endpoint"}
 
     def __init__(
-        self, next: Stage, target: str, ring: KeyRing, endpoints: Endpoints, names: tuple[str, ...], clock: Clock
+        self,
+        next: Stage,
+        target: str,
+        ring: KeyRing,
+        endpoints: Endpoints,
+        names: tuple[str, ...],
+        prices: Prices,
+        clock: Clock,
     ) -> None:
         """`names` are the endpoints' addresses, in the order of `endpoints`."""
         self.next = next
@@ -55,6 +66,7 @@ class Route(Middleware):
         self.ring = ring
         self.endpoints = endpoints
         self.names = names
+        self.prices = prices
         self.clock = clock
         self._choice = len(ring.names) > 1
 
@@ -131,9 +143,12 @@ class Route(Middleware):
             attempt.first_token_s = self.clock.monotonic() - started
 
         def settled(error: InferenceError | None) -> None:
-            attempt.usage = stream.usage
-            if error is not None and attempt.usage is None and stream.delivered:
+            attempt.usage = usage = stream.usage
+            if usage is None and error is not None and stream.delivered:
                 attempt.usage = Usage(tokens.input_tokens(request.body), stream.delivered, estimated=True)
+            elif usage is not None and usage.estimated:
+                # Counted at the stream's beginning, and never again.
+                attempt.usage = replace(usage, output_tokens=max(usage.output_tokens, stream.delivered))
             self._finish(request, context, attempt, started, error)
 
         if stream.primed:
@@ -150,6 +165,8 @@ class Route(Middleware):
         key = attempt.key
         if error is None:
             attempt.outcome = "ok"
+            if attempt.usage is not None:
+                attempt.cost = self.prices.cost(request.body, attempt.usage)
             if key is not None:
                 self.ring.succeeded(key, started)
             self._release(attempt)
@@ -158,8 +175,11 @@ class Route(Middleware):
         attempt.message = error.message
         attempt.status = error.status if error.status is not None else attempt.status
         attempt.provider_request_id = error.provider_request_id or attempt.provider_request_id
+        attempt.usage = error.usage or attempt.usage
         if attempt.sent and attempt.usage is None and error.kind in _UNSAID:
             attempt.usage = Usage(tokens.input_tokens(request.body), estimated=True)
+        if attempt.usage is not None:
+            attempt.cost = self.prices.cost(request.body, attempt.usage)
         context.last_key, context.last_endpoint = key, attempt.place
         error.elsewhere = len(self.names) > 1 and error.counts_for_breaker
         others = False
@@ -190,6 +210,13 @@ def layer(branch: Branch) -> Layer:
         settings += f" endpoints={len(names)} {spec.endpoints}"
     return Layer(
         Route,
-        {"target": target, "ring": ring, "endpoints": endpoints, "names": names, "clock": resources.clock},
+        {
+            "target": target,
+            "ring": ring,
+            "endpoints": endpoints,
+            "names": names,
+            "prices": resources.get(("prices", target), lambda: Prices(branch.target, follows(branch))),
+            "clock": resources.clock,
+        },
         settings,
     )

@@ -6,7 +6,8 @@ from engine.clock import Clock
 from engine.errors import InferenceError
 from engine.middleware import Branch
 from engine.pipeline import Layer, Middleware, Stage
-from engine.request import Context, Request, Result
+from engine.prices import total
+from engine.request import Attempt, Context, Request, Result
 
 
 class Trace(Middleware):
@@ -53,9 +54,24 @@ class Trace(Middleware):
         if record.attempts:
             last = context.attempt or record.attempts[-1]
             record.target = last.target
-            costs = [attempt.cost for attempt in record.attempts if attempt.usage]
-            # A sum with an unknown part is unknown, never too low.
-            record.cost = sum(costs) if costs and None not in costs else None  # type: ignore[arg-type]
+            record.cost, record.cost_estimated = _cost(record.attempts)
+
+
+def _cost(attempts: list[Attempt]) -> tuple[float | None, bool]:
+    """What the attempts cost together, and whether a part of it is an estimate. One that used nothing, because it was
+    refused, costs nothing. A sum with an unknown part is unknown, never too low."""
+    if len(attempts) == 1:
+        usage, cost = attempts[0].usage, attempts[0].cost
+        return cost, cost is not None and usage is not None and usage.estimated
+    costs, estimated = [], False
+    for attempt in attempts:
+        usage = attempt.usage
+        if usage is not None or attempt.outcome == "ok":
+            if attempt.cost is None:
+                return None, False
+            costs.append(attempt.cost)
+            estimated = estimated or (usage is not None and usage.estimated)
+    return (total(costs), estimated) if costs else (None, False)
 
 
 def layer(branch: Branch) -> Layer:
