@@ -26,8 +26,9 @@ class CredentialSpec(Spec):
 class TransportSpec(Spec):
     """How bytes move over HTTP."""
 
-    kind: Literal["aiohttp", "httpx"] = "aiohttp"
-    """The HTTP client: aiohttp is the cheapest on CPU; httpx takes any httpx transport."""
+    kind: Literal["aiohttp", "httpx", "grpc"] = "aiohttp"
+    """The client: aiohttp is the cheapest on CPU; httpx takes any httpx transport; grpc speaks gRPC, for the dialects
+    that have it (kserve)."""
     connect_s: float = Field(10.0, gt=0)
     """Limit for DNS, TCP and TLS together, in seconds."""
     read_s: float = Field(600.0, gt=0)
