@@ -62,6 +62,7 @@ DIALECTS = Registry(
         "tgi": "engine.dialects.tgi:TgiDialect",
         "tei": "engine.dialects.tei:TeiDialect",
         "kserve": "engine.dialects.kserve:KServeDialect",
+        "kserve_grpc": "engine.dialects.kserve_grpc:KServeGrpcDialect",
         "opea": "engine.dialects.opea:OpeaDialect",
     },
 )
@@ -83,6 +84,7 @@ TRANSPORTS = Registry(
     {
         "aiohttp": "engine.transports.aiohttp:AiohttpTransport",
         "httpx": "engine.transports.httpx:HttpxTransport",
+        "grpc": "engine.transports.grpc:GrpcTransport",
     },
 )
 RUNTIMES = Registry(
