@@ -6,11 +6,12 @@ canonical reply, chunks, or a typed error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from engine.errors import InferenceError
+from engine.facts import Facts
 from engine.request import Chunk, RateHints, Usage
 
 
@@ -111,6 +112,27 @@ class Dialect(Protocol):
     def models(self, content: bytes) -> list[str] | None:
         """The models that a successful reply to `probe` lists; empty if it can't be read, None if a healthy service
         lists none."""
+        ...
+
+
+@dataclass(slots=True)
+class Answer:
+    """A server's reply to a question about itself."""
+
+    status: int
+    content: bytes
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A dialect that can ask a server what it is, before its first call."""
+
+    def questions(self, model: str) -> list[WireCall]:
+        """The calls that ask for it."""
+        ...
+
+    def facts(self, model: str, answers: Sequence[Answer]) -> Facts:
+        """What the replies say, one for each question. Never raises: what can't be read is not known."""
         ...
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from engine.dialects import ClientCall, StreamEncoder
-from engine.dialects.kserve import INPUT
+from engine.dialects.kserve_ask import INPUT
 from engine.dialects.kserve_tensors import Tensor, read, split, write
 from engine.dialects.openai_server import unpacked
 from engine.errors import InferenceError, InvalidRequest

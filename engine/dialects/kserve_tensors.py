@@ -63,7 +63,7 @@ def read(entries: Any, tail: bytes) -> list[Tensor]:
         else:
             if type(size) is not int or not 0 <= size <= len(tail) - start:
                 raise ValueError(f"tensor {name!r}: binary_data_size {size!r} does not fit the bytes behind the JSON")
-            data = _from_bytes(name, datatype, tail[start : start + size])
+            data = from_bytes(name, datatype, tail[start : start + size])
             start += size
         if len(data) != count:
             raise ValueError(f"tensor {name!r}: shape {shape} has {count} elements, its data has {len(data)}")
@@ -79,7 +79,7 @@ def write(message: dict[str, Any], key: str, tensors: list[Tensor], *, binary: b
     for tensor in tensors:
         entry: dict[str, Any] = {"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype}
         if binary:
-            piece = _to_bytes(tensor)
+            piece = to_bytes(tensor)
             entry["parameters"] = {"binary_data_size": len(piece)}
             pieces.append(piece)
         else:
@@ -96,6 +96,38 @@ def rows(tensor: Tensor) -> list[list[Any]]:
     """The rows of a tensor with two dimensions."""
     count, width = tensor.shape
     return [tensor.data[width * row : width * (row + 1)] for row in range(count)]
+
+
+def flat(data: Any) -> tuple[list[int], list[Any]]:
+    """The shape of nested lists, and their elements in one; a bare element is a tensor without dimensions. Raises
+    ValueError for rows of different lengths."""
+    shape: list[int] = []
+    elements: list[Any] = [data]
+    while elements and type(elements[0]) is list:
+        sizes = {len(row) if type(row) is list else -1 for row in elements}
+        if len(sizes) != 1:
+            raise ValueError("its rows differ in length")
+        shape += sizes
+        elements = [each for row in elements for each in row]
+    if any(type(each) is list for each in elements):
+        raise ValueError("its rows differ in length")
+    return shape, elements
+
+
+def speaks_json(tensors: list[Tensor]) -> bool:
+    """Whether JSON can carry them: it has neither bytes nor half a float ("Tensor Data", Triton's FP16 and BF16)."""
+    return not any(
+        tensor.datatype in ("FP16", "BF16") or (tensor.datatype == "BYTES" and not all(map(_is_text, tensor.data)))
+        for tensor in tensors
+    )
+
+
+def _is_text(element: bytes) -> bool:
+    try:
+        element.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _head(entry: Any) -> tuple[str, str, list[int]]:
@@ -122,7 +154,8 @@ def _from_json(name: str, datatype: str, data: Any) -> list[Any]:
     return [each.encode() for each in flat] if datatype == "BYTES" else flat
 
 
-def _from_bytes(name: str, datatype: str, data: bytes) -> list[Any]:
+def from_bytes(name: str, datatype: str, data: bytes) -> list[Any]:
+    """The elements of a tensor out of their bytes. Raises ValueError."""
     if datatype == "BYTES":
         return _elements(name, data)
     if datatype == "BF16":
@@ -148,13 +181,18 @@ def _elements(name: str, data: bytes) -> list[bytes]:
     return found
 
 
-def _to_bytes(tensor: Tensor) -> bytes:
+def to_bytes(tensor: Tensor) -> bytes:
+    """The elements of a tensor as their bytes. Raises ValueError for one that its datatype can't hold."""
     data = tensor.data
     if tensor.datatype == "BYTES":
         return b"".join(len(each).to_bytes(4, "little") + each for each in data)
-    if tensor.datatype == "BF16":
-        wide = struct.pack(f"<{len(data)}f", *data)
-        narrow = bytearray(len(wide) // 2)
-        narrow[0::2], narrow[1::2] = wide[2::4], wide[3::4]
-        return bytes(narrow)
-    return struct.pack(f"<{len(data)}{_FORMATS[tensor.datatype]}", *data)
+    narrowed = tensor.datatype == "BF16"
+    try:
+        packed = struct.pack(f"<{len(data)}{'f' if narrowed else _FORMATS[tensor.datatype]}", *data)
+    except (struct.error, OverflowError) as error:
+        raise ValueError(f"tensor {tensor.name!r}: an element is no {tensor.datatype}: {error}") from error
+    if not narrowed:
+        return packed
+    narrow = bytearray(len(packed) // 2)
+    narrow[0::2], narrow[1::2] = packed[2::4], packed[3::4]
+    return bytes(narrow)

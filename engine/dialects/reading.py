@@ -1,0 +1,70 @@
+"""What every dialect does with bytes that came: JSON or a typed error, counts, names of models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from engine.dialects.openai_errors import excerpt, request_id
+from engine.errors import InvalidRequest, Malformed
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+"""What decoding JSON of any form may raise."""
+
+
+def lenient(content: bytes) -> Any:
+    """The JSON of a reply, None where it is none."""
+    try:
+        return _decode(content)
+    except UNREADABLE:
+        return None
+
+
+def reply_json(headers: Mapping[str, str], content: bytes) -> Any:
+    """The JSON of a reply that says it is a success. Raises Malformed."""
+    try:
+        return _decode(content)
+    except UNREADABLE as error:
+        raise malformed(f"the body is not JSON ({error})", headers, content) from error
+
+
+def malformed(what: str, headers: Mapping[str, str], content: bytes) -> Malformed:
+    """The error for a success that is none, with the beginning of what came."""
+    message = f"HTTP 200: {what}: {excerpt(content)}"
+    return Malformed(message, status=200, provider_request_id=request_id(headers))
+
+
+def asked_json(content: bytes) -> dict[str, Any]:
+    """The JSON object of a client's request. Raises InvalidRequest."""
+    try:
+        body = _decode(content)
+    except UNREADABLE as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from error
+    if type(body) is not dict:
+        raise InvalidRequest("the body is not a JSON object")
+    return body
+
+
+def written(body: Any) -> bytes:
+    """The JSON of a request. Raises InvalidRequest for what JSON can't say."""
+    try:
+        return _encode(body)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRequest(f"body: can't be written as JSON: {error}") from error
+
+
+def count(value: Any) -> int:
+    """A number of tokens; what is no count is 0."""
+    return value if type(value) is int and value > 0 else 0
+
+
+def names(entries: Any, *fields: str) -> list[str]:
+    """The names in a list of objects, each under the first of `fields` that holds one."""
+    if type(entries) is not list:
+        return []
+    found = [next((entry[each] for each in fields if entry.get(each)), None) for entry in entries if type(entry) is dict]
+    return [name for name in found if type(name) is str]
