@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from engine.credentials import MASK, Key, find_keys, redact
-from engine.errors import AuthFailed, ConfigError, InferenceError, Internal, Malformed, TimedOut, Truncated
+from engine.errors import AuthFailed, ConfigError, InferenceError, Internal, Malformed, TimedOut, Truncated, nearest
+from engine.dialects import Answer, Asking
 from engine.executors import Services
+from engine.executors.inquiry import Inquiry
+from engine.facts import Facts
 from engine.registry import DIALECTS
 from engine.request import Attempt, Chunk, ChunkStream, Context, Request, Result
 from engine.tasks import embedding, rerank
@@ -19,7 +22,7 @@ from engine.transports import HttpCall, HttpReply, Transport, origin
 from schemas.provider import RemoteProviderSpec
 
 if TYPE_CHECKING:
-    from engine.dialects import Dialect, StreamDecoder
+    from engine.dialects import Dialect, StreamDecoder, WireCall
     from schemas import TargetSpec
 
 _END_S = 0.05
@@ -39,7 +42,11 @@ class RemoteExecutor:
         self._base_urls = tuple(_checked_url(url) for url in (provider.base_url, *provider.endpoints))
         self._model = target.model_id
         self._drop_unsupported = provider.drop_unsupported
-        self._dialect: Dialect = DIALECTS.get(provider.dialect)(services.clock.wall)
+        self._dialect: Dialect = DIALECTS.get(_dialect_of(provider))(services.clock.wall)
+        self.facts = Facts()
+        self._inquiry = (
+            Inquiry(self._dialect, self._model, self.facts) if isinstance(self._dialect, Asking) else None
+        )
         self._transport: Transport = services.transport(provider.transport)
         self._found: dict[str, Key] = {key.name: key for key in find_keys(provider.credential, provider.name)}
         self._headers = self._prepare_headers(provider.headers)
@@ -47,7 +54,9 @@ class RemoteExecutor:
         self.tasks: frozenset[str] = self._dialect.tasks
 
     async def start(self) -> None:
-        """Nothing to get ready: connections are made by the calls."""
+        """Asks the server what it takes, where its wire can say so; connections are made by the calls."""
+        if self._inquiry is not None:
+            await self._inquiry.begin(partial(self._ask, self._key_of(None)))
 
     async def aclose(self) -> None:
         """Nothing to free: the transport belongs to the services."""
@@ -57,7 +66,9 @@ class RemoteExecutor:
         attempt = context.attempt
         key = self._key_of(attempt)
         stream = context.stream
-        body = request.body
+        if self._inquiry is not None and not self._inquiry.done:
+            await self._inquiry.learn(partial(self._ask, key))
+        body = {**self.facts.defaults, **request.body} if self.facts.defaults else request.body
         wire = self._dialect.encode(
             request.task,
             body,
@@ -111,13 +122,16 @@ class RemoteExecutor:
             label = name or "no key"
             try:
                 findings.append(f"{label} ok, {await self._probe(name)}")
+                if self._inquiry is not None:
+                    await self._inquiry.learn(partial(self._ask, name))
             except InferenceError as error:
                 self._settle_error(error, None, name)
                 errors.append(error)
                 findings.append(f"{label} {error.kind}: {error.message}")
         if len(errors) == len(names):
             raise errors[0]
-        return f"{origin(self._base_urls[0])}: {'; '.join(findings)}"
+        found = [self.facts.found] if self.facts.found else []
+        return f"{origin(self._base_urls[0])}: {'; '.join(findings + found)}"
 
     async def _probe(self, key: str | None) -> str:
         wire = self._dialect.probe()
@@ -137,6 +151,12 @@ class RemoteExecutor:
         # Ollama lists `llama3.2:latest` for what everybody calls `llama3.2`.
         known = "has" if self._model in models or f"{self._model}:latest" in models else "does not list"
         return f"{known} {self._model} ({len(models)} models)"
+
+    async def _ask(self, key: str | None, wire: WireCall) -> Answer:
+        headers = {**self._headers[key][False], **wire.headers}
+        url = self._base_urls[0] + wire.path
+        reply = await self._transport.open(HttpCall(wire.method, url, headers, wire.content or None))
+        return Answer(reply.status, await reply.read())
 
     async def _streamed(self, request: Request, reply: HttpReply, attempt: Attempt | None, key: str | None) -> Result:
         headers = reply.headers
@@ -277,6 +297,18 @@ class _Chunks:
         except (InferenceError, TimeoutError):
             # The answer is complete; only the connection is lost.
             return
+
+
+def _dialect_of(provider: RemoteProviderSpec) -> str:
+    """The wire's name in the registry; over gRPC it has one of its own. Raises ConfigError."""
+    if provider.transport.kind != "grpc":
+        return provider.dialect
+    known = [kind.removesuffix("_grpc") for kind in DIALECTS.kinds() if kind.endswith("_grpc")]
+    if provider.dialect.removesuffix("_grpc") not in known:
+        raise ConfigError(
+            f"provider.transport.kind: the dialect {provider.dialect!r} has no form over gRPC; {nearest('', known)}"
+        )
+    return provider.dialect.removesuffix("_grpc") + "_grpc"
 
 
 def _checked_url(url: str) -> str:
