@@ -66,6 +66,15 @@ DIALECTS = Registry(
         "opea": "engine.dialects.opea:OpeaDialect",
     },
 )
+BATCH_DIALECTS = Registry(
+    "batch_dialects",
+    {
+        "openai": "engine.dialects.openai_batch:OpenAIBatchDialect",
+        "anthropic": "engine.dialects.anthropic_batch:AnthropicBatchDialect",
+        "gemini": "engine.dialects.gemini_batch:GeminiBatchDialect",
+    },
+)
+"""Batch APIs, by `provider.batch.api`."""
 SERVER_DIALECTS = Registry(
     "server_dialects",
     {

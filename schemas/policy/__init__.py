@@ -1,7 +1,7 @@
 """Group `policy`: presets composed of one sub-group a policy."""
 
 from schemas.base import Spec
-from schemas.policy.batch import BatchSpec
+from schemas.policy.batch import BatchSpec, JobSpec
 from schemas.policy.breaker import BreakerSpec
 from schemas.policy.budget import BudgetSpec
 from schemas.policy.cache import CacheSpec
@@ -47,6 +47,7 @@ __all__ = [
     "DeadlineSpec",
     "FallbackSpec",
     "HedgeSpec",
+    "JobSpec",
     "PolicySpec",
     "PreflightSpec",
     "QueueSpec",
