@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from engine.credentials import MASK, Key, find_keys, redact
@@ -22,7 +22,7 @@ from engine.transports import HttpCall, HttpReply, Transport, origin
 from schemas.provider import RemoteProviderSpec
 
 if TYPE_CHECKING:
-    from engine.dialects import Dialect, StreamDecoder, WireCall
+    from engine.dialects import Dialect, Reply, StreamDecoder, WireCall
     from schemas import TargetSpec
 
 _END_S = 0.05
@@ -68,17 +68,7 @@ class RemoteExecutor:
         stream = context.stream
         if self._inquiry is not None and not self._inquiry.done:
             await self._inquiry.learn(partial(self._ask, key))
-        body = {**self.facts.defaults, **request.body} if self.facts.defaults else request.body
-        wire = self._dialect.encode(
-            request.task,
-            body,
-            # Which model a request may name is decided further out; here the target's fills the gap.
-            model=body.get("model") or self._model,
-            stream=stream,
-            drop_unsupported=self._drop_unsupported,
-        )
-        for warning in wire.warnings:
-            context.warn(warning)
+        wire = self.wire(request, context)
         headers = self._headers[key][stream]
         if wire.headers:
             headers = {**headers, **wire.headers}
@@ -94,23 +84,59 @@ class RemoteExecutor:
                 attempt.hints = partial(self._dialect.rate_hints, reply.headers)
             if stream:
                 return await self._streamed(request, reply, attempt, key)
-            content = await reply.read()
-            answer = self._dialect.decode(request.task, reply.status, reply.headers, content)
-            if not answer.body.get("model"):
-                # A server of one model does not name it.
-                answer.body["model"] = body.get("model") or self._model
-            if request.task == "embedding":
-                embedding.check_order(answer.body, body.get("input"))
-                if body.get("encoding_format") == "base64":
-                    embedding.pack(answer.body)
-            elif request.task == "rerank":
-                rerank.complete(answer.body, body, body.get("model") or self._model)
+            answer = self.answer(request, reply.status, reply.headers, await reply.read())
         except InferenceError as error:
             self._settle_error(error, attempt, key)
             raise
         if attempt is not None:
             attempt.provider_request_id = self._without_key(answer.provider_request_id, key)
         return Result(request.id or "", answer.body, usage=answer.usage, engine=context.record)
+
+    def wire(self, request: Request, context: Context) -> WireCall:
+        """The request as this provider wants it; what gets lost on the way is warned about. Raises InvalidRequest."""
+        body = self._filled(request)
+        wire = self._dialect.encode(
+            request.task,
+            body,
+            # Which model a request may name is decided further out; here the target's fills the gap.
+            model=body.get("model") or self._model,
+            stream=context.stream,
+            drop_unsupported=self._drop_unsupported,
+        )
+        for warning in wire.warnings:
+            context.warn(warning)
+        return wire
+
+    def answer(self, request: Request, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+        """What the reply to a request says, in the canonical form. Raises an InferenceError."""
+        body = self._filled(request)
+        answer = self._dialect.decode(request.task, status, headers, content)
+        if not answer.body.get("model"):
+            # A server of one model does not name it.
+            answer.body["model"] = body.get("model") or self._model
+        if request.task == "embedding":
+            embedding.check_order(answer.body, body.get("input"))
+            if body.get("encoding_format") == "base64":
+                embedding.pack(answer.body)
+        elif request.task == "rerank":
+            rerank.complete(answer.body, body, body.get("model") or self._model)
+        return answer
+
+    async def exchange(
+        self, wire: WireCall, key: str | None, url: str | None = None, transport: Transport | None = None
+    ) -> HttpReply:
+        """A call of the provider's API that is no inference: its reply, whatever the status. `url` in place of the one
+        that the path makes with provider.base_url. Raises InferenceError."""
+        headers = {**self._headers[key][False], **wire.headers}
+        address = url or self._base_urls[0] + wire.path
+        return await (transport or self._transport).open(
+            HttpCall(wire.method, address, headers, wire.content or None)
+        )
+
+    def redacted(self, error: InferenceError, key: str | None) -> InferenceError:
+        """An error of such a call, without the key that it may echo."""
+        self._settle_error(error, None, key)
+        return error
 
     async def check(self) -> str:
         """Lists the models with each key, and says in one line what it found. Raises the first key's error when no
@@ -169,6 +195,10 @@ class RemoteExecutor:
         decoder = self._dialect.stream_decoder(request.task, show_usage=asked)
         chunks = _Chunks(reply, decoder, self, attempt, key)
         return Result(request.id or "", stream=ChunkStream(chunks))
+
+    def _filled(self, request: Request) -> dict[str, Any]:
+        """The request's body, with what its server is known to need where it says nothing."""
+        return {**self.facts.defaults, **request.body} if self.facts.defaults else request.body
 
     def _key_of(self, attempt: Attempt | None) -> str | None:
         """The name of the key to use: the attempt's; the only or first one where nobody chose."""
