@@ -240,6 +240,15 @@ class Composer:
         self._finish_target(plain, f"{path}.", named)
         return plain
 
+    def _own_list(self, name: Any) -> str | None:
+        """The file of a price list that a config repo has under this name."""
+        files = (
+            Path(source.path) / "prices" / f"{name}.yaml"
+            for source in _sources(self.loader, self.overrides)
+            if source.origin != "engine"
+        )
+        return next((str(file) for file in files if isinstance(name, str) and file.is_file()), None)
+
     @staticmethod
     def _with(config: DictConfig, changes: dict[str, dict[str, Any]]) -> DictConfig:
         for group, change in changes.items():
@@ -256,6 +265,9 @@ class Composer:
             if url:
                 # OLLAMA_HOST, as Ollama itself reads it, may leave the scheme out.
                 provider["base_url"] = url if "://" in url else f"http://{url}"
+        own = self._own_list(provider.get("prices"))
+        if own is not None:
+            provider["prices"] = own
         if model.get("name") == "default":
             name = provider.get("default_model") or _DEFAULT_MODELS.get(str(provider.get("kind")))
             if not name and provider.get("kind") not in ("remote", "local"):

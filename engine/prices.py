@@ -35,10 +35,10 @@ class Rates:
         "input", "output",
     )  # fmt: skip
 
-    def __init__(self, spec: TokenPricesSpec, share: float) -> None:
+    def __init__(self, spec: TokenPricesSpec, share: float, cached_share: float) -> None:
         self.input = _picos(spec.input, share)
         self.output = _picos(spec.output, share)
-        self.cached_input = _picos(spec.cached_input, share, self.input)
+        self.cached_input = _picos(spec.cached_input, cached_share, self.input)
         self.cache_write = _picos(spec.cache_write, share, self.input)
         self.cache_write_1h = _picos(spec.cache_write_1h, share, self.cache_write)
         self.audio_input = _picos(spec.audio_input, share, self.input)
@@ -86,13 +86,14 @@ class Price:
 
     __slots__ = ("_audio_least_s", "_audio_s", "_character", "_image", "_tiers", "rates")
 
-    def __init__(self, spec: PriceSpec, share: float = 1.0) -> None:
-        """`share` of it is charged."""
-        self.rates = Rates(spec, share)
+    def __init__(self, spec: PriceSpec, share: float = 1.0, cached_share: float | None = None) -> None:
+        """`share` of it is charged, of what the cache gives `cached_share`."""
+        cached_share = share if cached_share is None else cached_share
+        self.rates = Rates(spec, share, cached_share)
         tiers = sorted(spec.tiers, key=lambda tier: -tier.above_tokens)
-        self._tiers = tuple((tier.above_tokens, Rates(tier, share)) for tier in tiers)
+        self._tiers = tuple((tier.above_tokens, Rates(tier, share, cached_share)) for tier in tiers)
         self._image = None if spec.image is None else spec.image * share * PICO
-        self._audio_s = None if spec.audio_minute is None else spec.audio_minute * share * PICO / 60
+        self._audio_s = None if spec.audio_hour is None else spec.audio_hour * share * PICO / 3600
         self._audio_least_s = spec.audio_least_s
         self._character = None if spec.characters is None else spec.characters * share * _PER_TOKEN
 
@@ -137,7 +138,7 @@ class Prices:
             self._specs |= dict.fromkeys((model.name, target.model_id, *model.ids.values()), own)
         self._follows = follows
         self._made: dict[str, Price | None] = {}
-        self._shared: dict[tuple[str | None, float], Price] = {}
+        self._discounts: dict[tuple[str | None, str | None], Price] = {}
 
     def cost(self, body: dict[str, Any], usage: Usage) -> float | None:
         """US dollars for a call with this canonical body; None: not known. What the provider said itself counts."""
@@ -181,10 +182,10 @@ class Prices:
         share = getattr(spec, how) if spec is not None and how is not None else None
         if spec is None or share is None:
             return None
-        key = (model, share)
-        if key not in self._shared:
-            self._shared[key] = Price(spec, share)
-        return self._shared[key].cost(usage)
+        key = (model, how)
+        if key not in self._discounts:
+            self._discounts[key] = Price(spec, share, spec.batch_cached if how == "batch" else None)
+        return self._discounts[key].cost(usage)
 
 
 def load(name: str) -> PriceListSpec:

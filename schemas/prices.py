@@ -48,14 +48,16 @@ class PriceSpec(TokenPricesSpec):
     """Prices for long prompts, the shortest first. A kind that a tier leaves out costs what the tier's input costs."""
     image: float | None = Field(None, ge=0)
     """For each picture that is made."""
-    audio_minute: float | None = Field(None, ge=0)
-    """For each minute of sound that is heard."""
+    audio_hour: float | None = Field(None, ge=0)
+    """For each hour of sound that is heard."""
     audio_least_s: float = Field(0.0, ge=0)
     """A call is charged for at least so much sound, in seconds."""
     characters: float | None = Field(None, ge=0)
     """For a million characters of text that are spoken."""
     batch: float | None = Field(None, gt=0, le=1)
     """What a provider's batch job takes of all this, as a share; null: not known."""
+    batch_cached: float | None = Field(None, gt=0, le=1)
+    """The same of cached_input; null: as batch."""
     flex: float | None = Field(None, gt=0, le=1)
     """The same for a request with `service_tier: flex`; null: not known."""
 

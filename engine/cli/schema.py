@@ -20,6 +20,7 @@ from schemas.hardware import HardwareSpec
 from schemas.model import ModelSpec
 from schemas.output import OutputSpec
 from schemas.policy import PolicySpec
+from schemas.prices import PriceListSpec
 from schemas.provider import ProviderSpec
 from schemas.simulated import FaultScheduleSpec
 from schemas.telemetry import TelemetrySpec
@@ -29,6 +30,7 @@ GROUPS: dict[str, Any] = {
     "run": RunSpec,
     "provider": ProviderSpec,
     "provider/faults": FaultScheduleSpec,
+    "prices": PriceListSpec,
     "hardware": HardwareSpec,
     "model": ModelSpec,
     "policy": PolicySpec,

@@ -14,6 +14,8 @@ from schemas import RunSpec
 EXCLUDED = {
     "output": "where and how safely results are kept does not change them",
     "telemetry": "what is shown does not change what is answered",
+    "provider.prices": "what an answer costs does not change it",
+    "provider.price": "what an answer costs does not change it",
     "policy.queue": "the queue decides when a request goes, not what it gets; a resume may go slower or faster",
 }
 """Dotted keys that a fingerprint leaves out, each with the reason. They may differ at resume."""
