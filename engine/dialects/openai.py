@@ -1,7 +1,7 @@
-"""The OpenAI wire: chat completions, completions and embeddings; and the rerank that stands beside it.
+"""The OpenAI wire: every operation that answers, and those that stand beside it at other servers (rerank, score).
 
 The canonical form is this wire, so a body is passed on, not rebuilt. Source: OpenAI's API reference, "Chat",
-"Completions (legacy)", "Embeddings" and "Streaming".
+"Completions (legacy)", "Embeddings", "Responses", "Moderations", "Images", "Audio" and "Streaming".
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 
 from engine.dialects import Reply, StreamDecoder, WireCall
 from engine.dialects.hints import rate_hint
+from engine.dialects.losses import Losses
 from engine.dialects.openai_errors import (
     FINISH_FAILURES,
     error_from,
@@ -22,10 +23,13 @@ from engine.dialects.openai_errors import (
     request_id,
     typed_error,
 )
+from engine.dialects.openai_events import EventStreamDecoder, SpeechStreamDecoder
+from engine.dialects.openai_forms import FILES, encode_form
+from engine.dialects.openai_replies import finish_failure, is_empty, plain_reply, withheld, wrong_reply
 from engine.dialects.openai_rerank import plain_documents, read_rerank
 from engine.dialects.openai_usage import read_usage
 from engine.dialects.sse import MAX_EVENT_BYTES, SseDecoder
-from engine.errors import ContentFiltered, InferenceError, InvalidRequest, Malformed, Truncated
+from engine.errors import InferenceError, InvalidRequest, Malformed, Truncated
 from engine.request import Chunk, RateHints
 
 _PATHS = {
@@ -33,11 +37,23 @@ _PATHS = {
     "completion": "/completions",
     "embedding": "/embeddings",
     "rerank": "/rerank",
+    "response": "/responses",
+    "moderation": "/moderations",
+    "image": "/images/generations",
+    "image-edit": "/images/edits",
+    "speech": "/audio/speech",
+    "transcription": "/audio/transcriptions",
+    "audio-translation": "/audio/translations",
 }
-_NEVER_STREAMED = ("embedding", "rerank")
+_NEVER_STREAMED = ("embedding", "rerank", "moderation")
+_CHOICES = ("chat", "completion")
+"""Tasks that are streamed as choices; their usage has to be asked for."""
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _WITH_USAGE = {"include_usage": True}
+_ANY = {"accept": "*/*"}
+_NOT_JSON = ("speech", "transcription", "audio-translation")
+"""Tasks with replies that are not always JSON."""
 
 
 class OpenAIDialect:
@@ -61,47 +77,62 @@ class OpenAIDialect:
             raise InvalidRequest(f"task: {task!r} is not on the OpenAI wire; one of: {', '.join(_PATHS)}")
         if task == "rerank":
             body = plain_documents(body)
+        warnings: list[str] = []
         if stream:
             if task in _NEVER_STREAMED:
                 raise InvalidRequest(f"task: an answer to {task} can't be streamed")
-            options = body.get("stream_options")
-            options = {**options, **_WITH_USAGE} if isinstance(options, dict) else _WITH_USAGE
-            body = {**body, "model": model, "stream": True, "stream_options": options}
-        elif "stream" in body or "stream_options" in body:
-            body = {**body, "model": model}
-            body.pop("stream", None)
+            body = _streamed(task, body, model)
+        elif "stream" in body or "stream_options" in body or "stream_format" in body:
             # OpenAI refuses stream options where nothing is streamed.
-            body.pop("stream_options", None)
+            aside = ("stream", "stream_options", "stream_format")
+            body = {name: value for name, value in body.items() if name not in aside}
+            body["model"] = model
         elif body.get("model") != model:
             body = {**body, "model": model}
+        if task == "response" and body.get("background"):
+            losses = Losses("a call that is waited for", drop_unsupported)
+            losses.lose("body.background", "a response that is made in the background would have to be asked for again")
+            warnings = losses.warnings
+            body = {name: value for name, value in body.items() if name != "background"}
+        if task in FILES:
+            return encode_form(task, path, body)
         try:
-            return WireCall("POST", path, _encode(body))
+            call = WireCall("POST", path, _encode(body))
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidRequest(f"body: can't be written as JSON: {error}") from error
+        if warnings:
+            call.warnings = warnings
+        if task == "speech":
+            call.headers = _ANY
+        return call
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if status != 200:
             raise self.error(status, headers, content)
+        failure: InferenceError | None = None
+        body: Any = None
         try:
-            body = _decode(content)
+            body = plain_reply(task, headers, content) if task in _NOT_JSON else None
+            if body is None:
+                body = _decode(content)
+        except Malformed as error:
+            failure = error
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise Malformed(
                 f"HTTP 200: the body is not JSON ({error}): {excerpt(content)}",
                 status=status,
                 provider_request_id=request_id(headers),
             ) from error
-        if is_error(body) or (type(body) is not dict and task != "rerank"):
-            raise self.error(status, headers, content)
-        failure: InferenceError | None = None
-        if task == "rerank":
-            try:
-                body = read_rerank(body, content)
-            except Malformed as error:
-                failure = error
-        elif task == "embedding":
-            failure = self._wrong_data(body, content)
-        else:
-            failure = self._wrong_choices(task, body, content)
+        if failure is None:
+            if is_error(body) or (type(body) is not dict and task != "rerank"):
+                raise self.error(status, headers, content)
+            if task == "rerank":
+                try:
+                    body = read_rerank(body, content)
+                except Malformed as error:
+                    failure = error
+            else:
+                failure = wrong_reply(task, body, content, self._wall())
         if failure is not None:
             failure.status = status
             failure.provider_request_id = request_id(headers)
@@ -115,7 +146,11 @@ class OpenAIDialect:
         return not (kind.startswith("application/json") or kind.startswith("text/html"))
 
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
-        return OpenAIStreamDecoder(task, self._wall, show_usage=show_usage)
+        if task in _CHOICES:
+            return OpenAIStreamDecoder(task, self._wall, show_usage=show_usage)
+        if task == "speech":
+            return SpeechStreamDecoder(self._wall)
+        return EventStreamDecoder(task, self._wall)
 
     def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
         return typed_error(status, headers, content, self._wall())
@@ -144,37 +179,18 @@ class OpenAIDialect:
             return []
         return [entry["id"] for entry in entries if type(entry) is dict and type(entry.get("id")) is str]
 
-    def _wrong_choices(self, task: str, body: dict[str, Any], content: bytes) -> InferenceError | None:
-        """What is wrong with the choices of a reply, if anything."""
-        choices = body.get("choices")
-        if type(choices) is not list or not choices:
-            return Malformed(f"HTTP 200: the reply has no choices: {excerpt(content)}")
-        part = "message" if task == "chat" else "text"
-        filtered = 0
-        for choice in choices:
-            if type(choice) is not dict:
-                return Malformed(f"HTTP 200: a choice is not an object: {excerpt(content)}")
-            reason = choice.get("finish_reason")
-            answer = choice.get(part)
-            if reason in FINISH_FAILURES or choice.get("error"):
-                return _finish_failure(choice, self._wall())
-            if reason == "content_filter" and _is_empty(answer):
-                filtered += 1
-            elif answer is None or (task == "chat" and type(answer) is not dict):
-                return Malformed(f"HTTP 200: a choice has no {part}: {excerpt(content)}")
-        if filtered == len(choices):
-            return _filtered()
-        return None
 
-    def _wrong_data(self, body: dict[str, Any], content: bytes) -> InferenceError | None:
-        """What is wrong with the vectors of a reply, if anything."""
-        data = body.get("data")
-        if type(data) is not list or not data:
-            return Malformed(f"HTTP 200: the reply has no data: {excerpt(content)}")
-        for item in data:
-            if type(item) is not dict or not item.get("embedding"):
-                return Malformed(f"HTTP 200: an embedding is missing: {excerpt(content)}")
-        return None
+def _streamed(task: str, body: dict[str, Any], model: str) -> dict[str, Any]:
+    body = {**body, "model": model}
+    if task == "speech":  # it is always sent as it is made; `stream_format` says only how
+        body.pop("stream", None)
+        body.pop("stream_options", None)
+        return body
+    body["stream"] = True
+    if task in _CHOICES:
+        options = body.get("stream_options")
+        body["stream_options"] = {**options, **_WITH_USAGE} if isinstance(options, dict) else _WITH_USAGE
+    return body
 
 
 class OpenAIStreamDecoder:
@@ -270,7 +286,7 @@ class OpenAIStreamDecoder:
         if not self._seen:
             raise Malformed("the stream ended without any choice")
         if self._filtered and not self._answered:
-            raise _filtered()
+            raise withheld()
         kept, self._held = self._held, None
         return [kept] if kept is not None else []
 
@@ -284,11 +300,11 @@ class OpenAIStreamDecoder:
             reason = choice.get("finish_reason")
             if reason is not None:
                 if reason in FINISH_FAILURES:
-                    self._fail(_finish_failure(choice, self._wall()))
+                    self._fail(finish_failure(choice, self._wall()))
                     return False
                 self._filtered = self._filtered or reason == "content_filter"
             if not self._answered:
-                self._answered = not _is_empty(choice.get("text") if self._task != "chat" else choice.get("delta"))
+                self._answered = not is_empty(choice.get("text") if self._task != "chat" else choice.get("delta"))
         return True
 
     def _refuse(self, name: bytes, body: Any, payload: bytes) -> None:
@@ -301,21 +317,3 @@ class OpenAIStreamDecoder:
     def _fail(self, failure: InferenceError) -> None:
         self._failure = failure
         self.ended = True
-
-
-def _is_empty(answer: Any) -> bool:
-    """Whether a message, delta or text holds no part of an answer."""
-    if type(answer) is not dict:
-        return not answer
-    return not any(answer.get(part) for part in ("content", "tool_calls", "refusal", "reasoning_content", "reasoning"))
-
-
-def _filtered() -> ContentFiltered:
-    return ContentFiltered("the provider's content filter withheld the answer", code="content_filter")
-
-
-def _finish_failure(choice: dict[str, Any], wall_s: float) -> InferenceError:
-    if choice.get("error"):
-        return error_from({"error": choice["error"]}, 200, {}, wall_s)
-    reason = choice["finish_reason"]
-    return FINISH_FAILURES[reason](f"the provider stopped in the middle: finish_reason {reason}", code=reason)
