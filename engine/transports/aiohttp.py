@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import yarl
 from aiohttp.client_reqrep import RequestInfo
-from aiohttp.http_exceptions import ContentEncodingError
+from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.resolver import DefaultResolver
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from engine.errors import ConnectFailed, InferenceError, InvalidRequest, Malformed, TimedOut, Truncated
-from engine.transports import HttpCall, closed, connect_step, origin, tls_context, too_large
+from engine.errors import ConnectFailed, InferenceError, InvalidRequest, Malformed, Truncated
+from engine.transports import (
+    KNOWN_URLS,
+    MAX_HEADERS,
+    HttpCall,
+    can_not_connect,
+    closed,
+    no_connection,
+    no_reply,
+    not_http,
+    origin,
+    proxy_for,
+    silent,
+    tls_context,
+    too_large,
+    within,
+)
+from engine.transports.decoding import OFFERED, BodyDecoder, decoded
 from engine.watchdog import Watchdog
 from schemas.provider import TransportSpec
 
-# Of the encodings that both adapters can decode within a bound.
-_HEADERS = {"user-agent": "ipfs-accelerate", "accept-encoding": "gzip, deflate"}
+_HEADERS = {"user-agent": "ipfs-accelerate", "accept-encoding": OFFERED}
 _SMALL_BYTES = 1024 * 1024
 """A body of this size is read in one go, and must be here within the limit on silence."""
-_KNOWN_URLS = 1024
-"""How many addresses are remembered with their proxies; a target has a handful."""
+_MAX_INTERIM = 1024
+"""Interim replies (1xx) before the real one."""
 
 
 class AiohttpTransport:
@@ -43,25 +57,16 @@ class AiohttpTransport:
 
     async def open(self, call: HttpCall) -> AiohttpReply:
         session = self._session or self._start()
-        watch = self._dog.watch()
-        watch.until(asyncio.get_running_loop().time() + self._spec.read_s)
+        spec, proxy = self._spec, None
         try:
             url, proxy = self._routes.get(call.url) or self._route(call.url)
-            response = await session.request(
+            request = session.request(
                 call.method, url, data=call.content, headers=call.headers, proxy=proxy, allow_redirects=False
             )
+            response = await within(request, spec.read_s, self._dog, lambda: no_reply(call.url, spec))
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            watch.close()
-            raise _before_headers(error, call.url, self._spec) from error
-        except asyncio.CancelledError as error:
-            if watch.close():
-                raise _no_reply(call.url, self._spec) from error
-            raise
-        except BaseException:
-            watch.close()
-            raise
-        watch.close()
-        return AiohttpReply(response, self._spec, self._reading, self._dog)
+            raise _before_headers(error, call.url, spec, proxy) from error
+        return AiohttpReply(response, call.url, spec, self._reading, self._dog)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -93,24 +98,22 @@ class AiohttpTransport:
             # aiohttp's own reading of the environment opens ~/.netrc and lists the variables for every request, on a
             # thread: three times the cost of the request. `_route` does it once an address.
             trust_env=False,
-            auto_decompress=True,
+            auto_decompress=False,  # it decodes without a bound
+            response_class=_Response,
+            max_headers=MAX_HEADERS,
         )
         return self._session
 
     def _route(self, address: str) -> tuple[yarl.URL, str | None]:
         """An address as aiohttp wants it, and the proxy that leads there."""
-        url, proxy = yarl.URL(address), self._spec.proxy
-        if proxy is None and self._spec.trust_env and url.host is not None and not proxy_bypass(url.host):
-            proxies = getproxies()
-            proxy = proxies.get(url.scheme) or proxies.get("all")
-        if proxy is not None:
-            proxy = proxy if "://" in proxy else f"http://{proxy}"
-            if not proxy.startswith(("http://", "https://")):
-                raise InvalidRequest(
-                    "provider.transport.proxy: aiohttp speaks to HTTP proxies only; "
-                    "set provider.transport.kind=httpx (needs httpx[socks]) or provider.transport.trust_env=false"
-                )
-        if len(self._routes) >= _KNOWN_URLS:
+        url = yarl.URL(address)
+        proxy = proxy_for(url.scheme, url.host or "", self._spec)
+        if proxy is not None and not proxy.startswith(("http://", "https://")):
+            raise InvalidRequest(
+                "provider.transport.proxy: aiohttp speaks to HTTP proxies only; "
+                "set provider.transport.kind=httpx (needs httpx[socks]) or provider.transport.trust_env=false"
+            )
+        if len(self._routes) >= KNOWN_URLS:
             self._routes.clear()
         self._routes[address] = route = (url, proxy)
         return route
@@ -119,39 +122,58 @@ class AiohttpTransport:
 class AiohttpReply:
     """A reply of aiohttp; its header names are looked up in any case."""
 
-    __slots__ = ("_dog", "_reading", "_response", "_spec", "headers", "status")
+    __slots__ = ("_dog", "_reading", "_response", "_spec", "_url", "headers", "status")
 
     def __init__(
-        self, response: aiohttp.ClientResponse, spec: TransportSpec, reading: set[aiohttp.ClientResponse], dog: Watchdog
+        self,
+        response: aiohttp.ClientResponse,
+        url: str,
+        spec: TransportSpec,
+        reading: set[aiohttp.ClientResponse],
+        dog: Watchdog,
     ) -> None:
         self._dog = dog
         self._response = response
+        self._url = url
         self._spec = spec
         self._reading = reading
         self.status: int = response.status
         self.headers: Mapping[str, str] = response.headers
 
     async def read(self) -> bytes:
-        length = self._response.content_length
+        response = self._response
+        length = response.content_length
         most = min(self._spec.max_body_bytes, _SMALL_BYTES)
         if length is not None and length <= most and "content-encoding" not in self.headers:
-            self._reading.add(self._response)
+            self._reading.add(response)
             try:
-                return await self._within(self._response.read())
+                return await within(response.read(), self._spec.read_s, self._dog, self._silent)
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise _after_headers(error, self._response, self._spec) from error
+                raise self._broken() from error
             finally:
-                self._reading.discard(self._response)
+                self._reading.discard(response)
         pieces = [piece async for piece in self.chunks()]
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncIterator[bytes]:
+        if "content-encoding" not in self.headers:
+            return self._raw()
+        encodings = self._response.headers.getall("content-encoding")
+        limit = self._spec.max_body_bytes
+        try:
+            decoder = BodyDecoder(", ".join(encodings), origin(self._url), self.status)
+        except Malformed:
+            self._response.close()
+            raise
+        return decoded(self._raw(), decoder, limit, too_large(limit, self.status))
+
+    async def _raw(self) -> AsyncGenerator[bytes, None]:
         response, limit, total = self._response, self._spec.max_body_bytes, 0
-        content = response.content
+        content, read_s, dog, late = response.content, self._spec.read_s, self._dog, self._silent
         self._reading.add(response)
         try:
             while True:
-                piece = await self._within(content.readany())
+                piece = await within(content.readany(), read_s, dog, late)
                 if not piece:
                     break
                 total += len(piece)
@@ -159,30 +181,50 @@ class AiohttpReply:
                     raise too_large(limit, response.status)
                 yield piece
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _after_headers(error, response, self._spec) from error
+            raise self._broken() from error
         finally:
             self._reading.discard(response)
             # At the end of the body aiohttp has already given the connection back; anywhere else this closes it.
             response.close()
 
-    async def _within(self, read: Awaitable[bytes]) -> bytes:
-        """What a read gives. Raises TimedOut when it is silent for too long."""
-        watch = self._dog.watch()
-        watch.until(asyncio.get_running_loop().time() + self._spec.read_s)
-        try:
-            piece = await read
-        except asyncio.CancelledError as error:
-            if watch.close():
-                raise _silent(self._response, self._spec) from error
-            raise
-        except BaseException:
-            watch.close()
-            raise
-        watch.close()
-        return piece
+    def _silent(self) -> InferenceError:
+        return silent(self._url, self._spec, self.status)
+
+    def _broken(self) -> InferenceError:
+        return Truncated(f"{origin(self._url)}: the connection broke in the middle of a reply", status=self.status)
 
     async def aclose(self) -> None:
         self._response.close()
+
+
+class _Response(aiohttp.ClientResponse):
+    """A reply that does not wait through any number of interim ones, as aiohttp's own would."""
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        return await super().start(_Beginning(connection))  # type: ignore[arg-type]
+
+
+class _Beginning:
+    """A connection, or its protocol, that gives out so many heads of replies and no more."""
+
+    __slots__ = ("_left", "_real")
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self._left = _MAX_INTERIM
+
+    @property
+    def protocol(self) -> _Beginning | None:
+        return None if self._real.protocol is None else _Beginning(self._real.protocol)
+
+    async def read(self) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise HttpProcessingError(code=400, message="too many interim replies")
+        return await self._real.read()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
 
 
 class _Resolver(DefaultResolver):  # type: ignore[misc,valid-type]
@@ -197,49 +239,26 @@ class _Resolver(DefaultResolver):  # type: ignore[misc,valid-type]
             return await super().resolve(*args, **kwargs)
 
 
-def _no_reply(url: str, spec: TransportSpec) -> TimedOut:
-    return TimedOut(f"{origin(url)}: no reply within {spec.read_s:g} s (provider.transport.read_s)")
-
-
-def _silent(response: aiohttp.ClientResponse, spec: TransportSpec) -> TimedOut:
-    where, limit = origin(str(response.url)), f"{spec.read_s:g} s"
-    return TimedOut(
-        f"{where}: silent for {limit} in the middle of a reply (provider.transport.read_s)", status=response.status
-    )
-
-
-def _before_headers(error: Exception, url: str, spec: TransportSpec) -> InferenceError:
+def _before_headers(error: Exception, url: str, spec: TransportSpec, proxy: str | None) -> InferenceError:
     where = origin(url)
     if isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError):
-        return TimedOut(f"{where}: no connection within {spec.connect_s:g} s (provider.transport.connect_s)")
+        return no_connection(url, spec)
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
         return InvalidRequest(f"provider.base_url: {where} is not an HTTP address")
     if isinstance(error, aiohttp.ClientConnectorError):
-        return ConnectFailed(f"{where}: can't connect: {_why(error)}; {connect_step(error.os_error)}")
+        cause = error.os_error
+        unreachable = proxy if isinstance(error, aiohttp.ClientProxyConnectionError) else None
+        return can_not_connect(url, cause, str(cause) or type(cause).__name__, unreachable)
     if isinstance(error, aiohttp.ClientResponseError):
         # Its repr shows the request's headers, and so the key; it stays in the chain of causes without them.
         info = error.request_info
         error.request_info = RequestInfo(info.url, info.method, CIMultiDictProxy(CIMultiDict()))
         error.args = ()
         if isinstance(error, aiohttp.ClientHttpProxyError):
-            return ConnectFailed(f"{where}: the proxy refused the connection (HTTP {error.status})")
-        return Malformed(f"{where}: the reply is not HTTP")
+            return ConnectFailed(
+                f"{where}: the proxy refused the connection (HTTP {error.status}); check provider.transport.proxy"
+            )
+        return not_http(url)
     if isinstance(error, OSError | aiohttp.ClientConnectionError):
         return ConnectFailed(f"{where}: the connection broke before a reply ({type(error).__name__})")
     return Malformed(f"{where}: the reply can't be read ({type(error).__name__})")
-
-
-def _after_headers(error: Exception, response: aiohttp.ClientResponse, spec: TransportSpec) -> InferenceError:
-    where, status = origin(str(response.url)), response.status
-    if isinstance(error.__cause__ or error, ContentEncodingError):
-        return Malformed(f"{where}: the body does not have the content encoding it claims", status=status)
-    if isinstance(error, ValueError):
-        return Malformed(f"{where}: the body can't be decoded ({type(error).__name__})", status=status)
-    return Truncated(f"{where}: the connection broke in the middle of a reply", status=status)
-
-
-def _why(error: aiohttp.ClientConnectorError) -> str:
-    cause = error.os_error
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {cause.verify_message}"
-    return cause.strerror or str(cause) or type(cause).__name__
