@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -15,10 +16,14 @@ from engine.dialects import Answer, Asking
 from engine.executors import Services
 from engine.executors.inquiry import Inquiry
 from engine.facts import Facts
+from engine.media import MediaReader
+from engine.media_places import may_hold_media, read_media
 from engine.registry import DIALECTS
 from engine.request import Attempt, Chunk, ChunkStream, Context, Request, Result
 from engine.tasks import embedding, rerank
+from engine.tasks.usage import pieces
 from engine.transports import HttpCall, HttpReply, Transport, origin
+from engine.transports.download import download
 from schemas.provider import RemoteProviderSpec
 
 if TYPE_CHECKING:
@@ -29,6 +34,7 @@ _END_S = 0.05
 """After a stream's terminator: how long to wait for the end of the body, so that the connection can be used again."""
 _NO_LIST = (404, 405, 501)
 """What servers that keep no list of models say to a probe."""
+_TRANSCRIPTS = ("transcription", "audio-translation")
 
 
 class RemoteExecutor:
@@ -44,9 +50,8 @@ class RemoteExecutor:
         self._drop_unsupported = provider.drop_unsupported
         self._dialect: Dialect = DIALECTS.get(_dialect_of(provider))(services.clock.wall)
         self.facts = Facts()
-        self._inquiry = (
-            Inquiry(self._dialect, self._model, self.facts) if isinstance(self._dialect, Asking) else None
-        )
+        self._inquiry = Inquiry(self._dialect, self._model, self.facts) if isinstance(self._dialect, Asking) else None
+        self._services = services
         self._transport: Transport = services.transport(provider.transport)
         self._found: dict[str, Key] = {key.name: key for key in find_keys(provider.credential, provider.name)}
         self._headers = self._prepare_headers(provider.headers)
@@ -68,6 +73,8 @@ class RemoteExecutor:
         stream = context.stream
         if self._inquiry is not None and not self._inquiry.done:
             await self._inquiry.learn(partial(self._ask, key))
+        if may_hold_media(request.task, request.body):
+            request = await self.with_media(request)
         wire = self.wire(request, context)
         headers = self._headers[key][stream]
         if wire.headers:
@@ -91,6 +98,13 @@ class RemoteExecutor:
         if attempt is not None:
             attempt.provider_request_id = self._without_key(answer.provider_request_id, key)
         return Result(request.id or "", answer.body, usage=answer.usage, engine=context.record)
+
+    async def with_media(self, request: Request) -> Request:
+        """The request with the bytes of the pictures, sounds and documents that its body names. Raises
+        InvalidRequest."""
+        access = self._services.media if request.media is None else request.media
+        body = await read_media(request.task, request.body, MediaReader(access, partial(download, self._transport)))
+        return request if body is request.body else replace(request, body=body)
 
     def wire(self, request: Request, context: Context) -> WireCall:
         """The request as this provider wants it; what gets lost on the way is warned about. Raises InvalidRequest."""
@@ -120,6 +134,8 @@ class RemoteExecutor:
                 embedding.pack(answer.body)
         elif request.task == "rerank":
             rerank.complete(answer.body, body, body.get("model") or self._model)
+        if answer.usage is None:
+            answer.usage = pieces(request.task, body, answer.body)
         return answer
 
     async def exchange(
@@ -129,9 +145,7 @@ class RemoteExecutor:
         that the path makes with provider.base_url. Raises InferenceError."""
         headers = {**self._headers[key][False], **wire.headers}
         address = url or self._base_urls[0] + wire.path
-        return await (transport or self._transport).open(
-            HttpCall(wire.method, address, headers, wire.content or None)
-        )
+        return await (transport or self._transport).open(HttpCall(wire.method, address, headers, wire.content or None))
 
     def redacted(self, error: InferenceError, key: str | None) -> InferenceError:
         """An error of such a call, without the key that it may echo."""
@@ -189,7 +203,12 @@ class RemoteExecutor:
         if attempt is not None:
             attempt.provider_request_id = self._without_key(self._dialect.request_id(headers), key)
         if reply.status != 200 or not self._dialect.is_stream(headers):
-            raise self._dialect.error(reply.status, headers, await reply.read())
+            content = await reply.read()
+            if reply.status == 200 and request.task in _TRANSCRIPTS:
+                # A model that can't stream takes no notice of the wish (OpenAI's whisper-1).
+                answer = self._dialect.decode(request.task, reply.status, headers, content)
+                return Result(request.id or "", stream=ChunkStream(_whole_transcript(answer)))
+            raise self._dialect.error(reply.status, headers, content)
         options = request.body.get("stream_options")
         asked = isinstance(options, dict) and bool(options.get("include_usage"))
         decoder = self._dialect.stream_decoder(request.task, show_usage=asked)
@@ -250,6 +269,11 @@ class RemoteExecutor:
             auth = self._dialect.auth_headers(key.secret.reveal())
             prepared[name] = ({**plain, **auth}, {**streaming, **auth})
         return prepared
+
+
+async def _whole_transcript(answer: Reply) -> AsyncIterator[Chunk]:
+    """A transcript that came at once, as the event that ends one."""
+    yield Chunk({"type": "transcript.text.done", **answer.body}, answer.usage)
 
 
 class _Chunks:

@@ -1,6 +1,8 @@
-"""Tokens in OpenAI's words."""
+"""Tokens in OpenAI's words, and what is used of what is not sold by tokens."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from engine.request import Usage
 
@@ -12,3 +14,21 @@ def openai_usage(usage: Usage) -> dict[str, int]:
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
     }
+
+
+def pieces(task: str, asked: dict[str, Any], reply: dict[str, Any]) -> Usage | None:
+    """What a call used, by its body and its reply, where the provider counted no tokens; None: that can't be told.
+
+    Speech is sold by the character of the text, a transcription by the second of the sound (`duration`, of the form
+    verbose_json), pictures one by one (OpenAI's API reference, "Create speech", "Create transcription"; its pricing).
+    """
+    if task == "speech":
+        text = asked.get("input")
+        return Usage(characters=len(text)) if type(text) is str and text else None
+    if task in ("transcription", "audio-translation"):
+        seconds = reply.get("duration")
+        return Usage(audio_s=float(seconds)) if type(seconds) in (int, float) and seconds > 0 else None
+    if task in ("image", "image-edit"):
+        made = reply.get("data")
+        return Usage(images=len(made)) if type(made) is list and made else None
+    return None
