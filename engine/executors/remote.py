@@ -20,7 +20,7 @@ from engine.media import MediaReader
 from engine.media_places import may_hold_media, read_media
 from engine.registry import DIALECTS
 from engine.request import Attempt, Chunk, ChunkStream, Context, Request, Result
-from engine.tasks import embedding, rerank
+from engine.tasks import embedding, rerank, splitting
 from engine.tasks.usage import pieces
 from engine.transports import HttpCall, HttpReply, Transport, origin
 from engine.transports.download import download
@@ -73,6 +73,11 @@ class RemoteExecutor:
         stream = context.stream
         if self._inquiry is not None and not self._inquiry.done:
             await self._inquiry.learn(partial(self._ask, key))
+        if self.facts.max_inputs is not None:
+            parts = splitting.split(request, self.facts.max_inputs)
+            if len(parts) > 1:
+                # One after the other: together they are one attempt, which holds one permit.
+                return splitting.join(request, parts, [await self(part, context) for part in parts])
         if may_hold_media(request.task, request.body):
             request = await self.with_media(request)
         wire = self.wire(request, context)
@@ -217,7 +222,9 @@ class RemoteExecutor:
 
     def _filled(self, request: Request) -> dict[str, Any]:
         """The request's body, with what its server is known to need where it says nothing."""
-        return {**self.facts.defaults, **request.body} if self.facts.defaults else request.body
+        if not self.facts.defaults or request.body.get("model") not in (None, self._model):
+            return request.body
+        return {**self.facts.defaults, **request.body}
 
     def _key_of(self, attempt: Attempt | None) -> str | None:
         """The name of the key to use: the attempt's; the only or first one where nobody chose."""
