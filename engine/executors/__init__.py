@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.clock import Clock, SystemClock
+from engine.facts import Facts
 from engine.pipeline import Stage
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Executor(Stage, Protocol):
     """Names of the keys that a call may use; empty: none is needed. A call uses `context.attempt.key`."""
     tasks: frozenset[str]
     """What it can be asked."""
+    facts: Facts
+    """What it learnt of the target; filled in when that is known."""
 
     def __init__(self, target: TargetSpec, services: Services) -> None: ...
 
