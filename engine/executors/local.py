@@ -10,6 +10,7 @@ from typing import Any
 from engine import artifacts
 from engine.errors import Cancelled, Internal, InvalidRequest, SetupError
 from engine.executors import Services
+from engine.facts import Facts
 from engine.registry import RUNTIMES
 from engine.request import Chunk, ChunkStream, Context, Inputs, Request, Result, Usage
 from engine.runtimes import Runtime, Sampling, probe
@@ -31,6 +32,7 @@ class LocalExecutor:
         self.hardware = probe.resolve(target.hardware, target.model)
         self.target = target.model_copy(update={"hardware": self.hardware})
         self.tasks = frozenset(target.model.tasks or ("chat", "completion"))
+        self.facts = Facts()
         if not target.model.sources:
             raise SetupError(
                 f"model: {target.model.name!r} names no sources, so it can't run in this process. "
