@@ -8,6 +8,7 @@ from functools import partial
 
 from engine.errors import FAILURES, InferenceError
 from engine.executors import Services
+from engine.facts import Facts
 from engine.request import Chunk, ChunkStream, Context, RateHints, Request, Result, Usage
 from engine.simulation import answers
 from engine.simulation.counters import Counters
@@ -27,6 +28,7 @@ class SimulatedExecutor:
         self.target = target
         self.spec = target.provider
         self.model = target.model_id
+        self.facts = Facts()
         self.clock = services.clock
         self.keys: tuple[str, ...] = self.spec.key_names if self.spec.keys else ()
         self.provider = SimulatedProvider(self.spec, services.clock, services.seed)
