@@ -5,8 +5,9 @@ Each file has `layer(branch)`, which gives the inert layer for a target, or None
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from engine.facts import Facts
 from engine.resources import Resources
 from schemas import TargetSpec
 from schemas.policy import PolicySpec
@@ -25,6 +26,8 @@ class Branch:
     """Names of the keys that the target's executor accepts."""
     primary: bool = True
     """The run's own target, not a fallback."""
+    facts: Facts = field(default_factory=Facts)
+    """What the target's server says of itself, once it was asked."""
 
     @property
     def endpoints(self) -> tuple[str, ...]:
