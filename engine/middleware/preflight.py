@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.clock import Clock
 from engine.errors import InvalidRequest, TooLong
+from engine.facts import Facts
 from engine.middleware import Branch
 from engine.middleware.rate_limit import Cost, VectorBucket, cost_of, limits_of
 from engine.pipeline import Layer, Middleware, Stage
@@ -39,8 +40,12 @@ class Preflight(Middleware):
     }
     wrapped_by = {"fallback": "what is too long for one target may fit the next one's model"}
 
-    def __init__(self, next: Stage, target: TargetSpec, policy: PolicySpec, primary: bool, clock: Clock) -> None:
+    def __init__(
+        self, next: Stage, target: TargetSpec, policy: PolicySpec, primary: bool, clock: Clock, facts: Facts
+    ) -> None:
         self.next = next
+        self.facts = facts
+        """What the server says; what the configuration says wins."""
         model, provider = target.model, target.provider
         self.model = target.model_id
         self.tasks = frozenset(model.tasks)
@@ -68,7 +73,7 @@ class Preflight(Middleware):
         """
         body = request.body
         size = check_body(request.task, body)
-        if self.tasks or self.context_length is not None:
+        if self.tasks or self.context_length is not None or self.facts.tasks or self.facts.context_length is not None:
             wanted = body.get("model")
             if wanted is None or wanted in self.own_names or not self.open:
                 self._check_model(request, size)
@@ -82,30 +87,41 @@ class Preflight(Middleware):
 
     def _check_model(self, request: Request, size: float) -> None:
         """`size` is the length of the longest prompt: characters, or tokens below zero."""
+        said = self.facts
+        if not self.tasks and said.tasks and request.task not in said.tasks:
+            raise InvalidRequest(
+                f"task: {self.model!r} is not for {request.task}, says its server; it does: "
+                f"{', '.join(sorted(said.tasks))}. Next: choose another model, or another provider.base_url"
+            )
         if self.tasks and request.task not in self.tasks:
             raise InvalidRequest(
                 f"task: {self.model!r} is not for {request.task}; it does: {', '.join(sorted(self.tasks))}. "
                 "Next: choose another model, or correct model.tasks"
             )
-        room, embeds = self.context_length, request.task == "embedding"
-        if room is None or (self.cuts and embeds):
+        room, embeds, source = self.context_length, request.task == "embedding", "model.context_length"
+        if room is None:
+            room, source = said.context_length, "as its server says"
+        if room is None or (self.cuts and embeds) or said.cuts:
             return
+        whole = room
+        if self.context_length is None:
+            room = min(room, said.max_prompt_tokens or room)
         body = request.body
         least = -size if size < 0 else size / self.chars_per_token
         if least > room and not any(body.get(name) for name in _CUTS):
             shown = f"{-size:.0f} tokens" if size < 0 else f"{size:.0f} characters, {least:.0f} tokens or more,"
             raise TooLong(
-                f"{_prompt_path(request.task)}: {shown} and {self.model!r} has room for {room} (model.context_length). "
+                f"{_prompt_path(request.task)}: {shown} and {self.model!r} has room for {room} ({source}). "
                 "Next: shorten it, or choose a model with a longer context"
             )
         if self.cuts or embeds:
             return
         for name in _LIMITS:
             limit = body.get(name)
-            if limit is not None and limit > room:
+            if limit is not None and limit > whole:
                 raise TooLong(
-                    f"body.{name}: {limit} is more than the {room} tokens that {self.model!r} has for prompt and "
-                    "answer (model.context_length). Next: ask for fewer, or choose a model with a longer context"
+                    f"body.{name}: {limit} is more than the {whole} tokens that {self.model!r} has for prompt and "
+                    f"answer ({source}). Next: ask for fewer, or choose a model with a longer context"
                 )
 
 
@@ -284,5 +300,11 @@ def layer(branch: Branch) -> Layer | None:
     known += [f"tasks={','.join(model.tasks)}"] if model.tasks else []
     known += [f"context_length={model.context_length}"] if model.context_length else []
     known += ["rate_limit"] if policy.rate_limit.enabled and any(limits_of(policy.rate_limit)) else []
-    arguments = {"target": branch.target, "policy": policy, "primary": branch.primary, "clock": branch.resources.clock}
+    arguments = {
+        "target": branch.target,
+        "policy": policy,
+        "primary": branch.primary,
+        "clock": branch.resources.clock,
+        "facts": branch.facts,
+    }
     return Layer(Preflight, arguments, " ".join(known))
