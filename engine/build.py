@@ -118,6 +118,7 @@ def build(
             resources,
             keys=executor.keys,
             primary=index == 0,
+            facts=executor.facts,
         )
         if index == 0:
             pipeline.outer = _layers(PER_REQUEST, branch)
