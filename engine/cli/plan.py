@@ -13,6 +13,7 @@ from engine.build import build, executor_for
 from engine.compose import Composition, compose, dump_yaml
 from engine.errors import EngineError, Internal
 from engine.executors import Executor, Services
+from engine.facts import Facts
 from engine.explain import explain
 from engine.pipeline import StageLine
 from engine.request import Context, Request, Result
@@ -41,6 +42,7 @@ class _Unavailable:
 
     def __init__(self, target: TargetSpec) -> None:
         self.target = target
+        self.facts = Facts()
 
     async def start(self) -> None:
         raise Internal("a plan does not run")
