@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from engine.errors import Cancelled, InferenceError, Internal, Malformed
+from engine.facts import Facts
 from engine.middleware import Branch
 from engine.pipeline import Layer, Middleware, Stage
 from engine.request import Attempt, Context, EngineRecord, Request, Result, Usage
@@ -57,9 +58,10 @@ class Batch(Middleware):
         "route": "requests of different keys or endpoints must not share a call",
     }
 
-    def __init__(self, next: Stage, spec: BatchSpec) -> None:
+    def __init__(self, next: Stage, spec: BatchSpec, facts: Facts) -> None:
         self.next = next
         self.spec = spec
+        self.facts = facts
         self._lanes: dict[Hashable, _Lane] = {}
 
     async def __call__(self, request: Request, context: Context) -> Result:
@@ -90,7 +92,7 @@ class Batch(Middleware):
     def _pump(self, kind: Hashable, lane: _Lane, due: bool = False) -> None:
         """Starts as many calls as are due; the rest waits for company, or for a call to end."""
         while lane.waiting and len(lane.calls) < self.spec.max_calls:
-            full = len(lane.waiting) >= self.spec.max_size
+            full = len(lane.waiting) >= self.spec.max_size or self._size(lane.waiting) < len(lane.waiting)
             if not full and not due:
                 if lane.timer is None:
                     loop = asyncio.get_running_loop()
@@ -99,7 +101,8 @@ class Batch(Middleware):
             if lane.timer is not None:
                 lane.timer.cancel()
                 lane.timer = None
-            members, lane.waiting = lane.waiting[: self.spec.max_size], lane.waiting[self.spec.max_size :]
+            size = self._size(lane.waiting)
+            members, lane.waiting = lane.waiting[:size], lane.waiting[size:]
             task = asyncio.get_running_loop().create_task(self._run(members))
             lane.calls.add(task)
             task.add_done_callback(lambda done: self._ended(kind, lane, done))
@@ -107,6 +110,18 @@ class Batch(Middleware):
                 member.done.add_done_callback(partial(self._abandon, task, members))
         if not lane.waiting and not lane.calls:
             self._lanes.pop(kind, None)
+
+    def _size(self, waiting: list[_Member]) -> int:
+        """How many of those that wait fit one call: no more texts than the server takes, but one request at least."""
+        most = self.facts.max_inputs
+        if most is None:
+            return min(len(waiting), self.spec.max_size)
+        texts = 0
+        for size, member in enumerate(waiting[: self.spec.max_size]):
+            texts += len(member.inputs)
+            if texts > most and size:
+                return size
+        return min(len(waiting), self.spec.max_size)
 
     def _due(self, kind: Hashable, lane: _Lane) -> None:
         lane.timer = None
@@ -230,4 +245,4 @@ def layer(branch: Branch) -> Layer | None:
     if not spec.enabled or spec.max_size == 1:
         return None
     settings = f"embeddings: ≤{spec.max_size} requests, ≤{spec.max_wait_s * 1000:g} ms, ≤{spec.max_calls} calls at once"
-    return Layer(Batch, {"spec": spec}, settings)
+    return Layer(Batch, {"spec": spec, "facts": branch.facts}, settings)
