@@ -27,6 +27,7 @@ from engine.explain import explain
 from engine.live import LivePolicy
 from engine.loop_thread import LoopThread
 from engine.mapping import answers, plain_answers
+from engine.media import media_access
 from engine.pipeline import Stage, StageLine
 from engine.request import PRIORITIES, Chunk, Context, EngineRecord, Request, Result
 from engine.resources import Resources
@@ -54,6 +55,9 @@ class Engine:
         self.spec = spec
         self.clock = clock or (services.clock if services else SystemClock())
         self.services = services or Services(clock=self.clock, seed=spec.seed)
+        if self.services.storage is None:
+            self.services.storage = spec.storage
+        self.services.media = media_access(spec)
         self.resources = Resources(self.clock, spec.seed)
         self.pipeline: Pipeline = build(spec, self.services, self.resources)
         self.metrics = Metrics()

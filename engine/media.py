@@ -14,10 +14,13 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from engine.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from schemas import RunSpec
 
 CONTENT_TYPES = {
     "wav": "audio/wav", "mp3": "audio/mpeg", "mpga": "audio/mpeg", "mpeg": "audio/mpeg", "m4a": "audio/mp4",
@@ -80,6 +83,16 @@ class MediaAccess:
 
 INLINE_ONLY = MediaAccess()
 """For callers who are not this machine's user, such as the clients of a server."""
+
+
+def media_access(spec: RunSpec) -> MediaAccess:
+    """What a run spec lets this machine's user read."""
+    media, path = spec.media, getattr(spec.workload, "path", None)
+    if media.root is not None:
+        root = Path(media.root).expanduser()
+    else:
+        root = Path(path).expanduser().parent if path else Path()
+    return MediaAccess(root, media.allow_urls, media.max_bytes, media.timeout_s)
 
 
 class MediaReader:

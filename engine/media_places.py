@@ -30,8 +30,17 @@ _INPUTS = {
 }  # fmt: skip
 """Tasks whose `inputs` are a medium, or an object with one under this name."""
 _MESSAGES = {"chat": "messages", "response": "input", "moderation": "input"}
-TASKS = frozenset({*_FILES, *_INPUTS, *_MESSAGES})
-"""The tasks whose bodies may hold media."""
+
+
+def may_hold_media(task: str, body: dict[str, Any]) -> bool:
+    """Whether a body can hold media at all: False for nearly every chat, at next to no cost."""
+    name = _MESSAGES.get(task)
+    if name is None:
+        return task in _FILES or task in _INPUTS
+    messages = body.get(name)
+    if type(messages) is not list:
+        return False
+    return any(type(message) is dict and type(message.get("content")) is not str for message in messages)
 
 
 async def read_media(task: str, body: dict[str, Any], reader: MediaReader) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from engine.errors import Cancelled, InferenceError, Internal, InvalidRequest, nearest
+from engine.media import MediaAccess
 from schemas.tasks import Task
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
@@ -50,6 +51,9 @@ class Request:
     priority: str = "normal"
     deadline_s: float | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    media: MediaAccess | None = None
+    """What may be read for it; None: what the run spec's `media` allows this machine's user. A server that takes
+    requests from others gives them `engine.media.INLINE_ONLY`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, str) or self.task not in ENDPOINTS:

@@ -4,6 +4,7 @@ from pydantic import Field
 
 from schemas.base import Spec
 from schemas.hardware import HardwareSpec
+from schemas.media import MediaSpec
 from schemas.model import ModelSpec
 from schemas.output import OutputSpec
 from schemas.policy import PolicySpec
@@ -41,6 +42,7 @@ class RunSpec(Spec):
     """Targets to try, in order, when the one before has failed for good."""
     policy: PolicySpec = PolicySpec()
     workload: WorkloadSpec
+    media: MediaSpec = MediaSpec()
     output: OutputSpec = OutputSpec()
     telemetry: TelemetrySpec = TelemetrySpec()
     seed: int = Field(0, ge=0)

@@ -17,6 +17,7 @@ from engine.errors import ConfigError, nearest
 from schemas import RunSpec
 from schemas.base import Spec
 from schemas.hardware import HardwareSpec
+from schemas.media import MediaSpec
 from schemas.model import ModelSpec
 from schemas.output import OutputSpec
 from schemas.policy import PolicySpec
@@ -35,6 +36,7 @@ GROUPS: dict[str, Any] = {
     "model": ModelSpec,
     "policy": PolicySpec,
     "workload": WorkloadSpec,
+    "media": MediaSpec,
     "output": OutputSpec,
     "telemetry": TelemetrySpec,
     **{f"policy/{name}": field.annotation for name, field in PolicySpec.model_fields.items()},

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.clock import Clock, SystemClock
 from engine.facts import Facts
+from engine.media import INLINE_ONLY, MediaAccess
 from engine.pipeline import Stage
+from schemas.storage import StorageSpec
 
 if TYPE_CHECKING:
     from engine.transports import Transport
@@ -22,10 +24,14 @@ class Services:
 
     clock: Clock = field(default_factory=SystemClock)
     seed: int = 0
+    storage: StorageSpec | None = None
+    """How models are fetched and kept; None: as the run spec of the engine says."""
     cache_dir: Path | None = None
-    """Where artifacts are cached; None: the user's cache folder."""
+    """Where artifacts are cached; None: where `storage` says."""
     notify: Any = None
     """Called with a line of text when something slow begins, such as a download; None: nobody listens."""
+    media: MediaAccess = INLINE_ONLY
+    """What may be read for this machine's user."""
     transports: dict[TransportSpec, Transport] = field(default_factory=dict)
     runtimes: dict[str, Any] = field(default_factory=dict)
     """Models in this process, by hardware and model, so that targets share them."""
