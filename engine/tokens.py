@@ -8,6 +8,9 @@ CHARS_PER_TOKEN = 4.0
 """A rule of thumb for English with byte-pair vocabularies; true counts come with the reply."""
 _TEXTS = ("messages", "prompt", "input", "query", "documents", "content", "text")
 """Where a body has text."""
+_NO_LIMIT = frozenset(
+    {"embedding", "rerank", "moderation", "image", "image-edit", "speech", "transcription", "audio-translation"}
+)
 
 
 def input_tokens(body: dict[str, Any], characters: float | None = None) -> int:
@@ -17,10 +20,10 @@ def input_tokens(body: dict[str, Any], characters: float | None = None) -> int:
 
 def output_tokens(task: str, body: dict[str, Any], default: int) -> int:
     """The most tokens that the answer may have: the body's own limit where it is one, else `default`; none for an
-    embedding or a rerank."""
-    if task in ("embedding", "rerank"):
+    answer that is no text, or as long as a recording makes it."""
+    if task in _NO_LIMIT:
         return 0
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    limit = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
     return limit if isinstance(limit, int) and limit > 0 else default
 
 

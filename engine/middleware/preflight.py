@@ -17,7 +17,7 @@ from engine.request import Context, Request, Result
 from schemas import TargetSpec
 from schemas.policy import PolicySpec
 
-_LIMITS = ("max_completion_tokens", "max_tokens")
+_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _CUTS = ("truncate", "truncate_prompt_tokens", "truncation")
 """Fields that ask a server to cut a prompt that is too long."""
 
@@ -26,7 +26,7 @@ class Preflight(Middleware):
     """Checks a request against its task's form and against what is known of the target.
 
     Only what every provider refuses is refused. Types are those of OpenAI's API reference ("Create chat completion",
-    "Create completion", "Create embeddings"); ranges are left to the providers where these differ: llama.cpp reads
+    "Create completion", "Create embeddings" and the further operations); ranges are left to the providers where these differ: llama.cpp reads
     max_tokens=-1 as no limit, and vLLM takes any role. Raises InvalidRequest and TooLong.
     """
 
@@ -136,9 +136,8 @@ def check_body(task: str, body: dict[str, Any]) -> float:
             check(name, value)
     if task == "chat":
         return _chat(body)
-    if task == "rerank":
-        return _rerank(body)
-    return _completion(body) if task == "completion" else _embedding(body)
+    size = _SIZES.get(task)
+    return 0 if size is None else size(body)
 
 
 def _chat(body: dict[str, Any]) -> float:
@@ -218,6 +217,53 @@ def _embedding(body: dict[str, Any]) -> float:
     return _longest(given, "body.input")
 
 
+def _response(body: dict[str, Any]) -> float:
+    given = body.get("input")
+    if isinstance(given, str):
+        return len(given)
+    if given is None:
+        if body.get("prompt") or body.get("conversation") or body.get("previous_response_id"):
+            return 0
+        raise InvalidRequest("body.input: expected a text or a list of items")
+    if not isinstance(given, list | tuple) or not given:
+        raise InvalidRequest(f"body.input: expected a text or a list of items, got {_shown(given)}")
+    return sum(_odd_message(item, f"body.input[{index}]") for index, item in enumerate(given) if _is_message(item))
+
+
+def _is_message(item: Any) -> bool:
+    """Whether an item of a response's input is a message, and not a call, its output or a reference."""
+    return not isinstance(item, dict) or "role" in item
+
+
+def _moderation(body: dict[str, Any]) -> float:
+    given = body.get("input")
+    if not given or not isinstance(given, str | list | tuple):
+        raise InvalidRequest("body.input: expected a text, a list of texts, or a list of parts")
+    return 0
+
+
+def _text_of(name: str) -> Callable[[dict[str, Any]], float]:
+    def check(body: dict[str, Any]) -> float:
+        text = body.get(name)
+        if not isinstance(text, str) or not text:
+            raise InvalidRequest(f"body.{name}: expected a text that is not empty, got {_shown(text)}")
+        return 0
+
+    return check
+
+
+def _picture(body: dict[str, Any]) -> float:
+    if not body.get("image"):
+        raise InvalidRequest('body.image: expected a picture: a path, a data: URL, or {"data": BASE64}')
+    return _text_of("prompt")(body)
+
+
+def _recording(body: dict[str, Any]) -> float:
+    if not body.get("file") and not body.get("url"):  # Groq reads an address in `url`
+        raise InvalidRequest('body.file: expected a recording: a path, a data: URL, or {"data": BASE64}')
+    return 0
+
+
 def _longest(prompts: Any, where: str) -> float:
     """The length of the longest of the prompts: characters, or tokens below zero. Raises InvalidRequest."""
     if isinstance(prompts, str):
@@ -285,6 +331,19 @@ _FIELDS: dict[str, Callable[[str, Any], None]] = {
     "tools": _list,
 }
 """The fields that mean the same everywhere. null stands for one that was left out."""
+_SIZES: dict[str, Callable[[dict[str, Any]], float]] = {
+    "completion": _completion,
+    "embedding": _embedding,
+    "rerank": _rerank,
+    "response": _response,
+    "moderation": _moderation,
+    "image": _text_of("prompt"),
+    "image-edit": _picture,
+    "speech": _text_of("input"),
+    "transcription": _recording,
+    "audio-translation": _recording,
+}
+"""By task: checks what it can't do without, and gives the length of a prompt that must fit a context."""
 
 
 def _shown(value: Any) -> str:

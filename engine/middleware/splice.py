@@ -11,7 +11,7 @@ MIN_OVERLAP_CHARS = 8
 """What is shorter may be equal by chance, and is kept."""
 TAIL_CHARS = 400
 """How far back a repetition may begin, besides at the very start."""
-_OTHER_PARTS = ("tool_calls", "function_call", "refusal", "reasoning_content", "reasoning")
+_OTHER_PARTS = ("tool_calls", "function_call", "refusal", "reasoning_content", "reasoning", "audio", "images")
 
 
 class Splice:
@@ -149,6 +149,12 @@ class Splice:
         self._parts, self.chunks, self.plain, self.finished, self._id = [], 0, True, False, None
         self._mark = None
         first = self._held[0].body
+        if "choices" not in first:
+            body = {"type": "engine.restarted", "engine": {"rescue": "restarted", "target": target}}
+            self._ready.append(Chunk(body, restarted=True))
+            for chunk in self._held:
+                self._deliver(chunk)
+            return
         # An empty choice, so that a caller who takes the first one of every chunk finds it.
         nothing: dict[str, Any] = {"text": ""} if first.get("object") == "text_completion" else {"delta": {}}
         choices = [{"index": 0, **nothing, "finish_reason": None}]
@@ -167,7 +173,8 @@ def _read(body: dict[str, Any]) -> tuple[str, bool]:
     """The text of a chunk, and whether there is nothing else in it that belongs to the answer."""
     choices = body.get("choices")
     if not choices:
-        return "", True
+        # An event with a type, such as a response's: what belongs to an answer there can't be compared.
+        return "", choices is not None
     choice = choices[0]
     plain = len(choices) == 1 and not choice.get("index") and not choice.get("logprobs")
     delta = choice.get("delta")
