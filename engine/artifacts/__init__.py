@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import threading
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from engine.artifacts.cache import Cache
+from engine.artifacts.job import Job, Notify
 from engine.errors import SetupError
 from engine.registry import Registry
 from schemas.model import ModelSpec
+from schemas.storage import StorageSpec
 
-Notify = Callable[[str], None]
-"""Told in one line when something slow begins."""
+__all__ = ["SOURCES", "Artifact", "Job", "Notify", "Source", "default_cache", "disk_problem", "fetch", "job_of"]
 
 SOURCES = Registry(
     "sources",
@@ -22,22 +25,27 @@ SOURCES = Registry(
         "hub": "engine.artifacts.hub:HubSource",
         "package": "engine.artifacts.package:PackageSource",
         "file": "engine.artifacts.file:FileSource",
+        "s3": "engine.artifacts.s3:S3Source",
+        "ipfs": "engine.artifacts.ipfs:IpfsSource",
+        "https": "engine.artifacts.https:HttpsSource",
     },
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A model's files on this machine."""
+    """A model's files on this machine. They can't be evicted from our cache while this object lives."""
 
     path: Path
     """The file, or the folder that holds them."""
     format: str
-    """Their layout, of schemas.model.Format."""
+    """Their layout, of schemas.sources.Format."""
     source: str
     """Where they came from, in one line."""
     cid: str | None = None
     """The content id of what was fetched; None: not known without reading it all."""
+    lease: Any = field(default=None, repr=False, compare=False)
+    """What keeps them in the cache."""
 
 
 class Source(Protocol):
@@ -49,16 +57,31 @@ class Source(Protocol):
         """The source in one line, for messages."""
         ...
 
-    def fetch(self, cache: Path, notify: Notify) -> Artifact:
-        """The files, from the cache when they are there. Blocks. Raises SetupError with the reason why not."""
+    def fetch(self, job: Job) -> Artifact:
+        """The files, from the cache when they are there. Blocks. Raises SetupError with the reason why not, OSError for
+        the disk, and Stopped soon after `job.stop` is set."""
         ...
 
 
-def fetch(
-    model: ModelSpec, formats: tuple[str, ...], *, cache_dir: Path | None = None, notify: Notify | None = None
-) -> Artifact:
-    """The files of `model` from the first of its sources that works and whose format is one of `formats`.
+def job_of(storage: StorageSpec, *, cache_dir: Path | None = None, notify: Notify | None = None) -> Job:
+    """The settings of one fetch; `cache_dir` goes before `storage.cache_dir`."""
+    own = Path(storage.cache_dir).expanduser() if storage.cache_dir else default_cache()
+    offline = storage.offline or os.environ.get("ENGINE_OFFLINE", "") not in ("", "0")
+    job = Job(storage, Cache(cache_dir or own, storage.cache_max_bytes), offline=offline)
+    return job if notify is None else replace(job, notify=notify)
 
+
+def fetch(
+    model: ModelSpec,
+    formats: tuple[str, ...],
+    *,
+    cache_dir: Path | None = None,
+    notify: Notify | None = None,
+    storage: StorageSpec | None = None,
+) -> Artifact:
+    """The files of `model` from one of its sources whose format is one of `formats`.
+
+    The first that works in their order, or with `storage.strategy=fastest` the one that is there first.
     Blocks while it downloads. Raises SetupError that names each source with the reason why it could not be used.
     """
     if not model.sources:
@@ -66,25 +89,69 @@ def fetch(
             f"model.sources: {model.name!r} names no source, so it can't run in this process. "
             f"Next: choose a model with sources, or a remote provider."
         )
-    cache = cache_dir or default_cache()
-    reasons: list[str] = []
-    for spec in model.sources:
-        source: Source = SOURCES.get(spec.kind)(spec)
-        if spec.format not in formats:
-            reasons.append(f"{source}: holds {spec.format}, and this runtime reads {' or '.join(formats)}")
-            continue
-        try:
-            return source.fetch(cache, notify or _silent)
-        except SetupError as error:
-            reasons.append(f"{source}: {error}")
-        except OSError as error:
-            reasons.append(f"{source}: {disk_problem(error, cache)}")
-    listed = "\n".join(f"  - {reason}" for reason in reasons)
+    job = job_of(storage or StorageSpec(), cache_dir=cache_dir, notify=notify)
+    sources: list[Source] = [SOURCES.get(spec.kind)(spec) for spec in model.sources]
+    reasons: dict[int, str] = {}
+    fit: dict[int, Source] = {}
+    for place, (spec, source) in enumerate(zip(model.sources, sources, strict=True)):
+        if spec.format in formats:
+            fit[place] = source
+        else:
+            reasons[place] = f"holds {spec.format}, and this runtime reads {' or '.join(formats)}"
+    found = (_fastest if job.spec.strategy == "fastest" else _first)(fit, job, reasons)
+    if found is not None:
+        return found
+    listed = "\n".join(f"  - {source}: {reasons[place]}" for place, source in enumerate(sources))
     raise SetupError(
         f"model.sources: no source of {model.name!r} can be used here\n{listed}\n"
         f"Next: put that right, or name files you have: 'model.sources=[{{kind: file, path: PATH, "
         f"format: {formats[0]}}}]'."
     )
+
+
+def _first(sources: dict[int, Source], job: Job, reasons: dict[int, str]) -> Artifact | None:
+    for place, source in sources.items():
+        try:
+            return source.fetch(job)
+        except (SetupError, OSError) as error:
+            reasons[place] = _reason(error, job)
+    return None
+
+
+def _fastest(sources: dict[int, Source], job: Job, reasons: dict[int, str]) -> Artifact | None:
+    """All side by side; when the first is there, the others are told to stop and not waited for."""
+    runs: dict[Future[Artifact], tuple[int, Job]] = {}
+    for place, source in sources.items():
+        own = replace(job, stop=threading.Event())
+        outcome: Future[Artifact] = Future()
+        threading.Thread(target=_into, args=(outcome, source, own), name="artifacts-race", daemon=True).start()
+        runs[outcome] = (place, own)
+    try:
+        under_way = set(runs)
+        while under_way:
+            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+            for outcome in sorted(done, key=list(runs).index):
+                error = outcome.exception()
+                if error is None:
+                    return outcome.result()
+                if not isinstance(error, SetupError | OSError):
+                    raise error
+                reasons[runs[outcome][0]] = _reason(error, job)
+        return None
+    finally:
+        for _, own in runs.values():
+            own.stop.set()
+
+
+def _into(outcome: Future[Artifact], source: Source, job: Job) -> None:
+    try:
+        outcome.set_result(source.fetch(job))
+    except BaseException as error:  # the other side of a thread: `result` raises it again
+        outcome.set_exception(error)
+
+
+def _reason(error: Exception, job: Job) -> str:
+    return disk_problem(error, job.cache.root) if isinstance(error, OSError) else str(error)
 
 
 def default_cache() -> Path:
@@ -104,7 +171,3 @@ def disk_problem(error: OSError, cache: Path) -> str:
         what = error.strerror.lower() if error.strerror else "refused"
         return f"the cache {cache} can't be written ({what}: {error.filename}); set ENGINE_CACHE to a folder that can"
     return f"{type(error).__name__}: {error}"
-
-
-def _silent(line: str) -> None:
-    """Nobody listens."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.artifacts import Artifact, Notify
+from engine.artifacts import Artifact
+from engine.artifacts.job import Job
 from engine.errors import SetupError, nearest
-from schemas.model import FileSourceSpec
+from schemas.sources import FileSourceSpec
 
 
 class FileSource:
@@ -18,7 +19,7 @@ class FileSource:
     def __str__(self) -> str:
         return f"file {self._spec.path}"
 
-    def fetch(self, cache: Path, notify: Notify) -> Artifact:
+    def fetch(self, job: Job) -> Artifact:
         """Raises SetupError when nothing is there, with the nearest names of that folder."""
         path = Path(self._spec.path).expanduser()
         if not path.exists():

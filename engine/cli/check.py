@@ -11,13 +11,13 @@ from engine.build import executor_for, target_names
 from engine.compose import compose
 from engine.errors import EngineError
 from engine.executors import Services
-from schemas import TargetSpec
+from schemas import RunSpec, TargetSpec
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Exit code 0 when every target was reached, else 4."""
     spec = compose(arguments.words, arguments.config_dir).spec
-    lines = asyncio.run(_check(spec.targets, spec.seed))
+    lines = asyncio.run(_check(spec))
     if arguments.json:
         print(json.dumps([{"target": name, "ok": ok, "found": found} for name, ok, found in lines], indent=2))
     else:
@@ -26,10 +26,13 @@ def main(arguments: argparse.Namespace) -> int:
     return 0 if all(ok for _, ok, _ in lines) else 4
 
 
-async def _check(targets: tuple[TargetSpec, ...], seed: int) -> list[tuple[str, bool, str]]:
-    services = Services(seed=seed, notify=lambda text: print(text, file=sys.stderr, flush=True))
+async def _check(spec: RunSpec) -> list[tuple[str, bool, str]]:
+    services = Services(
+        seed=spec.seed, storage=spec.storage, notify=lambda text: print(text, file=sys.stderr, flush=True)
+    )
+    named = zip(target_names(spec.targets), spec.targets, strict=True)
     try:
-        return [await _one(name, target, services) for name, target in zip(target_names(targets), targets, strict=True)]
+        return [await _one(name, target, services) for name, target in named]
     finally:
         await services.aclose()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine import credentials, tokens
+from engine.artifacts import SOURCES
 from engine.build import build, executor_for
 from engine.compose import Composition, compose, dump_yaml
 from engine.errors import EngineError, Internal
@@ -20,7 +21,7 @@ from engine.request import Context, Request, Result
 from engine.resources import Resources
 from engine.workloads import open_source
 from schemas import RunSpec, TargetSpec
-from schemas.model import SourceSpec
+from schemas.sources import SourceSpec
 from schemas.workload import JsonlWorkloadSpec
 
 SAMPLE_ROWS = 10_000
@@ -148,6 +149,8 @@ def _target(name: str, target: TargetSpec, executor: Executor) -> dict[str, Any]
 def _source(source: SourceSpec) -> str:
     if source.kind == "hub":
         return f"hub {source.repo}"
+    if source.kind in ("s3", "ipfs", "https"):
+        return str(SOURCES.get(source.kind)(source))
     return f"package {source.package} {source.version}" if source.kind == "package" else f"file {source.path}"
 
 

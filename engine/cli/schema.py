@@ -24,6 +24,7 @@ from schemas.policy import PolicySpec
 from schemas.prices import PriceListSpec
 from schemas.provider import ProviderSpec
 from schemas.simulated import FaultScheduleSpec
+from schemas.storage import StorageSpec
 from schemas.telemetry import TelemetrySpec
 from schemas.workload import WorkloadSpec
 
@@ -38,6 +39,7 @@ GROUPS: dict[str, Any] = {
     "workload": WorkloadSpec,
     "media": MediaSpec,
     "output": OutputSpec,
+    "storage": StorageSpec,
     "telemetry": TelemetrySpec,
     **{f"policy/{name}": field.annotation for name, field in PolicySpec.model_fields.items()},
 }

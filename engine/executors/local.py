@@ -173,6 +173,7 @@ class _Shared:
             kind.formats(self._model),
             cache_dir=services.cache_dir,
             notify=services.notify,
+            storage=services.storage,
         )
         if services.notify is not None:
             services.notify(f"loading {self._model.name} from {self.artifact.source} on {self._hardware.kind}")

@@ -13,6 +13,7 @@ from schemas import RunSpec
 
 EXCLUDED = {
     "output": "where and how safely results are kept does not change them",
+    "storage": "how files are fetched does not change them; where they come from is model.sources",
     "telemetry": "what is shown does not change what is answered",
     "provider.prices": "what an answer costs does not change it",
     "provider.price": "what an answer costs does not change it",

@@ -8,7 +8,8 @@ import pytest
 
 from engine.artifacts import fetch
 from engine.errors import SetupError
-from schemas.model import FileSourceSpec, ModelSpec
+from schemas.model import ModelSpec
+from schemas.sources import FileSourceSpec
 
 
 def model(*sources: FileSourceSpec) -> ModelSpec:

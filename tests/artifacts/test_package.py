@@ -15,7 +15,8 @@ import pytest
 from engine.artifacts import fetch
 from engine.artifacts.package import extract
 from engine.errors import SetupError
-from schemas.model import ModelSpec, PackageSourceSpec
+from schemas.model import ModelSpec
+from schemas.sources import PackageSourceSpec
 
 NAME, VERSION = "engine-test-weights", "1.2"
 INSIDE = "engine_test_weights/model"

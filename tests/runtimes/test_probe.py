@@ -12,7 +12,8 @@ import pytest
 from engine.errors import SetupError
 from engine.runtimes import probe
 from schemas.hardware import AutoHardwareSpec, CpuHardwareSpec, CudaHardwareSpec, OpenVinoHardwareSpec
-from schemas.model import FileSourceSpec, ModelSpec
+from schemas.model import ModelSpec
+from schemas.sources import FileSourceSpec
 
 
 def without_gpu() -> bool:

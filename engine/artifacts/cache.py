@@ -1,0 +1,294 @@
+"""The content-addressed cache: files under the CIDv1 of their content, shared by all processes of a user.
+
+    objects/<cid>/…     a file under its name, or the files of a folder
+    entries/<cid>.json  its size, and the digest of what lies there
+    refs/<key>.json     what a source stood for when it was fetched
+    partial/<key>/      a download under way, or broken off
+    locks/              held (flock) while something is fetched, used or deleted; the time of a lock is the last use
+
+Something appears under `objects` only as a whole: synced, then renamed. A lock ends with its process, however that ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from engine.cid import cid_of_file, cid_of_json
+from engine.errors import SetupError
+
+_POLL_S = 0.05
+"""How often a process that waits for another one's download looks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Something in the cache that can't be evicted while this object lives."""
+
+    path: Path
+    cid: str
+    lease: IO[bytes] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the cache knows of one thing in it."""
+
+    cid: str
+    name: str
+    source: str
+    """Where it was fetched from first, in one line."""
+    size_bytes: int
+    used_s: float
+    """When it was last used, in seconds since 1970."""
+    in_use: bool
+
+
+class Cache:
+    """A folder of fetched things. Making one does no I/O."""
+
+    def __init__(self, root: Path, max_bytes: int | None = None) -> None:
+        """Above `max_bytes` the least recently used things are deleted, never those in use; None: no limit."""
+        self.root = root
+        self._max_bytes = max_bytes
+        self._objects, self._entries = root / "objects", root / "entries"
+        self._refs, self._partial, self._locks = root / "refs", root / "partial", root / "locks"
+
+    # -- using --------------------------------------------------------------------------------------------------
+
+    def use(self, cid: str, name: str | None = None) -> Held | None:
+        """The thing with this content id, a file also under another name; None when it is not here or not whole."""
+        known = self._read(self._entries / f"{cid}.json")
+        if known is None or "kind" not in known:
+            return None
+        lease = self._lease(cid)
+        folder = self._objects / cid
+        path = folder / known["name"] if known["kind"] == "file" else folder
+        if lease is None or not path.exists() or (known["kind"] == "file" and path.stat().st_size != known["size_bytes"]):
+            return None
+        if known["kind"] == "file" and name and name != known["name"]:
+            path = self._under_name(path, name)
+        return Held(path, cid, lease)
+
+    def lookup(self, key: str) -> Held | None:
+        """What the source with this key stood for when it was fetched; None when it was not, or is no longer here."""
+        ref = self._read(self._refs / f"{key}.json")
+        return None if ref is None else self.use(ref["cid"], ref.get("name"))
+
+    # -- fetching -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def fetching(self, key: str, check: Callable[[], None], waiting: Callable[[], None]) -> Iterator[Path]:
+        """The folder for a download, with what an earlier one left there. One process at a time: others wait,
+        and call `check` meanwhile, which may raise; `waiting` is called once when there is a wait."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        with (self._locks / f"{key}.fetch").open("ab") as lock:
+            told = False
+            while not _try_lock(lock, fcntl.LOCK_EX):
+                if not told:
+                    waiting()
+                    told = True
+                check()
+                time.sleep(_POLL_S)
+            folder = self._partial / key
+            folder.mkdir(parents=True, exist_ok=True)
+            yield folder
+
+    def keep(self, made: Path, cid: str, name: str, source: str) -> Held:
+        """Moves a finished file or folder in, and makes room for it. The caller has verified that it is `cid`."""
+        self._locks.mkdir(parents=True, exist_ok=True)
+        (self._locks / f"{cid}.lock").touch()
+        lease = self._lease(cid)
+        if lease is None:
+            raise SetupError(f"storage.cache_dir: a lock in {self._locks} went away; is somebody deleting the cache?")
+        folder, is_file = self._objects / cid, made.is_file()
+        if not folder.exists():
+            digest = cid_of_file(made) if is_file else tree_cid(made)
+            size = sum(path.stat().st_size for path in ([made] if is_file else _files(made)))
+            _sync(made)
+            record = {"kind": "file" if is_file else "folder", "name": name, "source": source}
+            self._write(self._entries / f"{cid}.json", {**record, "size_bytes": size, "digest": digest})
+            self._objects.mkdir(parents=True, exist_ok=True)
+            if is_file:
+                whole = made.parent / f".{name}.whole"
+                shutil.rmtree(whole, ignore_errors=True)
+                whole.mkdir()
+                made.replace(whole / name)
+                made = whole
+            try:
+                made.rename(folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another process was faster
+                    raise
+            _sync_folder(self._objects)
+        held = self.use(cid, name if is_file else None)
+        if held is None:
+            raise SetupError(f"the cache {self.root} has a broken {cid}; delete it: engine artifacts cache remove {cid}")
+        lease.close()
+        self._evict(self._max_bytes)
+        return held
+
+    def refer(self, key: str, held: Held, source: str) -> None:
+        """Writes down what a source stood for, and drops what is left of the download."""
+        name = held.path.name if held.path.is_file() else None
+        self._write(self._refs / f"{key}.json", {"source": source, "cid": held.cid, "name": name})
+        shutil.rmtree(self._partial / key, ignore_errors=True)
+
+    # -- looking after ------------------------------------------------------------------------------------------
+
+    def entries(self) -> list[Entry]:
+        """All that is here, the most recently used first."""
+        found = []
+        for path in self._entries.glob("*.json") if self._entries.is_dir() else ():
+            known, lock = self._read(path), self._locks / f"{path.stem}.lock"
+            if known is not None and (self._objects / path.stem).exists() and lock.exists():
+                used = lock.stat().st_mtime
+                found.append(
+                    Entry(path.stem, known["name"], known["source"], known["size_bytes"], used, self._busy(path.stem))
+                )
+        return sorted(found, key=lambda entry: -entry.used_s)
+
+    def verify(self, cid: str) -> bool:
+        """Whether the bytes on the disk are still those that were kept."""
+        known = self._read(self._entries / f"{cid}.json")
+        held = self.use(cid)
+        if known is None or held is None:
+            return False
+        digest: str = cid_of_file(held.path) if held.path.is_file() else tree_cid(held.path)
+        return digest == known["digest"]
+
+    def remove(self, cid: str) -> bool:
+        """Deletes one thing; False when it is in use."""
+        return self._delete(cid)
+
+    def prune(self, max_bytes: int | None = None) -> list[Entry]:
+        """Deletes broken-off downloads, and what is above the limit; says what went."""
+        for folder in self._partial.glob("*") if self._partial.is_dir() else ():
+            with (self._locks / f"{folder.name}.fetch").open("ab") as lock:
+                if _try_lock(lock, fcntl.LOCK_EX):
+                    shutil.rmtree(folder, ignore_errors=True)
+        return self._evict(self._max_bytes if max_bytes is None else max_bytes)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _evict(self, max_bytes: int | None) -> list[Entry]:
+        if max_bytes is None:
+            return []
+        entries = self.entries()
+        total, gone = sum(entry.size_bytes for entry in entries), []
+        for entry in reversed(entries):
+            if total <= max_bytes:
+                break
+            if self._delete(entry.cid):
+                total -= entry.size_bytes
+                gone.append(entry)
+        return gone
+
+    def _delete(self, cid: str) -> bool:
+        lock = self._locks / f"{cid}.lock"
+        if not lock.exists():
+            return False
+        with lock.open("rb") as stream:
+            if not _try_lock(stream, fcntl.LOCK_EX):
+                return False
+            (self._entries / f"{cid}.json").unlink(missing_ok=True)
+            shutil.rmtree(self._objects / cid, ignore_errors=True)
+            return True
+
+    def _busy(self, cid: str) -> bool:
+        with (self._locks / f"{cid}.lock").open("rb") as stream:
+            return not _try_lock(stream, fcntl.LOCK_EX)
+
+    def _lease(self, cid: str) -> IO[bytes] | None:
+        """A shared lock on a thing, and the note that it was used now."""
+        path = self._locks / f"{cid}.lock"
+        try:
+            stream = path.open("rb")
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH)
+            os.utime(path)
+        except PermissionError:
+            pass  # somebody else's cache, or a read-only one, can be used all the same
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                stream.close()
+                raise
+        return stream
+
+    def _under_name(self, path: Path, name: str) -> Path:
+        """The same file under the name that is asked for: runtimes tell a format by the suffix."""
+        other = path.with_name(name)
+        try:
+            if not other.exists():
+                os.link(path, other)
+            return other
+        except OSError:
+            return path  # no hard links here, or a read-only cache
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, Any] | None:
+        try:
+            found = json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    @staticmethod
+    def _write(path: Path, record: dict[str, Any]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with temporary.open("w", encoding="utf-8") as stream:
+            json.dump(record, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+
+
+def tree_cid(folder: Path) -> str:
+    """The content id of a folder: of the JSON object of its files' paths and their content ids."""
+    return cid_of_json({str(path.relative_to(folder)): cid_of_file(path) for path in _files(folder)})
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _try_lock(stream: IO[bytes], how: int) -> bool:
+    try:
+        fcntl.flock(stream, how | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise SetupError("the cache is on a file system without locks; set storage.cache_dir to a local one") from error
+        raise
+
+
+def _sync(made: Path) -> None:
+    folders = {made.parent} if made.is_file() else {made, *(path for path in made.rglob("*") if path.is_dir())}
+    for path in [made] if made.is_file() else _files(made):
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    for folder in folders:
+        _sync_folder(folder)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
