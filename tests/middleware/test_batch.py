@@ -10,6 +10,7 @@ from chain import branch, chain, context, in_virtual_time
 
 from engine import Request
 from engine.errors import FAILURES, Cancelled, InferenceError, Internal, InvalidRequest, Malformed, ServerFailed
+from engine.facts import Facts
 from engine.middleware import batch, route
 from engine.request import Attempt, Context, Inputs, RateHints, Result, Usage
 from engine.virtual_time import VirtualClock
@@ -482,7 +483,7 @@ async def test_a_reply_that_counts_wrong_says_how_many_were_expected(clock: Virt
         async def executor(asked: Request, mine: Context, data: Any = data, said: list[str] = said) -> Result:
             return Result("", {"data": data})
 
-        stage = batch.Batch(executor, BatchSpec())
+        stage = batch.Batch(executor, BatchSpec(), Facts())
         members = [batch._Member(embed(text), context(clock), [text]) for text in ("a", "b", "c")]
         with pytest.raises(Malformed, match=f"^expected 3 embeddings, got {found}$"):
             stage._distribute(members, await executor(embed("a"), context(clock)))
