@@ -16,13 +16,19 @@ from schemas.policy import ConcurrencySpec
 
 GROWTH = 0.4
 """C of RFC 9438 (CUBIC), section 5: calls per cubic second."""
+PROBE_CALLS = 50
+"""Calls at least from a refusal until the limit is again what it was: each probe beyond it costs a refusal."""
+NEAR = 1 / 4
+"""What may still be missing of what the last refusal took, so that the next one says "just too many"."""
+GENTLE = 1 / 4
+"""Power of the policy's back-off that such a refusal takes."""
 USED = 0.8
 """Share of the limit that must be in use for an answer to prove that there is room for more."""
 SAYS_NO = frozenset({"throttled", "overloaded"})
 """Failures that shrink the limit. Others say nothing about how many are too many."""
 HEADROOM = 1.25
 """How much faster than one call after the other's end calls may begin: Linux paces TCP so after slow start."""
-CATCH_UP = 0.1
+CATCH_UP = 0.2
 """Of a call's time: how far the beginnings may fall behind their pace, and make up for it."""
 EASE = 0.9
 """What is left of the limit when latency alone says that it is too much: less than a refusal takes."""
@@ -42,7 +48,8 @@ class Permit:
 
 
 class AdaptiveLimit:
-    """Slow start, then the CUBIC curve of RFC 9438 with the policy's back-off. Lives on one event loop.
+    """Slow start, then the CUBIC curve of RFC 9438 with the policy's back-off, slowed down where calls are so few or so
+    long that it would probe too often. Lives on one event loop.
 
     A burst of refusals is one refusal: a permit that was given before a cut can't cut again. Growth needs a limit that
     is in use, and pauses after failures. Where a latency tolerance is set, an average latency above that multiple of
@@ -160,9 +167,8 @@ class AdaptiveLimit:
 
     def _refused(self, now: float, permit: Permit) -> None:
         if permit.epoch == self.epoch:
-            # A no just beyond a limit that had been good takes less than one that says "far too many".
-            gently = not self._slow_start and self.limit >= self._peak
-            self._cut(now, self.spec.backoff ** (1 / 3) if gently else self.spec.backoff)
+            gently = not self._slow_start and self.limit >= self._peak * (1 - NEAR * self._lost)
+            self._cut(now, self.spec.backoff**GENTLE if gently else self.spec.backoff)
 
     def _cut(self, now: float, left: float) -> None:
         self.epoch += 1
@@ -174,8 +180,13 @@ class AdaptiveLimit:
         if self._slow_start:
             self.limit += 1.0  # every answer of a round makes room for one more: doubles from round to round
         else:
-            back = (self._peak * self._lost / GROWTH) ** (1 / 3)
-            curve = GROWTH * (now - self._cut_at - back) ** 3 + self._peak
+            lost = self._peak * self._lost
+            back_s = (lost / GROWTH) ** (1 / 3)
+            if self._mean_s is not None:
+                back_s = max(back_s, PROBE_CALLS * self._mean_s / self._peak)
+            since = now - self._cut_at - back_s
+            # The way back takes `back_s`, however little was lost; beyond the peak the curve is the RFC's.
+            curve = self._peak + (GROWTH * since**3 if since > 0 else lost * (since / back_s) ** 3)
             # As the RFC has it: at most half as much again in a round.
             self.limit += max(0.0, min(curve, 1.5 * self.limit) - self.limit) / self.limit
         self.limit = min(self.limit, float(self.maximum))
