@@ -32,7 +32,9 @@ def chat_reply(message: dict[str, Any], content: bytes, created: int) -> tuple[d
     if type(blocks) is not list:
         raise Malformed(f"HTTP 200: the reply has no content: {excerpt(content)}")
     if reason == "refusal":
-        raise refused(message.get("stop_details"))
+        refusal = refused(message.get("stop_details"))
+        refusal.usage = read_usage(message.get("usage"))[1]
+        raise refusal
     finish = FINISH_REASONS.get(reason) if type(reason) is str else None
     if finish is None:
         raise Malformed(f"HTTP 200: the reply's stop_reason is {reason!r}: {excerpt(content)}")
@@ -99,6 +101,8 @@ def read_usage(usage: Any) -> tuple[dict[str, Any], Usage]:
     if type(usage) is not dict:
         usage = {}
     cached, written = _count(usage.get("cache_read_input_tokens")), _count(usage.get("cache_creation_input_tokens"))
+    lasting = usage.get("cache_creation")
+    hour = _count(lasting.get("ephemeral_1h_input_tokens")) if written and type(lasting) is dict else 0
     prompt = _count(usage.get("input_tokens")) + cached + written
     answer = _count(usage.get("output_tokens"))
     details = usage.get("output_tokens_details")
@@ -112,7 +116,9 @@ def read_usage(usage: Any) -> tuple[dict[str, Any], Usage]:
         said["prompt_tokens_details"] = {"cached_tokens": cached, "cache_write_tokens": written}
     if reasoning:
         said["completion_tokens_details"] = {"reasoning_tokens": reasoning}
-    return said, Usage(prompt, answer, cached, reasoning)
+    return said, Usage(
+        prompt, answer, cached, reasoning, cache_write_tokens=written, cache_write_1h_tokens=min(hour, written)
+    )
 
 
 def _count(value: Any) -> int:

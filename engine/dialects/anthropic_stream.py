@@ -110,7 +110,12 @@ class AnthropicStreamDecoder:
                 "created": int(self._wall()),
                 "model": message.get("model"),
             }
-            chunks.append(self._chunk({"role": "assistant", "content": ""}))
+            first = self._chunk({"role": "assistant", "content": ""})
+            if self._usage:
+                # The prompt's tokens are known from here on, also when the stream is cut or left.
+                first.usage = read_usage(self._usage)[1]
+                first.usage.estimated = True
+            chunks.append(first)
         elif kind == "message_delta":
             self._stop.update(event["delta"])
             self._usage.update({name: count for name, count in (event.get("usage") or {}).items() if count is not None})
@@ -182,7 +187,9 @@ class AnthropicStreamDecoder:
         """The end of the answer, told only now: what a cut stream leaves must not look finished."""
         reason = self._stop.get("stop_reason")
         if reason == "refusal":
-            self._fail(refused(self._stop.get("stop_details")))
+            refusal = refused(self._stop.get("stop_details"))
+            refusal.usage = read_usage(self._usage)[1]
+            self._fail(refusal)
             return
         finish = FINISH_REASONS.get(reason) if type(reason) is str else None
         if finish is None or self._head is None:

@@ -28,7 +28,21 @@ FINISH_REASONS = {
 
 
 def chat_reply(response: dict[str, Any], content: bytes, created: int) -> tuple[dict[str, Any], Usage | None]:
-    """The canonical reply of a decoded response, and its usage. Raises InferenceError."""
+    """The canonical reply of a decoded response, and its usage. Raises InferenceError, with the usage."""
+    metadata: Any = response.get("usageMetadata")
+    usage = tokens_of(metadata) if type(metadata) is dict else None
+    try:
+        body = _chat_body(response, content, created)
+    except InferenceError as error:
+        error.usage = usage
+        raise
+    if usage is None:
+        return body, None
+    body["usage"] = usage_of(metadata)
+    return body, usage
+
+
+def _chat_body(response: dict[str, Any], content: bytes, created: int) -> dict[str, Any]:
     candidates = response.get("candidates")
     if not candidates:
         feedback = response.get("promptFeedback")
@@ -41,18 +55,13 @@ def chat_reply(response: dict[str, Any], content: bytes, created: int) -> tuple[
         raise Malformed(f"HTTP 200: a candidate is not as documented ({error!r}): {excerpt(content)}") from error
     if all(choice["finish_reason"] == "content_filter" and is_empty(choice["message"]) for choice in choices):
         raise filtered(candidates[0])
-    body: dict[str, Any] = {
+    return {
         "id": response.get("responseId"),
         "object": "chat.completion",
         "created": created,
         "model": response.get("modelVersion"),
         "choices": choices,
     }
-    metadata = response.get("usageMetadata")
-    if type(metadata) is not dict:
-        return body, None
-    body["usage"] = usage_of(metadata)
-    return body, tokens_of(metadata)
 
 
 def _choice(candidate: dict[str, Any], index: int, response: dict[str, Any]) -> dict[str, Any]:
@@ -192,9 +201,28 @@ def tokens_of(metadata: dict[str, Any]) -> Usage:
     cached = get("cachedContentTokenCount") or 0
     counts = type(prompt) is type(answer) is type(tools) is type(thoughts) is type(cached) is int
     if counts and prompt >= 0 and answer >= 0 and tools >= 0 and thoughts >= 0 and cached >= 0:
-        return Usage(prompt + tools, answer + thoughts, cached, thoughts)
-    said = usage_of(metadata)
-    return Usage(said["prompt_tokens"], said["completion_tokens"])
+        found = Usage(prompt + tools, answer + thoughts, cached, thoughts)
+    else:
+        said = usage_of(metadata)
+        found = Usage(said["prompt_tokens"], said["completion_tokens"])
+    # A prompt of nothing but text has one entry, and that says so.
+    if "promptTokensDetails" in metadata:
+        found.audio_input_tokens, found.image_input_tokens = _modal(metadata["promptTokensDetails"])
+    if "candidatesTokensDetails" in metadata:
+        found.audio_output_tokens, found.image_output_tokens = _modal(metadata["candidatesTokensDetails"])
+    return found
+
+
+def _modal(details: Any) -> tuple[int, int]:
+    """Tokens of sound and of pictures."""
+    sound = pictures = 0
+    for each in details if type(details) is list else ():
+        kind = each.get("modality") if type(each) is dict else None
+        if kind == "AUDIO":
+            sound += _count(each, "tokenCount")
+        elif kind == "IMAGE":
+            pictures += _count(each, "tokenCount")
+    return sound, pictures
 
 
 def _add_audio(details: Any, said: dict[str, int]) -> None:

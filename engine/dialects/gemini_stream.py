@@ -27,7 +27,7 @@ from engine.dialects.gemini_reply import (
 from engine.dialects.openai_errors import excerpt, is_error
 from engine.dialects.sse import MAX_EVENT_BYTES, SseDecoder
 from engine.errors import InferenceError, Malformed, Truncated
-from engine.request import Chunk
+from engine.request import Chunk, Usage
 
 _decode = msgspec.json.Decoder().decode
 _WRONG = (msgspec.DecodeError, RecursionError, UnicodeDecodeError, LookupError, TypeError, AttributeError)
@@ -110,7 +110,9 @@ class GeminiStreamDecoder:
             )
         filters = [each.last for each in candidates.values() if each.finish == "content_filter" and not each.answered]
         if len(filters) == len(candidates):
-            raise filtered(filters[0])
+            refusal = filtered(filters[0])
+            refusal.usage = self._spent()
+            raise refusal
         ends: list[dict[str, Any]] = [
             {"index": index, "delta": {}, "finish_reason": each.finish} for index, each in sorted(candidates.items())
         ]
@@ -210,7 +212,11 @@ class GeminiStreamDecoder:
             return None
         return error_from(body, 200, {}, self._wall()) if is_error(body) else None
 
+    def _spent(self) -> Usage | None:
+        return None if self._metadata is None else tokens_of(self._metadata)
+
     def _fail(self, failure: InferenceError) -> None:
+        failure.usage = self._spent()
         self._failure = failure
         self.ended = True
 

@@ -30,7 +30,7 @@ from engine.dialects.openai_rerank import plain_documents, read_rerank
 from engine.dialects.openai_usage import read_usage
 from engine.dialects.sse import MAX_EVENT_BYTES, SseDecoder
 from engine.errors import InferenceError, InvalidRequest, Malformed, Truncated
-from engine.request import Chunk, RateHints
+from engine.request import Chunk, RateHints, Usage
 
 _PATHS = {
     "chat": "/chat/completions",
@@ -136,9 +136,9 @@ class OpenAIDialect:
         if failure is not None:
             failure.status = status
             failure.provider_request_id = request_id(headers)
+            failure.usage = _usage_of(body)
             raise failure
-        usage = body.get("usage")
-        return Reply(body, read_usage(usage) if type(usage) is dict else None, request_id(headers))
+        return Reply(body, _usage_of(body), request_id(headers))
 
     def is_stream(self, headers: Mapping[str, str]) -> bool:
         kind = headers.get("content-type", "")
@@ -191,6 +191,11 @@ def _streamed(task: str, body: dict[str, Any], model: str) -> dict[str, Any]:
         options = body.get("stream_options")
         body["stream_options"] = {**options, **_WITH_USAGE} if isinstance(options, dict) else _WITH_USAGE
     return body
+
+
+def _usage_of(body: Any) -> Usage | None:
+    usage = body.get("usage") if type(body) is dict else None
+    return read_usage(usage) if type(usage) is dict else None
 
 
 class OpenAIStreamDecoder:

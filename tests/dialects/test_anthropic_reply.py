@@ -125,7 +125,7 @@ def test_cached_and_thinking_tokens_are_counted() -> None:
         "prompt_tokens_details": {"cached_tokens": 1000, "cache_write_tokens": 100},
         "completion_tokens_details": {"reasoning_tokens": 30},
     }
-    assert reply.usage == Usage(1105, 50, 1000, 30)
+    assert reply.usage == Usage(1105, 50, 1000, 30, cache_write_tokens=100)
 
 
 def test_a_refusal_is_filtered_content() -> None:

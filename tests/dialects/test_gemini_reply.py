@@ -145,7 +145,7 @@ def test_usage_counts_thoughts_cache_tools_and_sound() -> None:
         "candidatesTokensDetails": [{"modality": "AUDIO", "tokenCount": 9}],
     }
     reply = decoded(response(usageMetadata=metadata))
-    assert reply.usage == Usage(105, 50, 60, 40)
+    assert reply.usage == Usage(105, 50, 60, 40, audio_input_tokens=30, audio_output_tokens=9)
     assert reply.body["usage"] == {
         "prompt_tokens": 105,
         "completion_tokens": 50,
