@@ -201,6 +201,11 @@ class Engine:
         self._finished(request, result)
         return result
 
+    def count(self, request: Request, result: Result) -> None:
+        """Counts a result that came another way than through `submit`, and tells the observers. Call it on the engine's
+        event loop."""
+        self._finished(request, result)
+
     def drain(self) -> None:
         """Cancels the requests that wait in a queue, and all that come; calls under way go on. For an engine that is
         about to be closed. Call it on the engine's event loop."""

@@ -181,6 +181,8 @@ class Attempt:
     usage: Usage | None = None
     cost: float | None = None
     """In US dollars; None: unknown, unless nothing was used. An estimate where the usage is one."""
+    batch: bool = False
+    """It was a row of a batch job: asynchronous, at the provider's lower price."""
     place: int = 0
     """Inside the chain: the index of its endpoint."""
     sent: bool = False
@@ -201,6 +203,8 @@ class Attempt:
         }
         if self.first_token_s is not None:
             record["first_token_s"] = round(self.first_token_s, 6)
+        if self.batch:
+            record["batch"] = True
         for name in ("why", "endpoint", "status", "provider_request_id", "message"):
             value = getattr(self, name)
             if value is not None:
@@ -431,6 +435,8 @@ class Context:
     """About how many tokens that is."""
     prefilled = False
     """The attempt under way was given `prefill`."""
+    row: int | None = None
+    """The row of a run that asks, by its index."""
     cost: tuple[float, float, float, float] | None = None
     """What the rate limit of the target under way counts for it, once that is known."""
 
