@@ -11,8 +11,8 @@ from engine.facts import Facts
 
 Ask = Callable[[WireCall], Awaitable[Answer]]
 """Makes a call. Raises InferenceError."""
-_START_S = 10.0
-"""How long the start waits for answers; later they are asked for again, by the first request."""
+_WAIT_S = 2.0
+"""How long a server may take to describe itself, in seconds; then it is asked without."""
 
 
 class Inquiry:
@@ -28,9 +28,8 @@ class Inquiry:
     async def begin(self, ask: Ask) -> None:
         """Asks while the engine starts; a server that is not there yet is asked again by the first request."""
         try:
-            async with asyncio.timeout(_START_S):
-                await self.learn(ask)
-        except (ConnectFailed, TimeoutError):
+            await self.learn(ask)
+        except ConnectFailed:
             return
 
     async def learn(self, ask: Ask) -> None:
@@ -38,8 +37,13 @@ class Inquiry:
         async with self._asking:
             if self.done:
                 return
-            answers = [await _answer(ask, question) for question in self._dialect.questions(self._model)]
-            self._facts.take(self._dialect.facts(self._model, answers))
+            try:
+                async with asyncio.timeout(_WAIT_S):
+                    answers = [await _answer(ask, question) for question in self._dialect.questions(self._model)]
+            except TimeoutError:
+                answers = []
+            if answers:
+                self._facts.take(self._dialect.facts(self._model, answers))
             self.done = True
 
 
