@@ -25,9 +25,9 @@ _CUTS = ("truncate", "truncate_prompt_tokens", "truncation")
 class Preflight(Middleware):
     """Checks a request against its task's form and against what is known of the target.
 
-    Only what every provider refuses is refused. Types are those of OpenAI's API reference ("Create chat completion",
-    "Create completion", "Create embeddings" and the further operations); ranges are left to the providers where these differ: llama.cpp reads
-    max_tokens=-1 as no limit, and vLLM takes any role. Raises InvalidRequest and TooLong.
+    Only what every provider refuses is refused. Types are those of OpenAI's API reference; ranges are left to the
+    providers where these differ: llama.cpp reads max_tokens=-1 as no limit, and vLLM takes any role. Raises
+    InvalidRequest and TooLong.
     """
 
     name = "preflight"

@@ -1,7 +1,8 @@
 """What a row may look like, and how it becomes a request.
 
 - an OpenAI batch line: `{custom_id, method, url, body}`
-- a short form: one of `prompt`, `messages`, `input`, with any OpenAI body field beside it
+- a short form: one of `prompt`, `messages`, `input`, `file`, `inputs`, with any field of the body beside it; `image`
+  and `prompt` together ask for an edit
 - a line of text
 - `{custom_id, raw}` or `{custom_id, raw_base64}`: a line that could not be read, as a dead letter keeps it; read again
 
@@ -40,6 +41,10 @@ _OPENAI_FIELDS = {
 TEXT_FIELDS = {task: _OPENAI_FIELDS.get(task, "inputs") for task in ENDPOINTS}
 """The field of a body that a task can't do without."""
 
+_ELSEWHERE = {"transcription": "url", "audio-translation": "url", "response": "prompt"}
+"""A field that stands for the needed one: Groq reads a recording from an address, OpenAI a response's stored prompt."""
+_SHORT = ("prompt", "messages", "input", "file", "inputs")
+_RECORDINGS = ("transcription", "audio-translation")
 _TASKS = {path.removeprefix("/v1/"): task for task, path in ENDPOINTS.items()}
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
@@ -191,7 +196,7 @@ def _request_of(value: dict[str, Any], form: Form, id: str) -> Request:
     if form.parameters:
         body = {**form.parameters, **body}
     needed = TEXT_FIELDS.get(task)
-    if needed is not None and not body.get(needed):
+    if needed is not None and not body.get(needed) and not (task in _ELSEWHERE and body.get(_ELSEWHERE[task])):
         raise InvalidRequest(f"body: the task {task} needs {needed}, which is missing or empty")
     deadline_s = value.get("deadline_s")
     if deadline_s is not None and (
@@ -246,21 +251,39 @@ def _task_of_url(url: Any) -> str:
 
 
 def _short_form(value: dict[str, Any], form: Form) -> tuple[str, dict[str, Any]]:
-    given = [name for name in ("prompt", "messages", "input") if value.get(name) is not None]
-    if len(given) != 1:
+    given = [name for name in _SHORT if value.get(name) is not None]
+    if given == ["prompt", "file"] or (given == ["prompt"] and value.get("image") is not None):
+        given.remove("prompt")  # what guides a transcription, or says what to do with a picture
+    if len(given) > 1 or (not given and value.get("image") is None):
         found = " and ".join(given) if given else (", ".join(sorted(value)[:6]) or "nothing")
-        raise InvalidRequest(f"expected one of prompt, messages, input, or an OpenAI body; found {found}")
-    name = given[0]
-    task = _stated_task(value)
-    if task is None:
-        task = form.task
-        if name == "messages" or (name == "prompt" and isinstance(value[name], list)):
-            task = "chat" if name == "messages" else "completion"
-        elif name == "input" and not form.stated:
-            task = "embedding"
+        raise InvalidRequest(f"expected one of prompt, messages, input, file, inputs, or an OpenAI body; found {found}")
+    name = given[0] if given else "image"
+    task = _stated_task(value) or _task_of_short(name, value[name], form)
     body = {key: item for key, item in value.items() if key not in ROW_FIELDS and key != name}
+    if name in ("file", "inputs", "image"):
+        wanted = TEXT_FIELDS.get(task, name)
+        if wanted != name and (name, task) != ("image", "image-edit"):
+            raise InvalidRequest(
+                f"{name}: the task {task} takes {wanted}; say another task in the row or workload.task"
+            )
+        return task, {**body, name: value[name]}
     body.update(_text(task, name, value[name]))
     return task, body
+
+
+def _task_of_short(name: str, content: Any, form: Form) -> str:
+    """The task of a row that does not say it."""
+    if name == "messages":
+        return "chat"
+    if name == "prompt":
+        return "completion" if isinstance(content, list) else form.task
+    if name == "file":
+        return form.task if form.stated or form.task in _RECORDINGS else "transcription"
+    if name == "image":
+        return form.task if form.stated else "image-edit"
+    if name == "inputs" and TEXT_FIELDS[form.task] != "inputs":
+        raise InvalidRequest("inputs: which task? say it in the row (task) or in workload.task")
+    return "embedding" if name == "input" and not form.stated else form.task
 
 
 def _text(task: str, name: str, content: Any) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def test_a_row_without_an_id_is_called_by_its_place() -> None:
         (b"[1]", "expected a JSON object, got an array"),
         (b"[" * 100_000, "not valid JSON"),
         (b'{"prompt": "\xff"}', "not UTF-8 at byte 13; save the file as UTF-8"),
-        ({}, "expected one of prompt, messages, input, or an OpenAI body; found nothing"),
+        ({}, "expected one of prompt, messages, input, file, inputs, or an OpenAI body; found nothing"),
         ({"promt": "x"}, "found promt"),
         ({"prompt": "x", "input": "y"}, "found prompt and input"),
         ({"prompt": 5}, "prompt: expected text, got a number"),
