@@ -1,4 +1,4 @@
-"""Bad days of a provider of several sizes, lived through in virtual time with the default policy: what it takes home."""
+"""Bad days of a provider of several sizes, lived through in virtual time: what the default policy takes home."""
 
 from __future__ import annotations
 
