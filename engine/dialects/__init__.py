@@ -149,6 +149,8 @@ class ClientCall:
     """The key that it sent."""
     warnings: list[str] = field(default_factory=list)
     """What it asked for and the canonical form can't say."""
+    reply_type: str = "application/json"
+    """Content type of a whole reply."""
 
 
 class StreamEncoder(Protocol):

@@ -1,8 +1,8 @@
-"""The OpenAI wire, as a server speaks it: chat completions, completions, embeddings, rerank, models.
+"""The OpenAI wire, as a server speaks it: every operation that answers, and the list of models.
 
 The canonical form is this wire, so a client's body is taken as it is. Source: OpenAI's API reference, "Chat",
-"Completions (legacy)", "Embeddings", "Streaming", "Models", and its guides "Error codes" and "Rate limits"; the rerank
-paths are vLLM's and Cohere's.
+"Completions (legacy)", "Embeddings", "Responses", "Moderations", "Images", "Audio", "Streaming", "Models", and its
+guides "Error codes" and "Rate limits"; the rerank paths are vLLM's and Cohere's.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any
 
 import msgspec
 
-from engine.dialects import ClientCall
+from engine.dialects import ClientCall, StreamEncoder
+from engine.dialects.openai_forms import FILES, decode_form
 from engine.errors import InferenceError, InvalidRequest
+from engine.media import CONTENT_TYPES, Media
 from engine.request import Chunk, Usage
 
 _encode = msgspec.json.Encoder().encode
@@ -28,6 +30,13 @@ TASKS = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completion",
     "/v1/embeddings": "embedding",
+    "/v1/responses": "response",
+    "/v1/moderations": "moderation",
+    "/v1/images/generations": "image",
+    "/v1/images/edits": "image-edit",
+    "/v1/audio/speech": "speech",
+    "/v1/audio/transcriptions": "transcription",
+    "/v1/audio/translations": "audio-translation",
     "/v1/rerank": "rerank",
     "/v2/rerank": "rerank",  # Cohere's SDK
     "/rerank": "rerank",
@@ -57,9 +66,25 @@ _NEEDS: dict[str, tuple[tuple[str, type | tuple[type, ...], str], ...]] = {
     "completion": (("prompt", (str, list), "a text or a list"),),
     "embedding": (("input", (str, list), "a text or a list"),),
     "rerank": (("query", str, "a text"), ("documents", list, "a list of texts")),
+    "response": (),
+    "moderation": (("input", (str, list), "a text or a list"),),
+    "image": (("prompt", str, "a text"),),
+    "image-edit": (("prompt", str, "a text"), ("image", (Media, list, dict, str), "a file")),
+    "speech": (("input", str, "a text"),),
+    "transcription": (("file", (Media, dict, str), "a file"),),
+    "audio-translation": (("file", (Media, dict, str), "a file"),),
 }
-_STREAMED = ("chat", "completion")
-_OBJECTS = {"chat": "chat.completion", "completion": "text_completion", "embedding": "list", "rerank": "list"}
+_STREAMED = ("chat", "completion", "response", "image", "image-edit", "transcription")
+_OBJECTS = {
+    "chat": "chat.completion",
+    "completion": "text_completion",
+    "embedding": "list",
+    "rerank": "list",
+    "response": "response",
+}
+"""What a whole reply calls itself. Those without a name here do not say their model, either."""
+_TEXTS = {"text": "text/plain; charset=utf-8", "srt": "text/plain; charset=utf-8", "vtt": "text/vtt; charset=utf-8"}
+"""Content types of transcripts that are no JSON."""
 _PARAM = re.compile(r"body\.([A-Za-z0-9_.\[\]]+)")
 
 
@@ -71,7 +96,9 @@ class OpenAIServerDialect:
 
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
         task = TASKS[path.partition("?")[0]]
-        body = _read_body(content)
+        kind = headers.get("content-type", "")
+        form = task in FILES and kind.lower().startswith("multipart/form-data")
+        body = decode_form(task, content, kind) if form else _read_body(content)
         for field, kind, expected in _NEEDS[task]:
             if not isinstance(body.get(field), kind):
                 raise InvalidRequest(f"body.{field}: expected {expected}")
@@ -83,17 +110,32 @@ class OpenAIServerDialect:
             raise InvalidRequest("body.stream: expected true or false")
         if stream and task not in _STREAMED:
             raise InvalidRequest(f"body.stream: an answer to {task} can't be streamed; leave it out")
-        return ClientCall(task, body, bool(stream), model, client_key(headers))
+        if task == "speech":
+            stream = body.get("stream_format") == "sse"
+        return ClientCall(
+            task,
+            body,
+            bool(stream),
+            model,
+            client_key(headers),
+            reply_type=_reply_type(task, body.get("response_format")),
+        )
 
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
-        if "object" not in body or "model" not in body:
+        if call.task == "speech":
+            return base64.b64decode(body["audio"]["data"])
+        if call.reply_type != "application/json":
+            return str(body["text"]).encode()
+        if call.task not in _OBJECTS:
+            body = body if call.task == "moderation" else {name: body[name] for name in body if name != "model"}
+        elif "object" not in body or "model" not in body:
             body = {"object": _OBJECTS[call.task], "model": call.model or "", **body}
         if call.task == "embedding":
             body = _in_form(body, call.body.get("encoding_format"))
         return _encode(body)
 
-    def stream_encoder(self, call: ClientCall) -> OpenAIStreamEncoder:
-        return OpenAIStreamEncoder(call)
+    def stream_encoder(self, call: ClientCall) -> StreamEncoder:
+        return OpenAIStreamEncoder(call) if call.task in ("chat", "completion") else EventStreamEncoder(call)
 
     def refusal(self, error: InferenceError) -> tuple[int, dict[str, str], bytes]:
         headers: dict[str, str] = {}
@@ -145,6 +187,34 @@ class OpenAIStreamEncoder:
         return event(error_body(error))
 
 
+class EventStreamEncoder:
+    """Server-sent events with a type, the last of which ends the answer: there is no `[DONE]`."""
+
+    __slots__ = ("_named", "_sent")
+
+    def __init__(self, call: ClientCall) -> None:
+        self._named = call.task in ("response", "image", "image-edit")
+        """The event's name stands before it, too, as OpenAI has it for these."""
+        self._sent = 0
+
+    def chunk(self, chunk: Chunk) -> bytes:
+        if chunk.restarted:
+            return b": the answer begins anew\n\n"
+        self._sent += 1
+        return self._event(chunk.body)
+
+    def end(self) -> bytes:
+        return b""
+
+    def failed(self, error: InferenceError) -> bytes:
+        body = error_body(error)
+        said = {name: body["error"][name] for name in ("code", "message", "param")}
+        return self._event({"type": "error", **said, "sequence_number": self._sent, **body})
+
+    def _event(self, body: dict[str, Any]) -> bytes:
+        return b"event: " + str(body.get("type")).encode() + b"\n" + event(body) if self._named else event(body)
+
+
 def client_key(headers: Mapping[str, str]) -> str | None:
     """The key that a client sent: a bearer token, or `api-key`, as Azure's clients have it."""
     scheme, _, key = headers.get("authorization", "").partition(" ")
@@ -188,6 +258,15 @@ def unpacked(vector: str) -> list[float]:
 def event(data: dict[str, Any]) -> bytes:
     """One server-sent event."""
     return b"data: " + _encode(data) + b"\n\n"
+
+
+def _reply_type(task: str, form: Any) -> str:
+    """The content type of what a client asked for."""
+    if task == "speech":
+        return CONTENT_TYPES.get(form if isinstance(form, str) else "mp3", "application/octet-stream")
+    if task in ("transcription", "audio-translation") and isinstance(form, str):
+        return _TEXTS.get(form, "application/json")
+    return "application/json"
 
 
 def _read_body(content: bytes) -> dict[str, Any]:

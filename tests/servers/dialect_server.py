@@ -62,7 +62,7 @@ class DialectServer:
             status, said, content = self.dialect.refusal(error)
             return web.Response(status=status, headers={"content-type": "application/json", **said}, body=content)
         if isinstance(answer, dict):
-            return web.Response(body=self.dialect.reply(call, answer), content_type="application/json")
+            return web.Response(body=self.dialect.reply(call, answer), headers={"content-type": call.reply_type})
         return await self._stream(request, call, answer)
 
     async def _stream(
