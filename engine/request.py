@@ -135,6 +135,17 @@ class Usage:
             record["estimated"] = True
         return record
 
+    def kinds(self) -> dict[str, int]:
+        """The tokens that are a part of the prompt or the answer, by their kind, such as `cached`."""
+        if not self.reasoning_tokens and self.plain:
+            return {}
+        named = (name for name in _KINDS if name.endswith("_tokens"))
+        return {name.removesuffix("_tokens"): count for name in named if (count := getattr(self, name))}
+
+    def pieces(self) -> dict[str, float]:
+        """What is not counted in tokens."""
+        return {name: count for name in ("images", "audio_s", "characters") if (count := getattr(self, name))}
+
 
 _KINDS = (
     "cached_tokens", "cache_write_tokens", "cache_write_1h_tokens", "reasoning_tokens", "audio_input_tokens",

@@ -132,11 +132,31 @@ def percent(part: int, whole: int) -> str:
 
 def dollars(view: dict[str, Any]) -> str:
     """The cost of a view of the metrics. What is not known is said, and never counted as nothing."""
-    cost, unknown = view["cost"], view.get("cost_unknown", 0)
+    cost, requests = view["cost"], view.get("cost_unknown", 0)
+    attempts = view.get("attempts_cost_unknown", 0)
+    unknown = _counted(requests, "request") if requests else _counted(attempts, "attempt") if attempts else ""
     if cost is None:
-        return "unknown" if view["attempts"] else "–"
-    known = f"${cost:,.2f}" if cost >= 100 else f"${cost:.4f}"
-    return f"{known} + {number(unknown)} unknown" if unknown else known
+        if not view["attempts"]:
+            return "–"
+        return f"unknown ({unknown})" if unknown else "nothing"
+    notes = []
+    if view.get("cost_estimated"):
+        notes.append(f"{_money(view['cost_estimated'])} of it estimated")
+    if unknown:
+        notes.append(f"{unknown} unknown")
+    said = f"at least {_money(cost)}" if unknown else _money(cost)
+    return f"{said} ({', '.join(notes)})" if notes else said
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{number(count)} {what}" + ("" if count == 1 else "s")
+
+
+def _money(dollars: float) -> str:
+    """Cents where there are many dollars, three digits that count where there is a part of a cent."""
+    if dollars >= 100:
+        return f"${dollars:,.2f}"
+    return f"${dollars:.{max(4, 2 - math.floor(math.log10(dollars)))}f}" if dollars else "$0.00"
 
 
 def clip(text: str) -> str:

@@ -22,6 +22,7 @@ FIGURES = {
     "latency_p95_s": "p95 s",
     "retries": "retries",
     "cost": "cost $",
+    "cost_unknown": "cost unknown",
 }
 """The columns after the choices, and their headings."""
 
@@ -74,6 +75,7 @@ def read_cell(choices: dict[str, str], path: Path, log: Path) -> Cell:
         "latency_p95_s": latency.get("p95"),
         "retries": metrics.get("retries"),
         "cost": metrics.get("cost"),
+        "cost_unknown": metrics.get("cost_unknown") or None,
     }
     failed = metrics.get("failed") or 0
     outcomes = {kind: count for kind, count in (metrics.get("outcomes") or {}).items() if kind != "ok"}

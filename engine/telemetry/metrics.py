@@ -84,20 +84,23 @@ class Metrics:
         if record.cache is not None:
             tally.cached[record.cache] = tally.cached.get(record.cache, 0) + 1
         if record.attempts:
-            tally.cost_unknown += record.cost is None
-            self._count_attempts(record, usage)
+            used = self._count_attempts(record, usage)
+            tally.cost_unknown += used and record.cost is None
 
-    def _count_attempts(self, record: _RecordLike, usage: Usage | None) -> None:
-        spent = priced = False
+    def _count_attempts(self, record: _RecordLike, usage: Usage | None) -> bool:
+        """Whether anything was used: an attempt that was refused costs nothing."""
+        spent = priced = answered = False
         for attempt in record.attempts:
             tally = self._tally(attempt, record.priority)
             tally.add(attempt)
             spent = spent or attempt.usage is not None
             priced = priced or attempt.cost is not None
+            answered = answered or attempt.outcome == "ok"
         if not spent and usage is not None:
             tally.spend(usage, attempt.outcome, attempt.duration_s)
         if not priced and record.cost is not None:
-            tally.cost = (tally.cost or 0.0) + record.cost
+            tally.pay(record.cost)
+        return spent or answered
 
     def _tally(self, attempt: AttemptLike, priority: str) -> AttemptTally:
         cell = (attempt.target, attempt.key, priority)

@@ -125,6 +125,8 @@ def spent(usage: Usage) -> Attributes:
     }
     if usage.cached_tokens:
         attributes["gen_ai.usage.cache_read.input_tokens"] = usage.cached_tokens
+    if usage.cache_write_tokens:
+        attributes["gen_ai.usage.cache_creation.input_tokens"] = usage.cache_write_tokens
     if usage.reasoning_tokens:
         attributes["gen_ai.usage.reasoning.output_tokens"] = usage.reasoning_tokens
     if usage.estimated:
@@ -166,4 +168,6 @@ def served(request: Request, record: EngineRecord) -> Attributes:
     ):
         if value is not None:
             attributes[attribute] = value
+    if record.cost_estimated:
+        attributes["engine.cost_estimated"] = True
     return attributes

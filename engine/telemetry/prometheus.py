@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from engine.prices import PICO
 from engine.request import Usage
 from engine.resources import Resources
 from engine.telemetry.gauges import Reading, readings
@@ -99,7 +100,9 @@ def _attempts(metrics: Metrics) -> Iterator[str]:
         ((labels, tally.first_token) for labels, tally in groups),
     )
     yield from _counter(
-        "engine_tokens_total", "Tokens of all attempts.", _tokens((labels, tally.usage) for labels, tally in groups)
+        "engine_tokens_total",
+        "Tokens of all attempts; each other type is a part of input or output.",
+        _tokens((labels, tally.usage) for labels, tally in groups),
     )
     yield from _counter(
         "engine_tokens_lost_total",
@@ -110,6 +113,16 @@ def _attempts(metrics: Metrics) -> Iterator[str]:
         "engine_cost_dollars_total",
         "Known cost of all attempts, in US dollars.",
         ((labels, tally.cost) for labels, tally in groups if tally.cost is not None),
+    )
+    yield from _counter(
+        "engine_cost_estimated_dollars_total",
+        "The part of the known cost that rests on estimates, in US dollars.",
+        ((labels, tally.cost_estimated / PICO) for labels, tally in groups if tally.cost_estimated),
+    )
+    yield from _counter(
+        "engine_attempts_cost_unknown_total",
+        "Attempts that used something whose cost is not known.",
+        ((labels, tally.cost_unknown) for labels, tally in groups),
     )
 
 
@@ -134,6 +147,8 @@ def _tokens(groups: Iterable[tuple[Labels, Usage]]) -> Iterator[Sample]:
     for labels, usage in groups:
         yield {**labels, "type": "input"}, usage.input_tokens
         yield {**labels, "type": "output"}, usage.output_tokens
+        for kind, count in usage.kinds().items():
+            yield {**labels, "type": kind}, count
 
 
 def _target(name: str | None) -> Labels:

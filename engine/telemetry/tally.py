@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from engine.prices import PICO
 from engine.request import Usage
 from engine.telemetry.histogram import Histogram
 
@@ -82,7 +83,10 @@ class RequestTally:
 class AttemptTally:
     """Attempts by role and outcome, what they used, and their times in seconds."""
 
-    __slots__ = ("cost", "counts", "estimated", "estimates", "first_token", "latency", "lost", "speed", "usage")
+    __slots__ = (
+        "cost_estimated", "cost_unknown", "counts", "estimated", "estimates", "first_token", "latency", "lost",
+        "picodollars", "speed", "usage",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str], int] = {}
@@ -94,13 +98,22 @@ class AttemptTally:
         """Attempts whose usage is an estimate, because the provider never said it."""
         self.estimated = Usage()
         """What these may have used; no part of `usage`, which is what providers said."""
-        self.cost: float | None = None
-        """The sum of the known costs, in US dollars; None: none is known."""
+        self.picodollars: int | None = None
+        """The sum of the known costs, whole so that it is the same in any order; None: none is known."""
+        self.cost_estimated = 0
+        """The part of it that rests on estimates, in picodollars."""
+        self.cost_unknown = 0
+        """Attempts that used something whose cost nobody knows."""
         self.latency = Histogram()
         """Of the successful ones."""
         self.first_token = Histogram()
         self.speed = Histogram()
         """Output tokens a second of a successful attempt, the wait for its first token included."""
+
+    @property
+    def cost(self) -> float | None:
+        """The sum of the known costs, in US dollars; None: none is known."""
+        return None if self.picodollars is None else self.picodollars / PICO
 
     def add(self, attempt: AttemptLike) -> None:
         outcome = attempt.outcome
@@ -114,7 +127,16 @@ class AttemptTally:
         if attempt.first_token_s is not None:
             self.first_token.add(attempt.first_token_s)
         if attempt.cost is not None:
-            self.cost = (self.cost or 0.0) + attempt.cost
+            self.pay(attempt.cost, estimated=usage is not None and usage.estimated)
+        elif usage is not None or outcome == "ok":
+            self.cost_unknown += 1
+
+    def pay(self, cost: float, *, estimated: bool = False) -> None:
+        """Counts a known cost, in US dollars."""
+        paid = round(cost * PICO)
+        self.picodollars = (self.picodollars or 0) + paid
+        if estimated:
+            self.cost_estimated += paid
 
     def spend(self, usage: Usage, outcome: str, duration_s: float) -> None:
         """Counts the tokens of an attempt."""
@@ -135,8 +157,10 @@ class AttemptTally:
         self.lost.add(other.lost)
         self.estimates += other.estimates
         self.estimated.add(other.estimated)
-        if other.cost is not None:
-            self.cost = (self.cost or 0.0) + other.cost
+        if other.picodollars is not None:
+            self.picodollars = (self.picodollars or 0) + other.picodollars
+        self.cost_estimated += other.cost_estimated
+        self.cost_unknown += other.cost_unknown
         self.latency.merge(other.latency)
         self.first_token.merge(other.first_token)
         self.speed.merge(other.speed)
@@ -159,14 +183,17 @@ class AttemptTally:
             "rescues": roles.get("rescue", 0),
             "helped": helped,
             "attempt_outcomes": _ordered(outcomes),
-            "tokens": {"input": self.usage.input_tokens, "output": self.usage.output_tokens},
+            "tokens": {"input": self.usage.input_tokens, "output": self.usage.output_tokens, **self.usage.kinds()},
             "lost_tokens": {"input": self.lost.input_tokens, "output": self.lost.output_tokens},
             "tokens_estimated": {
                 "attempts": self.estimates,
                 "input": self.estimated.input_tokens,
                 "output": self.estimated.output_tokens,
             },
+            "pieces": self.usage.pieces(),
             "cost": self.cost,
+            "cost_estimated": self.cost_estimated / PICO,
+            "attempts_cost_unknown": self.cost_unknown,
             "tokens_per_s": self.speed.summary(),
         }
         if wall_s:

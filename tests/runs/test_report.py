@@ -143,8 +143,15 @@ def test_findings_read_the_stages_of_the_engine_that_served_the_run() -> None:
     ("view", "shown"),
     [
         ({"cost": 0.25, "cost_unknown": 0, "attempts": 1}, "$0.2500"),
-        ({"cost": 1234.5, "cost_unknown": 2, "attempts": 9}, "$1,234.50 + 2 unknown"),
-        ({"cost": None, "cost_unknown": 1, "attempts": 1}, "unknown"),
+        ({"cost": 1234.5, "cost_unknown": 2, "attempts": 9}, "at least $1,234.50 (2 requests unknown)"),
+        (
+            {"cost": 0.5, "cost_estimated": 0.125, "attempts_cost_unknown": 3, "attempts": 9},
+            "at least $0.5000 ($0.1250 of it estimated, 3 attempts unknown)",
+        ),
+        ({"cost": 0.000027, "attempts": 1}, "$0.0000270"),
+        ({"cost": None, "cost_unknown": 1, "attempts": 1}, "unknown (1 request)"),
+        ({"cost": 0.0, "attempts": 1}, "$0.00"),
+        ({"cost": None, "cost_unknown": 0, "attempts": 3}, "nothing"),
         ({"cost": None, "cost_unknown": 0, "attempts": 0}, "–"),
     ],
 )
