@@ -6,18 +6,21 @@ import argparse
 import itertools
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, time
 from typing import Any
 
 from engine import credentials, tokens
 from engine.artifacts import SOURCES
 from engine.build import build, executor_for
+from engine.clock import SystemClock
 from engine.compose import Composition, compose, dump_yaml
 from engine.errors import EngineError, Internal
 from engine.executors import Executor, Services
 from engine.facts import Facts
 from engine.explain import explain
 from engine.pipeline import StageLine
-from engine.request import Context, Request, Result
+from engine.prices import Prices
+from engine.request import Context, Request, Result, Usage
 from engine.resources import Resources
 from engine.workloads import open_source
 from schemas import RunSpec, TargetSpec
@@ -30,7 +33,8 @@ EXPLAINED_ROWS = 100
 """Rows of --request that are explained."""
 ANSWER_TOKENS = 256
 """Assumed length of an answer whose request sets no limit."""
-
+PRICE_DAYS = 90
+"""A price list that was read longer ago than this is worth a warning."""
 
 _EXPLAINED = ("key", "key_why", "queue", "rate_limit_wait_s", "circuit")
 
@@ -116,9 +120,10 @@ def make(composition: Composition, rows: str | None = None) -> tuple[Plan, int]:
     pipeline = build(spec, Services(seed=spec.seed), Resources(seed=spec.seed), make_executor)
     plan.chain = pipeline.describe()
     for route in pipeline.routes:
-        plan.targets.append(_target(route.name, route.target, route.executor))
+        prices = pipeline.resources.find(("prices", route.name))
+        plan.targets.append(_target(route.name, route.target, route.executor) | _price(route.target, prices))
     try:
-        plan.workload = _workload(spec)
+        plan.workload = _workload(spec, pipeline.resources.find(("prices", pipeline.routes[0].name)))
     except EngineError as error:
         errors.append(error)
     if rows is not None:
@@ -146,6 +151,20 @@ def _target(name: str, target: TargetSpec, executor: Executor) -> dict[str, Any]
     return record
 
 
+def _price(target: TargetSpec, prices: Prices) -> dict[str, Any]:
+    """What the target's model costs, and where that was read."""
+    known = prices.list
+    record: dict[str, Any] = {"price": None, "price_source": None, "price_date": None, "price_old": False}
+    if prices.own is not None:
+        record["price"] = prices.own.model_dump(mode="json", exclude_defaults=True)
+        if target.provider.price is not None:
+            record["price_source"] = "provider.price"
+        elif known is not None:
+            days = (SystemClock().wall() - datetime.combine(known.date, time(), UTC).timestamp()) / 86_400
+            record |= {"price_source": known.source, "price_date": f"{known.date}", "price_old": days > PRICE_DAYS}
+    return record
+
+
 def _source(source: SourceSpec) -> str:
     if source.kind == "hub":
         return f"hub {source.repo}"
@@ -154,28 +173,34 @@ def _source(source: SourceSpec) -> str:
     return f"package {source.package} {source.version}" if source.kind == "package" else f"file {source.path}"
 
 
-def _workload(spec: RunSpec) -> dict[str, Any]:
+def _workload(spec: RunSpec, prices: Prices) -> dict[str, Any]:
+    """What there is to do, and what it may cost at the first target, whose `prices` these are."""
     source = open_source(spec.workload, spec.model.tasks)
     record: dict[str, Any] = {"source": source.describe(), "requests": None}
     if source.live:
         return record
     rows = tokens_in = tokens_out = invalid = 0
+    costs: list[float | None] = []
     for row in itertools.islice(source, SAMPLE_ROWS):
         rows += 1
         if row.request is None:
             invalid += 1
             continue
-        tokens_in += tokens.input_tokens(row.request.body)
-        tokens_out += tokens.output_tokens(row.request.task, row.request.body, ANSWER_TOKENS)
+        given = tokens.input_tokens(row.request.body)
+        made = tokens.output_tokens(row.request.task, row.request.body, ANSWER_TOKENS)
+        tokens_in += given
+        tokens_out += made
+        costs.append(prices.cost(row.request.body, Usage(given, made)))
     total = source.count() if rows == SAMPLE_ROWS else rows
     scale = (total or 0) / rows if rows else 0.0
+    known = [cost for cost in costs if cost is not None]
     local = all(target.provider.kind != "remote" for target in spec.targets)
     record |= {
         "requests": total,
         "invalid_rows": invalid,
         "input_tokens_estimate": round(tokens_in * scale),
         "output_tokens_at_most": round(tokens_out * scale),
-        "cost_usd": 0.0 if local else None,
+        "cost_usd": sum(known) * scale if len(known) == len(costs) else 0.0 if local else None,
     }
     return record
 
@@ -217,6 +242,19 @@ def _render_target(target: dict[str, Any]) -> list[str]:
         )
     if target["kind"] == "simulated":
         lines.append("    simulated: answers are not real")
+    if target["price"] is not None:
+        said = ", ".join(f"{name}={value:g}" for name, value in target["price"].items() if isinstance(value, float))
+        where = target["price_source"] + (f", read {target['price_date']}" if target["price_date"] else "")
+        lines.append(f"    price: {said} ({where})")
+        if target["price_old"]:
+            lines.append(
+                f"    these prices are older than {PRICE_DAYS} days: compare them with the page that they are from"
+            )
+    elif target["kind"] == "remote":
+        lines.append(
+            "    price: not listed; what the provider says of a cost counts, else it is unknown; "
+            "set provider.price.input=… provider.price.output=…, US dollars a million tokens"
+        )
     return lines
 
 
@@ -246,5 +284,8 @@ def _render_workload(workload: dict[str, Any]) -> list[str]:
         f"  tokens: about {workload['input_tokens_estimate']} in ({tokens.CHARS_PER_TOKEN:g} characters a token), "
         f"at most about {workload['output_tokens_at_most']} out"
     )
-    cost = "nothing but this machine's time" if workload["cost_usd"] == 0 else "unknown: no prices are known yet"
-    return [*lines, f"  cost: {cost}"]
+    cost = workload["cost_usd"]
+    said = f"at most about ${cost:.4f} at the first target" if cost else "nothing but this machine's time"
+    if cost is None:
+        said = "unknown, for a price is"
+    return [*lines, f"  cost: {said}"]
