@@ -16,8 +16,8 @@ from engine.clock import SystemClock
 from engine.compose import Composition, compose, dump_yaml
 from engine.errors import EngineError, Internal
 from engine.executors import Executor, Services
-from engine.facts import Facts
 from engine.explain import explain
+from engine.facts import Facts
 from engine.pipeline import StageLine
 from engine.prices import Prices
 from engine.request import Context, Request, Result, Usage
