@@ -46,7 +46,9 @@ class Cid:
             return hashlib.sha256(data).digest() == self.digest
         if self.hash_code == IDENTITY:
             return data == self.digest
-        raise ValueError(f"{self}: hash function 0x{self.hash_code:x} can't be checked here, only sha2-256 and identity")
+        raise ValueError(
+            f"{self}: hash function 0x{self.hash_code:x} can't be checked here, only sha2-256 and identity"
+        )
 
 
 def parse(text: str) -> Cid:

@@ -194,7 +194,9 @@ class Bucket:
                 attempt.failed()
                 reasons[attempt.name] = self._said(error)
         listed = "; ".join(f"{place or 'AWS'}: {why}" for place, why in reasons.items())
-        raise SetupError(f"no endpoint of s3://{self.name} answers ({listed}); check storage.s3.endpoints or S3_ENDPOINT")
+        raise SetupError(
+            f"no endpoint of s3://{self.name} answers ({listed}); check storage.s3.endpoints or S3_ENDPOINT"
+        )
 
     def said(self, error: Exception) -> str:
         """An error of obstore in one line without secrets."""

@@ -73,7 +73,11 @@ class Cache:
         lease = self._lease(cid)
         folder = self._objects / cid
         path = folder / known["name"] if known["kind"] == "file" else folder
-        if lease is None or not path.exists() or (known["kind"] == "file" and path.stat().st_size != known["size_bytes"]):
+        if (
+            lease is None
+            or not path.exists()
+            or (known["kind"] == "file" and path.stat().st_size != known["size_bytes"])
+        ):
             return None
         if known["kind"] == "file" and name and name != known["name"]:
             path = self._under_name(path, name)
@@ -132,7 +136,9 @@ class Cache:
             _sync_folder(self._objects)
         held = self.use(cid, name if is_file else None)
         if held is None:
-            raise SetupError(f"the cache {self.root} has a broken {cid}; delete it: engine artifacts cache remove {cid}")
+            raise SetupError(
+                f"the cache {self.root} has a broken {cid}; delete it: engine artifacts cache remove {cid}"
+            )
         lease.close()
         self._evict(self._max_bytes)
         return held
@@ -273,7 +279,9 @@ def _try_lock(stream: IO[bytes], how: int) -> bool:
         return False
     except OSError as error:
         if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise SetupError("the cache is on a file system without locks; set storage.cache_dir to a local one") from error
+            raise SetupError(
+                "the cache is on a file system without locks; set storage.cache_dir to a local one"
+            ) from error
         raise
 
 

@@ -125,19 +125,19 @@ class _Download:
 
     async def whole(self) -> None:
         """Fetches until all is here. Raises SetupError."""
-        failures, delays = 0, _delays()
+        failures, pauses = 0, delays()
         while True:
             before = self._have
             try:
                 return await self._once()
             except Again as error:
                 if self._have > before:
-                    failures, delays = 0, _delays()
+                    failures, pauses = 0, delays()
                 failures += 1
                 if failures >= self._job.spec.tries:
                     here = f"; {megabytes(self._have)} are here and need not be fetched again" if self._have else ""
                     raise SetupError(f"{error} ({failures} tries, storage.tries){here}") from error
-                pause = self._job.rng.uniform(0.0, next(delays))
+                pause = self._job.rng.uniform(0.0, next(pauses))
                 await asyncio.sleep(max(pause, min(error.retry_after_s or 0.0, MAX_HINT_S)))
 
     def _load(self) -> dict[str, Any]:
@@ -257,7 +257,9 @@ def refusal(reply: HttpReply, where: str) -> Exception:
         hint = reply.headers.get("retry-after") or ""
         return Again(f"{where} answered HTTP {status}", float(hint) if hint.isdigit() else None)
     if status in (401, 403):
-        return SetupError(f"{where} refused (HTTP {status}); name a token's variable with token_env, or check the address")
+        return SetupError(
+            f"{where} refused (HTTP {status}); name a token's variable with token_env, or check the address"
+        )
     if status in (404, 410):
         return SetupError(f"{where} has no such file (HTTP {status})")
     return SetupError(f"{where} answered HTTP {status}")
@@ -269,10 +271,11 @@ def reason(error: InferenceError) -> str:
     return text.replace("check provider.base_url and storage.transport.proxy", "check the address")
 
 
-def _delays() -> Any:
-    delays = backoff.expo(factor=0.5, max_value=30)
-    next(delays)  # the generator's first value is for `send`
-    return delays
+def delays() -> Any:
+    """Pauses between tries, in seconds: they double, up to 30; each is the most of a random one (full jitter)."""
+    found = backoff.expo(factor=0.5, max_value=30)
+    next(found)  # the generator's first value is for `send`
+    return found
 
 
 def _digest(path: Path) -> str:
