@@ -21,7 +21,7 @@ from schemas import TargetSpec
 class SimulatedExecutor:
     """Does what its provider decides, with nothing but `asyncio.sleep`, so that it is exact in virtual time."""
 
-    tasks = frozenset({"chat", "completion", "embedding"})
+    tasks = answers.TASKS
 
     def __init__(self, target: TargetSpec, services: Services) -> None:
         assert target.provider.kind == "simulated"
@@ -51,7 +51,9 @@ class SimulatedExecutor:
 
     async def __call__(self, request: Request, context: Context) -> Result:
         task, body = request.task, request.body
-        texts = answers.inputs(body) if task == "embedding" else []
+        computed = task in answers.COMPUTED
+        if computed:
+            answers.check(task, body)
         attempt = context.attempt
         plan = self.provider.admit(
             attempt.key if attempt is not None else None,
@@ -66,7 +68,7 @@ class SimulatedExecutor:
             raise error_of(failure)
         if self._limited and attempt is not None and (failure is None or failure.kind != "silent"):
             attempt.hints = partial(self._hints, plan.key)
-        if context.stream and task != "embedding":
+        if context.stream and not computed:
             return Result(request.id or "", stream=ChunkStream(_Chunks(self, request, plan)))
         answered = False
         try:
@@ -79,8 +81,8 @@ class SimulatedExecutor:
         finally:
             self.provider.leave(plan, answered=answered)
         usage = Usage(plan.input_tokens, plan.tokens)
-        if task == "embedding":
-            reply = answers.embeddings(texts, self.spec.dimensions, self.model, usage)
+        if computed:
+            reply = answers.computed(task, body, self.spec.dimensions, self.model, usage)
         else:
             created = int(self.clock.wall())
             reply = answers.whole(

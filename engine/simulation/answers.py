@@ -9,8 +9,12 @@ from typing import Any
 
 from engine.errors import InvalidRequest
 from engine.request import Usage
+from engine.tasks import rerank
 from engine.tasks.usage import openai_usage
 
+TASKS = frozenset({"chat", "completion", "embedding", "rerank"})
+COMPUTED = frozenset({"embedding", "rerank"})
+"""Those whose answer is no text: it depends on the inputs alone, costs no output tokens, and is never streamed."""
 _SCALE = 32768.0
 _FIRST = "[simulated]"
 
@@ -50,12 +54,14 @@ def input_tokens(task: str, body: dict[str, Any]) -> int:
         if not isinstance(messages, list):
             return 0
         return sum(_words(each.get("content")) for each in messages if isinstance(each, dict))
+    if task == "rerank":
+        return _words(body.get("query")) + _words(body.get("documents"))
     return _words(body.get("prompt" if task == "completion" else "input"))
 
 
 def output_limit(task: str, body: dict[str, Any]) -> int | None:
-    """The most tokens that a request lets its answer have; 0 for an embedding, None where it says nothing."""
-    if task == "embedding":
+    """The most tokens that a request lets its answer have; 0 where the answer is no text, None where it says nothing."""
+    if task in COMPUTED:
         return 0
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     return limit if isinstance(limit, int) and limit > 0 else None
@@ -98,20 +104,25 @@ def chunk(
     }
 
 
-def inputs(body: dict[str, Any]) -> list[str]:
-    """The texts that are to be embedded. Raises InvalidRequest."""
-    value = body.get("input")
-    texts: list[Any] = value if isinstance(value, list) else [value]
-    if not texts or not all(isinstance(each, str) and each for each in texts):
-        raise InvalidRequest("body.input: expected a text or a list of texts, none of them empty")
-    return texts
+def check(task: str, body: dict[str, Any]) -> None:
+    """Raises InvalidRequest for a body from which no answer can be computed."""
+    if task == "embedding":
+        _inputs(body)
+    elif task == "rerank":
+        documents = body.get("documents")
+        if not isinstance(documents, list) or not documents:
+            raise InvalidRequest("body.documents: expected a list of texts, at least one")
+        if not isinstance(body.get("query"), str):
+            raise InvalidRequest("body.query: expected a text")
 
 
-def embeddings(texts: list[str], dimensions: int, model: str, usage: Usage) -> dict[str, Any]:
-    """The reply to an embedding."""
+def computed(task: str, body: dict[str, Any], dimensions: int, model: str, usage: Usage) -> dict[str, Any]:
+    """The reply to a body that `check` let through, of a task of `COMPUTED`."""
+    if task == "rerank":
+        return _ranking(body, model, usage)
     data = [
         {"object": "embedding", "index": index, "embedding": vector(each, dimensions)}
-        for index, each in enumerate(texts)
+        for index, each in enumerate(_inputs(body))
     ]
     return {"object": "list", "model": model, "data": data, "usage": openai_usage(usage)}
 
@@ -123,6 +134,28 @@ def vector(content: str, dimensions: int) -> list[float]:
     raw = [(value | 1) / _SCALE for value in struct.unpack(f"<{dimensions}h", digest)]
     norm = sum(x * x for x in raw) ** 0.5
     return [x / norm for x in raw]
+
+
+def _inputs(body: dict[str, Any]) -> list[str]:
+    """The texts that are to be embedded. Raises InvalidRequest."""
+    value = body.get("input")
+    texts: list[Any] = value if isinstance(value, list) else [value]
+    if not texts or not all(isinstance(each, str) and each for each in texts):
+        raise InvalidRequest("body.input: expected a text or a list of texts, none of them empty")
+    return texts
+
+
+def _ranking(body: dict[str, Any], model: str, usage: Usage) -> dict[str, Any]:
+    """A document's score is the share of the query's words that it has."""
+    asked = set(body["query"].lower().split())
+    results = []
+    for index, document in enumerate(body["documents"]):
+        content = document.get("text") if isinstance(document, dict) else document
+        found = asked & set(content.lower().split()) if isinstance(content, str) else set()
+        results.append({"index": index, "relevance_score": len(found) / max(1, len(asked))})
+    reply = {"object": "list", "model": model, "results": results, "usage": openai_usage(usage)}
+    rerank.complete(reply, body, model)
+    return reply
 
 
 def _words(content: Any) -> int:

@@ -32,7 +32,6 @@ WIRES: Mapping[str, tuple[str, str]] = {
     "kserve": ("kserve", ""),
 }
 """Dialect → a provider that speaks it, and what its base_url ends with. A path that several have is the first one's."""
-_TASKS = frozenset({"chat", "completion", "embedding"})
 _REQUEST_ID = {"anthropic": "request-id"}
 """The header with the id of a call, where it is not x-request-id."""
 _encode = msgspec.json.Encoder().encode
@@ -65,7 +64,7 @@ class Wire:
         self._model = model
         self.stream_type = self._dialect.stream_type
         self.routes = {
-            route: task for route, task in self._dialect.routes.items() if task in _TASKS or task == "models"
+            route: task for route, task in self._dialect.routes.items() if task in answers.TASKS or task == "models"
         }
         """(method, path) → task, of those that a simulated provider answers, and `models`."""
 
@@ -73,8 +72,7 @@ class Wire:
         """The request. `path` comes with its query, `parts` are what stood in the route's braces. Raises
         InvalidRequest."""
         call = self._dialect.read(path, parts, headers, content)
-        if call.task == "embedding":
-            answers.inputs(call.body)
+        answers.check(call.task, call.body)
         return call
 
     def head(self, call: ClientCall, answer_id: str, created: int) -> Head:
@@ -83,8 +81,8 @@ class Wire:
     def whole(self, head: Head, plan: Plan) -> bytes:
         """The body of a reply."""
         call, usage = head.call, Usage(plan.input_tokens, plan.tokens)
-        if call.task == "embedding":
-            body = answers.embeddings(answers.inputs(call.body), self._spec.dimensions, head.model, usage)
+        if call.task in answers.COMPUTED:
+            body = answers.computed(call.task, call.body, self._spec.dimensions, head.model, usage)
         else:
             text = answers.text(plan.tokens, plan.begun)
             body = answers.whole(call.task, head.answer_id, head.created, head.model, text, plan.finish_reason, usage)

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from engine.errors import InvalidRequest
+from engine.request import Usage
 from engine.simulation import answers
 
 
@@ -21,6 +23,7 @@ def chat(*turns: tuple[str, Any]) -> dict[str, Any]:
         ("completion", {"prompt": "one two"}, 2),
         ("completion", {"prompt": ["one two", "three"]}, 3),
         ("embedding", {"input": ["one", "two three"]}, 3),
+        ("rerank", {"query": "one", "documents": ["two three", {"text": "four"}]}, 4),
     ],
 )
 def test_a_token_is_a_word(task: str, body: dict[str, Any], tokens: int) -> None:
@@ -34,6 +37,7 @@ def test_a_token_is_a_word(task: str, body: dict[str, Any], tokens: int) -> None
         ("chat", {"max_tokens": 5}, 5),
         ("chat", {"max_completion_tokens": 3, "max_tokens": 5}, 3),
         ("embedding", {"max_tokens": 5}, 0),
+        ("rerank", {}, 0),
     ],
 )
 def test_the_length_limit_is_the_requests_own(task: str, body: dict[str, Any], limit: int | None) -> None:
@@ -58,3 +62,16 @@ def test_the_beginning_of_an_answer_is_found(task: str, body: dict[str, Any], be
 
 def test_an_answer_in_two_parts_is_the_whole_answer() -> None:
     assert answers.text(3) + answers.text(5, 3) == answers.text(8)
+
+
+def test_a_document_is_as_good_as_the_words_of_the_query_that_it_has() -> None:
+    body = {"query": "Red apple", "documents": ["a pear", {"text": "a red apple"}, "red"], "top_n": 2}
+    reply = answers.computed("rerank", body, 8, "m", Usage(7))
+    assert [(each["index"], each["relevance_score"]) for each in reply["results"]] == [(1, 1.0), (2, 0.5)]
+    assert reply["usage"]["prompt_tokens"] == 7
+
+
+@pytest.mark.parametrize("body", [{"query": "q"}, {"query": "q", "documents": []}, {"documents": ["d"]}])
+def test_a_ranking_needs_a_query_and_documents(body: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match=r"body\.(query|documents)"):
+        answers.check("rerank", body)

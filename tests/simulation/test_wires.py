@@ -106,6 +106,14 @@ async def test_a_whole_answer_comes_over_every_wire(wire: str, request_: Request
         assert choice["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize("wire", ["openai", "tei"])
+async def test_a_ranking_comes_over_every_wire_that_has_one(wire: str) -> None:
+    request = Request("rerank", {"query": "red apple", "documents": ["a pear", "a red apple"], "top_n": 1})
+    body = (await ask(wire, request)).body
+    assert body is not None
+    assert [(each["index"], each["relevance_score"]) for each in body["results"]] == [(1, 1.0)]
+
+
 @pytest.mark.parametrize(("wire", "request_"), STREAMED)
 async def test_a_stream_comes_over_every_wire_that_has_one(wire: str, request_: Request) -> None:
     assert await stream(wire, request_) == (WORDS, "stop", None)
