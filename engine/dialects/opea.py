@@ -1,4 +1,4 @@
-"""OPEA's wire: microservices in OpenAI's form, a reranker of its own form, and megaservices such as ChatQnA.
+"""OPEA's wire: microservices in OpenAI's form and in forms of their own, and megaservices such as ChatQnA.
 
 The model's id says which: `chatqna` and the other names of megaservices go to the path of that name, any other to the
 microservice of a model. Sources: OPEA's GenAIComps 1.5, comps/cores/mega/constants.py (MegaServiceEndpoint) and
@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from engine.dialects import Reply, StreamDecoder, WireCall
+from engine.dialects import Reply, StreamDecoder, WireCall, opea_services
 from engine.dialects.losses import Losses
 from engine.dialects.opea_request import megaservice, microservice, reranking
 from engine.dialects.opea_stream import OpeaStreamDecoder
 from engine.dialects.openai import OpenAIDialect
-from engine.dialects.openai_errors import excerpt, is_error, request_id
-from engine.errors import InvalidRequest, Malformed, ServerFailed
+from engine.dialects.openai_errors import is_error, request_id
+from engine.dialects.reading import lenient, malformed, written
+from engine.errors import InvalidRequest, ServerFailed
 
-MEGASERVICES = frozenset(("chatqna", "codegen", "graphrag", "searchqna"))
-"""Those that are asked with messages alone; others want files, images or sound."""
+MEGASERVICES = frozenset(("chatqna", "codegen", "docsum", "graphrag", "hybridrag", "searchqna", "visualqna"))
+"""Those that are chats: asked with messages, and `visualqna` with a picture."""
 _FAILED = "Response Error"
 """CodeGen's whole answer where its model failed."""
 
@@ -29,28 +28,34 @@ _FAILED = "Response Error"
 class OpeaDialect(OpenAIDialect):
     """OPEA's wire, below /v1."""
 
-    tasks = frozenset(("chat", "embedding", "rerank"))
+    tasks = frozenset(("chat", "embedding", "rerank")) | opea_services.TASKS
 
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
     ) -> WireCall:
         if task not in self.tasks:
             raise InvalidRequest(f"task: {task!r} is not on OPEA's wire; one of: {', '.join(sorted(self.tasks))}")
+        if stream and task != "chat":
+            raise InvalidRequest(f"task: an answer to {task} can't be streamed")
         losses = Losses("OPEA's service", drop_unsupported)
         if task == "chat" and model in MEGASERVICES:
-            call = _call(f"/{model}", megaservice(body, stream, losses))
+            call = WireCall("POST", f"/{model}", written(megaservice(model, body, stream, losses)))
         elif task == "chat":
             call = super().encode(task, microservice(body, losses), model=model, stream=stream)
-        elif task == "embedding" or stream:
+        elif task == "embedding":
             call = super().encode(task, body, model=model, stream=stream)
+        elif task == "rerank":
+            call = WireCall("POST", "/reranking", written(reranking(body, losses)))
         else:
-            call = _call("/reranking", reranking(body, losses))
+            call = opea_services.write(task, body, model, losses)
         call.warnings += losses.warnings
         return call
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if task == "rerank":
             return self._ranked(status, headers, content)
+        if task in opea_services.TASKS:
+            return self._served(task, status, headers, content)
         reply = super().decode(task, status, headers, content)
         usage = reply.body.get("usage")
         if type(usage) is dict and not any(usage.values()):
@@ -73,38 +78,43 @@ class OpeaDialect(OpenAIDialect):
 
     def models(self, content: bytes) -> list[str] | None:
         """None for a service that is healthy: it says what it is, not which model it has."""
-        try:
-            body = msgspec.json.decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return []
+        body = lenient(content)
         return None if type(body) is dict and "Service Title" in body else []
 
     def _ranked(self, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         """The results name their documents by the text alone, best first."""
-        if status != 200:
-            raise self.error(status, headers, content)
-        try:
-            body = msgspec.json.decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            body = None
-        if is_error(body):
-            raise self.error(status, headers, content)
+        body = self._json(status, headers, content)
         found = body.get("reranked_docs") if type(body) is dict else None
         if type(found) is not list or not found or not all(map(_is_ranked, found)):
-            raise Malformed(
-                f"HTTP 200: the reply has no reranked_docs with text and score: {excerpt(content)}",
-                status=status,
-                provider_request_id=request_id(headers),
-            )
+            raise malformed("the reply has no reranked_docs with text and score", headers, content)
         results = [{"relevance_score": each["score"], "document": {"text": each["text"]}} for each in found]
         return Reply({"object": "list", "results": results}, None, request_id(headers))
 
+    def _served(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+        if status == 200 and content.lstrip()[:5] == b"data:":
+            # A translator streams its answer whenever its model does, asked or not.
+            body: Any = {"choices": [{"message": {"content": self._gathered(content)}}]}
+        else:
+            body = self._json(status, headers, content)
+        reply = opea_services.canonical(task, body)
+        if reply is None:
+            raise malformed(f"not a reply to {task}", headers, content)
+        return Reply(reply, None, request_id(headers))
 
-def _call(path: str, body: dict[str, Any]) -> WireCall:
-    try:
-        return WireCall("POST", path, msgspec.json.encode(body))
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidRequest(f"body: can't be written as JSON: {error}") from error
+    def _json(self, status: int, headers: Mapping[str, str], content: bytes) -> Any:
+        if status != 200:
+            raise self.error(status, headers, content)
+        body = lenient(content)
+        if is_error(body):
+            raise self.error(status, headers, content)
+        return body
+
+    def _gathered(self, content: bytes) -> str:
+        """The text of a whole stream. Raises what broke it."""
+        decoder = OpeaStreamDecoder(self._wall)
+        chunks = decoder.feed(content) + decoder.finish()
+        choices = [choice for chunk in chunks for choice in chunk.body["choices"]]
+        return "".join(choice["delta"].get("content") or "" for choice in choices)
 
 
 def _is_ranked(entry: Any) -> bool:

@@ -19,6 +19,8 @@ _MEGA_FIELDS = frozenset(
     )
 )  # fmt: skip
 """What a megaservice hands on: to its model, its retriever and its reranker."""
+_OWN_FIELDS = {"docsum": frozenset(("language", "summary_type", "chunk_size", "chunk_overlap"))}
+"""What one megaservice takes besides."""
 _MICRO_FIELDS = _MEGA_FIELDS | frozenset(
     (
         "modalities", "logit_bias", "logprobs", "top_logprobs", "n", "service_tier", "stop", "stream_options", "tools",
@@ -31,11 +33,17 @@ _HANDLED = frozenset(("messages", "model", "stream", "max_completion_tokens", "t
 _LAST_ROLES = ("user", "assistant")
 
 
-def megaservice(body: dict[str, Any], stream: bool, losses: Losses) -> dict[str, Any]:
+def megaservice(service: str, body: dict[str, Any], stream: bool, losses: Losses) -> dict[str, Any]:
     """The body of a call to a megaservice, which makes one prompt of all messages. Raises InvalidRequest."""
-    wire: dict[str, Any] = {"messages": _prompt_messages(body.get("messages"), losses)}
+    pictures: list[dict[str, Any]] | None = [] if service == "visualqna" else None
+    wire: dict[str, Any] = {"messages": _prompt_messages(body.get("messages"), losses, pictures)}
+    if pictures is not None:
+        wire["messages"][-1] = _with_picture(wire["messages"][-1], pictures)
+    if service == "docsum":
+        wire["type"] = "text"
+    known = _MEGA_FIELDS | _OWN_FIELDS.get(service, frozenset())
     for name, value in body.items():
-        if name in _MEGA_FIELDS:
+        if name in known:
             if value is not None:
                 wire[name] = value
         elif name not in ("messages", "model", "stream", "stream_options", "max_completion_tokens"):
@@ -128,8 +136,27 @@ def _plain_message(message: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _prompt_messages(messages: Any, losses: Losses) -> list[dict[str, Any]]:
-    """The messages as texts. A megaservice keeps one system message, and puts it first."""
+def _with_picture(message: dict[str, Any], pictures: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last message with the one picture that the service looks at. Raises InvalidRequest."""
+    if len(pictures) != 1:
+        raise InvalidRequest(f"body.messages: visualqna looks at one picture; got {len(pictures)}")
+    return {**message, "content": [{"type": "text", "text": message["content"]}, *pictures]}
+
+
+def _picture(part: dict[str, Any], where: str) -> dict[str, Any]:
+    """A picture as the service reads it: base64 without more, or an address. Raises InvalidRequest."""
+    image = part.get("image_url")
+    url = image.get("url") if type(image) is dict else image
+    if type(url) is not str or not url:
+        raise InvalidRequest(f"{where}.image_url.url: expected an address or a data: URL")
+    return {"type": "image_url", "image_url": {"url": url.partition(",")[2] if url.startswith("data:") else url}}
+
+
+def _prompt_messages(
+    messages: Any, losses: Losses, pictures: list[dict[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """The messages as texts. A megaservice keeps one system message, and puts it first. The pictures of one that looks
+    at any are added to `pictures`."""
     system: list[str] = []
     rest: list[dict[str, Any]] = []
     for index, message in enumerate(_messages(messages)):
@@ -137,7 +164,7 @@ def _prompt_messages(messages: Any, losses: Losses) -> list[dict[str, Any]]:
         for name in message.keys() - {"role", "content"}:
             if message[name]:
                 losses.lose(f"{where}.{name}", "a megaservice reads only texts")
-        text = _text(message.get("content"), f"{where}.content", losses)
+        text = _text(message.get("content"), f"{where}.content", losses, pictures)
         if role in ("system", "developer"):
             if rest:
                 losses.lose(where, "a megaservice puts what the system says before all else; move it to the front")
@@ -152,7 +179,7 @@ def _prompt_messages(messages: Any, losses: Losses) -> list[dict[str, Any]]:
     return [{"role": "system", "content": "\n\n".join(system)}, *rest] if system else rest
 
 
-def _text(content: Any, where: str, losses: Losses) -> str:
+def _text(content: Any, where: str, losses: Losses, pictures: list[dict[str, Any]] | None) -> str:
     if content is None or type(content) is str:
         return content or ""
     if type(content) is not list:
@@ -161,6 +188,8 @@ def _text(content: Any, where: str, losses: Losses) -> str:
     for index, part in enumerate(content):
         if type(part) is dict and part.get("type") == "text" and type(part.get("text")) is str:
             texts.append(part["text"])
+        elif type(part) is dict and part.get("type") == "image_url" and pictures is not None:
+            pictures.append(_picture(part, f"{where}[{index}]"))
         else:
             losses.lose(f"{where}[{index}]", "a megaservice reads only texts")
     return "\n".join(texts)
