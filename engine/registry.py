@@ -85,6 +85,7 @@ SERVER_DIALECTS = Registry(
         "tgi": "engine.dialects.tgi_server:TgiServerDialect",
         "tei": "engine.dialects.tei_server:TeiServerDialect",
         "kserve": "engine.dialects.kserve_server:KServeServerDialect",
+        "opea": "engine.dialects.opea_server:OpeaServerDialect",
     },
 )
 """The other direction: a client's wire request → canonical → the client's wire reply."""
