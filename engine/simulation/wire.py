@@ -30,6 +30,7 @@ WIRES: Mapping[str, tuple[str, str]] = {
     "tgi": ("hf_tgi", ""),
     "tei": ("hf_tei", ""),
     "kserve": ("kserve", ""),
+    "opea": ("opea", "/v1"),
 }
 """Dialect → a provider that speaks it, and what its base_url ends with. A path that several have is the first one's."""
 _REQUEST_ID = {"anthropic": "request-id"}
