@@ -36,7 +36,7 @@ def may_hold_media(task: str, body: dict[str, Any]) -> bool:
     """Whether a body can hold media at all: False for nearly every chat, at next to no cost."""
     name = _MESSAGES.get(task)
     if name is None:
-        return task in _FILES or task in _INPUTS
+        return task in _FILES or task in _INPUTS or task == "dataprep"
     messages = body.get(name)
     if type(messages) is not list:
         return False
@@ -52,6 +52,8 @@ async def read_media(task: str, body: dict[str, Any], reader: MediaReader) -> di
         return body if read is messages else {**body, name: read}
     if task in _INPUTS:
         return await _with_inputs(body, _INPUTS[task], reader)
+    if task == "dataprep":
+        return await _with_files(body, reader)
     changed = dict(body)
     for name in _FILES[task]:
         value = body.get(name)
@@ -73,6 +75,14 @@ async def _with_inputs(body: dict[str, Any], medium: str, reader: MediaReader) -
     if inputs is None:
         return body
     return {**body, "inputs": await reader.read(inputs, "body.inputs", base64_text=True)}
+
+
+async def _with_files(body: dict[str, Any], reader: MediaReader) -> dict[str, Any]:
+    inputs = body.get("inputs")
+    if not isinstance(inputs, dict) or not isinstance(inputs.get("files"), list):
+        return body
+    files = [await reader.read(each, f"body.inputs.files[{index}]") for index, each in enumerate(inputs["files"])]
+    return {**body, "inputs": {**inputs, "files": files}}
 
 
 async def _messages(messages: list[Any], where: str, reader: MediaReader) -> list[Any]:
