@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -42,6 +44,19 @@ _MAX_INTERIM = 1024
 """Interim replies (1xx) before the real one."""
 
 
+@dataclass(slots=True)
+class _Route:
+    """An address as aiohttp wants it, and the proxy that leads there."""
+
+    url: yarl.URL
+    proxy: str | None = None
+    """Without its user name and password, which would stand in the text of every error of the connection."""
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    """What a proxy for plain HTTP gets with each request."""
+    proxy_headers: dict[str, str] | None = field(default=None, repr=False)
+    """What a proxy gets that is asked for a tunnel."""
+
+
 class AiohttpTransport:
     """One client session, made at the first call, on the loop that runs then."""
 
@@ -50,22 +65,28 @@ class AiohttpTransport:
         self._tls = tls_context(spec.verify)
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
-        self._routes: dict[str, tuple[yarl.URL, str | None]] = {}
+        self._routes: dict[str, _Route] = {}
         self._reading: set[aiohttp.ClientResponse] = set()
         self._dog = Watchdog()
         """For the limits on silence: aiohttp's own sets and cancels a timer at each read."""
 
     async def open(self, call: HttpCall) -> AiohttpReply:
         session = self._session or self._start()
-        spec, proxy = self._spec, None
+        spec, route = self._spec, self._routes.get(call.url) or self._route(call.url)
+        headers = call.headers if not route.headers else {**call.headers, **route.headers}
         try:
-            url, proxy = self._routes.get(call.url) or self._route(call.url)
             request = session.request(
-                call.method, url, data=call.content, headers=call.headers, proxy=proxy, allow_redirects=False
+                call.method,
+                route.url,
+                data=call.content,
+                headers=headers,
+                proxy=route.proxy,
+                proxy_headers=route.proxy_headers,
+                allow_redirects=False,
             )
             response = await within(request, spec.read_s, self._dog, lambda: no_reply(call.url, spec))
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _before_headers(error, call.url, spec, proxy) from error
+            raise _before_headers(error, call.url, spec, route.proxy) from error
         return AiohttpReply(response, call.url, spec, self._reading, self._dog)
 
     async def aclose(self) -> None:
@@ -104,18 +125,18 @@ class AiohttpTransport:
         )
         return self._session
 
-    def _route(self, address: str) -> tuple[yarl.URL, str | None]:
-        """An address as aiohttp wants it, and the proxy that leads there."""
-        url = yarl.URL(address)
+    def _route(self, address: str) -> _Route:
+        try:
+            url = yarl.URL(address)
+        except ValueError:
+            raise InvalidRequest(f"provider.base_url: {origin(address)} is not an HTTP address") from None
+        route = _Route(url)
         proxy = proxy_for(url.scheme, url.host or "", self._spec)
-        if proxy is not None and not proxy.startswith(("http://", "https://")):
-            raise InvalidRequest(
-                "provider.transport.proxy: aiohttp speaks to HTTP proxies only; "
-                "set provider.transport.kind=httpx (needs httpx[socks]) or provider.transport.trust_env=false"
-            )
+        if proxy is not None:
+            route = _proxied(url, proxy)
         if len(self._routes) >= KNOWN_URLS:
             self._routes.clear()
-        self._routes[address] = route = (url, proxy)
+        self._routes[address] = route
         return route
 
 
@@ -237,6 +258,24 @@ class _Resolver(DefaultResolver):  # type: ignore[misc,valid-type]
     async def resolve(self, *args: Any, **kwargs: Any) -> Any:
         async with asyncio.timeout(self._limit_s):
             return await super().resolve(*args, **kwargs)
+
+
+def _proxied(url: yarl.URL, proxy: str) -> _Route:
+    try:
+        address = yarl.URL(proxy)
+    except ValueError:
+        address = yarl.URL()
+    if address.scheme not in ("http", "https") or not address.host:
+        raise InvalidRequest(
+            "provider.transport.proxy: aiohttp speaks to HTTP proxies only; "
+            "set provider.transport.kind=httpx (needs httpx[socks]) or provider.transport.trust_env=false"
+        )
+    headers: dict[str, str] = {}
+    if address.user is not None:
+        login = f"{address.user}:{address.password or ''}"
+        headers["proxy-authorization"] = f"Basic {b64encode(login.encode()).decode()}"
+    plain = str(address.with_user(None))
+    return _Route(url, plain, proxy_headers=headers) if url.scheme == "https" else _Route(url, plain, headers)
 
 
 def _before_headers(error: Exception, url: str, spec: TransportSpec, proxy: str | None) -> InferenceError:

@@ -93,7 +93,8 @@ class HttpxTransport:
             raise
         lane.guard.waiting = False
         reply = HttpxReply(response, call.url, spec, lane, self._lanes, self._dog)
-        if len(response.headers) > MAX_HEADERS:
+        if len(response.headers) > MAX_HEADERS or (lane.guard.silent and self._foreign is None):
+            # Silent: it was read from what followed the last reply, so it answers nothing that was asked.
             await reply.aclose()
             raise not_http(call.url)
         return reply

@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
 
@@ -103,8 +103,14 @@ class HeadGuard:
     """Counts what a connection brings before the headers of a reply are whole, so that these can't go on for ever."""
 
     left: int = 0
-    waiting: bool = field(default=False)
+    """How many bytes may still come."""
+    waiting: bool = False
     """Between a request and the headers of its reply."""
+
+    @property
+    def silent(self) -> bool:
+        """Nothing has come since the request."""
+        return self.left == MAX_INTERIM_BYTES
 
     def begin(self) -> None:
         """A request is sent now."""
