@@ -60,7 +60,7 @@ def input_tokens(task: str, body: dict[str, Any]) -> int:
 
 
 def output_limit(task: str, body: dict[str, Any]) -> int | None:
-    """The most tokens that a request lets its answer have; 0 where the answer is no text, None where it says nothing."""
+    """The most tokens that a request lets its answer have; 0 where the answer is no text, None: not said."""
     if task in COMPUTED:
         return 0
     limit = body.get("max_completion_tokens") or body.get("max_tokens")

@@ -33,6 +33,8 @@ WIRES: Mapping[str, tuple[str, str]] = {
     "opea": ("opea", "/v1"),
 }
 """Dialect → a provider that speaks it, and what its base_url ends with. A path that several have is the first one's."""
+_LEFT_TO_OTHERS = {("openai", "/rerank")}
+"""Paths that a wire has besides, under another name, and that are here for a wire that has no other."""
 _REQUEST_ID = {"anthropic": "request-id"}
 """The header with the id of a call, where it is not x-request-id."""
 _encode = msgspec.json.Encoder().encode
@@ -65,7 +67,9 @@ class Wire:
         self._model = model
         self.stream_type = self._dialect.stream_type
         self.routes = {
-            route: task for route, task in self._dialect.routes.items() if task in answers.TASKS or task == "models"
+            route: task
+            for route, task in self._dialect.routes.items()
+            if (task in answers.TASKS or task == "models") and (dialect, route[1]) not in _LEFT_TO_OTHERS
         }
         """(method, path) → task, of those that a simulated provider answers, and `models`."""
 
