@@ -157,6 +157,27 @@ class CapacitySpec(Spec):
     """What the hint of a call above `concurrency` says, in seconds; null: nothing."""
 
 
+class SimulatedBatchSpec(Spec):
+    """Its batch jobs, which `engine simulate` serves on the wires of OpenAI, Anthropic and Gemini."""
+
+    takes_s: float = Field(0.0, ge=0)
+    """How long a job takes, in seconds."""
+    expired: float = Field(0.0, ge=0, le=1)
+    """Share of a job's requests that expire unanswered: the last ones."""
+    missing: float = Field(0.0, ge=0, le=1)
+    """Share of the results that are not written down."""
+    doubled: float = Field(0.0, ge=0, le=1)
+    """Share of the results that are written down twice."""
+    lost_replies: int = Field(0, ge=0)
+    """So many jobs are made, and the connection breaks before the reply that says so."""
+    crowded: int = Field(0, ge=0)
+    """So many jobs are refused, because too many tokens wait in the queue."""
+    bad_lines: tuple[int, ...] = ()
+    """Lines of the first job, counted from 1, that make it fail as a whole."""
+    unlisted_s: float = Field(0.0, ge=0)
+    """How long a new job is missing from the list of jobs, in seconds."""
+
+
 class SimulatedProviderSpec(FaultScheduleSpec):
     """Behaves like a provider without being one; its replies say `simulated`."""
 
@@ -189,6 +210,7 @@ class SimulatedProviderSpec(FaultScheduleSpec):
     keys: int = Field(0, ge=0, le=1000, validate_default=True)
     """Keys that it knows: sim_1, sim_2 …; 0: none is asked for, and every call counts as sim_1's."""
     capacity: CapacitySpec = CapacitySpec()
+    batch: SimulatedBatchSpec = SimulatedBatchSpec()
     failure_rate: float = Field(0.0, ge=0, le=1)
     """Share of the calls that fail: a fault in short, after those of `faults`."""
     failure_kind: Literal[

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from engine import Engine
+from engine import Engine, batches
 from engine.clock import SystemClock
 from engine.compose import Composition, compose
 from engine.errors import ConfigError, Interrupted
@@ -18,6 +18,7 @@ from engine.runs.directory import RunDirectory, open_run
 from engine.runs.manifest import ConfigSource, Facts
 from engine.runs.runner import Summary, execute
 from engine.runs.stop import StopSignal
+from engine.runs.upload import Upload
 from engine.telemetry.log import run_log
 from engine.telemetry.progress import ProgressBar
 from engine.virtual_time import VirtualClock, VirtualTimeLoop
@@ -33,10 +34,12 @@ def main(arguments: argparse.Namespace) -> int:
 def answer(spec: RunSpec, known: Facts | None = None) -> int:
     """Runs a spec to its end and returns the exit code. Everything that can be refused is refused before it starts."""
     source = open_source(spec.workload, spec.model.tasks, spec.seed)
+    batches.check(spec, source)
     loop = VirtualTimeLoop() if in_virtual_time(spec, source) else None
     clock = SystemClock() if loop is None else VirtualClock(loop)
     engine = Engine(spec, services=Services(clock=clock, seed=spec.seed, notify=_note))
     engine.patient = True
+    upload = Upload(spec, _note) if spec.output.upload else None
     known = known or Facts()
     known.targets = engine.targets
     _calm_collector()
@@ -44,7 +47,9 @@ def answer(spec: RunSpec, known: Facts | None = None) -> int:
         progress = ProgressBar(spec.telemetry.progress)
         with asyncio.Runner(loop_factory=None if loop is None else lambda: loop) as runner:
             summary = runner.run(_run(engine, spec, run, source, progress))
-    _say(summary, spec)
+        _say(summary, spec)
+        if upload is not None:
+            print(f"uploaded → {upload.send(run)}")
     return summary.exit_code
 
 

@@ -53,11 +53,15 @@ class AnthropicBatchDialect:
     """Anthropic's batch API."""
 
     anonymous = True
+    ordered = False
 
     def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
+        self.live = dialect
 
-    def member(self, custom_id: str, task: str, wire: WireCall) -> bytes | None:
+    def takes(self, task: str, wire: WireCall) -> bool:
+        return True
+
+    def member(self, custom_id: str, task: str, wire: WireCall) -> bytes:
         return _encode({"custom_id": custom_id, "params": msgspec.Raw(wire.content)})
 
     def upload(self, job: JobRequest) -> Generator[BatchCall, Heard, str | None]:
@@ -71,17 +75,17 @@ class AnthropicBatchDialect:
         return BatchCall("GET", f"{_PATH}/{id}", b"")
 
     def view(self, heard: Heard) -> JobView:
-        return self._view(object_of(heard, self._dialect), heard)
+        return self._view(object_of(heard, self.live), heard)
 
     def listing(self, cursor: str | None = None) -> BatchCall:
         after = f"&after_id={cursor}" if cursor else ""
         return BatchCall("GET", f"{_PATH}?limit={_PAGE}{after}", b"")
 
     def listed(self, heard: Heard) -> tuple[list[JobView], str | None]:
-        body = object_of(heard, self._dialect)
+        body = object_of(heard, self.live)
         data = body.get("data")
         if type(data) is not list:
-            raise self._dialect.error(heard.status, heard.headers, heard.content)
+            raise self.live.error(heard.status, heard.headers, heard.content)
         views = [self._view(entry, heard) for entry in data if type(entry) is dict]
         return views, text_of(body, "last_id") if body.get("has_more") else None
 
@@ -114,7 +118,7 @@ class AnthropicBatchDialect:
     def _view(self, body: Mapping[str, Any], heard: Heard) -> JobView:
         id, said, counts = text_of(body, "id"), text_of(body, "processing_status"), body.get("request_counts")
         if id is None or said is None:
-            raise self._dialect.error(heard.status, heard.headers, heard.content)
+            raise self.live.error(heard.status, heard.headers, heard.content)
         ended = said == "ended"
         return JobView(
             id,

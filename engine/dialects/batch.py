@@ -97,13 +97,21 @@ class Member:
 class BatchDialect(Protocol):
     """A batch API. Made with `cls(dialect)`: the live dialect of the same provider, which knows its errors."""
 
+    live: Dialect
+    """The dialect of the same provider's live calls."""
     anonymous: bool
     """Its jobs carry no tag: only their results show whose they are."""
+    ordered: bool
+    """Its results stand in the order of the requests; a line without a custom id belongs to the request in its place."""
 
     def __init__(self, dialect: Dialect) -> None: ...
 
-    def member(self, custom_id: str, task: str, wire: WireCall) -> bytes | None:
-        """A request as a line of a job; None: this request can't go into one."""
+    def takes(self, task: str, wire: WireCall) -> bool:
+        """Whether a request of this form can go into a job."""
+        ...
+
+    def member(self, custom_id: str, task: str, wire: WireCall) -> bytes:
+        """A request as a line of a job."""
         ...
 
     def upload(self, job: JobRequest) -> Generator[BatchCall, Heard, str | None]:

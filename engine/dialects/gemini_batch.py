@@ -61,13 +61,16 @@ class GeminiBatchDialect:
     """Gemini's batch API."""
 
     anonymous = False
+    ordered = True
 
     def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
+        self.live = dialect
 
-    def member(self, custom_id: str, task: str, wire: WireCall) -> bytes | None:
-        if wire.path.endswith(":batchEmbedContents"):
-            return None  # many texts in one request; a member of a job embeds one
+    def takes(self, task: str, wire: WireCall) -> bool:
+        # batchEmbedContents is many texts in one request; a member of a job embeds one.
+        return task in _METHODS and not wire.path.endswith(":batchEmbedContents")
+
+    def member(self, custom_id: str, task: str, wire: WireCall) -> bytes:
         return _encode({"key": custom_id, "request": msgspec.Raw(wire.content)})
 
     def upload(self, job: JobRequest) -> Generator[BatchCall, Heard, str | None]:
@@ -83,7 +86,7 @@ class GeminiBatchDialect:
         about = _encode({"file": {"displayName": job.tag, "mimeType": "application/jsonl"}})
         heard = yield BatchCall("POST", "/files", about, headers, base="upload")
         if heard.status != 200:
-            raise self._dialect.error(heard.status, heard.headers, heard.content)
+            raise self.live.error(heard.status, heard.headers, heard.content)
         # Its path and query, at the host that was configured: a key follows no host that a reply names.
         _, _, path = heard.headers.get("x-goog-upload-url", "").partition("://")[2].partition("/")
         if not path:
@@ -91,11 +94,11 @@ class GeminiBatchDialect:
         headers = {"x-goog-upload-offset": "0", "x-goog-upload-command": "upload, finalize"}
         content = b"\n".join((*job.lines, b""))
         heard = yield BatchCall("POST", f"/{path}", content, headers, base="origin")
-        body = object_of(heard, self._dialect)
+        body = object_of(heard, self.live)
         file = body.get("file")
         name = text_of(file, "name") if type(file) is dict else None
         if name is None:
-            raise self._dialect.error(heard.status, heard.headers, heard.content)
+            raise self.live.error(heard.status, heard.headers, heard.content)
         return name
 
     def create(self, job: JobRequest, file: str | None) -> BatchCall:
@@ -108,17 +111,17 @@ class GeminiBatchDialect:
         return BatchCall("GET", f"/{id}", b"")
 
     def view(self, heard: Heard) -> JobView:
-        return self._view(object_of(heard, self._dialect), heard)
+        return self._view(object_of(heard, self.live), heard)
 
     def listing(self, cursor: str | None = None) -> BatchCall:
         page = f"&pageToken={cursor}" if cursor else ""
         return BatchCall("GET", f"/batches?pageSize={_PAGE}{page}", b"")
 
     def listed(self, heard: Heard) -> tuple[list[JobView], str | None]:
-        body = object_of(heard, self._dialect)
+        body = object_of(heard, self.live)
         operations = body.get("operations", [])
         if type(operations) is not list:
-            raise self._dialect.error(heard.status, heard.headers, heard.content)
+            raise self.live.error(heard.status, heard.headers, heard.content)
         views = [self._view(entry, heard) for entry in operations if type(entry) is dict]
         return views, text_of(body, "nextPageToken")
 
@@ -144,7 +147,7 @@ class GeminiBatchDialect:
     def _view(self, body: Mapping[str, Any], heard: Heard) -> JobView:
         name, metadata = text_of(body, "name"), body.get("metadata")
         if name is None or type(metadata) is not dict:
-            raise self._dialect.error(heard.status, heard.headers, heard.content)
+            raise self.live.error(heard.status, heard.headers, heard.content)
         said = text_of(metadata, "state") or "BATCH_STATE_UNSPECIFIED"
         state = _STATES.get(said.rpartition("STATE_")[2], RUNNING)
         stats = metadata.get("batchStats")
@@ -195,7 +198,7 @@ class GeminiBatchDialect:
         if word == "DEADLINE_EXCEEDED":
             return TimedOut(message, code=word)
         body = {"error": {"code": http, "message": message, "status": word, "details": status.get("details") or []}}
-        error = self._dialect.error(http, {}, _encode(body))
+        error = self.live.error(http, {}, _encode(body))
         return error if isinstance(error, InferenceError) else InvalidRequest(message, code=word)
 
 

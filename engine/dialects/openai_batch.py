@@ -26,7 +26,9 @@ from engine.dialects.batch import (
     object_of,
     text_of,
 )
+from engine.dialects.multipart import write_form
 from engine.errors import InferenceError, InvalidRequest, Malformed, ServerFailed, Throttled, TimedOut
+from engine.media import Media
 from engine.request import ENDPOINTS
 
 TAG = "engine_job"
@@ -56,29 +58,26 @@ class OpenAIBatchDialect:
     """OpenAI's batch API."""
 
     anonymous = False
+    ordered = False
 
     def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
+        self.live = dialect
 
-    def member(self, custom_id: str, task: str, wire: WireCall) -> bytes | None:
+    def takes(self, task: str, wire: WireCall) -> bool:
+        return True
+
+    def member(self, custom_id: str, task: str, wire: WireCall) -> bytes:
         line = {"custom_id": custom_id, "method": "POST", "url": ENDPOINTS[task], "body": msgspec.Raw(wire.content)}
         return _encode(line)
 
     def upload(self, job: JobRequest) -> Generator[BatchCall, Heard, str | None]:
-        # A line of JSON holds no carriage return, so it can't hold the delimiter.
-        boundary = f"{job.tag}-boundary"
-        head = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
-            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{job.tag}.jsonl"\r\n'
-            "Content-Type: application/jsonl\r\n\r\n"
-        )
-        content = b"".join((head.encode(), b"\n".join(job.lines), f"\n\r\n--{boundary}--\r\n".encode()))
-        headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
-        heard = yield BatchCall("POST", "/files", content, headers)
-        body = object_of(heard, self._dialect)
+        file_of_lines = Media(b"\n".join((*job.lines, b"")), f"{job.tag}.jsonl", "application/jsonl")
+        content, kind = write_form([("purpose", "batch"), ("file", file_of_lines)])
+        heard = yield BatchCall("POST", "/files", content, {"content-type": kind})
+        body = object_of(heard, self.live)
         file = text_of(body, "id")
         if file is None:
-            raise self._dialect.error(heard.status, heard.headers, heard.content)
+            raise self.live.error(heard.status, heard.headers, heard.content)
         return file
 
     def create(self, job: JobRequest, file: str | None) -> BatchCall:
@@ -94,17 +93,17 @@ class OpenAIBatchDialect:
         return BatchCall("GET", f"/batches/{id}", b"")
 
     def view(self, heard: Heard) -> JobView:
-        return self._view(object_of(heard, self._dialect), heard)
+        return self._view(object_of(heard, self.live), heard)
 
     def listing(self, cursor: str | None = None) -> BatchCall:
         after = f"&after={cursor}" if cursor else ""
         return BatchCall("GET", f"/batches?limit={_PAGE}{after}", b"")
 
     def listed(self, heard: Heard) -> tuple[list[JobView], str | None]:
-        body = object_of(heard, self._dialect)
+        body = object_of(heard, self.live)
         data = body.get("data")
         if type(data) is not list:
-            raise self._dialect.error(heard.status, heard.headers, heard.content)
+            raise self.live.error(heard.status, heard.headers, heard.content)
         views = [self._view(entry, heard) for entry in data if type(entry) is dict]
         # Groq's list says nothing of further pages; a full page has one.
         more = body.get("has_more", len(data) >= _PAGE)
@@ -131,7 +130,7 @@ class OpenAIBatchDialect:
     def _view(self, body: Mapping[str, Any], heard: Heard) -> JobView:
         id, said = text_of(body, "id"), text_of(body, "status")
         if id is None or said is None:
-            raise self._dialect.error(heard.status, heard.headers, heard.content)
+            raise self.live.error(heard.status, heard.headers, heard.content)
         metadata, counts = body.get("metadata"), body.get("request_counts")
         created = body.get("created_at")
         files = (text_of(body, "output_file_id"), text_of(body, "error_file_id"))
@@ -171,7 +170,7 @@ class OpenAIBatchDialect:
         if code == "token_limit_exceeded" or "nqueued token limit" in message:
             # Not the length of a request: too many tokens wait in the provider's queue just now.
             return Throttled(message, code=code)
-        error = self._dialect.error(400, {}, _encode({"error": {"message": message, "code": code}}))
+        error = self.live.error(400, {}, _encode({"error": {"message": message, "code": code}}))
         error.message = message
         error.args = (message,)
         error.status = None
@@ -184,7 +183,7 @@ class OpenAIBatchDialect:
         kind = _NEVER_RUN.get(code or "")
         if kind is not None:
             return kind(message, code=code)
-        found = self._dialect.error(200, {}, _encode({"error": error}))
+        found = self.live.error(200, {}, _encode({"error": error}))
         # Whatever is said without a word that is known is the request's own: nothing says that another try helps.
         known = type(found) is not ServerFailed or code in ("server_error", "internal_error")
         return found if known else InvalidRequest(found.message, code=code)

@@ -58,6 +58,11 @@ class RemoteExecutor:
         self.keys: tuple[str, ...] = tuple(self._found)
         self.tasks: frozenset[str] = self._dialect.tasks
 
+    @property
+    def dialect(self) -> Dialect:
+        """What it speaks."""
+        return self._dialect
+
     async def start(self) -> None:
         """Asks the server what it takes, where its wire can say so; connections are made by the calls."""
         if self._inquiry is not None:

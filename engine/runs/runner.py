@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,14 @@ from typing import Any
 
 import msgspec
 
+from engine.batches import Jobs
+from engine.engine import Engine
 from engine.errors import EngineError, Interrupted, OutputError, SetupError, Stalled
 from engine.runs.atomic import CantWrite, write_atomic
 from engine.runs.directory import RunDirectory
 from engine.runs.feed import Feed
 from engine.runs.journal import Journal, counts
+from engine.runs.ledger import Ledger, held_rows, jobs_of
 from engine.runs.manifest import Session, iso_utc
 from engine.runs.report import Findings, write_report
 from engine.runs.results import materialise
@@ -69,10 +73,13 @@ class Summary:
 def window_of(spec: RunSpec) -> int:
     """`output.window`, or as many rows as the queue lets through, as many again that wait their turn there so that
     priorities have something to choose from, and one group commit of rows that wait to become durable. A queue that
-    turns requests away is never given more rows than it has room for. Made-up traffic is not held back."""
+    turns requests away is never given more rows than it has room for. Made-up traffic is not held back. Batch jobs are
+    as many as there may be, and full."""
     if spec.output.window is not None:
         return spec.output.window
     queue, workload = spec.policy.queue, spec.workload
+    if spec.policy.batch.strategy == "provider":
+        return spec.policy.batch.job.max_rows * spec.policy.batch.job.max_jobs + COMMIT_ROWS
     window = 2 * queue.concurrency + COMMIT_ROWS
     if workload.kind == "synthetic":
         return max(window, workload.users + COMMIT_ROWS) if workload.arrivals == "closed" else OPEN_LOOP_ROWS
@@ -154,20 +161,30 @@ class _Execution:
         run, commit_rows = self._run, VIRTUAL_COMMIT_ROWS if self._virtual else COMMIT_ROWS
         batch = min(commit_rows, max(1, self._window // 2))
         journal = Journal(run.journal, commit_s=self._spec.output.commit_s, batch=batch, threaded=not self._virtual)
-        serving = Serving(self._engine, journal, run.path.name, self._window, self._progress, self._virtual)
+        jobs = self._open_jobs() if self._spec.policy.batch.strategy == "provider" else None
+        serving = Serving(self._engine, journal, run.path.name, self._window, self._progress, self._virtual, jobs)
         try:
             await self._begin(self._window + (batch if self._virtual else 0))
+            if jobs is not None:
+                jobs.start(serving.touch)
             rest = Unrecorded(self._source, run.journal)
             feed = self._feed = Feed(self._source, serving, rest, self._virtual, self._say)
-            complete = await self._serve_all(feed, serving)
+            complete = await self._serve_all(feed, serving, jobs)
         finally:
             await serving.cancel()
+            if jobs is not None:
+                await jobs.aclose(self._spec.output.drain_s)
             await journal.aclose()
         if feed.exhausted:
             rest.refuse_shorter()
         if not complete:
-            raise self._stopped(serving)
+            raise self._stopped(serving, jobs)
         return self._finish(rest.rows) if self._virtual else await asyncio.to_thread(self._finish, rest.rows)
+
+    def _open_jobs(self) -> Jobs:
+        """The way through the provider's batch API, with the jobs of earlier sessions. Raises OutputError."""
+        assert isinstance(self._engine, Engine), "batch jobs need a whole engine"
+        return Jobs(self._engine, Ledger(self._run.journal, os.urandom(6).hex()), self._say)
 
     def note_end(self, status: str, reason: str) -> None:
         """Writes how a session ended without finishing. A disk that is full keeps the old status, which says `running`
@@ -194,7 +211,8 @@ class _Execution:
         if run.resumed:
             left = manifest.window if total is None else min(manifest.window, max(0, total - ok - failed))
             clean = manifest.status == "finished"
-            may_repeat = 0 if clean else left
+            # What batch jobs hold is looked up there, not asked again.
+            may_repeat = 0 if clean else max(0, left - held_rows(run.journal))
             self._close_killed_session()
         manifest.status, manifest.reason, manifest.finished = "running", None, None
         manifest.time = "virtual" if self._virtual else "real"
@@ -231,7 +249,7 @@ class _Execution:
 
     # -- the middle ---------------------------------------------------------------------------------------------
 
-    async def _serve_all(self, feed: Feed, serving: Serving) -> bool:
+    async def _serve_all(self, feed: Feed, serving: Serving, jobs: Jobs | None) -> bool:
         """Whether every row has its outcome; else the run was stopped, or has stalled. Raises what broke the run."""
         earlier_s = sum(session.wall_s or 0.0 for session in self._run.manifest.sessions)
         everything = asyncio.create_task(_read_and_wait(feed, serving, earlier_s))
@@ -249,6 +267,8 @@ class _Execution:
                     self._stop.drain()  # so that the next Ctrl-C stops at once
                 serving.stopping = True
                 self._engine.drain()
+                if jobs is not None:
+                    jobs.drain()
                 if not feed.exhausted:
                     await _cancel(everything)
                     everything = asyncio.create_task(serving.wait_idle())
@@ -277,8 +297,14 @@ class _Execution:
         else:
             self._say(f"stopping: calls under way may finish for {drain_s:g} s; Ctrl-C again stops now")
 
-    def _stopped(self, serving: Serving) -> EngineError:
+    def _stopped(self, serving: Serving, jobs: Jobs | None) -> EngineError:
         done = f"{sum(counts(self._run.journal))} rows are recorded"
+        if jobs is not None and jobs.left:
+            names = ", ".join(job.provider_id or job.tag for job in jobs.left)
+            done += (
+                f"; {len(jobs.left)} batch jobs go on at the provider ({names}), and a resume takes them up; to cancel "
+                f"them: python -m engine runs cancel {self._run.path}"
+            )
         command = f"Continue with:\n  {self._run.resume_command}"
         if not self._stalled:
             return Interrupted(f"stopped; {done}. {command}")
@@ -321,6 +347,8 @@ class _Execution:
         if self._feed is not None and self._feed.timed:
             metrics["held_back"] = sum(session.held_back for session in manifest.sessions)
             metrics["held_back_s"] = max(session.held_back_s for session in manifest.sessions)
+        if jobs := jobs_of(run.journal):
+            metrics["jobs"] = [job.as_dict() for job in jobs]
         write_atomic(run.metrics, msgspec.json.format(msgspec.json.encode(metrics), indent=2) + b"\n")
         manifest.status = "finished"
         write_report(run, findings, self._source)

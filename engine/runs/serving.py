@@ -38,6 +38,19 @@ class Progress(Protocol):
     def close(self) -> None: ...
 
 
+class Answers(Protocol):
+    """Another way to answer rows than to submit them one by one: batch jobs."""
+
+    async def answer(self, row: Row) -> Result:
+        """The result of a row that has a request. Raises what the run can't go on after, and CancelledError for a row
+        that a resume is for."""
+        ...
+
+    def flush(self) -> None:
+        """No further row comes."""
+        ...
+
+
 class Serving:
     """Starts rows, at most `window` at a time, and records what becomes of them.
 
@@ -46,7 +59,14 @@ class Serving:
     """
 
     def __init__(
-        self, engine: Submits, journal: Journal, run: str, window: int, progress: Progress | None, virtual: bool
+        self,
+        engine: Submits,
+        journal: Journal,
+        run: str,
+        window: int,
+        progress: Progress | None,
+        virtual: bool,
+        answers: Answers | None = None,
     ) -> None:
         self.tasks: dict[int, asyncio.Task[None]] = {}
         """By the index of their row."""
@@ -64,6 +84,7 @@ class Serving:
         self._window = window
         self._progress = progress
         self._virtual = virtual
+        self._answers = answers
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._idle_since = self._loop.time()
         """When a row last got anywhere, put off by the time in which none was under way."""
@@ -82,7 +103,9 @@ class Serving:
             await self._wait()
 
     async def wait_idle(self) -> None:
-        """Until every row that was started is recorded or dropped."""
+        """Until every row that was started is recorded or dropped; no further one comes."""
+        if self._answers is not None:
+            self._answers.flush()
         while self._open:
             await self._wait()
 
@@ -94,6 +117,10 @@ class Serving:
         task = self._loop.create_task(self._serve(row, digest))
         self.tasks[row.index] = task
         return task
+
+    def touch(self) -> None:
+        """Something got on, although no row has its outcome yet."""
+        self._moved_at = self._loop.time()
 
     async def wait_stalled(self, limit_s: float) -> None:
         """Until no row has got anywhere for `limit_s` seconds although rows are under way."""
@@ -158,7 +185,10 @@ class Serving:
             result = Result(row.id, error=row.error)
         else:
             try:
-                result = await self._engine.submit(row.request)
+                if self._answers is not None:
+                    result = await self._answers.answer(row)
+                else:
+                    result = await self._engine.submit(row.request)
             except InferenceError as error:
                 record = EngineRecord(priority=row.request.priority, metadata=row.request.metadata)
                 result = Result(row.id, error=error, engine=record)

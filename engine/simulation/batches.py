@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from engine.clock import Clock
 from engine.dialects import ClientCall
@@ -30,6 +30,32 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
     lost: bool = False
+
+
+@dataclass(slots=True)
+class Called:
+    """A call of a batch API."""
+
+    route: str
+    """METHOD and path, as the API's `routes` have them."""
+    parts: Mapping[str, str]
+    """What stood in the path's braces."""
+    query: Mapping[str, str]
+    key: str | None
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class Api(Protocol):
+    """One wire of batch jobs. Made with `cls(store, wires)`."""
+
+    routes: tuple[tuple[str, str], ...]
+
+    def __init__(self, store: BatchStore, wires: Mapping[str, Wire]) -> None: ...
+
+    def answer(self, called: Called) -> Reply:
+        """Raises InvalidRequest."""
+        ...
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from engine.errors import InvalidRequest
-from engine.simulation.batches import Asked, BatchStore, Got, Reply, SimulatedJob
+from engine.simulation.batches import Asked, BatchStore, Called, Got, Reply, SimulatedJob
 from engine.simulation.wire import Wire
 
 _MAX_ROWS = 100_000
@@ -32,19 +32,16 @@ class AnthropicBatches:
         self._store = store
         self._wires = {"anthropic": wires["anthropic"]}
 
-    def answer(
-        self, route: str, parts: Mapping[str, str], query: Mapping[str, str], key: str | None, headers: Mapping[str, str],
-        content: bytes,
-    ) -> Reply:  # fmt: skip
-        """`route` is one of `routes`, as METHOD and path. Raises InvalidRequest."""
-        store = self._store
+    def answer(self, called: Called) -> Reply:
+        """Raises InvalidRequest."""
+        store, route, key = self._store, called.route, called.key
         if route == f"POST {_PATH}":
-            return self._create(content, key)
+            return self._create(called.content, key)
         if route == f"GET {_PATH}":
-            return self._list(query, key)
-        job = store.jobs.get(parts["job"])
+            return self._list(called.query, key)
+        job = store.jobs.get(called.parts["job"])
         if job is None or job.api != "anthropic" or job.key != key:
-            return _refusal(404, "not_found_error", f"no batch {parts['job']}")
+            return _refusal(404, "not_found_error", f"no batch {called.parts['job']}")
         if route.endswith("/cancel"):
             store.cancel(job, self._wires)
         elif route.endswith("/results"):

@@ -1,4 +1,4 @@
-"""Gemini's batches and files, over simulated jobs. Source: the Gemini API's reference (v1beta), "Batch API", "Files"."""
+"""Gemini's batches and files, over simulated jobs. Source: the Gemini API's reference, "Batch API" and "Files"."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from engine.errors import InvalidRequest
-from engine.simulation.batches import Asked, BatchStore, Got, Reply, SimulatedJob
+from engine.simulation.batches import Asked, BatchStore, Called, Got, Reply, SimulatedJob
 from engine.simulation.wire import Wire
 
 _INLINE_BYTES = 20_000_000
@@ -37,26 +37,23 @@ class GeminiBatches:
         self._store = store
         self._wires = {"gemini": wires["gemini"]}
 
-    def answer(
-        self, route: str, parts: Mapping[str, str], query: Mapping[str, str], key: str | None, headers: Mapping[str, str],
-        content: bytes,
-    ) -> Reply:  # fmt: skip
-        """`route` is one of `routes`, as METHOD and path. Raises InvalidRequest."""
-        store = self._store
+    def answer(self, called: Called) -> Reply:
+        """Raises InvalidRequest."""
+        store, route, key = self._store, called.route, called.key
         if route == "POST /upload/v1beta/files":
-            return self._upload(headers, content)
+            return self._upload(called.headers, called.content)
         if route.startswith("GET /download"):
-            found = store.files.get(parts["file"])
+            found = store.files.get(called.parts["file"])
             if found is None:
-                return _refusal(404, "NOT_FOUND", f"no file {parts['file']}")
+                return _refusal(404, "NOT_FOUND", f"no file {called.parts['file']}")
             return Reply(200, found, content_type="application/jsonl")
         if "{model}" in route:
-            return self._create(route.rpartition(":")[2], parts["model"], content, key)
+            return self._create(route.rpartition(":")[2], called.parts["model"], called.content, key)
         if route == "GET /v1beta/batches":
-            return self._list(query, key)
-        job = store.jobs.get(f"batches/{parts['job']}")
+            return self._list(called.query, key)
+        job = store.jobs.get(f"batches/{called.parts['job']}")
         if job is None or job.key != key:
-            return _refusal(404, "NOT_FOUND", f"no batch {parts['job']}")
+            return _refusal(404, "NOT_FOUND", f"no batch {called.parts['job']}")
         if route.endswith(":cancel"):
             store.cancel(job, self._wires)
             return Reply(200, b"{}")

@@ -10,7 +10,7 @@ import msgspec
 from engine.dialects.multipart import read_form
 from engine.errors import InvalidRequest
 from engine.media import Media
-from engine.simulation.batches import Asked, BatchStore, Got, Reply, SimulatedJob
+from engine.simulation.batches import Asked, BatchStore, Called, Got, Reply, SimulatedJob
 from engine.simulation.wire import Wire
 
 _MAX_ROWS = 50_000
@@ -34,26 +34,23 @@ class OpenAIBatches:
         self._store = store
         self._wires = {"openai": wires["openai"]}
 
-    def answer(
-        self, route: str, parts: Mapping[str, str], query: Mapping[str, str], key: str | None, headers: Mapping[str, str],
-        content: bytes,
-    ) -> Reply:  # fmt: skip
-        """`route` is one of `routes`, as METHOD and path. Raises InvalidRequest."""
-        store = self._store
+    def answer(self, called: Called) -> Reply:
+        """Raises InvalidRequest."""
+        store, route, key = self._store, called.route, called.key
         if route == "POST /v1/files":
-            return self._upload(headers, content)
+            return self._upload(called.headers, called.content)
         if route == "GET /v1/files/{file}/content":
-            found = store.files.get(parts["file"].removeprefix("file-"))
+            found = store.files.get(called.parts["file"].removeprefix("file-"))
             if found is None:
-                return _refusal(404, f"No such File object: {parts['file']}")
+                return _refusal(404, f"No such File object: {called.parts['file']}")
             return Reply(200, found, content_type="application/octet-stream")
         if route == "POST /v1/batches":
-            return self._create(content, key)
+            return self._create(called.content, key)
         if route == "GET /v1/batches":
-            return self._list(query, key)
-        job = store.jobs.get(parts["job"])
+            return self._list(called.query, key)
+        job = store.jobs.get(called.parts["job"])
         if job is None or job.api != "openai" or job.key != key:
-            return _refusal(404, f"No batch found with id '{parts['job']}'.")
+            return _refusal(404, f"No batch found with id '{called.parts['job']}'.")
         if route.endswith("/cancel"):
             store.cancel(job, self._wires)
         return Reply(200, _encode(self._shown(job)))
@@ -131,14 +128,15 @@ class OpenAIBatches:
             head = {"id": f"batch_req_{each.id}", "custom_id": each.id}
             if each.never is None:
                 response = {"status_code": each.status, "request_id": each.request_id, "body": msgspec.Raw(each.body)}
-                lines[0].append(_encode({**head, "response": response, "error": None}))
+                lines[0].append(_encode({**head, "response": response, "error": None}) + b"\n")
             else:
                 error = {"code": f"batch_{each.never}", "message": f"This request was not executed: {each.never}."}
-                lines[1].append(_encode({**head, "response": None, "error": error}))
-        first, second = (
-            f"file-{self._store.keep(b''.join(x + b'%c' % 10 for x in part))}" if part else None for part in lines
-        )
-        return first, second
+                lines[1].append(_encode({**head, "response": None, "error": error}) + b"\n")
+        first, second = lines
+        return self._kept(first), self._kept(second)
+
+    def _kept(self, lines: list[bytes]) -> str | None:
+        return f"file-{self._store.keep(b''.join(lines))}" if lines else None
 
 
 def _asked(file: bytes, endpoint: str) -> tuple[list[Asked], list[tuple[int, str, str]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Self
 
 import msgspec
@@ -15,6 +15,10 @@ from engine.clock import Clock, SystemClock
 from engine.dialects import ClientCall
 from engine.errors import InvalidRequest, SetupError
 from engine.simulation import answers
+from engine.simulation.batches import Api, BatchStore, Called
+from engine.simulation.batches_anthropic import AnthropicBatches
+from engine.simulation.batches_gemini import GeminiBatches
+from engine.simulation.batches_openai import OpenAIBatches
 from engine.simulation.provider import Failure, Plan, SimulatedProvider
 from engine.simulation.wire import WIRES, Head, Wire, key_of
 from schemas.simulated import SimulatedProviderSpec
@@ -24,6 +28,13 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 _STOP_S = 0.2
 """When the server stops: how long calls under way may still take."""
 COUNTERS_PATH = "/simulated/counters"
+BATCHES_PATH = "/simulated/batches"
+BATCH_APIS: Mapping[str, type[Api]] = {
+    "openai": OpenAIBatches,
+    "anthropic": AnthropicBatches,
+    "gemini": GeminiBatches,
+}
+"""Batch API → what serves it."""
 
 
 class SimulatedServer:
@@ -54,6 +65,13 @@ class SimulatedServer:
                 if (method, path) not in taken:
                     app.router.add_route(method, path, self._shows(wire) if task == "models" else self._answers(wire))
                     taken.add((method, path))
+        self.batches = BatchStore(self.provider, spec.batch, clock or SystemClock(), seed)
+        app.router.add_get(BATCHES_PATH, self._jobs)
+        wires = {name: Wire(name, spec, model or spec.default_model) for name in BATCH_APIS}
+        for kind, api in BATCH_APIS.items():
+            made = api(self.batches, wires)
+            for method, path in made.routes:
+                app.router.add_route(method, path, self._batches(made, wires[kind], f"{method} {path}"))
         # A client that leaves cancels its call, so that its place is free at once.
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_S)
 
@@ -89,6 +107,30 @@ class SimulatedServer:
 
     async def _counters(self, request: web.Request) -> web.Response:
         return web.Response(body=msgspec.json.encode(self.provider.counters.as_dict()), content_type="application/json")
+
+    async def _jobs(self, request: web.Request) -> web.Response:
+        return web.Response(body=msgspec.json.encode(self.batches.as_dict()), content_type="application/json")
+
+    def _batches(self, api: Api, wire: Wire, route: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handler(request: web.Request) -> web.Response:
+            key = key_of(request.headers)
+            failure = self.provider.refusal(key)
+            if failure is not None:
+                return await self._refuse(wire, failure, request)
+            # Without the limit on a body: jobs are large.
+            content = await request.content.read()
+            called = Called(route, dict(request.match_info), request.query, key, request.headers, content)
+            try:
+                reply = api.answer(called)
+            except (InvalidRequest, msgspec.MsgspecError) as error:
+                return await self._refuse(wire, Failure("invalid_request", str(error), 400), request)
+            if reply.lost:
+                return _reset(request)
+            return web.Response(
+                status=reply.status, body=reply.content, headers=reply.headers, content_type=reply.content_type
+            )
+
+        return handler
 
     def _shows(self, wire: Wire) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handler(request: web.Request) -> web.Response:

@@ -1,0 +1,86 @@
+"""One batch job and the rows that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.dialects.batch import JobRequest, Member
+from engine.errors import InferenceError
+
+if TYPE_CHECKING:
+    from engine.runs.ledger import JobRecord
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a job brought for one of its rows."""
+
+    job: JobRecord
+    member: Member | None = None
+    """Its line of the results."""
+    error: InferenceError | None = None
+    """Why there is none. With neither of the two the row is free: the job never began."""
+
+    @property
+    def free(self) -> bool:
+        return self.member is None and self.error is None
+
+
+class Job:
+    """A job and its rows, by their index. An outcome that comes before its row was read is kept for it."""
+
+    def __init__(self, record: JobRecord, rows: Iterable[int], request: JobRequest | None = None) -> None:
+        """`rows`: those that have no outcome yet. `request`: None for a job of an earlier session."""
+        self.record = record
+        self.request = request
+        self.left = set(rows)
+        self.sending = False
+        """A call that creates it is under way."""
+        self._waiting: dict[int, asyncio.Future[Outcome]] = {}
+        self._early: dict[int, Outcome] = {}
+
+    def index_of(self, custom_id: str) -> int | None:
+        """The row that a custom id of ours stands for; None: it is not one of this job."""
+        prefix, _, number = custom_id.rpartition("-")
+        return int(number) if prefix == self.record.tag and number.isascii() and number.isdigit() else None
+
+    def attach(self, index: int, waiter: asyncio.Future[Outcome]) -> None:
+        """Lets a row wait here; it may have its outcome at once."""
+        early = self._early.pop(index, None)
+        if early is None:
+            self._waiting[index] = waiter
+        else:
+            waiter.set_result(early)
+
+    def settle(self, index: int, outcome: Outcome) -> bool:
+        """Gives a row its outcome. False: it has one already, or is none of these."""
+        if index not in self.left:
+            return False
+        self.left.discard(index)
+        waiter = self._waiting.pop(index, None)
+        if waiter is None:
+            self._early[index] = outcome
+        elif not waiter.done():
+            waiter.set_result(outcome)
+        return True
+
+    def settle_rest(self, outcome: Outcome) -> int:
+        """The same for all that have none; how many these were."""
+        rest = list(self.left)
+        for index in rest:
+            self.settle(index, outcome)
+        return len(rest)
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """Nobody waits here any more: rows are cancelled, or get the error that ends the run."""
+        waiting, self._waiting = self._waiting, {}
+        for waiter in waiting.values():
+            if waiter.done():
+                continue
+            if error is None:
+                waiter.cancel()
+            else:
+                waiter.set_exception(error)
