@@ -1,6 +1,7 @@
 """How long a provider asks us to wait: its headers and, failing these, its words.
 
-Sources: RFC 9110 section 10.2.3 (Retry-After); the rate-limit headers of OpenAI, Groq, Azure, Cerebras and OpenRouter.
+Sources: RFC 9110 section 10.2.3 (Retry-After); the rate-limit headers of OpenAI, Groq, Azure, Cerebras, Mistral and
+OpenRouter.
 """
 
 from __future__ import annotations
@@ -59,17 +60,27 @@ def retry_after_s(headers: Mapping[str, str], message: str, wall_s: float, *, th
     return max(others, default=None)
 
 
-def rate_hint(headers: Mapping[str, str], unit: str) -> tuple[float, float, float] | None:
-    """Limit, remaining and seconds until it is whole again of `x-ratelimit-*-<unit>`; None unless all are said."""
+def rate_hint(
+    headers: Mapping[str, str], unit: str, window_s: float | None = None
+) -> tuple[float, float, float] | None:
+    """Limit, remaining and seconds until it is whole again of `x-ratelimit-*-<unit>`; None unless all are said.
+
+    Of a limit for a window of `window_s` seconds the last may be left out: it then comes back evenly.
+    """
     limit = headers.get("x-ratelimit-limit-" + unit)
     if limit is None:
         return None
     remaining = headers.get("x-ratelimit-remaining-" + unit)
     reset = headers.get("x-ratelimit-reset-" + unit)
-    if remaining is None or reset is None:
+    if remaining is None:
         return None
-    said = (_number(limit), _number(remaining), duration_s(reset))
-    return said if None not in said else None  # type: ignore[return-value]
+    most, left = _number(limit), _number(remaining)
+    if most is None or left is None:
+        return None
+    if reset is None:
+        return (most, left, window_s * (1 - left / most)) if window_s and most > 0 else None
+    seconds = duration_s(reset)
+    return (most, left, seconds) if seconds is not None else None
 
 
 def duration_s(text: str) -> float | None:

@@ -159,8 +159,9 @@ class OpenAIDialect:
         return request_id(headers)
 
     def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
-        requests = rate_hint(headers, "requests")
-        tokens = rate_hint(headers, "tokens")
+        # Cerebras and Mistral name the window.
+        requests = rate_hint(headers, "requests") or rate_hint(headers, "req-minute", 60.0)
+        tokens = rate_hint(headers, "tokens") or rate_hint(headers, "tokens-minute", 60.0)
         return RateHints(requests, tokens) if requests or tokens else None
 
     def auth_headers(self, key: str) -> dict[str, str]:

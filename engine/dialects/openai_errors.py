@@ -40,11 +40,20 @@ _CODES: dict[str, type[InferenceError]] = {
     "string_above_max_length": TooLong,
     "request_too_large": TooLong,
     "token_limit_exceeded": TooLong,
+    "max_tokens_exceeded": TooLong,  # OpenRouter
     "insufficient_quota": QuotaExhausted,
     "insufficient_balance": QuotaExhausted,
     "insufficient_credits": QuotaExhausted,
     "billing_hard_limit_reached": QuotaExhausted,
     "billing_not_active": QuotaExhausted,
+    "credit_balance_exhausted": QuotaExhausted,
+    "organization_usage_limit_exceeded": QuotaExhausted,
+    "organization_spend_limit_exceeded": QuotaExhausted,
+    "project_spend_limit_exceeded": QuotaExhausted,
+    "blocked_api_access": QuotaExhausted,  # Groq: the spend limit of the organization
+    # Groq: the model wrote a call or JSON that can't be read; with status 400, but another try may do better.
+    "tool_use_failed": Malformed,
+    "json_validate_failed": Malformed,
     "content_filter": ContentFiltered,
     "content_policy_violation": ContentFiltered,
     "moderation_blocked": ContentFiltered,
@@ -61,6 +70,9 @@ _WEAK_CODES: dict[str, type[InferenceError]] = {
     "overloaded": Overloaded,
     "overloaded_error": Overloaded,
     "service_unavailable": Overloaded,
+    "service_unavailable_error": Overloaded,
+    "server_is_overloaded": Overloaded,
+    "provider_overloaded": Overloaded,
     "invalid_request_error": InvalidRequest,
     "badrequesterror": InvalidRequest,
     "validation": InvalidRequest,
@@ -77,7 +89,8 @@ _WORDINGS: tuple[tuple[re.Pattern[str], type[InferenceError]], ...] = (
             r"|reduce the length of the (?:messages|prompt|input)|reduce your (?:prompt|message size)"
             r"|(?:prompt|input) is too (?:long|large)"
             r"|`inputs` (?:tokens \+ `max_new_tokens` )?must (?:be <=|have less than)"
-            r"|request too large for (?:model|gpt)|input is too large to process",
+            r"|request too large for (?:model|gpt)|input is too large to process"
+            r"|must be less than the context length|number of tokens in the prompt exceeds",
             re.IGNORECASE,
         ),
         TooLong,
@@ -85,7 +98,8 @@ _WORDINGS: tuple[tuple[re.Pattern[str], type[InferenceError]], ...] = (
     (
         re.compile(
             r"insufficient (?:balance|credits?|funds)|used all available credits|out of credits"
-            r"|requires more credits|monthly spending limit",
+            r"|requires more credits|monthly spending limit|account .{0,40}suspended"
+            r"|trial key,? which is limited to [\d,]+ api calls / month",
             re.IGNORECASE,
         ),
         QuotaExhausted,
@@ -98,6 +112,8 @@ _WORDINGS: tuple[tuple[re.Pattern[str], type[InferenceError]], ...] = (
         ),
         ContentFiltered,
     ),
+    # Mistral, with status 429: the model's capacity, which no slower pace of this key's would change.
+    (re.compile(r"service tier capacity exceeded", re.IGNORECASE), Overloaded),
     (re.compile(r"(?:incorrect|invalid) api key|api key (?:is )?not valid", re.IGNORECASE), AuthFailed),
 )
 _STATUSES: dict[int, type[InferenceError]] = {
