@@ -19,6 +19,19 @@ _TASKS = {path: task for task, path in ENDPOINTS.items()} | {
     path.removeprefix("/v1/"): task for task, path in ENDPOINTS.items()
 }
 """/v1/chat/completions, chat/completions and so on."""
+_FIELDS = {
+    "completion": "prompt",
+    "embedding": "input",
+    "rerank": "query",
+    "response": "input",
+    "moderation": "input",
+    "image": "prompt",
+    "image-edit": "prompt",
+    "speech": "input",
+    "transcription": "file",
+    "audio-translation": "file",
+}
+"""The field that a handler's content fills, by endpoint; those of Hugging Face's form have `inputs`."""
 
 
 class EndpointHandlers(Mapping[str, "ModelEndpoints"]):
@@ -105,7 +118,8 @@ class EndpointHandler:
         return f"EndpointHandler({self.model!r}, {self.endpoint!r})"
 
     def __call__(self, content: Any = None, /, **body: Any) -> Any:
-        """`content` is a text, a list (messages, or texts to embed) or a whole body; `body` its further fields."""
+        """`content` is a text, a file's path, a list (messages, or texts to embed) or a whole body; `body` its further
+        fields."""
         request = Request(self.endpoint, self._body(content, body))
         try:
             asyncio.get_running_loop()
@@ -121,8 +135,7 @@ class EndpointHandler:
         if self.endpoint == "chat":
             messages = [{"role": "user", "content": content}] if isinstance(content, str) else content
             return {"messages": messages, **body}
-        field = "prompt" if self.endpoint == "completion" else "input"
-        return {field: content, **body}
+        return {_FIELDS.get(self.endpoint, "inputs"): content, **body}
 
 
 class Pending:

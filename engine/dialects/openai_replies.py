@@ -30,6 +30,12 @@ def wrong_reply(task: str, body: dict[str, Any], content: bytes, wall_s: float) 
         return _wrong_items(body.get("data"), ("b64_json", "url"), "picture", content)
     if task == "moderation":
         return _wrong_items(body.get("results"), ("categories",), "result", content)
+    if task == "speech":
+        audio = body.get("audio")
+        sound = audio.get("data") if type(audio) is dict else None
+        return (
+            None if type(sound) is str and sound else Malformed(f"HTTP 200: the reply is no sound: {excerpt(content)}")
+        )
     if type(body.get("text")) is not str:
         return Malformed(f"HTTP 200: the reply has no text: {excerpt(content)}")
     return None
