@@ -14,6 +14,9 @@ class OutputSpec(Spec):
     """The run directory itself; must not exist or be empty."""
     resume: str | None = None
     """A run directory to continue."""
+    upload: str | None = Field(None, pattern=r"^s3://[^/\s]+(/\S*)?$")
+    """Where in an S3 store a finished run's results, report and manifest are put as well: s3://BUCKET/PREFIX, below
+    it a folder with the run's name. `storage.s3` says how the store is reached. null: nowhere."""
     window: int | None = Field(None, ge=1)
     """Rows in flight at most, from being read to being durable: the bound on repeated calls after a crash.
     null: twice what the queue lets through plus one batch of commits; 40,000 for rows that come at their own times."""

@@ -90,7 +90,7 @@ class HttpsSourceSpec(Spec):
     sha256: str | None = Field(None, pattern=_SHA256)
     """Digest of the file; another content is refused. null: not checked."""
     token_env: str | None = None
-    """Environment variable of a bearer token; it is sent to the host of `url` only, never along a redirect elsewhere."""
+    """Environment variable of a bearer token; sent to the origin of `url` only, never along a redirect elsewhere."""
     format: Format
 
     @model_validator(mode="after")

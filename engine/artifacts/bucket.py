@@ -56,15 +56,15 @@ class Bucket:
         if importlib.util.find_spec("obstore") is None:
             raise SetupError('obstore is not installed; pip install "ipfs-accelerate[s3]"')
         self.name = name
-        self._job = job
-        self._spec = job.spec.s3
-        keys = None if self._spec.anonymous else s3_keys(self._spec)
+        self.job = job
+        self.spec = job.spec.s3
+        keys = None if self.spec.anonymous else s3_keys(self.spec)
         self._secrets: list[Secret] = list(keys) if keys else []
-        endpoints = endpoints_of(self._spec)
-        if endpoints and not keys and not self._spec.anonymous and not _aws_keys_set():
+        endpoints = endpoints_of(self.spec)
+        if endpoints and not keys and not self.spec.anonymous and not _aws_keys_set():
             raise SetupError(
-                f"the store at {endpoints[0]} needs keys: export {self._spec.access_key_env}=… and "
-                f"{self._spec.secret_key_env}=…, or say storage.s3.anonymous=true for a public bucket"
+                f"the store at {endpoints[0]} needs keys: export {self.spec.access_key_env}=… and "
+                f"{self.spec.secret_key_env}=…, or say storage.s3.anonymous=true for a public bucket"
             )
         self._stores = {place: self._store(place, keys) for place in endpoints or ("",)}
         self._replicas = Replicas(list(self._stores), job.clock, job.rng)
@@ -75,7 +75,7 @@ class Bucket:
 
         kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
-        large = size > self._spec.part_bytes
+        large = size > self.spec.part_bytes
 
         def upload(store: Any) -> Any:
             whole = content if isinstance(content, bytes) else None if large else content.read_bytes()
@@ -85,8 +85,8 @@ class Bucket:
                 self._pieces(content, key, size) if whole is None and isinstance(content, Path) else whole,
                 attributes={"Content-Type": kind},
                 use_multipart=large,
-                chunk_size=self._spec.part_bytes,
-                max_concurrency=self._spec.parallel,
+                chunk_size=self.spec.part_bytes,
+                max_concurrency=self.spec.parallel,
             )
 
         self._call(f"put {key}", upload)
@@ -176,7 +176,7 @@ class Bucket:
 
         reasons: dict[str, str] = {}
         for attempt in self._replicas.attempts():
-            self._job.check()
+            self.job.check()
             try:
                 found = call(self._stores[attempt.name])
                 attempt.worked()
@@ -190,9 +190,9 @@ class Bucket:
             except BaseError as error:
                 if not _is_down(error):
                     attempt.worked()
-                    raise SetupError(self._said(error)) from None  # its text shows what was sent
+                    raise SetupError(self.said(error)) from None  # its text shows what was sent
                 attempt.failed()
-                reasons[attempt.name] = self._said(error)
+                reasons[attempt.name] = self.said(error)
         listed = "; ".join(f"{place or 'AWS'}: {why}" for place, why in reasons.items())
         raise SetupError(
             f"no endpoint of s3://{self.name} answers ({listed}); check storage.s3.endpoints or S3_ENDPOINT"
@@ -200,9 +200,6 @@ class Bucket:
 
     def said(self, error: Exception) -> str:
         """An error of obstore in one line without secrets."""
-        return self._said(error)
-
-    def _said(self, error: Exception) -> str:
         text = str(error)
         status = re.search(r"status code: (\d+)", text)
         code, message = re.search(r"<Code>([^<]*)", text), re.search(r"<Message>([^<]*)", text)
@@ -210,13 +207,15 @@ class Bucket:
             short = text.splitlines()[0].rpartition(" - ")[2]
         else:
             words = " ".join(found[1].strip() for found in (code, message) if found)
-            short = f"HTTP {status[1]} {words}".strip()
-        return mask_shapes(redact(short[:300], self._secrets))
+            short = f"HTTP {status[1]} {words}".strip().rstrip(".")
+            if status[1] in ("401", "403"):
+                short += f"; check {self.spec.access_key_env}, {self.spec.secret_key_env} and what they may do"
+        return mask_shapes(redact(short[:400], self._secrets))
 
     def _store(self, endpoint: str, keys: tuple[Secret, Secret] | None) -> Any:
         from obstore.store import S3Store
 
-        spec, transport = self._spec, self._job.spec.transport
+        spec, transport = self.spec, self.job.spec.transport
         client: dict[str, Any] = {
             "connect_timeout": timedelta(seconds=transport.connect_s),
             "read_timeout": timedelta(seconds=transport.read_s),
@@ -244,10 +243,10 @@ class Bucket:
         )
 
     def _pieces(self, path: Path, key: str, size: int) -> Iterator[bytes]:
-        progress, done = Progress(self._job, f"uploading {key}", size), 0
+        progress, done = Progress(self.job, f"uploading {key}", size), 0
         with path.open("rb") as file:
             while piece := file.read(_CHUNK_BYTES):
-                self._job.check()
+                self.job.check()
                 done += len(piece)
                 progress.at(done)
                 yield piece
@@ -258,7 +257,7 @@ class _Ranges:
 
     def __init__(self, bucket: Bucket, found: Object, into: Path, version: str | None) -> None:
         self._bucket, self._object, self._into, self._version = bucket, found, into, version
-        self._part_bytes = bucket._spec.part_bytes
+        self._part_bytes = bucket.spec.part_bytes
         self._state_path = into.with_name(into.name + ".state")
         self._done: set[int] = self._load()
 
@@ -267,7 +266,7 @@ class _Ranges:
 
     def fetch(self) -> None:
         """Raises SetupError, Changed, Stopped, OSError."""
-        found, job = self._object, self._bucket._job
+        found, job = self._object, self._bucket.job
         self._check_size()
         progress = Progress(job, f"s3://{self._bucket.name}/{found.key}", found.size_bytes)
         count = -(-found.size_bytes // self._part_bytes)
@@ -275,7 +274,7 @@ class _Ranges:
         with self._into.open("r+b" if self._into.exists() else "w+b") as file:
             file.truncate(found.size_bytes)
             self._save()
-            with ThreadPoolExecutor(min(self._bucket._spec.parallel, max(1, len(missing)))) as pool:
+            with ThreadPoolExecutor(min(self._bucket.spec.parallel, max(1, len(missing)))) as pool:
                 under_way = {pool.submit(self._one, part, file.fileno()): part for part in missing}
                 try:
                     while under_way:
@@ -295,7 +294,7 @@ class _Ranges:
     def _one(self, part: int, descriptor: int) -> None:
         from obstore.exceptions import BaseError
 
-        job = self._bucket._job
+        job = self._bucket.job
         start = part * self._part_bytes
         end = min(start + self._part_bytes, self._object.size_bytes)
         for left in reversed(range(job.spec.tries)):
@@ -315,14 +314,14 @@ class _Ranges:
                 raise SetupError(f"a range of s3://{self._bucket.name}/{self._object.key} broke off: {why}")
 
     def _check_size(self) -> None:
-        size, most = self._object.size_bytes, self._bucket._job.spec.max_bytes
+        size, most = self._object.size_bytes, self._bucket.job.spec.max_bytes
         if size > most:
             raise SetupError(f"it is {megabytes(size)}, more than storage.max_bytes={most} allows")
         self._into.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self._into.parent).free
         if size - len(self._done) * self._part_bytes > free:
             raise SetupError(
-                f"the disk is full: {megabytes(size)} are needed and {megabytes(free)} are free in {self._into.parent}; "
+                f"the disk is full: {megabytes(size)} are needed, {megabytes(free)} are free in {self._into.parent}; "
                 f"free space, or choose another disk"
             )
 

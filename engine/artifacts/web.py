@@ -92,7 +92,7 @@ class Web:
             if sha256 is None or found == sha256:
                 download.forget()
                 return found
-            into.unlink()
+            download.discard()
             if not download.resumed:
                 raise SetupError(f"its sha256 is {found}, expected {sha256}: it was not used")
             download = _Download(self, self._job, url, into, sha256, private, progress)  # its first part was old
@@ -121,7 +121,13 @@ class _Download:
         self.resumed = self._have > 0
 
     def forget(self) -> None:
+        """Drops the state: the file is whole."""
         self._state_path.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Drops the file as well: it is not what was asked for."""
+        self.forget()
+        self._into.unlink(missing_ok=True)
 
     async def whole(self) -> None:
         """Fetches until all is here. Raises SetupError."""

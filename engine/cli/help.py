@@ -28,7 +28,10 @@ flags:
   --version, -h, --help
   runs: --root DIR    where the runs are (outputs)
         prune --keep N [--dry-run] [--force]
+  artifacts: without a verb, its verbs and their flags
   simulate: --host HOST --port PORT  where it listens (127.0.0.1, 8000); port 0 takes a free one
+  matrix: --hardware cpu,openvino,cuda  --jobs N (1)  --time-limit SECONDS (300)  --memory-limit GIB (4)
+          --resume  go on with the last run  --out DIR (outputs/matrix)
   schema: --export DIR  write the schema of every group
 """
 

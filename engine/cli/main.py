@@ -119,4 +119,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--request")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--hardware", default="cpu,openvino")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--time-limit", type=float, default=300.0)
+    parser.add_argument("--memory-limit", type=float, default=4.0)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--out", default="outputs/matrix")
+    parser.add_argument("--expires", type=int, default=3600)
+    parser.add_argument("--method", default="GET")
+    parser.add_argument("--max-bytes", type=int)
     return parser

@@ -6,7 +6,9 @@ VERBS = {
     "check": "reach each target and say what was found",
     "schema": "print the JSON Schema of a group, or of the whole run",
     "simulate": "serve the simulated provider on loopback, for any client",
-    "runs": "list, show, diff, report, resume, prune finished and stopped runs",
+    "artifacts": "fetch models, get and put objects of S3 stores, look after the cache",
+    "runs": "list, show, diff, report, resume, cancel, prune finished and stopped runs",
+    "matrix": "build every model type small, run it on each hardware, and say what works",
     "completion": "print the completion script of bash, zsh or fish",
 }
 EXIT_CODES = {
