@@ -72,7 +72,7 @@ class OllamaServerDialect:
         warnings = read_fields(wire, body, task)
         # What says nothing of streaming is streamed, other than on the OpenAI wire.
         streamed = stream is not False
-        return OllamaCall(task, body, streamed, model, client_key(headers), warnings, generate)
+        return OllamaCall(task, body, streamed, model, client_key(headers), warnings, generate=generate)
 
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
         if call.task == "embedding":

@@ -79,7 +79,8 @@ class TgiServerDialect:
         warnings = _read_parameters(parameters, body)
         details = parameters.get("details") is True
         listed = path == "/"
-        return TgiCall("completion", body, stream, None, client_key(headers), warnings, details, listed)
+        key = client_key(headers)
+        return TgiCall("completion", body, stream, None, key, warnings, details=details, listed=listed)
 
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
         choice = body["choices"][0]
