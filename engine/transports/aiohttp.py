@@ -33,7 +33,7 @@ from engine.transports import (
     too_large,
     within,
 )
-from engine.transports.decoding import OFFERED, BodyDecoder, decoded
+from engine.transports.decoding import OFFERED, decoded, decoder_for
 from engine.watchdog import Watchdog
 from schemas.provider import TransportSpec
 
@@ -179,13 +179,15 @@ class AiohttpReply:
     def chunks(self) -> AsyncIterator[bytes]:
         if "content-encoding" not in self.headers:
             return self._raw()
-        encodings = self._response.headers.getall("content-encoding")
-        limit = self._spec.max_body_bytes
+        encoding = ", ".join(self._response.headers.getall("content-encoding"))
         try:
-            decoder = BodyDecoder(", ".join(encodings), origin(self._url), self.status)
+            decoder = decoder_for(encoding, origin(self._url), self.status)
         except Malformed:
             self._response.close()
             raise
+        if decoder is None:
+            return self._raw()
+        limit = self._spec.max_body_bytes
         return decoded(self._raw(), decoder, limit, too_large(limit, self.status))
 
     async def _raw(self) -> AsyncGenerator[bytes, None]:

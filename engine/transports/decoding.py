@@ -7,7 +7,7 @@ offered to servers, and none is taken.
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
 from engine.errors import Malformed, Truncated
@@ -83,9 +83,16 @@ class BodyDecoder:
             raise Truncated(f"{self._where}: the compressed body ends too early", status=self._status)
 
 
+def decoder_for(encoding: str | None, where: str, status: int) -> BodyDecoder | None:
+    """The decoder of a body with this `content-encoding`; None: it has none. Raises Malformed."""
+    if encoding is None or encoding.strip().lower() in ("", "identity"):
+        return None
+    return BodyDecoder(encoding, where, status)
+
+
 async def decoded(
     body: AsyncGenerator[bytes, None], decoder: BodyDecoder, limit_bytes: int, too_large: Malformed
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """A body without its encoding. Raises what the decoder does, and `too_large` past the limit."""
     total = 0
     async with aclosing(body):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -27,7 +28,7 @@ from engine.transports import (
     too_large,
     within,
 )
-from engine.transports.decoding import OFFERED, BodyDecoder, decoded
+from engine.transports.decoding import OFFERED, decoded, decoder_for
 from engine.transports.lanes import GuardedBackend, HeadGuard, Lane, Lanes, Pool
 from engine.watchdog import Watchdog
 from schemas.provider import TransportSpec
@@ -170,18 +171,21 @@ class HttpxReply:
 
     def chunks(self) -> AsyncIterator[bytes]:
         encoding = self.headers.get("content-encoding")
-        if encoding is None:
-            return self._raw()
-        return self._decoded(encoding)
+        return self._raw() if encoding is None else self._decoded(encoding)
 
     async def _decoded(self, encoding: str) -> AsyncIterator[bytes]:
         limit = self._spec.max_body_bytes
         try:
-            decoder = BodyDecoder(encoding, origin(self._url), self.status)
-            async for piece in decoded(self._raw(), decoder, limit, too_large(limit, self.status)):
-                yield piece
-        finally:
+            decoder = decoder_for(encoding, origin(self._url), self.status)
+        except Malformed:
             await self.aclose()
+            raise
+        body = self._raw()
+        if decoder is not None:
+            body = decoded(body, decoder, limit, too_large(limit, self.status))
+        async with aclosing(body):
+            async for piece in body:
+                yield piece
 
     async def _raw(self) -> AsyncGenerator[bytes, None]:
         limit, total = self._spec.max_body_bytes, 0
