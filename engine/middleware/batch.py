@@ -191,6 +191,8 @@ class Batch(Middleware):
             raise Malformed(f"expected {total} embeddings, got {len(data) if isinstance(data, list) else 'none'}")
         data = sorted(data, key=lambda item: item["index"])
         shares = _shares(result, members)
+        cost = result.usage.cost if result.usage is not None else None
+        whole, counted = sum(shares), result.usage is not None or result.inputs is not None
         start = 0
         for member, share in zip(members, shares, strict=True):
             part = data[start : start + len(member.inputs)]
@@ -203,8 +205,11 @@ class Batch(Middleware):
                 continue
             for index, item in enumerate(part):
                 item["index"] = index
+            usage = Usage(input_tokens=share) if counted else None
+            if usage is not None and cost is not None and whole:
+                usage.cost = cost * share / whole
             own = {**body, "data": part, "usage": {"prompt_tokens": share, "total_tokens": share}}
-            member.done.set_result(Result(member.request.id or "", own, usage=Usage(input_tokens=share)))
+            member.done.set_result(Result(member.request.id or "", own, usage=usage))
 
     @staticmethod
     def _fail(members: list[_Member], error: InferenceError) -> None:

@@ -377,10 +377,19 @@ async def test_tokens_are_shared_by_length_and_add_up(clock: VirtualClock) -> No
 
 
 @in_virtual_time
-async def test_without_a_count_nobody_used_any(clock: VirtualClock) -> None:
+async def test_without_a_count_nobody_knows_what_was_used(clock: VirtualClock) -> None:
     stage = chain([route, batch], branch(clock, PolicySpec(batch=BatchSpec(max_wait_s=0.1))), Seen(usage=None))
     results = await asyncio.gather(*(stage(embed(text), context(clock)) for text in ("a", "b")))
-    assert [result.usage.input_tokens for result in results] == [0, 0]
+    assert [result.usage for result in results] == [None, None]
+
+
+@in_virtual_time
+async def test_what_the_provider_says_of_the_cost_is_shared_like_the_tokens(clock: VirtualClock) -> None:
+    executor = Seen(usage=Usage(input_tokens=10, cost=0.5))
+    stage = chain([route, batch], branch(clock, PolicySpec(batch=BatchSpec(max_wait_s=0.1))), executor)
+    contexts = [context(clock), context(clock)]
+    await asyncio.gather(stage(embed("a"), contexts[0]), stage(embed("bbbb"), contexts[1]))
+    assert [mine.record.attempts[0].cost for mine in contexts] == [0.1, 0.4]
 
 
 @in_virtual_time
