@@ -1,0 +1,207 @@
+"""A built model on OpenVINO: converted from a trace, or where that fails by transformers' own exporter."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from engine.matrix.generation import Forward, greedy, growing_input
+from engine.matrix.memory import Peak
+from engine.matrix.on_torch import BATCHES, RUNS
+from engine.matrix.outputs import TOLERANCE, relative_error
+from engine.matrix.recipe import BATCH, Built, forward
+from engine.matrix.record import Cell
+
+Say = Callable[[str], None]
+Inputs = Mapping[str, Any]
+
+_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
+_BFLOAT16 = {"INFERENCE_PRECISION_HINT": "bf16"}
+
+
+def measure(built: Built, peak: Peak, say: Say) -> Cell:
+    """Converts, compiles for the CPU, runs and compares. The first route that gives the same outputs is taken."""
+    problems: list[str] = []
+    drifted: Cell | None = None
+    for route, convert in ROUTES.items():
+        if route in built.override.not_routes:
+            continue
+        say(f"openvino: {route}")
+        started = time.perf_counter()
+        try:
+            graph = convert(built)
+            run = _compiled(graph, _FLOAT32)
+            outputs = run(built.prepared.inputs)
+            load_s = time.perf_counter() - started
+            error = relative_error(built.outputs, outputs)
+        except Exception as problem:  # the boundary: converters and plug-ins fail in ways of their own
+            problems.append(f"{route}: {_said(problem)}")
+            continue
+        say(f"openvino: {route}: compare")
+        cell = Cell(
+            status="ok" if error <= TOLERANCE else "drift",
+            route=route,
+            precision="float32",
+            load_s=round(load_s, 3),
+            run_s=round(_median_s(run, built.prepared.inputs), 5),
+            peak_bytes=peak.added(),
+            error=error,
+        )
+        if error > TOLERANCE:
+            problems.append(f"{route}: differs by {error:.2g}")
+            cell.reason = "; ".join(problems)
+            drifted = drifted or cell
+            continue
+        return _completed(cell, built, graph, run)
+    if drifted is not None:
+        drifted.reason = "; ".join(problems)
+        return drifted
+    return Cell(status="failed", reason="; ".join(problems))
+
+
+def _completed(cell: Cell, built: Built, graph: Any, run: Forward) -> Cell:
+    """Adds what only a model with the right outputs can tell."""
+    cell.batch_sizes = _batches(built, run)
+    growing = growing_input(built.model, built.prepared.inputs, built.outputs)
+    if growing is not None:
+        cell.tokens_equal = _same_tokens(built, run, growing)
+    try:
+        found = _compiled(graph, _BFLOAT16)(built.prepared.inputs)
+        cell.other_precisions["bfloat16"] = relative_error(built.outputs, found)
+    except (RuntimeError, ValueError):
+        pass  # a precision that this plug-in does not have leaves no entry
+    return cell
+
+
+def by_trace(built: Built) -> Any:
+    """`openvino.convert_model` on a TorchScript trace (OpenVINO: Convert a PyTorch model)."""
+    import openvino
+    import torch
+
+    names = [name for name, value in built.prepared.inputs.items() if isinstance(value, torch.Tensor)]
+    fixed = {name: value for name, value in built.prepared.inputs.items() if name not in names}
+    model, wanted = built.model, list(built.outputs)
+
+    class Flat(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *values: Any) -> tuple[Any, ...]:
+            from engine.matrix.outputs import leaves
+
+            found = leaves(self.model(**dict(zip(names, values, strict=True)), **fixed))
+            return tuple(found[name] for name in wanted)
+
+    example = tuple(built.prepared.inputs[name] for name in names)
+    with torch.no_grad():
+        graph = openvino.convert_model(Flat().eval(), example_input=example)
+    _name(graph.inputs, names)
+    _name(graph.outputs, wanted)
+    return graph
+
+
+def by_export(built: Built) -> Any:
+    """transformers' OpenVINO exporter, over torch.export, with dynamic shapes."""
+    return _exported(built, dynamic=True)
+
+
+def by_static_export(built: Built) -> Any:
+    """The same exporter with the shapes of the example: for models whose shapes torch.export can't keep symbolic."""
+    return _exported(built, dynamic=False)
+
+
+def _exported(built: Built, *, dynamic: bool) -> Any:
+    import copy
+
+    from transformers.exporters import OpenVINOConfig, OpenVINOExporter
+
+    inputs = {name: copy.deepcopy(value) for name, value in built.prepared.inputs.items()}
+    config = OpenVINOConfig(dynamic=dynamic, stateful=False)
+    return OpenVINOExporter().export(built.model, inputs, config).program
+
+
+ROUTES: Mapping[str, Callable[[Built], Any]] = {
+    "trace": by_trace,
+    "export": by_export,
+    "export, fixed shapes": by_static_export,
+}
+"""The quickest first."""
+
+
+def _name(ports: Any, names: list[str]) -> None:
+    for port, name in zip(ports, names, strict=True):
+        port.get_tensor().set_names({name})
+
+
+def _compiled(graph: Any, precision: Mapping[str, str]) -> Forward:
+    """A function from named inputs to named outputs."""
+    import openvino
+    import torch
+
+    compiled = openvino.Core().compile_model(graph, "CPU", {**precision, "PERFORMANCE_HINT": "LATENCY"})
+
+    def run(inputs: Inputs) -> dict[str, Any]:
+        feed = {}
+        for port in compiled.inputs:
+            name = next((found for found in port.get_names() if found.removeprefix("input.") in inputs), None)
+            if name is None:
+                raise ValueError(f"the graph asks for an input that was not given: {sorted(port.get_names())}")
+            value = inputs[name.removeprefix("input.")]
+            feed[name] = value.contiguous().numpy() if isinstance(value, torch.Tensor) else value
+        found = compiled(feed)
+        return {
+            name.removeprefix("output."): torch.from_numpy(found[port].copy())
+            for port in compiled.outputs
+            for name in port.get_names()
+        }
+
+    return run
+
+
+def _median_s(run: Forward, inputs: Inputs) -> float:
+    times = []
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        run(inputs)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def _batches(built: Built, run: Forward) -> list[int]:
+    """The numbers of rows that give what torch gives."""
+    found = []
+    for batch in BATCHES:
+        try:
+            inputs = built.inputs(batch) if batch != BATCH else built.prepared.inputs
+            if relative_error(forward(built.model, inputs), run(inputs)) <= TOLERANCE:
+                found.append(batch)
+        except Exception:  # the boundary: a graph that is bound to the example's rows says so in many ways
+            continue
+    return found
+
+
+def _same_tokens(built: Built, run: Forward, growing: str) -> bool | None:
+    """None when torch itself can't go on by whole passes."""
+    try:
+        wanted = greedy(lambda inputs: forward(built.model, inputs), built.prepared.inputs, growing)
+    except Exception:  # the boundary: some models only go on through their cache
+        return None
+    try:
+        return greedy(run, built.prepared.inputs, growing) == wanted
+    except Exception:  # the boundary: a graph that is bound to the example's length
+        return False
+
+
+def _said(problem: BaseException) -> str:
+    """The line of a converter's long message that says what is wrong."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    telling = [line for line in lines if any(word in line for word in _TELLING)]
+    text = " ".join((telling or lines)[:2] if lines else [""])
+    return f"{type(problem).__name__}: {text[:260]}"
+
+
+_TELLING = ("No conversion rule", "Conversion is failed", "GuardOnDataDependent", "Could not guard", "is not supported",
+            "Check '", "Exception from", "Error when", "Unsupported", "failed")  # fmt: skip

@@ -1,0 +1,33 @@
+"""One deviation from the general recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.matrix.shapes import Make
+from engine.matrix.shrink import Level
+
+
+@dataclass(frozen=True)
+class Override:
+    """What one model type needs beside the general recipe, and why."""
+
+    reason: str = ""
+    unavailable: str = ""
+    """There is nothing to run: why."""
+    model_type: str = ""
+    """The type to build, of a row that is a shape and not a type."""
+    checkpoint: str = ""
+    """Whose shape it is, of such a row."""
+    head: str | None = None
+    """The class to build, where the most complete one is not the right one."""
+    level: Level | None = None
+    """The only level to try."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Settings by their dotted path, set after shrinking."""
+    not_routes: tuple[str, ...] = ()
+    """Routes to OpenVINO that are left out, because they end the process or never end."""
+    inputs: Mapping[str, Make | None] = field(default_factory=dict)
+    """How to make an input; None leaves it out."""

@@ -1,0 +1,140 @@
+"""Builds a model type small, with fixed random weights, and inputs that it can read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.matrix import inputs as inputs_of
+from engine.matrix.heads import class_named, model_class
+from engine.matrix.outputs import finite, leaves
+from engine.matrix.overrides import OVERRIDES, Override
+from engine.matrix.shrink import LEVELS, Level, small_config
+
+SEED = 20240229
+BATCH = 2
+MOST_PARAMETERS = 150_000_000
+"""A model that is still larger than this after shrinking is not built."""
+_NOISE = 0.02
+"""Added to every weight, so that biases and scales which begin as 0 or 1 take part in the comparison."""
+
+
+class Unavailable(Exception):
+    """There is nothing to build for this type; the message says why."""
+
+
+class RecipeFailed(Exception):
+    """No way of making it small and of feeding it worked; the message has one line for each."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model with its inputs, on the CPU in float32, and what it answers."""
+
+    model: Any
+    model_type: str
+    level: Level
+    source: inputs_of.Source
+    prepared: inputs_of.Prepared
+    outputs: Mapping[str, Any]
+    parameters: int
+    load_s: float
+    override: Override
+
+    def inputs(self, batch: int) -> inputs_of.Inputs:
+        """The inputs with another number of rows."""
+        return inputs_of.prepare(
+            self.model, self.model_type, batch, source=self.source, made=self.override.inputs
+        ).inputs
+
+
+def build(model_type: str, override: Override | None = None) -> Built:
+    """Raises Unavailable or RecipeFailed."""
+    from transformers import CONFIG_MAPPING
+
+    override = override if override is not None else OVERRIDES.get(model_type, Override())
+    config_class = CONFIG_MAPPING[override.model_type or model_type]
+    chosen = _class(config_class, override.model_type or model_type, override)
+    problems: list[str] = []
+    for level in (override.level,) if override.level else LEVELS:
+        try:
+            model, parameters, load_s = _model(chosen, config_class, level, override)
+        except Exception as error:  # the boundary: any architecture may refuse a small configuration in its own way
+            problems.append(f"{level}: can't be built: {_said(error)}")
+            continue
+        for source in inputs_of.SOURCES:
+            try:
+                prepared = inputs_of.prepare(
+                    model, override.model_type or model_type, BATCH, source=source, made=override.inputs
+                )
+                outputs = forward(model, prepared.inputs)
+                if not outputs:
+                    raise ValueError("it returns no tensor")
+                if not finite(outputs):
+                    raise ValueError("its outputs are not numbers (NaN)")
+            except Exception as error:  # the boundary: likewise for what it reads
+                problems.append(f"{level}, inputs by {source}: {_said(error)}")
+                continue
+            return Built(
+                model, override.model_type or model_type, level, source, prepared, outputs, parameters, load_s, override
+            )
+    raise RecipeFailed("; ".join(problems))
+
+
+def forward(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs of one pass, from a fixed seed for models that draw inside."""
+    import torch
+
+    torch.manual_seed(SEED)
+    with torch.no_grad():
+        return leaves(model(**inputs))
+
+
+def _class(config_class: Any, model_type: str, override: Override) -> Any:
+    if override.unavailable:
+        raise Unavailable(override.unavailable)
+    try:
+        chosen = class_named(override.head, config_class) if override.head else model_class(config_class, model_type)
+    except ImportError as error:
+        raise Unavailable(_said(error)) from error
+    if chosen is None:
+        raise Unavailable("only a configuration: transformers has no model that is built from it alone")
+    return chosen
+
+
+def _model(chosen: Any, config_class: Any, level: Level, override: Override) -> tuple[Any, int, float]:
+    import torch
+
+    started = time.perf_counter()
+    with torch.device("meta"):
+        sketch = chosen(small_config(config_class, level, override.config))
+    parameters = sum(weight.numel() for weight in sketch.parameters())
+    if parameters > MOST_PARAMETERS:
+        raise ValueError(f"still has {parameters / 1e6:.0f} million parameters")
+    torch.manual_seed(SEED)
+    model = chosen(small_config(config_class, level, override.config)).float().eval()
+    _without_cache(model)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.is_floating_point() and weight.numel():
+                weight.add_(torch.randn_like(weight) * _NOISE)
+    return model, parameters, time.perf_counter() - started
+
+
+def _without_cache(model: Any) -> None:
+    """A single pass needs no cache of keys and values, and a converter can't read an empty one."""
+    from engine.matrix.parts import parts
+
+    for part in parts(model.config):
+        if getattr(part, "use_cache", None):
+            part.use_cache = False
+
+
+def _said(error: BaseException) -> str:
+    import traceback
+
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:240]} ({last.filename.rpartition('/')[2]}:{last.lineno})"

@@ -1,0 +1,3 @@
+"""thin"""
+def write(out, rows, hardware):
+    return f"{len(rows)} rows"
