@@ -52,8 +52,6 @@ class BatchApiSpec(Spec):
 
     api: Literal["openai", "anthropic", "gemini"]
     """Its wire: openai is files and batches, anthropic is message batches, gemini is batchGenerateContent."""
-    price_factor: float = Field(0.5, gt=0, le=1)
-    """What a token costs there, as a share of its price in a live call."""
     tasks: tuple[Task, ...] = ("chat",)
     """Tasks that it takes; rows of others are answered by live calls."""
     max_rows: int = Field(50_000, ge=1)

@@ -7,10 +7,12 @@ import asyncio
 import json
 import sys
 
+from engine import batches
 from engine.build import executor_for, target_names
 from engine.compose import compose
-from engine.errors import EngineError
-from engine.executors import Services
+from engine.errors import ConfigError, EngineError
+from engine.executors import Executor, Services
+from engine.executors.remote import RemoteExecutor
 from schemas import RunSpec, TargetSpec
 
 
@@ -31,18 +33,32 @@ async def _check(spec: RunSpec) -> list[tuple[str, bool, str]]:
         seed=spec.seed, storage=spec.storage, notify=lambda text: print(text, file=sys.stderr, flush=True)
     )
     named = zip(target_names(spec.targets), spec.targets, strict=True)
+    in_jobs = spec.policy.batch.strategy == "provider"
     try:
-        return [await _one(name, target, services) for name, target in named]
+        return [
+            await _one(name, target, services, jobs=in_jobs and place == 0)
+            for place, (name, target) in enumerate(named)
+        ]
     finally:
         await services.aclose()
 
 
-async def _one(name: str, target: TargetSpec, services: Services) -> tuple[str, bool, str]:
+async def _one(name: str, target: TargetSpec, services: Services, jobs: bool) -> tuple[str, bool, str]:
     try:
         executor = executor_for(target, services)
         try:
-            return name, True, await executor.check()
+            found = await executor.check()
+            if jobs:
+                found += f"; {await _probe(executor, services)}"
+            return name, True, found
         finally:
             await executor.aclose()
     except EngineError as error:
         return name, False, " ".join(str(error).split())
+
+
+async def _probe(executor: Executor, services: Services) -> str:
+    """Reaches the batch API. Raises EngineError."""
+    if not isinstance(executor, RemoteExecutor):
+        raise ConfigError(f"policy.batch.strategy: {executor.target.name} is not remote and has no batch API")
+    return await batches.probe(executor, services, services.clock.wall())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from typing import Any
 
-from engine import credentials, tokens
+from engine import batches, credentials, tokens
 from engine.artifacts import SOURCES
 from engine.build import build, executor_for
 from engine.clock import SystemClock
@@ -177,8 +177,15 @@ def _workload(spec: RunSpec, prices: Prices) -> dict[str, Any]:
     """What there is to do, and what it may cost at the first target, whose `prices` these are."""
     source = open_source(spec.workload, spec.model.tasks)
     record: dict[str, Any] = {"source": source.describe(), "requests": None}
+    batches.check(spec, source)
+    in_jobs = spec.policy.batch.strategy == "provider"
+    share = prices.own.batch if prices.own is not None else None
     if source.live:
+        if in_jobs:
+            record["jobs"] = batches.expected(spec, None, 0, share)
         return record
+    cost_of = prices.batch_cost if in_jobs else prices.cost
+    size = 0
     rows = tokens_in = tokens_out = invalid = 0
     costs: list[float | None] = []
     for row in itertools.islice(source, SAMPLE_ROWS):
@@ -190,7 +197,8 @@ def _workload(spec: RunSpec, prices: Prices) -> dict[str, Any]:
         made = tokens.output_tokens(row.request.task, row.request.body, ANSWER_TOKENS)
         tokens_in += given
         tokens_out += made
-        costs.append(prices.cost(row.request.body, Usage(given, made)))
+        costs.append(cost_of(row.request.body, Usage(given, made)))
+        size += len(row.letter()) + batches.LINE_BYTES
     total = source.count() if rows == SAMPLE_ROWS else rows
     scale = (total or 0) / rows if rows else 0.0
     known = [cost for cost in costs if cost is not None]
@@ -202,6 +210,8 @@ def _workload(spec: RunSpec, prices: Prices) -> dict[str, Any]:
         "output_tokens_at_most": round(tokens_out * scale),
         "cost_usd": sum(known) * scale if len(known) == len(costs) else 0.0 if local else None,
     }
+    if in_jobs:
+        record["jobs"] = batches.expected(spec, total, round(size * scale), share)
     return record
 
 
@@ -276,6 +286,8 @@ def _render_request(request: dict[str, Any]) -> list[str]:
 
 def _render_workload(workload: dict[str, Any]) -> list[str]:
     lines = [f"  {workload['source']}"]
+    if "jobs" in workload:
+        lines.append(f"  jobs: {workload['jobs']}")
     if workload["requests"] is None:
         return [*lines, "  requests: unknown before they are read"]
     invalid = f", {workload['invalid_rows']} of them invalid" if workload["invalid_rows"] else ""

@@ -1,4 +1,4 @@
-"""`engine runs list|show|diff|report|resume|prune`: what earlier runs left behind."""
+"""`engine runs list|show|diff|report|resume|cancel|prune`: what earlier runs left behind."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ USAGE = {
     "diff": "runs diff RUN RUN",
     "report": "runs report RUN",
     "resume": "runs resume RUN",
+    "cancel": "runs cancel RUN",
     "prune": "runs prune --keep N [--dry-run] [--force]",
 }
-NAMED = {"list": 0, "show": 1, "diff": 2, "report": 1, "resume": 1, "prune": 0}
+NAMED = {"list": 0, "show": 1, "diff": 2, "report": 1, "resume": 1, "cancel": 1, "prune": 0}
 """How many runs each verb names."""
 
 
@@ -42,6 +43,8 @@ def main(arguments: argparse.Namespace) -> int:
         return _report(paths[0])
     if verb == "resume":
         return _resume(paths[0])
+    if verb == "cancel":
+        return _cancel(paths[0])
     return _prune(arguments)
 
 
@@ -77,10 +80,18 @@ def _show(path: Path, arguments: argparse.Namespace) -> int:
     )
     rows: list[tuple[str, Any]] = [(name, record[name]) for name in shown if record.get(name) not in (None, [], "")]
     rows += [(name, metrics[name]) for name in ("requests_per_s", "output_tokens_per_s", "retries") if name in metrics]
+    rows += [(f"batch job {job['number']}", _job(job)) for job in record["jobs"]]
     for name, value in rows:
         print(f"{name:<20} {', '.join(value) if isinstance(value, list) else value}")
     print(f"{'report':<20} {path / 'report.html'}")
     return 0
+
+
+def _job(job: dict[str, Any]) -> str:
+    """A batch job on one line."""
+    how = job["said"] or job["state"]
+    counts = f"{job['answered']} answered, {job['failed']} failed, {job['again']} left" if job["ended_at"] else ""
+    return "; ".join(part for part in (job["provider_id"] or job["tag"], f"{job['rows']} rows", how, counts) if part)
 
 
 def _diff(a: Path, b: Path, arguments: argparse.Namespace) -> int:
@@ -122,6 +133,31 @@ def _resume(path: Path) -> int:
     spec = load_spec(path)
     output = spec.output.model_copy(update={"resume": str(path), "dir": None})
     return answer(spec.model_copy(update={"output": output}))
+
+
+def _cancel(path: Path) -> int:
+    """Ends the batch jobs that a run has left at the provider. What they have answered by then is kept there, and a
+    resume reads it."""
+    import asyncio
+
+    from engine import Engine, batches
+    from engine.runs.directory import open_existing
+    from engine.runs.ledger import Ledger, jobs_of
+
+    path = path.absolute()
+    enter_start_folder(path)
+    spec = load_spec(path)
+    with open_existing(path) as run:
+        if not jobs_of(run.journal):
+            print(f"{path.name} has no batch jobs")
+            return 0
+        ledger = Ledger(run.journal, "")
+        try:
+            lines = asyncio.run(batches.cancel(Engine(spec), ledger, print))
+        finally:
+            ledger.close()
+    print("\n".join(lines) or f"no batch job of {path.name} is under way")
+    return 0
 
 
 def _prune(arguments: argparse.Namespace) -> int:

@@ -81,6 +81,11 @@ class JobRecord:
     failed: int = 0
     again: int = 0
 
+    @property
+    def took_s(self) -> float | None:
+        """From the call that created it until its end was seen, in seconds."""
+        return self.ended_at - self.asked_at if self.ended_at is not None and self.asked_at is not None else None
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

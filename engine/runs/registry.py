@@ -15,6 +15,7 @@ import msgspec
 from engine.errors import OutputError
 from engine.runs.directory import load_manifest, load_plain_spec
 from engine.runs.fingerprint import diff as spec_diff
+from engine.runs.ledger import jobs_of
 from engine.runs.lock import LOCK, RunLock, is_locked
 from engine.runs.manifest import Manifest
 
@@ -93,12 +94,14 @@ def list_runs(root: str | Path) -> list[RunInfo]:
 
 
 def show(path: Path) -> dict[str, Any]:
-    """The manifest, the true status, and the metrics (None before the end). Raises OutputError."""
+    """The manifest, the true status, the metrics (None before the end), and the batch jobs. Raises OutputError."""
     manifest = load_manifest(path)
     record: dict[str, Any] = msgspec.to_builtins(manifest)
     record["status"] = _status(path, manifest)
     record["path"] = str(path)
     record["metrics"] = _metrics(path)
+    journal = path / "journal.sqlite"
+    record["jobs"] = [job.as_dict() for job in jobs_of(journal)] if journal.exists() else []
     return record
 
 

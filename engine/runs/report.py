@@ -13,6 +13,7 @@ from engine.resources import Resources
 from engine.runs.atomic import write_atomic
 from engine.runs.directory import RunDirectory
 from engine.runs.journal import entries
+from engine.runs.ledger import jobs_of
 from engine.runs.report_view import FILTERS, chart, clip, groups, roles, stage_rows
 from engine.telemetry.gauges import stages
 from engine.telemetry.metrics import Metrics
@@ -107,6 +108,7 @@ def _data(run: RunDirectory, findings: Findings, source: Source | None) -> dict[
         "roles": roles(metrics),
         "chart": chart(findings.metrics.total.latency),
         "stages": stage_rows(findings.stages),
+        "jobs": jobs_of(run.journal),
         "failures": [{"custom_id": record["custom_id"], **record["error"]} for record in findings.failures],
         "sample": [
             {"custom_id": record["custom_id"], "prompt": prompts.get(index), "answer": _answer(record)}
