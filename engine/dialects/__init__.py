@@ -136,6 +136,36 @@ class Asking(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a server has got with a model that it fetches."""
+
+    status: str = ""
+    done_bytes: int = 0
+    total_bytes: int = 0
+    """0: not known."""
+    error: str | None = None
+    """Why it failed."""
+
+
+class ProgressDecoder(Protocol):
+    """Turns the bytes of a pull's reply into steps."""
+
+    ended: bool
+    """True once the server said that it has the model."""
+
+    def feed(self, data: bytes) -> list[Progress]: ...
+
+
+@runtime_checkable
+class Pulling(Protocol):
+    """A dialect whose servers fetch models when they are told to."""
+
+    def pull(self, model: str) -> WireCall: ...
+
+    def progress(self) -> ProgressDecoder: ...
+
+
 @dataclass(slots=True)
 class ClientCall:
     """A request as a client sent it to a server of ours, in the canonical form."""
