@@ -84,6 +84,8 @@ class RemoteProviderSpec(Spec):
     unless the provider says in its replies what it charges."""
     price: PriceSpec | None = None
     """What this target's model costs, in place of the list's."""
+    pull: Literal["never", "missing"] = "never"
+    """missing: a model that the server lacks is fetched by it before the first call (Ollama only); never: it is not."""
     drop_unsupported: bool = False
     """True: a parameter that this provider can't express is dropped with a warning; false: the request is refused."""
     prefill: Literal["none", "assistant", "prefix", "continue_final_message"] = "none"
