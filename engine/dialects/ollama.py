@@ -7,22 +7,20 @@ Source: Ollama's docs, "API Reference" (docs.ollama.com/api; openapi.yaml in its
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
-from engine.dialects import Reply, WireCall, ollama_reply, ollama_request
+from engine.dialects import Answer, Reply, WireCall, ollama_models, ollama_reply, ollama_request
 from engine.dialects.losses import Losses
 from engine.dialects.ollama_errors import typed_error
 from engine.dialects.ollama_stream import OllamaStreamDecoder
-from engine.dialects.openai_errors import excerpt, request_id
-from engine.errors import InferenceError, InvalidRequest, Malformed
+from engine.dialects.openai_errors import request_id
+from engine.dialects.reading import lenient, malformed, names, reply_json, written
+from engine.errors import InferenceError, InvalidRequest
+from engine.facts import Facts
 from engine.request import RateHints
 
 _PATHS = {"chat": "/api/chat", "completion": "/api/generate", "embedding": "/api/embed"}
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 
 
 class OllamaDialect:
@@ -53,23 +51,12 @@ class OllamaDialect:
             raise InvalidRequest("task: an embedding can't be streamed")
         else:
             wire = ollama_request.embedding(body, model, losses)
-        try:
-            content = _encode(wire)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise InvalidRequest(f"body: can't be written as JSON: {error}") from error
-        return WireCall("POST", path, content, warnings=losses.warnings)
+        return WireCall("POST", path, written(wire), warnings=losses.warnings)
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if status != 200:
             raise self.error(status, headers, content)
-        try:
-            body = _decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise Malformed(
-                f"HTTP 200: the body is not JSON ({error}): {excerpt(content)}",
-                status=status,
-                provider_request_id=request_id(headers),
-            ) from error
+        body = reply_json(headers, content)
         if type(body) is not dict or body.get("error"):
             raise self.error(status, headers, content)
         try:
@@ -81,7 +68,7 @@ class OllamaDialect:
             error.status, error.provider_request_id = status, request_id(headers)
             raise
         except (KeyError, TypeError, AttributeError) as error:
-            raise Malformed(f"HTTP 200: the log probabilities can't be read: {excerpt(content)}", status=200) from error
+            raise malformed("the log probabilities can't be read", headers, content) from error
         reply.provider_request_id = request_id(headers)
         return reply
 
@@ -109,12 +96,19 @@ class OllamaDialect:
         return WireCall("GET", "/api/tags", b"")
 
     def models(self, content: bytes) -> list[str]:
-        try:
-            body = _decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return []
-        entries = body.get("models") if type(body) is dict else None
-        if type(entries) is not list:
-            return []
-        names = [entry.get("model") or entry.get("name") for entry in entries if type(entry) is dict]
-        return [name for name in names if type(name) is str]
+        body = lenient(content)
+        return names(body.get("models"), "model", "name") if type(body) is dict else []
+
+    def questions(self, model: str) -> list[WireCall]:
+        """What the model can do and hold, and the server's version."""
+        return [WireCall("POST", "/api/show", written({"model": model})), WireCall("GET", "/api/version", b"")]
+
+    def facts(self, model: str, answers: Sequence[Answer]) -> Facts:
+        return ollama_models.facts(model, answers)
+
+    def pull(self, model: str) -> WireCall:
+        """The call that gets a model from its library, with its progress as a stream."""
+        return WireCall("POST", "/api/pull", written({"model": model}))
+
+    def progress(self) -> ollama_models.PullDecoder:
+        return ollama_models.PullDecoder()

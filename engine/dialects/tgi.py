@@ -7,22 +7,19 @@ Source: the server's OpenAPI document (huggingface.github.io/text-generation-inf
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
-from engine.dialects import Reply, StreamDecoder, WireCall, tgi_reply, tgi_request
+from engine.dialects import Answer, Reply, StreamDecoder, WireCall, tgi_reply, tgi_request
 from engine.dialects.hf_errors import typed_error
 from engine.dialects.losses import Losses
 from engine.dialects.openai import OpenAIDialect
-from engine.dialects.openai_errors import excerpt, is_error, request_id
+from engine.dialects.openai_errors import is_error, request_id
+from engine.dialects.reading import lenient, names, reply_json, written
 from engine.dialects.tgi_stream import TgiChatDecoder, TgiStreamDecoder
 from engine.errors import InferenceError, InvalidRequest, Malformed
+from engine.facts import Facts
 from engine.request import RateHints
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 
 
 class TgiDialect:
@@ -50,11 +47,7 @@ class TgiDialect:
         if task != "completion":
             raise InvalidRequest(f"task: {task!r} is not on TGI's wire; one of: chat, completion")
         wire = tgi_request.completion(body, stream, losses)
-        try:
-            path = "/generate_stream" if stream else "/generate"
-            return WireCall("POST", path, _encode(wire), warnings=losses.warnings)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise InvalidRequest(f"body: can't be written as JSON: {error}") from error
+        return WireCall("POST", "/generate_stream" if stream else "/generate", written(wire), warnings=losses.warnings)
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if status != 200:
@@ -63,14 +56,7 @@ class TgiDialect:
             reply = self._openai.decode(task, status, headers, content)
             tgi_reply.mend_chat(reply.body, "message")
             return reply
-        try:
-            body = _decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise Malformed(
-                f"HTTP 200: the body is not JSON ({error}): {excerpt(content)}",
-                status=status,
-                provider_request_id=request_id(headers),
-            ) from error
+        body = reply_json(headers, content)
         if is_error(body):
             raise self.error(status, headers, content)
         try:
@@ -96,7 +82,8 @@ class TgiDialect:
         return request_id(headers)
 
     def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
-        return None
+        """The server itself sends none; what stands before it, such as an Inference Endpoint's proxy, may."""
+        return self._openai.rate_hints(headers)
 
     def auth_headers(self, key: str) -> dict[str, str]:
         return {"authorization": f"Bearer {key}"}
@@ -106,9 +93,11 @@ class TgiDialect:
 
     def models(self, content: bytes) -> list[str]:
         """The server's one model."""
-        try:
-            body = _decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return []
-        name = body.get("model_id") if type(body) is dict else None
-        return [name] if type(name) is str and name else []
+        return names([lenient(content)], "model_id")
+
+    def questions(self, model: str) -> list[WireCall]:
+        """Its limits, its health, and how busy it is."""
+        return [WireCall("GET", path, b"") for path in ("/info", "/health", "/metrics")]
+
+    def facts(self, model: str, answers: Sequence[Answer]) -> Facts:
+        return tgi_reply.facts(answers)

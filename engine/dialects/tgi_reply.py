@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from engine.dialects import Reply
+from engine.dialects import Answer, Reply
 from engine.dialects.openai_errors import excerpt
+from engine.dialects.reading import lenient
 from engine.errors import Malformed
+from engine.facts import Facts
 from engine.request import Usage
 
 _encode = msgspec.json.Encoder().encode
+_WAITING = re.compile(rb"^tgi_queue_size (\d+)", re.MULTILINE)
 _REASONS = {"eos_token": "stop", "stop_sequence": "stop"}
 
 
@@ -58,6 +62,28 @@ def mend_chat(body: dict[str, Any], part: str, called: bool = False) -> bool:
             if type(function) is dict and type(function.get("arguments")) is dict:
                 function["arguments"] = _encode(function["arguments"]).decode()  # servers before 3.1
     return called
+
+
+def facts(answers: Sequence[Answer]) -> Facts:
+    """From /info, /health and /metrics."""
+    about, health, metrics = answers
+    info = lenient(about.content) if about.status == 200 else None
+    if type(info) is not dict:
+        return Facts()
+    # Servers before 2.1 call the first one max_input_length.
+    prompt = _positive(info.get("max_input_tokens") or info.get("max_input_length"))
+    whole = _positive(info.get("max_total_tokens"))
+    said = [f"TGI {info.get('version') or ''}".strip()]
+    said += [f"{prompt} tokens a prompt"] if prompt else []
+    said += [f"{whole} tokens with the answer"] if whole else []
+    said += ["healthy" if health.status == 200 else "not healthy"]
+    waiting = _WAITING.search(metrics.content) if metrics.status == 200 else None
+    said += [f"{waiting[1].decode()} requests wait"] if waiting else []
+    return Facts(context_length=whole, max_prompt_tokens=prompt, found=", ".join(said))
+
+
+def _positive(value: Any) -> int | None:
+    return value if type(value) is int and value > 0 else None
 
 
 def logprobs(tokens: list[Any], likeliest: list[Any], offset: int) -> dict[str, Any]:
