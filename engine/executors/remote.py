@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 from engine.credentials import MASK, Key, find_keys, redact
 from engine.errors import AuthFailed, ConfigError, InferenceError, Internal, Malformed, TimedOut, Truncated, nearest
-from engine.dialects import Answer, Asking
+from engine.dialects import Answer, Asking, Pulling
 from engine.executors import Services
 from engine.executors.inquiry import Inquiry
+from engine.executors.pulling import pull
 from engine.facts import Facts
 from engine.media import MediaReader
 from engine.media_places import may_hold_media, read_media
@@ -49,6 +50,7 @@ class RemoteExecutor:
         self._model = target.model_id
         self._drop_unsupported = provider.drop_unsupported
         self._dialect: Dialect = DIALECTS.get(_dialect_of(provider))(services.clock.wall)
+        self._pulling = _pulling(provider, self._dialect)
         self.facts = Facts()
         self._inquiry = Inquiry(self._dialect, self._model, self.facts) if isinstance(self._dialect, Asking) else None
         self._services = services
@@ -64,9 +66,15 @@ class RemoteExecutor:
         return self._dialect
 
     async def start(self) -> None:
-        """Asks the server what it takes, where its wire can say so; connections are made by the calls."""
+        """Asks the server what it takes, where its wire can say so, and has it fetch its model where that is wanted;
+        connections are made by the calls. Raises SetupError."""
         if self._inquiry is not None:
-            await self._inquiry.begin(partial(self._ask, self._key_of(None)))
+            key = self._key_of(None)
+            await self._inquiry.begin(partial(self._ask, key))
+            if self.facts.missing and self._pulling is not None:
+                await pull(self._pulling, self._model, partial(self.exchange, key=key), self._services.notify)
+                self._inquiry.done = False
+                await self._inquiry.begin(partial(self._ask, key))
 
     async def aclose(self) -> None:
         """Nothing to free: the transport belongs to the services."""
@@ -363,6 +371,15 @@ class _Chunks:
         except (InferenceError, TimeoutError):
             # The answer is complete; only the connection is lost.
             return
+
+
+def _pulling(provider: RemoteProviderSpec, dialect: Dialect) -> Pulling | None:
+    """The dialect, where its server shall fetch a model that it lacks. Raises ConfigError."""
+    if provider.pull == "never":
+        return None
+    if not isinstance(dialect, Pulling):
+        raise ConfigError(f"provider.pull: a server of the dialect {provider.dialect!r} fetches no models; set it to never")
+    return dialect
 
 
 def _dialect_of(provider: RemoteProviderSpec) -> str:
