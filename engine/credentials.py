@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import os
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import quote
 
+from engine import keyring_store
 from engine.errors import SetupError
 from schemas.provider import CredentialSpec
 from schemas.storage import S3Spec
@@ -32,6 +35,9 @@ _SECRET_SHAPES = re.compile(
 )
 _CUT_CHARS = 6
 """A text that stops this far into a secret, or further, shows too much of it."""
+_URL_SAFE = str.maketrans("+/", "-_")
+_WORD_CHARS = 12
+"""A secret shorter than this may be a word, such as `none` or `lm-studio`, and so part of an honest answer."""
 
 
 class Secret:
@@ -45,6 +51,28 @@ class Secret:
     def reveal(self) -> str:
         """The value itself; only for the wire."""
         return self._value
+
+    def forms(self) -> tuple[str, ...]:
+        """How it may be written by somebody who repeats it: as it is, in JSON, in a URL, within base64 at any offset.
+        Empty when it is so short that it may be a word."""
+        value = self._value
+        if len(value) < _WORD_CHARS:
+            return ()
+        quoted = quote(value, safe="")
+        escaped = json.dumps(value)[1:-1]
+        found = [
+            value,
+            quoted,
+            re.sub("%..", lambda match: match[0].lower(), quoted),
+            escaped,
+            escaped.replace("/", "\\/"),
+        ]
+        for offset, start in ((0, 0), (1, 2), (2, 3)):
+            # Only the characters that hold none of the neighbours' bits.
+            whole = (offset + len(value)) * 8 // 6
+            coded = b64encode(bytes(offset) + value.encode()).decode()[start:whole]
+            found += [coded, coded.translate(_URL_SAFE)]
+        return tuple(dict.fromkeys(found))
 
     def __repr__(self) -> str:
         return MASK
@@ -80,10 +108,11 @@ def find_keys(
     """The keys of a provider, in a stable order, each value once.
 
     Places, in order: environment variables, `.env` in `folder` (it fills in variables that are not set), the
-    credentials file in `home`, the mounted file. The first place that holds a key is used, with all its keys: a
-    stale key further down never joins a fresh one. Of several variables the first that is set is used, with its
-    numbered ones (NAME, NAME_1, NAME_2 …, gaps allowed). Raises SetupError, which never shows a value: a file that
-    others can read, a broken file, a key with characters that can't stand in a header, no key where one is required.
+    credentials file in `home`, the system's keyring (where a key is required), the mounted file. The first place that
+    holds a key is used, with all its keys: a stale key further down never joins a fresh one. Of several variables the
+    first that is set is used, with its numbered ones (NAME, NAME_1, NAME_2 …, gaps allowed). Raises SetupError, which
+    never shows a value: a file that others can read, a broken file, a key with characters that can't stand in a
+    header, no key where one is required.
     """
     variables = os.environ if environ is None else environ
     home = Path.home() if home is None else home
@@ -91,6 +120,8 @@ def find_keys(
     found = _from_variables(credential.env, {**_read_dotenv(folder / ".env"), **variables})
     if not found and credential.field:
         found = _numbered(credential.field, _read_credentials_file(home / CREDENTIALS_FILE))
+    if not found and credential.required:
+        found = keyring_store.read(provider, environ)
     if not found and credential.file:
         found = _read_mounted(Path(credential.file).expanduser())
     keys: dict[str, Key] = {}
@@ -136,13 +167,15 @@ def _variable(name: str) -> str:
     return (os.environ.get(name) or _read_dotenv(Path.cwd() / ".env").get(name) or "").strip()
 
 
-def sources(credential: CredentialSpec) -> list[str]:
+def sources(credential: CredentialSpec, provider: str) -> list[str]:
     """The places where a provider's keys are looked for, in order, in words."""
     places = [f"env {name}, {name}_1…n" for name in credential.env]
     if credential.env:
         places.append(".env")
     if credential.field:
         places.append(f"~/{CREDENTIALS_FILE} ({credential.field})")
+    if credential.required:
+        places.append(keyring_store.place(provider))
     if credential.file:
         places.append(credential.file)
     return places
@@ -159,12 +192,13 @@ def mask_shapes(text: str) -> str:
 
 
 def redact(text: str, secrets: Iterable[Secret]) -> str:
-    """`text` with every secret masked, also one that the text's end cuts off."""
+    """`text` with every secret masked, however it is written, also one that the text's end cuts off."""
     for secret in secrets:
         value = secret.reveal()
         if not value:
             continue
-        text = text.replace(value, MASK)
+        for form in secret.forms() or (value,):
+            text = text.replace(form, MASK)
         bare = text.removesuffix("…")
         for length in range(min(len(value) - 1, len(bare)), _CUT_CHARS - 1, -1):
             if bare.endswith(value[:length]):
@@ -173,8 +207,16 @@ def redact(text: str, secrets: Iterable[Secret]) -> str:
     return text
 
 
+def mask_bytes(data: bytes, forms: Iterable[bytes]) -> bytes:
+    """`data` with every one of `forms` masked. For each reply: looking for a form costs some 50 ns a kilobyte."""
+    for form in forms:
+        if form in data:
+            data = data.replace(form, MASK.encode())
+    return data
+
+
 def _nothing_found(credential: CredentialSpec, provider: str) -> str:
-    places = "; ".join(sources(credential)) or "nowhere, for provider.credential names no place"
+    places = "; ".join(sources(credential, provider)) or "nowhere, for provider.credential names no place"
     step = f"export {credential.env[0]}=…" if credential.env else "set provider.credential.env to a variable's name"
     return f"provider {provider!r} has no key: looked in {places}. Next: {step}"
 

@@ -2,8 +2,14 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
+import re
+import subprocess
+import sys
+from base64 import b64encode, urlsafe_b64encode
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -12,6 +18,7 @@ from engine.credentials import Key, Secret, find_keys, looks_like_secret, redact
 from engine.errors import SetupError
 from schemas.provider import CredentialSpec
 
+NO_KEYRING = "keyring.backends.null.Keyring"
 GROQ = CredentialSpec(env=("GROQ_API_KEY",), field="groq_api_key")
 VALUE = "gsk_canary0123456789abcdef"
 
@@ -120,6 +127,60 @@ def test_a_broken_credentials_file_is_refused_without_showing_it(content: str, t
     assert "~/.ipfs_api_credentials" in refused(GROQ, {}, tmp_path)
 
 
+# -- the keyring: a real one, kept in a file ---------------------------------------------------------------------------
+
+
+def keyring_in(folder: Path, **keys: str) -> dict[str, str]:
+    """A keyring below `folder` that holds these keys, stored as a user would; the environment that chooses it."""
+    chosen = {"PYTHON_KEYRING_BACKEND": "keyrings.alt.file.PlaintextKeyring", "XDG_DATA_HOME": str(folder)}
+    for user, value in keys.items():
+        command = [sys.executable, "-m", "keyring", "set", "ipfs-accelerate", user]
+        subprocess.run(command, input=value, text=True, check=True, env={**os.environ, **chosen}, capture_output=True)
+    return chosen
+
+
+@pytest.mark.slow
+def test_the_keyring_is_read_where_no_variable_and_no_file_has_a_key(tmp_path: Path) -> None:
+    environ = keyring_in(tmp_path, groq="k", groq_1="k1", openai="o")
+    assert found(GROQ, environ, tmp_path) == {"keyring:groq": "k", "keyring:groq_1": "k1"}
+    assert found(GROQ, {**environ, "GROQ_API_KEY": "env"}, tmp_path) == {"GROQ_API_KEY": "env"}
+
+
+@pytest.mark.slow
+def test_the_keyring_comes_before_the_mounted_file(tmp_path: Path) -> None:
+    environ = keyring_in(tmp_path, groq="k")
+    (tmp_path / "token").write_text("mounted")
+    credential = GROQ.model_copy(update={"file": str(tmp_path / "token")})
+    assert found(credential, environ, tmp_path) == {"keyring:groq": "k"}
+    assert found(credential, {"PYTHON_KEYRING_BACKEND": NO_KEYRING}, tmp_path) == {"token": "mounted"}
+
+
+@pytest.mark.slow
+def test_the_keyring_is_not_opened_for_a_provider_that_needs_no_key(tmp_path: Path) -> None:
+    environ = keyring_in(tmp_path, groq="k")
+    assert found(GROQ.model_copy(update={"required": False}), environ, tmp_path) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "backend", ["keyrings.alt.file.EncryptedKeyring", "keyring.backends.fail.Keyring", "no.such.Keyring"]
+)
+def test_a_keyring_that_asks_for_a_password_or_is_none_is_one_without_the_key(backend: str, tmp_path: Path) -> None:
+    environ = {"PYTHON_KEYRING_BACKEND": backend, "XDG_DATA_HOME": str(tmp_path)}
+    assert "the system's keyring (service ipfs-accelerate, user groq)" in refused(GROQ, environ, tmp_path)
+
+
+def test_a_keyring_module_in_the_working_folder_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "keyring.py").write_text(
+        "def get_password(service, user): return 'canary' if '_' not in user else None"
+    )
+    monkeypatch.chdir(tmp_path)
+    refused(GROQ, {"PYTHON_KEYRING_BACKEND": NO_KEYRING}, tmp_path)
+
+
+# -- files and errors --------------------------------------------------------------------------------------------------
+
+
 def test_a_mounted_file_holds_one_key_a_line(tmp_path: Path) -> None:
     path = tmp_path / "groq-token"
     path.write_text("a\n\n b \n")
@@ -134,7 +195,8 @@ def test_a_mounted_file_that_can_not_be_read_is_refused(tmp_path: Path) -> None:
 def test_no_key_at_all_is_one_line_that_says_where_it_looked_and_what_to_do(tmp_path: Path) -> None:
     assert refused(GROQ, {}, tmp_path) == (
         "provider 'groq' has no key: looked in env GROQ_API_KEY, GROQ_API_KEY_1…n; .env; "
-        "~/.ipfs_api_credentials (groq_api_key). Next: export GROQ_API_KEY=…"
+        "~/.ipfs_api_credentials (groq_api_key); the system's keyring (service ipfs-accelerate, user groq). "
+        "Next: export GROQ_API_KEY=…"
     )
 
 
@@ -148,11 +210,12 @@ def test_no_key_is_fine_where_none_is_required(tmp_path: Path) -> None:
 
 def test_the_places_can_be_told_without_looking() -> None:
     credential = CredentialSpec(env=("A", "B"), field="a", file="/run/secrets/a")
-    assert sources(credential) == [
+    assert sources(credential, "a") == [
         "env A, A_1…n",
         "env B, B_1…n",
         ".env",
         "~/.ipfs_api_credentials (a)",
+        "the system's keyring (service ipfs-accelerate, user a)",
         "/run/secrets/a",
     ]
 
@@ -227,6 +290,33 @@ def test_what_is_no_secret_is_let_through(text: str) -> None:
 
 def test_a_secret_is_masked_wherever_it_stands() -> None:
     assert redact(f"bad key {VALUE}, {VALUE}!", [Secret(VALUE)]) == "bad key ***, ***!"
+
+
+AWKWARD = 'sk-"can\\ary/+0123456789'
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        json.dumps(AWKWARD)[1:-1],
+        json.dumps(AWKWARD)[1:-1].replace("/", "\\/"),
+        quote(AWKWARD, safe=""),
+        re.sub("%..", lambda match: match[0].lower(), quote(AWKWARD, safe="")),
+        b64encode(AWKWARD.encode()).decode(),
+        urlsafe_b64encode(b"Bearer " + AWKWARD.encode() + b"\n").decode(),
+        b64encode(b"user:" + AWKWARD.encode() + b"!").decode(),
+    ],
+    ids=["json", "json-slash", "url", "url-lower", "base64", "base64-bearer", "base64-login"],
+)
+def test_a_secret_is_masked_however_it_is_written(form: str) -> None:
+    shown = redact(f"bad key <{form}>", [Secret(AWKWARD)])
+    middle = form[8:-8]
+    assert middle not in shown
+    assert "***" in shown
+
+
+def test_a_short_secret_is_no_word_to_look_for_in_answers() -> None:
+    assert Secret("lm-studio").forms() == ()
 
 
 @pytest.mark.parametrize("end", ["", "…"])

@@ -142,7 +142,7 @@ def _target(name: str, target: TargetSpec, executor: Executor) -> dict[str, Any]
         record["url"] = target.provider.base_url
         record["dialect"] = target.provider.dialect
         record["transport"] = target.provider.transport.kind
-        record["keys_looked_for"] = credentials.sources(target.provider.credential)
+        record["keys_looked_for"] = credentials.sources(target.provider.credential, target.provider.name)
         record["keys_found"] = list(executor.keys)
         record["key_required"] = target.provider.credential.required
     if target.provider.kind == "local":
