@@ -27,6 +27,7 @@ from engine.dialects.openai_events import EventStreamDecoder, SpeechStreamDecode
 from engine.dialects.openai_forms import FILES, encode_form
 from engine.dialects.openai_replies import finish_failure, is_empty, plain_reply, withheld, wrong_reply
 from engine.dialects.openai_rerank import plain_documents, read_rerank
+from engine.dialects.openai_score import read_scores, score_body
 from engine.dialects.openai_usage import read_usage
 from engine.dialects.sse import MAX_EVENT_BYTES, SseDecoder
 from engine.errors import InferenceError, InvalidRequest, Malformed, Truncated
@@ -44,10 +45,13 @@ _PATHS = {
     "speech": "/audio/speech",
     "transcription": "/audio/transcriptions",
     "audio-translation": "/audio/translations",
+    "sentence-similarity": "/score",
 }
-_NEVER_STREAMED = ("embedding", "rerank", "moderation")
+_NEVER_STREAMED = ("embedding", "rerank", "moderation", "sentence-similarity")
 _CHOICES = ("chat", "completion")
 """Tasks that are streamed as choices; their usage has to be asked for."""
+_READ = {"rerank": read_rerank, "sentence-similarity": read_scores}
+"""Tasks whose replies have another form than OpenAI's."""
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _WITH_USAGE = {"include_usage": True}
@@ -77,6 +81,8 @@ class OpenAIDialect:
             raise InvalidRequest(f"task: {task!r} is not on the OpenAI wire; one of: {', '.join(_PATHS)}")
         if task == "rerank":
             body = plain_documents(body)
+        elif task == "sentence-similarity":
+            body = score_body(body)
         warnings: list[str] = []
         if stream:
             if task in _NEVER_STREAMED:
@@ -126,9 +132,9 @@ class OpenAIDialect:
         if failure is None:
             if is_error(body) or (type(body) is not dict and task != "rerank"):
                 raise self.error(status, headers, content)
-            if task == "rerank":
+            if task in _READ:
                 try:
-                    body = read_rerank(body, content)
+                    body = _READ[task](body, content)
                 except Malformed as error:
                     failure = error
             else:

@@ -19,6 +19,7 @@ import msgspec
 
 from engine.dialects import ClientCall, StreamEncoder
 from engine.dialects.openai_forms import FILES, decode_form
+from engine.dialects.openai_score import read_score_request, score_reply
 from engine.errors import InferenceError, InvalidRequest
 from engine.media import CONTENT_TYPES, Media
 from engine.request import Chunk, Usage
@@ -40,6 +41,8 @@ TASKS = {
     "/v1/rerank": "rerank",
     "/v2/rerank": "rerank",  # Cohere's SDK
     "/rerank": "rerank",
+    "/v1/score": "sentence-similarity",  # vLLM's
+    "/score": "sentence-similarity",
 }
 ERRORS: dict[str, tuple[str, str]] = {
     "throttled": ("rate_limit_error", "rate_limit_exceeded"),
@@ -73,6 +76,7 @@ _NEEDS: dict[str, tuple[tuple[str, type | tuple[type, ...], str], ...]] = {
     "speech": (("input", str, "a text"),),
     "transcription": (("file", (Media, dict, str), "a file"),),
     "audio-translation": (("file", (Media, dict, str), "a file"),),
+    "sentence-similarity": (),
 }
 _STREAMED = ("chat", "completion", "response", "image", "image-edit", "transcription")
 _OBJECTS = {
@@ -110,6 +114,8 @@ class OpenAIServerDialect:
             raise InvalidRequest("body.stream: expected true or false")
         if stream and task not in _STREAMED:
             raise InvalidRequest(f"body.stream: an answer to {task} can't be streamed; leave it out")
+        if task == "sentence-similarity":
+            body = read_score_request(body)
         if task == "speech":
             stream = body.get("stream_format") == "sse"
         return ClientCall(
@@ -126,7 +132,9 @@ class OpenAIServerDialect:
             return base64.b64decode(body["audio"]["data"])
         if call.reply_type != "application/json":
             return str(body["text"]).encode()
-        if call.task not in _OBJECTS:
+        if call.task == "sentence-similarity":
+            body = score_reply(body, call.model or "")
+        elif call.task not in _OBJECTS:
             body = body if call.task == "moderation" else {name: body[name] for name in body if name != "model"}
         elif "object" not in body or "model" not in body:
             body = {"object": _OBJECTS[call.task], "model": call.model or "", **body}
