@@ -22,6 +22,7 @@ from engine.errors import (
     Malformed,
     ServerFailed,
     Throttled,
+    TimedOut,
 )
 from engine.media import Media
 
@@ -166,6 +167,9 @@ FILTER = {"reason": "content_filter"}
     [
         ({"status": "failed", "error": {"code": "server_error", "message": "oops"}}, ServerFailed),
         ({"status": "failed", "error": {"code": "rate_limit_exceeded", "message": "slow"}}, Throttled),
+        ({"status": "failed", "error": {"code": "invalid_image_format", "message": "no"}}, InvalidRequest),
+        ({"status": "failed", "error": {"code": "image_content_policy_violation", "message": "no"}}, ContentFiltered),
+        ({"status": "failed", "error": {"code": "vector_store_timeout", "message": "late"}}, TimedOut),
         ({"status": "failed"}, ServerFailed),
         ({"status": "cancelled"}, Cancelled),
         ({"status": "queued"}, Malformed),
