@@ -4,9 +4,9 @@
     entries/<cid>.json  its size, and the digest of what lies there
     refs/<key>.json     what a source stood for when it was fetched
     partial/<key>/      a download under way, or broken off
-    locks/              held (flock) while something is fetched, used or deleted; a lock's time is that of the last use
+    locks/              held (flock) while something is fetched, used or deleted; their times say the last use
 
-Something appears under `objects` only as a whole: synced, then renamed. A lock ends with its process, however that ends.
+Something appears under `objects` only as a whole: synced, then renamed. A lock ends with its process.
 """
 
 from __future__ import annotations
