@@ -27,6 +27,8 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 """A larger request is refused with HTTP 413."""
 _STOP_S = 0.2
 """When the server stops: how long calls under way may still take."""
+OWN_FAULTS = frozenset({"invalid_request", "too_long", "content_filtered"})
+"""Faults of a request, which hit the members of a batch job and not the calls about it."""
 COUNTERS_PATH = "/simulated/counters"
 BATCHES_PATH = "/simulated/batches"
 BATCH_APIS: Mapping[str, type[Api]] = {
@@ -115,7 +117,7 @@ class SimulatedServer:
         async def handler(request: web.Request) -> web.Response:
             key = key_of(request.headers)
             failure = self.provider.refusal(key)
-            if failure is not None:
+            if failure is not None and failure.kind not in OWN_FAULTS:
                 return await self._refuse(wire, failure, request)
             # Without the limit on a body: jobs are large.
             content = await request.content.read()
