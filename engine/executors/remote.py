@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from engine.credentials import MASK, Key, find_keys, redact
+from engine.credentials import Key, StreamMask, find_keys, mask_bytes, redact
 from engine.errors import AuthFailed, ConfigError, InferenceError, Internal, Malformed, TimedOut, Truncated, nearest
 from engine.dialects import Answer, Asking, Pulling
 from engine.executors import Services
@@ -57,6 +57,11 @@ class RemoteExecutor:
         self._transport: Transport = services.transport(provider.transport)
         self._found: dict[str, Key] = {key.name: key for key in find_keys(provider.credential, provider.name)}
         self._headers = self._prepare_headers(provider.headers)
+        # How each key would stand in a reply that repeats it.
+        self._echoes: dict[str | None, tuple[bytes, ...]] = {None: ()}
+        for name, found in self._found.items():
+            self._echoes[name] = tuple(form.encode() for form in found.secret.forms())
+        self._spelled = {name: found.secret.forms() or (found.secret.reveal(),) for name, found in self._found.items()}
         self.keys: tuple[str, ...] = tuple(self._found)
         self.tasks: frozenset[str] = self._dialect.tasks
 
@@ -109,7 +114,8 @@ class RemoteExecutor:
                 attempt.hints = partial(self._dialect.rate_hints, reply.headers)
             if stream:
                 return await self._streamed(request, reply, attempt, key)
-            answer = self.answer(request, reply.status, reply.headers, await reply.read())
+            content = mask_bytes(await reply.read(), self._echoes[key])
+            answer = self.answer(request, reply.status, reply.headers, content)
         except InferenceError as error:
             self._settle_error(error, attempt, key)
             raise
@@ -163,7 +169,8 @@ class RemoteExecutor:
         that the path makes with provider.base_url. Raises InferenceError."""
         headers = {**self._headers[key][False], **wire.headers}
         address = url or self._base_urls[0] + wire.path
-        return await (transport or self._transport).open(HttpCall(wire.method, address, headers, wire.content or None))
+        reply = await (transport or self._transport).open(HttpCall(wire.method, address, headers, wire.content or None))
+        return _Masked(reply, self._echoes[key])
 
     def redacted(self, error: InferenceError, key: str | None) -> InferenceError:
         """An error of such a call, without the key that it may echo."""
@@ -221,7 +228,7 @@ class RemoteExecutor:
         if attempt is not None:
             attempt.provider_request_id = self._without_key(self._dialect.request_id(headers), key)
         if reply.status != 200 or not self._dialect.is_stream(headers):
-            content = await reply.read()
+            content = mask_bytes(await reply.read(), self._echoes[key])
             if reply.status == 200 and request.task in _TRANSCRIPTS:
                 # A model that can't stream takes no notice of the wish (OpenAI's whisper-1).
                 answer = self._dialect.decode(request.task, reply.status, headers, content)
@@ -265,14 +272,26 @@ class RemoteExecutor:
             error.args = (error.message,)
 
     def _without_key(self, request_id: str | None, key: str | None) -> str | None:
-        """A provider's id of a call; cheap, for every call has one."""
-        if request_id is None or key is None:
+        """A provider's id of a call, fit to be written; cheap, for every call has one."""
+        if request_id is None:
+            return None
+        if not (request_id.isascii() and request_id.isprintable()):
+            request_id = "".join(each if each.isascii() and each.isprintable() else "?" for each in request_id)
+        if key is None:
             return request_id
-        return request_id.replace(self._found[key].secret.reveal(), MASK)
+        secret = self._found[key].secret
+        for form in self._spelled[key]:
+            if form in request_id:
+                return redact(request_id, (secret,))
+        return request_id
 
     def _clean(self, text: str | None, key: str | None) -> str | None:
         """What the provider said, without a key that it echoes."""
-        return redact(text, (self._found[key].secret,)) if text and key is not None else text
+        if not text:
+            return text
+        # A header that is no UTF-8 comes with lone surrogates, which no file takes.
+        text = text.encode("utf-8", "replace").decode()
+        return redact(text, [found.secret for found in self._found.values()]) if key is not None else text
 
     def _prepare_headers(self, extra: Mapping[str, str]) -> dict[str | None, tuple[dict[str, str], dict[str, str]]]:
         """The headers of each key's calls, plain and streaming, made once. Raises ConfigError."""
@@ -296,10 +315,33 @@ async def _whole_transcript(answer: Reply) -> AsyncIterator[Chunk]:
     yield Chunk({"type": "transcript.text.done", **answer.body}, answer.usage)
 
 
+class _Masked:
+    """A reply without a key that it repeats."""
+
+    __slots__ = ("_forms", "_reply", "headers", "status")
+
+    def __init__(self, reply: HttpReply, forms: tuple[bytes, ...]) -> None:
+        self._reply = reply
+        self._forms = forms
+        self.status = reply.status
+        self.headers = reply.headers
+
+    async def read(self) -> bytes:
+        return mask_bytes(await self._reply.read(), self._forms)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        mask = StreamMask(self._forms)
+        async for data in self._reply.chunks():
+            yield mask.feed(data)
+
+    async def aclose(self) -> None:
+        await self._reply.aclose()
+
+
 class _Chunks:
     """The chunks of one reply. Whatever way it is left, the reply is closed."""
 
-    __slots__ = ("_attempt", "_begun", "_decoder", "_done", "_executor", "_key", "_ready", "_reply", "_source")
+    __slots__ = ("_attempt", "_begun", "_decoder", "_done", "_executor", "_key", "_mask", "_ready", "_reply", "_source")
 
     def __init__(
         self,
@@ -315,6 +357,7 @@ class _Chunks:
         self._executor = executor
         self._attempt = attempt
         self._key = key
+        self._mask = StreamMask(executor._echoes[key])
         self._ready: deque[Chunk] = deque()
         self._done = False
         self._begun = False
@@ -334,7 +377,7 @@ class _Chunks:
                     data = await self._source.__anext__()
                 except StopAsyncIteration:
                     break
-                chunks = self._decoder.feed(data)
+                chunks = self._decoder.feed(self._mask.feed(data))
                 if chunks:
                     self._begun = True
                     ready.extend(chunks)
@@ -378,7 +421,9 @@ def _pulling(provider: RemoteProviderSpec, dialect: Dialect) -> Pulling | None:
     if provider.pull == "never":
         return None
     if not isinstance(dialect, Pulling):
-        raise ConfigError(f"provider.pull: a server of the dialect {provider.dialect!r} fetches no models; set it to never")
+        raise ConfigError(
+            f"provider.pull: a server of the dialect {provider.dialect!r} fetches no models; set it to never"
+        )
     return dialect
 
 
