@@ -52,6 +52,16 @@ def stage(kind: str = "remote", policy: PolicySpec | None = None, primary: bool 
 @pytest.mark.parametrize(
     ("task", "body", "said"),
     [
+        ("response", {}, "body.input: expected a text or a list of items"),
+        ("response", {"input": []}, "body.input: expected a text or a list of items"),
+        ("response", {"input": ["hello"]}, "body.input[0]: expected an object with role and content, got str"),
+        ("moderation", {"input": ""}, "body.input: expected a text, a list of texts, or a list of parts"),
+        ("image", {"prompt": ""}, "body.prompt: expected a text that is not empty"),
+        ("image-edit", {"prompt": "a hat"}, "body.image: expected a picture"),
+        ("image-edit", {"image": "a.png"}, "body.prompt: expected a text that is not empty"),
+        ("speech", {"input": ["hello"]}, "body.input: expected a text that is not empty, got list"),
+        ("transcription", {}, "body.file: expected a recording"),
+        ("audio-translation", {"file": ""}, "body.file: expected a recording"),
         ("chat", {}, "body.messages: expected a list with at least one message"),
         ("chat", {"messages": []}, "body.messages: expected a list with at least one message"),
         ("chat", {"messages": "hello"}, "body.messages: expected a list"),
@@ -126,6 +136,13 @@ def test_a_body_that_cant_be_right_is_refused_with_its_path(task: str, body: dic
         ("embedding", {"input": [{"text": "jina"}]}),
         ("embedding", {"messages": [TEXT]}),
         ("rerank", {"query": "q", "documents": ("a", {"text": "b", "title": "c"})}),
+        ("response", {"input": "hello", "max_output_tokens": 5}),
+        ("response", {"input": [TEXT, {"type": "function_call_output", "call_id": "1", "output": "x"}]}),
+        ("response", {"prompt": {"id": "pmpt_1"}}),
+        ("moderation", {"input": [{"type": "image_url", "image_url": {"url": "x"}}]}),
+        ("image-edit", {"image": ["a.png"], "prompt": "a hat"}),
+        ("transcription", {"url": "https://example.com/a.wav"}),
+        ("summarization", {"inputs": "hello"}),
     ],
 )
 def test_what_some_provider_takes_is_let_through(task: str, body: dict[str, Any]) -> None:

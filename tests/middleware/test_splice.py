@@ -400,3 +400,19 @@ def test_a_usage_in_the_held_chunks_comes_once_and_not_with_the_mark() -> None:
     (mark,) = [chunk for chunk in reader.got if chunk.restarted]
     assert "usage" not in mark.body
     assert [chunk.usage for chunk in reader.counted if chunk.usage] == [Usage(3, 0), Usage(3, 9)]
+
+
+def test_events_with_a_type_begin_anew_and_say_so() -> None:
+    def event(delta: str) -> Chunk:
+        return Chunk({"type": "response.output_text.delta", "delta": delta})
+
+    reader = Reader().read([event("one"), event("two")]).join(continued=True).read([event("one"), event("other")]).end()
+    assert not reader.splice.plain
+    assert [chunk.restarted for chunk in reader.got] == [False, False, True, False, False]
+    assert reader.got[2].body == {"type": "engine.restarted", "engine": {"rescue": "restarted", "target": "t"}}
+    assert [chunk.body.get("delta") for chunk in reader.got[3:]] == ["one", "other"]
+
+
+def test_an_answer_in_sound_is_not_continued() -> None:
+    reader = Reader().read([said(audio={"id": "audio_1", "data": "AA=="})])
+    assert not reader.splice.plain
