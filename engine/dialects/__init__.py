@@ -183,6 +183,18 @@ class ClientCall:
     """Content type of a whole reply."""
 
 
+@runtime_checkable
+class Describing(Protocol):
+    """A server dialect with pages that say what the server and its models are, besides the list of models."""
+
+    pages: frozenset[tuple[str, str]]
+    """(method, path); a path may have parts in braces."""
+
+    def page(self, path: str, parts: Mapping[str, str], content: bytes, names: list[str]) -> tuple[int, bytes]:
+        """Status and body of a page; `names` are the models that there are."""
+        ...
+
+
 class StreamEncoder(Protocol):
     """Turns canonical chunks into the bytes of one stream."""
 
