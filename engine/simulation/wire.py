@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from engine.dialects import ClientCall, ServerDialect, StreamEncoder
+from engine.dialects import ClientCall, Describing, ServerDialect, StreamEncoder
 from engine.dialects.openai_server import client_key
 from engine.errors import FAILURES
 from engine.registry import SERVER_DIALECTS
@@ -66,6 +66,8 @@ class Wire:
         self._spec = spec
         self._model = model
         self.stream_type = self._dialect.stream_type
+        self.pages = self._dialect.pages if isinstance(self._dialect, Describing) else frozenset()
+        """(method, path) of what describes the server, besides the list of models."""
         self.routes = {
             route: task
             for route, task in self._dialect.routes.items()
@@ -99,6 +101,11 @@ class Wire:
     def models(self) -> bytes:
         """The list of models."""
         return self._dialect.models([self._model])
+
+    def page(self, path: str, parts: Mapping[str, str], content: bytes) -> tuple[int, bytes]:
+        """Status and body of one of `pages`."""
+        assert isinstance(self._dialect, Describing)
+        return self._dialect.page(path, parts, content, [self._model])
 
     def refusal(self, failure: Failure, answer_id: str, wall_s: float) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of a refusal. `wall_s` is the time now in seconds since 1970."""
