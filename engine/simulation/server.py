@@ -67,6 +67,9 @@ class SimulatedServer:
                 if (method, path) not in taken:
                     app.router.add_route(method, path, self._shows(wire) if task == "models" else self._answers(wire))
                     taken.add((method, path))
+            for method, path in wire.pages - taken:
+                app.router.add_route(method, path, self._describes(wire))
+                taken.add((method, path))
         self.batches = BatchStore(self.provider, spec.batch, clock or SystemClock(), seed)
         app.router.add_get(BATCHES_PATH, self._jobs)
         wires = {name: Wire(name, spec, model or spec.default_model) for name in BATCH_APIS}
@@ -140,6 +143,16 @@ class SimulatedServer:
             if refusal is not None:
                 return await self._refuse(wire, refusal, request)
             return web.Response(body=wire.models(), content_type="application/json")
+
+        return handler
+
+    def _describes(self, wire: Wire) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handler(request: web.Request) -> web.Response:
+            refusal = self.provider.refusal(key_of(request.headers))
+            if refusal is not None:
+                return await self._refuse(wire, refusal, request)
+            status, body = wire.page(request.path, dict(request.match_info), await request.read())
+            return web.Response(status=status, body=body, content_type="application/json")
 
         return handler
 
