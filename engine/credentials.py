@@ -97,6 +97,8 @@ class Key:
 
     name: str
     secret: Secret
+    place: str = ""
+    """Where it was found, such as `.env`."""
 
 
 def find_keys(
@@ -118,12 +120,17 @@ def find_keys(
     variables = os.environ if environ is None else environ
     home = Path.home() if home is None else home
     folder = Path.cwd() if folder is None else folder
-    found = _from_variables(credential.env, {**_read_dotenv(folder / ".env"), **variables})
+    dotenv = _read_dotenv(folder / ".env")
+    found = _from_variables(credential.env, {**dotenv, **variables})
+    place = ""
     if not found and credential.field:
+        place = f"~/{CREDENTIALS_FILE}"
         found = _numbered(credential.field, _read_credentials_file(home / CREDENTIALS_FILE))
     if not found and credential.required:
+        place = "keyring"
         found = keyring_store.read(provider, environ)
     if not found and credential.file:
+        place = credential.file
         found = _read_mounted(Path(credential.file).expanduser())
     keys: dict[str, Key] = {}
     for name, raw in found:
@@ -135,7 +142,7 @@ def find_keys(
                 f"provider {provider!r}: the key {name} has a space, a control or a non-ASCII character inside. "
                 "Next: set it again, without quotes or line breaks"
             )
-        keys.setdefault(value, Key(name, Secret(value)))
+        keys.setdefault(value, Key(name, Secret(value), place or ("environment" if name in variables else ".env")))
     if not keys and credential.required:
         raise SetupError(_nothing_found(credential, provider))
     return list(keys.values())

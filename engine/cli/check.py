@@ -1,4 +1,4 @@
-"""`engine check`: reach each target and say in one line what was found."""
+"""`engine check`: reach each target and say of each key where it was found, whether it works, and its limits."""
 
 from __future__ import annotations
 
@@ -6,29 +6,86 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from engine import batches
 from engine.build import executor_for, target_names
 from engine.compose import compose
-from engine.errors import ConfigError, EngineError
+from engine.config_files import conf_dir, options
+from engine.credentials import find_keys
+from engine.errors import ConfigError, EngineError, SetupError
 from engine.executors import Executor, Services
+from engine.executors.checking import KeyCheck
 from engine.executors.remote import RemoteExecutor
+from engine.request import RateHints
 from schemas import RunSpec, TargetSpec
+
+_HEADS = ("key", "found in", "works", "limits seen", "what was found")
+_UNITS = ("requests", "tokens", "input_tokens", "output_tokens")
+
+
+@dataclass
+class Line:
+    """One target."""
+
+    target: str
+    ok: bool
+    found: str
+    keys: list[KeyCheck] = field(default_factory=list)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Exit code 0 when every target was reached, else 4."""
-    spec = compose(arguments.words, arguments.config_dir).spec
-    lines = asyncio.run(_check(spec))
-    if arguments.json:
-        print(json.dumps([{"target": name, "ok": ok, "found": found} for name, ok, found in lines], indent=2))
+    """Exit code 0 when every target was reached with every key, else 4."""
+    if arguments.all:
+        specs = _with_keys(arguments.words, arguments.config_dir)
+        if not specs:
+            raise SetupError("no provider has a key here. Next: export OPENAI_API_KEY=… (or another provider's)")
     else:
-        for name, ok, found in lines:
-            print(f"{'ok  ' if ok else 'FAIL'} {name}: {found}")
-    return 0 if all(ok for _, ok, _ in lines) else 4
+        specs = [compose(arguments.words, arguments.config_dir).spec]
+    lines = asyncio.run(_check_all(specs))
+    if arguments.json:
+        print(json.dumps([_as_data(line) for line in lines], indent=2))
+    else:
+        print("\n".join(text for line in lines for text in _as_text(line)))
+    return 0 if all(line.ok for line in lines) else 4
 
 
-async def _check(spec: RunSpec) -> list[tuple[str, bool, str]]:
+def _with_keys(words: Sequence[str], config_dir: str | None) -> list[RunSpec]:
+    """The run spec of every provider option for which a key is found."""
+    if any(word.startswith("provider=") for word in words):
+        raise ConfigError(
+            "check --all: it takes every provider for which a key is found; leave out --all or provider=…"
+        )
+    folders = [conf_dir()] + ([Path(config_dir)] if config_dir else [])
+    with ThreadPoolExecutor(4) as threads:  # a keyring answers slowly
+        found = threads.map(lambda name: _with_key(name, words, config_dir), options(folders)["provider"])
+        specs = [spec for spec in found if spec is not None]
+    # An older name of a provider is the same provider.
+    return list({spec.provider.name: spec for spec in specs}.values())
+
+
+def _with_key(option: str, words: Sequence[str], config_dir: str | None) -> RunSpec | None:
+    try:
+        spec = compose([*words, f"provider={option}", "model=remote", "model.name=any"], config_dir).spec
+        provider = spec.provider
+        if provider.kind != "remote" or not find_keys(provider.credential, provider.name):
+            return None
+        if provider.default_model is not None:
+            spec = compose([*words, f"provider={option}"], config_dir).spec
+        return spec
+    except SetupError:
+        return None
+
+
+async def _check_all(specs: Sequence[RunSpec]) -> list[Line]:
+    return [line for spec in specs for line in await _check(spec)]
+
+
+async def _check(spec: RunSpec) -> list[Line]:
     services = Services(
         seed=spec.seed, storage=spec.storage, notify=lambda text: print(text, file=sys.stderr, flush=True)
     )
@@ -43,18 +100,29 @@ async def _check(spec: RunSpec) -> list[tuple[str, bool, str]]:
         await services.aclose()
 
 
-async def _one(name: str, target: TargetSpec, services: Services, jobs: bool) -> tuple[str, bool, str]:
+async def _one(name: str, target: TargetSpec, services: Services, jobs: bool) -> Line:
     try:
         executor = executor_for(target, services)
         try:
-            found = await executor.check()
-            if jobs:
-                found += f"; {await _probe(executor, services)}"
-            return name, True, found
+            line = await _reached(name, executor)
+            if jobs and line.ok:
+                line.found += f"; {await _probe(executor, services)}"
+            return line
         finally:
             await executor.aclose()
     except EngineError as error:
-        return name, False, " ".join(str(error).split())
+        return Line(name, False, _in_one_line(error))
+
+
+async def _reached(name: str, executor: Executor) -> Line:
+    """Raises EngineError where the target has no keys of its own to say it of."""
+    if not isinstance(executor, RemoteExecutor):
+        return Line(name, True, await executor.check())
+    checks = await executor.check_keys()
+    works = [check for check in checks if check.error is None]
+    found = f"{checks[0].endpoint}: {len(works)} of {len(checks)} {'keys work' if executor.keys else 'answer'}"
+    facts = f"; {executor.facts.found}" if executor.facts.found else ""
+    return Line(name, len(works) == len(checks), found + facts, checks)
 
 
 async def _probe(executor: Executor, services: Services) -> str:
@@ -62,3 +130,62 @@ async def _probe(executor: Executor, services: Services) -> str:
     if not isinstance(executor, RemoteExecutor):
         raise ConfigError(f"policy.batch.strategy: {executor.target.name} is not remote and has no batch API")
     return await batches.probe(executor, services, services.clock.wall())
+
+
+# -- how it is shown ---------------------------------------------------------------------------------------------------
+
+
+def _as_text(line: Line) -> list[str]:
+    """The target in one line, and below it a row a key."""
+    lines = [f"{'ok  ' if line.ok else 'FAIL'} {line.target}: {line.found}"]
+    if not line.keys:
+        return lines
+    several = len({check.endpoint for check in line.keys}) > 1
+    rows = [_HEADS, *(_cells(check, several) for check in line.keys)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS) - 1)]
+    for row in rows:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        lines.append("       " + "  ".join([*padded, row[-1]]))
+    return lines
+
+
+def _cells(check: KeyCheck, several: bool) -> tuple[str, ...]:
+    where = f"{check.endpoint}: " if several else ""
+    kind = f"{check.error.kind}: " if check.error is not None else ""
+    return (
+        check.key or "no key",
+        check.place or "–",
+        "yes" if check.error is None else "no",
+        ", ".join(_limits(check.limits)) or "–",
+        where + kind + " ".join(check.found.split()),
+    )
+
+
+def _limits(limits: RateHints | None) -> list[str]:
+    said = [(unit, getattr(limits, unit, None)) for unit in _UNITS]
+    return [f"{left:,.0f} of {most:,.0f} {unit.replace('_', ' ')}" for unit, it in said if it for most, left, _ in [it]]
+
+
+def _as_data(line: Line) -> dict[str, Any]:
+    return {"target": line.target, "ok": line.ok, "found": line.found, "keys": [_key_data(key) for key in line.keys]}
+
+
+def _key_data(check: KeyCheck) -> dict[str, Any]:
+    limits = {unit: getattr(check.limits, unit, None) for unit in _UNITS}
+    return {
+        "endpoint": check.endpoint,
+        "key": check.key,
+        "found_in": check.place,
+        "works": check.error is None,
+        "found": check.found,
+        "error": None if check.error is None else check.error.as_dict(),
+        "limits": {
+            unit: dict(zip(("limit", "remaining", "reset_s"), said, strict=True))
+            for unit, said in limits.items()
+            if said is not None
+        },
+    }
+
+
+def _in_one_line(error: EngineError) -> str:
+    return " ".join(str(error).split())

@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-dir")
     parser.add_argument("--debug", action="store_true")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--all", action="store_true")
     parser.add_argument("--force", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--keep", type=int)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from engine.credentials import Key, StreamMask, find_keys, mask_bytes, redact
-from engine.errors import AuthFailed, ConfigError, InferenceError, Internal, Malformed, TimedOut, Truncated, nearest
 from engine.dialects import Answer, Asking, Pulling
+from engine.errors import AuthFailed, ConfigError, InferenceError, Internal, Malformed, TimedOut, Truncated, nearest
 from engine.executors import Services
+from engine.executors.checking import KeyCheck, probe
 from engine.executors.inquiry import Inquiry
 from engine.executors.pulling import pull
 from engine.facts import Facts
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 _END_S = 0.05
 """After a stream's terminator: how long to wait for the end of the body, so that the connection can be used again."""
-_NO_LIST = (404, 405, 501)
-"""What servers that keep no list of models say to a probe."""
 _TRANSCRIPTS = ("transcription", "audio-translation")
 
 
@@ -180,42 +179,33 @@ class RemoteExecutor:
     async def check(self) -> str:
         """Lists the models with each key, and says in one line what it found. Raises the first key's error when no
         key works."""
-        findings: list[str] = []
-        errors: list[InferenceError] = []
-        names: tuple[str | None, ...] = self.keys or (None,)
-        for name in names:
-            label = name or "no key"
-            try:
-                findings.append(f"{label} ok, {await self._probe(name)}")
-                if self._inquiry is not None:
-                    await self._inquiry.learn(partial(self._ask, name))
-            except InferenceError as error:
-                self._settle_error(error, None, name)
-                errors.append(error)
-                findings.append(f"{label} {error.kind}: {error.message}")
-        if len(errors) == len(names):
+        checks = await self.check_keys()
+        errors = [each.error for each in checks if each.error is not None]
+        if len(errors) == len(checks):
             raise errors[0]
         found = [self.facts.found] if self.facts.found else []
-        return f"{origin(self._base_urls[0])}: {'; '.join(findings + found)}"
+        return f"{origin(self._base_urls[0])}: {'; '.join([each.line for each in checks] + found)}"
 
-    async def _probe(self, key: str | None) -> str:
-        wire = self._dialect.probe()
-        headers = {**self._headers[key][False], **wire.headers}
-        url = self._base_urls[0] + wire.path
-        reply = await self._transport.open(HttpCall(wire.method, url, headers, wire.content or None))
-        content = await reply.read()
-        if reply.status in _NO_LIST:
-            return f"it keeps no list of models (HTTP {reply.status}), so neither the key nor the model is verified"
-        if reply.status != 200:
-            raise self._dialect.error(reply.status, reply.headers, content)
-        models = self._dialect.models(content)
-        if models is None:
-            return "it answers, and keeps no list of models, so neither the key nor the model is verified"
-        if not models:
-            raise self._dialect.error(reply.status, reply.headers, content)
-        # Ollama lists `llama3.2:latest` for what everybody calls `llama3.2`.
-        known = "has" if self._model in models or f"{self._model}:latest" in models else "does not list"
-        return f"{known} {self._model} ({len(models)} models)"
+    async def check_keys(self) -> list[KeyCheck]:
+        """Lists the models with each key, and with the first one at each further endpoint."""
+        names: tuple[str | None, ...] = self.keys or (None,)
+        calls = [(self._base_urls[0], name) for name in names] + [(url, names[0]) for url in self._base_urls[1:]]
+        return [await self._check_key(url, name) for url, name in calls]
+
+    async def _check_key(self, base_url: str, name: str | None) -> KeyCheck:
+        endpoint, place = origin(base_url), self._found[name].place if name is not None else None
+
+        async def call(wire: WireCall) -> HttpReply:
+            return await self.exchange(wire, name, base_url + wire.path)
+
+        try:
+            found, limits = await probe(self._dialect, call, self._model)
+            if self._inquiry is not None:
+                await self._inquiry.learn(partial(self._ask, name))
+        except InferenceError as error:
+            self._settle_error(error, None, name)
+            return KeyCheck(endpoint, name, place, error.message, None, error)
+        return KeyCheck(endpoint, name, place, found, limits)
 
     async def _ask(self, key: str | None, wire: WireCall) -> Answer:
         headers = {**self._headers[key][False], **wire.headers}
