@@ -149,7 +149,7 @@ class SimulatedServer:
     def _describes(self, wire: Wire) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handler(request: web.Request) -> web.Response:
             refusal = self.provider.refusal(key_of(request.headers))
-            if refusal is not None:
+            if refusal is not None and not refusal.in_answer:
                 return await self._refuse(wire, refusal, request)
             status, body = wire.page(request.path, dict(request.match_info), await request.read())
             return web.Response(status=status, body=body, content_type="application/json")
