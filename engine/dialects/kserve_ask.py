@@ -24,7 +24,7 @@ VECTORS = ("sentence_embedding", "embedding", "embeddings", "pooler_output")
 """Which of several outputs holds the vectors, where `body.output_tensor` names none; the first that is there."""
 _COMMON = frozenset(("model", "model_version", "metadata", "encoding_format", "stream", "stream_options"))
 _EMBEDDING = _COMMON | {"input", "input_tensor", "input_shape", "output_tensor"}
-_TENSORS = _COMMON | {"inputs", "outputs", "parameters", "columns"}
+_TENSORS = _COMMON | {"inputs", "outputs", "parameters"}
 
 
 @dataclass(slots=True)
@@ -68,8 +68,8 @@ def _embedding(body: dict[str, Any]) -> Ask:
     elif said is None:
         said = next((each["shape"] for each in inputs if each["name"] == name), None)
     output = _name(body, "output_tensor") or _vector_output(outputs)
-    tensor = Tensor(name or INPUT, "BYTES", _text_shape(said, len(found)), found)
-    return Ask([tensor], [output] if output else [])
+    texts_in = Tensor(name or INPUT, "BYTES", _text_shape(said, len(found)), found)
+    return Ask([texts_in], [output] if output else [])
 
 
 def _tensors(body: dict[str, Any]) -> Ask:
@@ -77,7 +77,7 @@ def _tensors(body: dict[str, Any]) -> Ask:
     if type(given) is not dict or not given:
         raise InvalidRequest('body.inputs: expected tensors by name, {"NAME": {"shape": …, "datatype": …, "data": …}}')
     known = {each["name"]: each["datatype"] for each in signature(body, "inputs")}
-    inputs = [_tensor(name, value, known.get(name)) for name, value in given.items()]
+    inputs = [tensor(value, name, f"body.inputs.{name}", known.get(name)) for name, value in given.items()]
     outputs = body.get("outputs") or []
     if type(outputs) is not list or not all(type(name) is str and name for name in outputs):
         raise InvalidRequest("body.outputs: expected a list with the names of the tensors that are wanted")
@@ -87,8 +87,9 @@ def _tensors(body: dict[str, Any]) -> Ask:
     return Ask(inputs, outputs, parameters=parameters)
 
 
-def _tensor(name: str, given: Any, known: str | None) -> Tensor:
-    where = f"body.inputs.{name}"
+def tensor(given: Any, name: str, where: str, known: str | None = None) -> Tensor:
+    """A tensor out of its canonical form, which stands at `where`; `known` is its datatype where the form says none.
+    Raises InvalidRequest."""
     value = given if type(given) is dict and "data" in given else {"data": given}
     datatype = value.get("datatype") or known
     data, shape = value["data"], value.get("shape")
@@ -115,7 +116,7 @@ def _tensor(name: str, given: Any, known: str | None) -> Tensor:
 def _datatype(elements: list[Any], where: str) -> str:
     """Of elements whose datatype neither the request nor the model's metadata say."""
     kinds = set(map(type, elements))
-    for datatype, kind in (("BOOL", {bool}), ("INT64", {int}), ("FP32", {int, float}), ("BYTES", {str})):
+    for datatype, kind in (("BOOL", {bool}), ("INT64", {int}), ("FP32", {int, float}), ("BYTES", {str, bytes})):
         if kinds and kinds <= kind:
             return datatype
     raise InvalidRequest(f"{where}.datatype: say which; it can't be told from the data")

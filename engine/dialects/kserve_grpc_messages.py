@@ -113,6 +113,18 @@ def read_metadata(message: bytes) -> dict[str, Any]:
     return found
 
 
+def write_metadata(name: str, metadata: dict[str, Any]) -> bytes:
+    """A `ModelMetadataResponse` of what the REST form has."""
+    message = [field(1, name), *(field(2, version) for version in metadata["versions"])]
+    message.append(field(3, metadata["platform"]))
+    for number, side in ((4, "inputs"), (5, "outputs")):
+        for each in metadata[side]:
+            message.append(
+                field(number, field(1, each["name"]) + field(2, each["datatype"]) + packed(3, each["shape"]))
+            )
+    return b"".join(message)
+
+
 def write_index(names: list[str]) -> bytes:
     """A `RepositoryIndexResponse`."""
     return b"".join(field(1, field(1, name) + field(3, "READY")) for name in names)

@@ -25,12 +25,12 @@ def facts(answers: Sequence[tuple[int, Any]]) -> Facts:
     elif told == 200:
         found.found += ", the model is not ready"
     if type(config) is dict:
-        found.found += _states(config)
+        found.found += states(config)
     if type(model) is dict:
         metadata = {side: tensors(model.get(side)) for side in ("inputs", "outputs")}
         if metadata["inputs"]:
             found.defaults = {"metadata": metadata}
-            found.found += "".join(f", {side}: {_shown(entries)}" for side, entries in metadata.items() if entries)
+            found.found += "".join(f", {side}: {shown(entries)}" for side, entries in metadata.items() if entries)
     found.found = found.found.removeprefix(", ")
     return found
 
@@ -49,12 +49,13 @@ def tensors(entries: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _shown(entries: list[dict[str, Any]]) -> str:
+def shown(entries: list[dict[str, Any]]) -> str:
+    """Tensors in one line."""
     return ", ".join(f"{each['name']} {each['datatype']} {each['shape']}" for each in entries)
 
 
-def _states(config: dict[str, Any]) -> str:
-    """What OVMS says of its models, where one is not available."""
+def states(config: dict[str, Any]) -> str:
+    """What OVMS's configuration, or TensorFlow Serving's model status, says of models that are not available."""
     held = [
         f"{name} {version.get('state')}"
         for name, entry in config.items()

@@ -1,44 +1,41 @@
-"""The KServe v2 wire, as a server speaks it, for embeddings: texts in one tensor of BYTES, vectors in one of FP32.
+"""The KServe v2 wire, as a server speaks it: a tensor of texts is embedded, other tensors are task `tensors`.
 
 Source: KServe, "Open Inference Protocol (V2)" and "Binary Tensor Data Extension"; Triton, "Model Repository Extension".
-Requests may hold their tensor as bytes; replies are JSON, which the extension leaves to the server.
+Requests may hold their tensors as bytes; replies are JSON, which the extension leaves to the server, unless they hold
+what JSON can't.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from engine.dialects import ClientCall, StreamEncoder
-from engine.dialects.kserve_ask import INPUT
-from engine.dialects.kserve_tensors import Tensor, read, split, write
-from engine.dialects.openai_server import unpacked
+from engine.dialects.kserve_serving import METADATA, SERVER, KServeCall, client_call, reply_tensors
+from engine.dialects.kserve_tensors import read, speaks_json, split, write
 from engine.errors import InferenceError, InvalidRequest
 
-_OUTPUT = "embedding"
-"""The tensor of the vectors, where the client names none."""
-
-
-@dataclass(slots=True)
-class KServeCall(ClientCall):
-    """A request, and what its reply repeats."""
-
-    id: str | None = None
-    output: str = _OUTPUT
+_MODEL = "/v2/models/{model}"
+_VERSION = "/v2/models/{model}/versions/{version}"
 
 
 class KServeServerDialect:
     """The KServe v2 wire, for clients of ours."""
 
     routes = {
-        ("POST", "/v2/models/{model}/infer"): "embedding",
-        ("POST", "/v2/models/{model}/versions/{version}/infer"): "embedding",
+        ("POST", f"{_MODEL}/infer"): "embedding",
+        ("POST", f"{_VERSION}/infer"): "embedding",
         ("POST", "/v2/repository/index"): "models",
     }
+    pages = frozenset(
+        ("GET", path)
+        for path in (
+            "/v2", "/v2/health/live", "/v2/health/ready", _MODEL, _VERSION, f"{_MODEL}/ready", f"{_VERSION}/ready",
+        )
+    )  # fmt: skip
     stream_type = "application/json"
 
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
@@ -49,34 +46,27 @@ class KServeServerDialect:
             tensors = read(message.get("inputs"), tail)
         except (ValueError, RecursionError) as error:
             raise InvalidRequest(f"inputs: {error}") from error
-        body: dict[str, Any] = {"model": parts["model"], "input": _texts(tensors)}
-        if tensors[0].name != INPUT:
-            body["input_tensor"] = tensors[0].name
-        output = _output(message.get("outputs"))
-        if output is not None:
-            body["output_tensor"] = output
-        asked = message.get("id")
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        return KServeCall(
-            "embedding",
-            body,
-            False,
+        parameters = message.get("parameters")
+        return client_call(
             parts["model"],
-            key.strip() or None if scheme.lower() == "bearer" else None,
-            id=asked if type(asked) is str else None,
-            output=output or _OUTPUT,
+            tensors,
+            _outputs(message.get("outputs")),
+            headers,
+            call_id=message.get("id"),
+            version=parts.get("version"),
+            parameters=_own(parameters) if type(parameters) is dict else None,
         )
 
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
-        rows = [unpacked(each) if type(each) is str else each for each in (item["embedding"] for item in body["data"])]
-        flat = [number for row in rows for number in row]
         message: dict[str, Any] = {"model_name": call.model or body.get("model") or ""}
-        output = _OUTPUT
-        if isinstance(call, KServeCall):
-            output = call.output
-            if call.id is not None:
-                message["id"] = call.id
-        return write(message, "outputs", [Tensor(output, "FP32", [len(rows), len(rows[0])], flat)], binary=False)[0]
+        if isinstance(call, KServeCall) and call.id is not None:
+            message["id"] = call.id
+        tensors = reply_tensors(call, body)
+        if not speaks_json(tensors):
+            raise InvalidRequest(
+                "outputs: JSON has no way to write these tensors. Next: ask for others, or use this server over gRPC"
+            )
+        return write(message, "outputs", tensors, binary=False)[0]
 
     def stream_encoder(self, call: ClientCall) -> StreamEncoder:
         raise InvalidRequest(f"task: an answer to {call.task} can't be streamed")
@@ -89,25 +79,27 @@ class KServeServerDialect:
     def models(self, names: list[str]) -> bytes:
         return msgspec.json.encode([{"name": name, "state": "READY", "reason": ""} for name in names])
 
+    def page(self, path: str, parts: Mapping[str, str], content: bytes, names: list[str]) -> tuple[int, bytes]:
+        """The server's metadata, its health, and each model's metadata and readiness."""
+        model = parts.get("model")
+        if model is not None and model not in names:
+            return 404, msgspec.json.encode({"error": f"Model {model} not found"})
+        if path.endswith("/ready"):
+            return 200, msgspec.json.encode({"ready": True} if model is None else {"name": model, "ready": True})
+        if path.endswith("/live"):
+            return 200, msgspec.json.encode({"live": True})
+        return 200, msgspec.json.encode(SERVER if model is None else {"name": model, **METADATA})
 
-def _texts(tensors: list[Tensor]) -> list[str]:
-    if len(tensors) != 1 or tensors[0].datatype != "BYTES" or math.prod(tensors[0].shape[1:]) != 1:
-        raise InvalidRequest("inputs: expected one tensor of BYTES with a text in each row")
-    if not tensors[0].data:
-        raise InvalidRequest("inputs: the tensor is empty. Next: put a text into it")
-    try:
-        return [text.decode() for text in tensors[0].data]
-    except UnicodeDecodeError as error:
-        raise InvalidRequest("inputs: a text is not UTF-8") from error
+
+def _outputs(outputs: Any) -> list[str]:
+    """The outputs that the client names, if any."""
+    if outputs is None:
+        return []
+    if type(outputs) is not list or not all(type(each) is dict and type(each.get("name")) is str for each in outputs):
+        raise InvalidRequest("outputs: expected a list of objects, each with the name of a tensor")
+    return [each["name"] for each in outputs]
 
 
-def _output(outputs: Any) -> str | None:
-    """The output that the client names, if any."""
-    if outputs is None or outputs == []:
-        return None
-    if type(outputs) is not list or len(outputs) != 1 or type(outputs[0]) is not dict:
-        raise InvalidRequest("outputs: expected no more than one, for the vectors")
-    name = outputs[0].get("name")
-    if type(name) is not str:
-        raise InvalidRequest("outputs[0].name: expected the name of a tensor")
-    return name
+def _own(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters without those of the binary extension."""
+    return {name: value for name, value in parameters.items() if not name.startswith("binary_data")}

@@ -25,11 +25,20 @@ from engine.dialects.ollama_server_stream import (
     write_message,
 )
 from engine.dialects.openai_server import client_key
+from engine.dialects.reading import asked_json
 from engine.errors import InferenceError, InvalidRequest
 
+VERSION = "0.12.0"
+"""Of Ollama's API that is spoken: tool calls have ids."""
+_SHOWN: dict[str, Any] = {
+    "modified_at": "1970-01-01T00:00:00Z",
+    "details": {},
+    "model_info": {},
+    "capabilities": ["completion", "tools", "vision", "embedding"],
+}
+"""What is said of every model, for what it can do is not known here."""
 _TASKS = {"/api/chat": "chat", "/api/generate": "completion", "/api/embed": "embedding"}
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 
 
 @dataclass(slots=True)
@@ -44,15 +53,11 @@ class OllamaServerDialect:
     """Ollama's own wire, for clients of ours."""
 
     routes = {("POST", path): task for path, task in _TASKS.items()} | {("GET", "/api/tags"): "models"}
+    pages = frozenset((("GET", "/api/version"), ("POST", "/api/show"), ("POST", "/api/pull")))
     stream_type = "application/x-ndjson"
 
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
-        try:
-            wire = _decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f"the body is not JSON: {error}") from error
-        if type(wire) is not dict:
-            raise InvalidRequest("the body is not a JSON object")
+        wire = asked_json(content)
         model = wire.get("model")
         if model is not None and type(model) is not str:
             raise InvalidRequest("body.model: expected the name of a model")
@@ -108,6 +113,21 @@ class OllamaServerDialect:
         made = "1970-01-01T00:00:00Z"
         entries = [{"name": name, "model": name, "modified_at": made, "size": 0, "digest": ""} for name in names]
         return _encode({"models": [{**entry, "details": {}} for entry in entries]})
+
+    def page(self, path: str, parts: Mapping[str, str], content: bytes, names: list[str]) -> tuple[int, bytes]:
+        """The server's version, what a model can do, and the end of a pull: a model is there, or it is not."""
+        if path.endswith("/version"):
+            return 200, _encode({"version": VERSION})
+        try:
+            wire = asked_json(content)
+        except InvalidRequest as error:
+            return 400, _encode({"error": error.message})
+        model = wire.get("model") or wire.get("name")
+        if model not in names:
+            return 404, _encode({"error": f"model '{model}' not found"})
+        if path.endswith("/pull"):
+            return 200, _encode({"status": "success"}) + b"\n"
+        return 200, _encode(_SHOWN)
 
 
 def _vectors(call: ClientCall, body: dict[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class TgiServerDialect:
         ("POST", "/"): "completion",
         ("GET", "/info"): "models",
     }
+    pages = frozenset((("GET", "/health"), ("GET", "/"), ("GET", "/metrics")))
     stream_type = "text/event-stream"
 
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
@@ -112,6 +113,10 @@ class TgiServerDialect:
         """The server's description of itself; such a server has one model, so it is the first."""
         name = names[0] if names else ""
         return _encode({"model_id": name, "model_pipeline_tag": "text-generation", "router": "engine"})
+
+    def page(self, path: str, parts: Mapping[str, str], content: bytes, names: list[str]) -> tuple[int, bytes]:
+        """The server's health, and an empty page of metrics: ours have names of their own."""
+        return 200, b""
 
 
 class TgiStreamEncoder:

@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.dialects import ClientCall, ServerDialect
+from engine.dialects import ClientCall, Describing, ServerDialect
 from engine.errors import InferenceError
 from engine.registry import SERVER_DIALECTS
 from engine.request import Chunk
@@ -39,6 +39,8 @@ class DialectServer:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         for (method, path), task in self.dialect.routes.items():
             app.router.add_route(method, path, self._list if task == "models" else self._serve)
+        for method, path in getattr(self.dialect, "pages", ()):
+            app.router.add_route(method, path, self._page)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -50,6 +52,12 @@ class DialectServer:
 
     async def _list(self, _: web.Request) -> web.StreamResponse:
         return web.Response(body=self.dialect.models(self.models), content_type="application/json")
+
+    async def _page(self, request: web.Request) -> web.StreamResponse:
+        assert isinstance(self.dialect, Describing)
+        parts = dict(request.match_info)
+        status, content = self.dialect.page(request.path, parts, await request.read(), self.models)
+        return web.Response(status=status, body=content, content_type="application/json")
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         headers = {name.lower(): value for name, value in request.headers.items()}
