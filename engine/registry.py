@@ -63,6 +63,7 @@ DIALECTS = Registry(
         "tei": "engine.dialects.tei:TeiDialect",
         "kserve": "engine.dialects.kserve:KServeDialect",
         "kserve_grpc": "engine.dialects.kserve_grpc:KServeGrpcDialect",
+        "predict": "engine.dialects.kserve_predict:PredictDialect",
         "opea": "engine.dialects.opea:OpeaDialect",
     },
 )
@@ -85,6 +86,8 @@ SERVER_DIALECTS = Registry(
         "tgi": "engine.dialects.tgi_server:TgiServerDialect",
         "tei": "engine.dialects.tei_server:TeiServerDialect",
         "kserve": "engine.dialects.kserve_server:KServeServerDialect",
+        "kserve_grpc": "engine.dialects.kserve_grpc_server:KServeGrpcServerDialect",
+        "predict": "engine.dialects.kserve_predict_server:PredictServerDialect",
         "opea": "engine.dialects.opea_server:OpeaServerDialect",
     },
 )
