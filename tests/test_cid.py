@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.cid import JSON, RAW, canonical_json, cid, cid_of_digest, cid_of_file, cid_of_json
+from engine.cid import JSON, RAW, canonical_json, cid, cid_of_digest, cid_of_file, cid_of_json, parse
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,54 @@ def test_a_file_has_the_id_of_its_bytes(tmp_path: Path) -> None:
 def test_a_digest_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         cid_of_digest(hashlib.sha1(b"").digest())
+
+
+@pytest.mark.parametrize(
+    ("text", "as_version_1"),
+    [
+        # one content, four ways to write it, as the JavaScript library `multiformats` does
+        (text, "bafybeid4sdwreqhdcns54bwwtx6xwunagnahwh3lthuf3yjgrnd3avpahm")
+        for text in (
+            "QmWiuSKg4UH5L65raqwu2yJtFtQ3ekNvJpXhLvHykgLJaN",
+            "bafybeid4sdwreqhdcns54bwwtx6xwunagnahwh3lthuf3yjgrnd3avpahm",
+            "zdj7Wdp9okjuwkgCoPnKauWuM9St6bVNHo4B8wE1igea7uCkJ",
+            "f017012207c90ed1240e31365de06d69dfd7b51a033407b1f6b99e85de1268b47b055e03b",
+        )
+    ],
+)
+def test_ids_of_either_version_in_any_base_are_read(text: str, as_version_1: str) -> None:
+    assert str(parse(text)) == as_version_1
+
+
+def test_an_identity_id_holds_its_content() -> None:
+    found = parse("bafkqablimvwgy3y")
+    assert (found.digest, found.fits(b"hello"), found.fits(b"hallo")) == (b"hello", True, False)
+
+
+def test_a_hash_that_is_not_known_is_never_right() -> None:
+    sha512 = (
+        "bafkrgqe3ohjcjplc6n4f3fwunlj6upltggn7xqujbsvnvyw764srszz4u4rshq6ztos4chl4plgg4ffyyxnayrtdi5oc4xb2332g645433aeg"
+    )
+    with pytest.raises(ValueError, match="hash function 0x13 can't be checked here"):
+        parse(sha512).fits(b"hello")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "b",
+        "bafy",
+        "Qm",
+        "Qm" + "1" * 44,
+        "Qm" + "0" * 44,
+        "xyz",
+        "b" + "a" * 100,
+        "bafkqablimvwgy3yaaa",
+        "fff",
+        "z0O",
+    ],
+)
+def test_what_is_not_a_content_id_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse(text)

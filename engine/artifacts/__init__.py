@@ -165,7 +165,7 @@ def default_cache() -> Path:
 
 def disk_problem(error: OSError, cache: Path) -> str:
     """Says what kept us from writing into the cache and what to do."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"the disk is full ({error.filename or cache}); free space, or set ENGINE_CACHE to another disk"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         what = error.strerror.lower() if error.strerror else "refused"

@@ -6,6 +6,7 @@ which a crash has torn is fetched again.
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -152,11 +153,16 @@ class Dag:
         return decode(cid, block)
 
     def _write_file(self, node: Node, path: Path) -> None:
+        # Every part is held to the size that its parent says, so the root's size is the file's: a few blocks that name
+        # each other again and again can't make more.
+        self._left_bytes -= node.size_bytes
+        if self._left_bytes < 0:
+            raise SetupError(f"it is larger than storage.max_bytes={self._max_bytes} allows")
+        free = shutil.disk_usage(path.parent).free
+        if node.size_bytes > free:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
         with path.open("wb") as file:
             for piece in self._content(node, node.size_bytes, 0):
-                self._left_bytes -= len(piece)
-                if self._left_bytes < 0:
-                    raise SetupError(f"it is larger than storage.max_bytes={self._max_bytes} allows")
                 file.write(piece)
 
     def _content(self, node: Node, size_bytes: int, depth: int) -> Iterator[bytes]:
@@ -171,7 +177,7 @@ class Dag:
         if depth > MAX_DEPTH:
             raise SetupError(f"folders more than {MAX_DEPTH} deep")
         folder.mkdir(parents=True)
-        for name, cid in self._entries(node, 0):
+        for name, cid in self._entries(node, set()):
             self._left_files -= 1
             if self._left_files < 0:
                 raise SetupError(f"more than {MAX_FILES} files")
@@ -184,21 +190,23 @@ class Dag:
             else:
                 self._write_folder(child, path, depth + 1)
 
-    def _entries(self, node: Node, level: int) -> Iterator[tuple[str, Cid]]:
+    def _entries(self, node: Node, shards: set[Cid]) -> Iterator[tuple[str, Cid]]:
+        """The names of a folder; `shards`: its parts so far."""
         if node.kind == "directory":
             yield from ((link.name, link.cid) for link in node.links)
             return
-        if node.kind != "shard" or level > MAX_DEPTH:
+        if node.kind != "shard":
             raise SetupError(f"it holds a {node.kind}, which is not followed; name the file itself")
         for link in node.links:
             name = link.name[node.prefix_chars :]
             if name:
                 yield name, link.cid
             else:
-                self._left_files -= 1  # shards without an entry could be named without end
-                if self._left_files < 0:
-                    raise SetupError(f"more than {MAX_FILES} files")
-                yield from self._entries(self._node(link.cid), level + 1)
+                if link.cid in shards or len(shards) > MAX_FILES:
+                    # Names stand in the bucket of their hash, so two honest parts of a folder are never alike.
+                    raise SetupError("a sharded folder repeats a part of itself, or has too many")
+                shards.add(link.cid)
+                yield from self._entries(self._node(link.cid), shards)
 
 
 class Forged(SetupError):

@@ -19,6 +19,8 @@ class Manners:
     """The next replies break off after so many bytes of body each."""
     statuses: list[int] = field(default_factory=list)
     """The next replies have these statuses."""
+    refusal: bytes | None = None
+    """Every request, also a PUT, gets this body with status 400."""
     redirects: dict[str, str] = field(default_factory=dict)
     """Path → where it sends the client."""
     after_cut: dict[str, bytes] = field(default_factory=dict)
@@ -63,10 +65,19 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Tests read what was asked, not the log."""
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.do_GET()
+
     def do_GET(self) -> None:
         files, manners = self.server_of.files, self.server_of.manners
         path = self.path.split("?")[0]
         self.server_of.asked.append((path, {name.lower(): value for name, value in self.headers.items()}))
+        if manners.refusal is not None:
+            return self._send(400, manners.refusal, {})
         if manners.statuses:
             return self._send(manners.statuses.pop(0), b"", {})
         if path in manners.redirects:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +31,8 @@ class Manners:
     """Blocks of 1 MiB in a CAR that nobody asked for, in front."""
     shuffle: bool = False
     """A CAR has its blocks in the reverse order."""
+    pause_s: float = 0.0
+    """Before each reply."""
     redirect: str | None = None
     """Every request is sent on to this address."""
 
@@ -88,6 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
         root = unquote(url.path).removeprefix("/ipfs/").split("/")[0]
         wanted = parse_qs(url.query)["format"][0]
         (self.gateway.asked.cars if wanted == "car" else self.gateway.asked.blocks).append(root)
+        time.sleep(manners.pause_s)
         if manners.redirect:
             self.send_response(302)
             self.send_header("Location", manners.redirect + self.path)
