@@ -256,7 +256,7 @@ def start(file: Path, code: CodeType | None, limit_s: float) -> int:
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
     import pytest
-    from hypothesis import Phase, settings
+    from hypothesis import HealthCheck, Phase, settings
 
     for name in [name for name in sys.modules if name.partition(".")[0] in ("engine", "chain", "conftest")]:
         del sys.modules[name]
@@ -265,9 +265,15 @@ def start(file: Path, code: CodeType | None, limit_s: float) -> int:
         sys.modules.pop(path.stem, None)
     if code is not None:
         sys.meta_path.insert(0, _Instead(module_of(file), file, code))
-    # What a mutant breaks is found by the first example as well as by the smallest one; and nothing is remembered.
+    # What a mutant breaks is found by the first example as well as by the smallest one; nothing is remembered; and a
+    # machine that is busy kills nothing.
     settings.register_profile(
-        "mutation", database=None, derandomize=True, deadline=None, phases=[Phase.explicit, Phase.generate]
+        "mutation",
+        database=None,
+        derandomize=True,
+        deadline=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow],
     )
     chosen = [str(path) if path != CHAIN else f"{path}::test_at_some_moments_nothing_stays_held" for path in tests]
     os._exit(int(pytest.main([*OPTIONS, "-x", "--hypothesis-profile=mutation", *chosen])))

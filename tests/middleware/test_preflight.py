@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 from chain import Scripted, branch, chain, context, in_virtual_time
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import Request
 from engine.clock import SystemClock
 from engine.errors import InferenceError, InvalidRequest, TooLong
+from engine.facts import Facts
 from engine.middleware import Branch, parameters, preflight, queue, rate_limit, retry, route
 from engine.middleware.preflight import Preflight, check_body
 from engine.resources import Resources
@@ -32,7 +33,13 @@ def chat(**body: Any) -> Request:
     return Request("chat", {"messages": [TEXT], **body}, id="r")
 
 
-def stage(kind: str = "remote", policy: PolicySpec | None = None, primary: bool = True, **model: Any) -> Preflight:
+def stage(
+    kind: str = "remote",
+    policy: PolicySpec | None = None,
+    primary: bool = True,
+    facts: Facts | None = None,
+    **model: Any,
+) -> Preflight:
     provider: Any = (
         LocalProviderSpec(kind="local", name="local", default_model="m")
         if kind == "local"
@@ -41,7 +48,8 @@ def stage(kind: str = "remote", policy: PolicySpec | None = None, primary: bool 
     target = TargetSpec(
         provider=provider, model=ModelSpec(**{"name": "m", **model}), hardware=AutoHardwareSpec(kind="auto")
     )
-    here = Branch("t", target, policy or PolicySpec(), Resources(SystemClock()), primary=primary)
+    known = facts or Facts()
+    here = Branch("t", target, policy or PolicySpec(), Resources(SystemClock()), primary=primary, facts=known)
     layer = preflight.layer(here)
     assert layer is not None
     made = layer.cls(next=Scripted(), **layer.arguments)  # type: ignore[call-arg]
@@ -102,6 +110,14 @@ def stage(kind: str = "remote", policy: PolicySpec | None = None, primary: bool 
         ("chat", {"messages": [TEXT], "seed": float("inf")}, "body.seed: inf can't be written in JSON"),
         ("chat", {"messages": [TEXT], "stop": 5}, "body.stop: expected a text or a list of texts, got 5"),
         ("chat", {"messages": [TEXT], "tools": {}}, "body.tools: expected a list, got dict"),
+        ("response", {"input": 5}, "body.input: expected a text or a list of items, got 5"),
+        ("response", {"input": [{"type": "item_reference"}, {"role": ""}]}, "body.input[1].role: expected who speaks"),
+        ("moderation", {}, "body.input: expected a text, a list of texts, or a list of parts"),
+        ("moderation", {"input": {"text": "a"}}, "body.input: expected a text, a list of texts, or a list of parts"),
+        ("image", {}, "body.prompt: expected a text that is not empty, got None"),
+        ("image", {"prompt": ["a cat"]}, "body.prompt: expected a text that is not empty, got list"),
+        ("speech", {}, "body.input: expected a text that is not empty, got None"),
+        ("speech", {"input": 5}, "body.input: expected a text that is not empty, got 5"),
     ],
 )  # fmt: skip
 def test_a_body_that_cant_be_right_is_refused_with_its_path(task: str, body: dict[str, Any], said: str) -> None:
@@ -143,6 +159,18 @@ def test_a_body_that_cant_be_right_is_refused_with_its_path(task: str, body: dic
         ("image-edit", {"image": ["a.png"], "prompt": "a hat"}),
         ("transcription", {"url": "https://example.com/a.wav"}),
         ("summarization", {"inputs": "hello"}),
+        ("response", {"input": (TEXT, {"type": "function_call", "name": "f"}, {"type": "item_reference", "id": "x"})}),
+        ("response", {"conversation": "conv_1"}),
+        ("response", {"previous_response_id": "resp_1"}),
+        ("moderation", {"input": "hello"}),
+        ("moderation", {"input": ["a", "b"]}),
+        ("moderation", {"input": ({"type": "text", "text": "a"},)}),
+        ("image", {"prompt": "a cat"}),
+        ("image-edit", {"prompt": "with a hat", "image": "cat.png"}),
+        ("speech", {"input": "hello", "voice": "alloy"}),
+        ("transcription", {"file": "hello.wav"}),
+        ("transcription", {"url": "http://127.0.0.1:1/hello.wav"}),
+        ("audio-translation", {"file": "hello.wav"}),
     ],
 )
 def test_what_some_provider_takes_is_let_through(task: str, body: dict[str, Any]) -> None:
@@ -150,6 +178,7 @@ def test_what_some_provider_takes_is_let_through(task: str, body: dict[str, Any]
 
 
 @pytest.mark.slow
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine makes such bodies slowly
 @given(
     st.dictionaries(
         st.sampled_from(["messages", "prompt", "input", "max_tokens", "temperature", "n", "stop", "seed", "tools"]),
@@ -210,6 +239,10 @@ def test_a_task_that_the_model_does_not_do_is_refused() -> None:
         ("rerank", False, {"query": "x" * 21, "documents": ["y", "x" * 100]}),
         ("rerank", False, {"query": "x" * 21, "documents": [{"text": "x" * 100}, "y"]}),
         ("rerank", True, {"query": "x" * 20, "documents": ["x" * 100] * 5}),
+        ("response", True, {"input": "x" * 120}),
+        ("response", False, {"input": "x" * 121}),
+        ("response", True, {"input": [{"role": "user", "content": "x" * 120}, {"type": "function_call"}]}),
+        ("response", False, {"input": [{"role": "user", "content": "x" * 60}, {"role": "user", "content": "x" * 61}]}),
     ],
 )
 def test_a_prompt_is_too_long_only_when_it_is_so_for_certain(task: str, fits: bool, body: dict[str, Any]) -> None:
@@ -240,6 +273,22 @@ def test_no_prompt_is_no_length() -> None:
         assert check_body(task, body) == 0
     assert check_body("completion", {"prompt": {"prompt_string": "a"}}) == 0
     assert check_body("chat", {"messages": [{"role": "assistant", "content": None}, TEXT]}) == 5
+    assert check_body("response", {"previous_response_id": "resp_1"}) == 0
+    assert check_body("rerank", {"query": "q", "documents": [""]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "body"),
+    [
+        ("moderation", {"input": "hello"}),
+        ("image", {"prompt": "a cat"}),
+        ("speech", {"input": "hello"}),
+        ("transcription", {"file": "hello.wav"}),
+        ("fill-mask", {"inputs": "a [MASK]"}),
+    ],
+)
+def test_what_need_not_fit_a_context_has_no_length(task: str, body: dict[str, Any]) -> None:
+    assert check_body(task, body) == 0
 
 
 def test_what_it_costs_at_the_rate_limit_is_told() -> None:
@@ -259,7 +308,7 @@ def test_the_characters_of_a_token_are_a_knob() -> None:
 
 def test_an_answer_longer_than_the_context_is_refused() -> None:
     stage(context_length=100).check(chat(max_tokens=100))
-    for name in ("max_tokens", "max_completion_tokens"):
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
         with pytest.raises(TooLong, match=rf"^body.{name}: 101 is more than the 100 tokens that 'm' has"):
             stage(context_length=100).check(chat(**{name: 101}))
 
@@ -269,6 +318,35 @@ def test_a_model_in_this_process_cuts_what_is_too_long_itself() -> None:
     stage("local", context_length=10).check(Request("embedding", {"input": "x" * 1000}))
     with pytest.raises(TooLong, match=r"^body.messages"):
         stage("local", context_length=10).check(chat(messages=[{"role": "user", "content": "x" * 121}]))
+
+
+def test_a_task_that_the_server_says_it_does_not_do_is_refused_unless_the_configuration_names_it() -> None:
+    said = Facts(tasks=frozenset({"embedding", "rerank"}))
+    with pytest.raises(InvalidRequest, match="says its server; it does: embedding, rerank"):
+        stage(facts=said).check(chat())
+    stage(facts=said).check(Request("embedding", {"input": "hello"}))
+    stage(facts=said, tasks=("chat",)).check(chat())
+
+
+def test_the_servers_context_counts_where_the_configuration_says_nothing() -> None:
+    said = Facts(context_length=10)
+    with pytest.raises(TooLong, match=r"'m' has room for 10 \(as its server says\)"):
+        stage(facts=said).check(Request("completion", {"prompt": "x" * 121}))
+    with pytest.raises(TooLong, match=r"more than the 10 tokens .* \(as its server says\)"):
+        stage(facts=said).check(chat(max_tokens=11))
+    stage(facts=said, context_length=20).check(Request("completion", {"prompt": "x" * 121}))
+
+
+def test_a_prompt_may_be_no_longer_than_the_server_takes_and_an_answer_as_long_as_the_context() -> None:
+    said = Facts(context_length=100, max_prompt_tokens=10)
+    with pytest.raises(TooLong, match="'m' has room for 10 "):
+        stage(facts=said).check(Request("completion", {"prompt": "x" * 121}))
+    stage(facts=said).check(Request("completion", {"prompt": "x" * 120, "max_tokens": 100}))
+    stage(facts=said, context_length=100).check(Request("completion", {"prompt": "x" * 121}))
+
+
+def test_a_server_that_cuts_prompts_refuses_none() -> None:
+    stage(facts=Facts(context_length=10, cuts=True)).check(Request("completion", {"prompt": "x" * 121}))
 
 
 @pytest.mark.parametrize(
