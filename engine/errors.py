@@ -5,6 +5,7 @@ EngineError
 ├── SetupError             valid, but this machine can't do it: key, file, hardware   (exit 4)
 ├── OutputError            the run directory can't be written or continued            (exit 5)
 ├── Stalled                nothing was answered for too long; the run can be resumed  (exit 6)
+├── OverLimit              the run has spent what it may; the run can be resumed      (exit 7)
 ├── Interrupted            stopped by the user; the run can be resumed                (exit 130)
 └── InferenceError         one request failed; `kind` is a word of the vocabulary
     ├── Throttled QuotaExhausted AuthFailed InvalidRequest TooLong ContentFiltered
@@ -49,6 +50,12 @@ class Stalled(EngineError):
     """No row of a run got anywhere for `output.stalled_s`; what was finished is recorded and the run can be resumed."""
 
     exit_code = 6
+
+
+class OverLimit(EngineError):
+    """A run has spent `output.max_cost_usd`; what was finished is recorded and the run can be resumed."""
+
+    exit_code = 7
 
 
 class Interrupted(EngineError):

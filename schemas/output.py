@@ -27,3 +27,6 @@ class OutputSpec(Spec):
     stalled_s: float | None = Field(900.0, gt=0)
     """When no row got anywhere for so long although rows are under way, the run stops and can be resumed, in seconds.
     Getting anywhere is an answer, or a failure that is the row's own. null: it waits for ever."""
+    max_cost_usd: float | None = Field(None, gt=0)
+    """When all attempts, those of earlier sessions included, have cost so many US dollars, the run stops and can be
+    resumed; also when the cost of one is not known. Calls under way then still end. null: no limit."""

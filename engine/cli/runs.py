@@ -8,16 +8,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from engine.errors import ConfigError, nearest
 from engine.runs import registry
 from engine.runs.directory import enter_start_folder, find_run, load_spec
+from schemas.output import OutputSpec
 
 USAGE = {
     "list": "runs list",
     "show": "runs show RUN",
     "diff": "runs diff RUN RUN",
     "report": "runs report RUN",
-    "resume": "runs resume RUN",
+    "resume": "runs resume RUN [output.KEY=VALUE …]",
     "cancel": "runs cancel RUN",
     "prune": "runs prune --keep N [--dry-run] [--force]",
 }
@@ -30,6 +33,9 @@ def main(arguments: argparse.Namespace) -> int:
     verb, names = words[0], words[1:]
     if verb not in USAGE:
         raise ConfigError(f"runs {verb}: not a verb of runs; {nearest(verb, USAGE)}")
+    changes: list[str] = []
+    if verb == "resume":
+        names, changes = names[:1], names[1:]
     if len(names) != NAMED[verb]:
         raise ConfigError(f"usage: {USAGE[verb]}")
     paths = [find_run(name, arguments.root) for name in names]
@@ -42,7 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
     if verb == "report":
         return _report(paths[0])
     if verb == "resume":
-        return _resume(paths[0])
+        return _resume(paths[0], changes)
     if verb == "cancel":
         return _cancel(paths[0])
     return _prune(arguments)
@@ -125,14 +131,33 @@ def _report(path: Path) -> int:
     return 0
 
 
-def _resume(path: Path) -> int:
+def _resume(path: Path, changes: list[str]) -> int:
     from engine.cli.run import answer
 
     path = path.absolute()
     enter_start_folder(path)
     spec = load_spec(path)
-    output = spec.output.model_copy(update={"resume": str(path), "dir": None})
+    output = _changed(spec.output, changes).model_copy(update={"resume": str(path), "dir": None})
     return answer(spec.model_copy(update={"output": output}))
+
+
+def _changed(output: OutputSpec, changes: list[str]) -> OutputSpec:
+    """`output` with other knobs, such as a higher `output.max_cost_usd`. Raises ConfigError."""
+    import yaml  # type: ignore[import-untyped]
+
+    known = output.model_dump()
+    for change in changes:
+        path, equals, text = change.partition("=")
+        knob = path.removeprefix("output.")
+        if not equals or knob == path or knob not in known:
+            raise ConfigError(f"{change}: a resume changes nothing but output.KEY=VALUE; {nearest(knob, known)}")
+        try:
+            known[knob] = yaml.safe_load(text)
+            output = OutputSpec.model_validate(known)
+        except (yaml.YAMLError, ValidationError) as error:
+            said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "can't be read"
+            raise ConfigError(f"{change}: {said}") from error
+    return output
 
 
 def _cancel(path: Path) -> int:

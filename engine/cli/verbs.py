@@ -19,5 +19,6 @@ EXIT_CODES = {
     4: "valid, but this machine can't do it: key, file, package, device",
     5: "the run directory can't be written or continued",
     6: "stalled: nothing was answered for output.stalled_s; the run can be resumed",
+    7: "spent: the run has cost output.max_cost_usd; it can be resumed",
     130: "interrupted; the run can be resumed",
 }

@@ -79,9 +79,9 @@ class Manifest(msgspec.Struct, kw_only=True):
     run: str
     """The directory's name."""
     status: str = "running"
-    """running, interrupted, stalled, failed or finished."""
+    """running, interrupted, stalled, spent, failed or finished."""
     reason: str | None = None
-    """Why it was interrupted, stalled or failed."""
+    """Why it was interrupted, has stalled, was spent or failed."""
     started: str
     finished: str | None = None
     wall_s: float = 0.0

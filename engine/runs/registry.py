@@ -46,7 +46,7 @@ class RunInfo:
     """Relative to the root."""
     path: Path
     status: str
-    """running, interrupted, stalled, failed, finished, or crashed: it says running, but no process holds it."""
+    """running, interrupted, stalled, spent, failed, finished, or crashed: it says running, but no process holds it."""
     started: str
     rows: int | None
     ok: int
@@ -57,7 +57,7 @@ class RunInfo:
 
     @property
     def resumable(self) -> bool:
-        return self.status in ("interrupted", "stalled", "failed", "crashed")
+        return self.status in ("interrupted", "stalled", "spent", "failed", "crashed")
 
 
 @dataclass(frozen=True, slots=True)

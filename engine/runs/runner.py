@@ -21,7 +21,7 @@ import msgspec
 
 from engine.batches import Jobs
 from engine.engine import Engine
-from engine.errors import EngineError, Interrupted, OutputError, SetupError, Stalled
+from engine.errors import EngineError, Interrupted, OutputError, OverLimit, SetupError, Stalled
 from engine.runs.atomic import CantWrite, write_atomic
 from engine.runs.directory import RunDirectory
 from engine.runs.feed import Feed
@@ -31,6 +31,7 @@ from engine.runs.manifest import Session, iso_utc
 from engine.runs.report import Findings, write_report
 from engine.runs.results import materialise
 from engine.runs.serving import Progress, Serving, Submits
+from engine.runs.spending import Spending
 from engine.runs.stop import StopSignal
 from engine.runs.unrecorded import Unrecorded
 from engine.virtual_time import VirtualTimeLoop
@@ -101,8 +102,8 @@ async def execute(
 
     Rows are read in order, `window_of(spec)` at most at a time; priorities count among those. `source` is opened from
     the spec when it is not given. Raises Interrupted (stopped; resumable), Stalled (nothing was answered for too long;
-    resumable), OutputError (the disk or the journal; resumable), SetupError (the engine or the source can't go on;
-    resumable).
+    resumable), OverLimit (`output.max_cost_usd` is spent; resumable), OutputError (the disk or the journal; resumable),
+    SetupError (the engine or the source can't go on; resumable).
     """
     source = source or open_source(spec.workload, spec.model.tasks, spec.seed)
     execution = _Execution(engine, spec, run, source, progress, stop or StopSignal())
@@ -113,7 +114,7 @@ async def execute(
         advice = f"continue with:\n  {run.resume_command}" if execution.begun else "nothing was begun: try again then"
         raise OutputError(f"{error}; {advice}") from error
     except EngineError as error:
-        status = {Interrupted: "interrupted", Stalled: "stalled"}.get(type(error), "failed")
+        status = {Interrupted: "interrupted", Stalled: "stalled", OverLimit: "spent"}.get(type(error), "failed")
         execution.note_end(status, str(error))
         if type(error) is SetupError and execution.begun:
             raise SetupError(f"{error}, then continue with:\n  {run.resume_command}") from error
@@ -153,7 +154,10 @@ class _Execution:
         self._started = self._loop.time()
         self._real_started = time.monotonic()
         self._feed: Feed | None = None
+        self._spending = Spending(spec.output.max_cost_usd)
         self._stalled = False
+        self._over = False
+        """It was stopped by what it had spent."""
         self.begun = run.resumed
         """There is something to resume."""
 
@@ -162,9 +166,16 @@ class _Execution:
         batch = min(commit_rows, max(1, self._window // 2))
         journal = Journal(run.journal, commit_s=self._spec.output.commit_s, batch=batch, threaded=not self._virtual)
         jobs = self._open_jobs() if self._spec.policy.batch.strategy == "provider" else None
-        serving = Serving(self._engine, journal, run.path.name, self._window, self._progress, self._virtual, jobs)
+        serving = Serving(
+            self._engine, journal, run.path.name, self._window, self._progress, self._virtual, self._spending, jobs
+        )
         try:
             await self._begin(self._window + (batch if self._virtual else 0))
+            if run.resumed:
+                self._spending.read(run.journal)
+                if self._spending.reached:
+                    self._over = True
+                    raise self._stopped(serving, None)
             if jobs is not None:
                 jobs.start(serving.touch)
             rest = Unrecorded(self._source, run.journal)
@@ -258,12 +269,14 @@ class _Execution:
         watched = [drain]
         if self._spec.output.stalled_s is not None:
             watched.append(asyncio.create_task(serving.wait_stalled(self._spec.output.stalled_s)))
+        watched.append(asyncio.create_task(self._spending.wait_reached()))
         try:
             await asyncio.wait({everything, serving.failed, *watched}, return_when=asyncio.FIRST_COMPLETED)
             if not everything.done() and not serving.failed.done():
-                self._stalled = not drain.done()
+                self._over = self._spending.reached and not drain.done()
+                self._stalled = not drain.done() and not self._over
                 self._say_stopping()
-                if self._stalled:
+                if self._stalled or self._over:
                     self._stop.drain()  # so that the next Ctrl-C stops at once
                 serving.stopping = True
                 self._engine.drain()
@@ -292,8 +305,9 @@ class _Execution:
 
     def _say_stopping(self) -> None:
         drain_s = self._spec.output.drain_s
-        if self._stalled:
-            self._say(f"stalled; calls under way may finish for {drain_s:g} s; Ctrl-C stops now")
+        if self._stalled or self._over:
+            why = "stalled" if self._stalled else self._spending.reason
+            self._say(f"{why}; calls under way may finish for {drain_s:g} s; Ctrl-C stops now")
         else:
             self._say(f"stopping: calls under way may finish for {drain_s:g} s; Ctrl-C again stops now")
 
@@ -302,10 +316,12 @@ class _Execution:
         if jobs is not None and jobs.left:
             names = ", ".join(job.provider_id or job.tag for job in jobs.left)
             done += (
-                f"; {len(jobs.left)} batch jobs go on at the provider ({names}), and a resume takes them up; to cancel "
-                f"them: python -m engine runs cancel {self._run.path}"
+                f"; what is in batch jobs goes on at the provider ({names}), and a resume takes it up; to end it: "
+                f"python -m engine runs cancel {self._run.path}"
             )
         command = f"Continue with:\n  {self._run.resume_command}"
+        if self._over:
+            return OverLimit(f"{self._spending.reason}; {done}. {command} output.max_cost_usd=…")
         if not self._stalled:
             return Interrupted(f"stopped; {done}. {command}")
         said = "; ".join(f"{target}: {text}" if target else text for target, text in serving.last_errors.items())

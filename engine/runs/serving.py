@@ -11,6 +11,7 @@ from engine.errors import InferenceError, Malformed, OutputError, SetupError
 from engine.request import EngineRecord, Request, Result
 from engine.runs.journal import Journal
 from engine.runs.results import payload
+from engine.runs.spending import Spending
 from engine.workloads import Row
 
 OWN_FAULT = frozenset({"invalid_request", "too_long", "content_filtered"})
@@ -66,6 +67,7 @@ class Serving:
         window: int,
         progress: Progress | None,
         virtual: bool,
+        spending: Spending,
         answers: Answers | None = None,
     ) -> None:
         self.tasks: dict[int, asyncio.Task[None]] = {}
@@ -84,6 +86,7 @@ class Serving:
         self._window = window
         self._progress = progress
         self._virtual = virtual
+        self._spending = spending
         self._answers = answers
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._idle_since = self._loop.time()
@@ -192,6 +195,7 @@ class Serving:
             except InferenceError as error:
                 record = EngineRecord(priority=row.request.priority, metadata=row.request.metadata)
                 result = Result(row.id, error=error, engine=record)
+        self._spending.add(result.engine.attempts)
         failure = result.error
         if failure is None or failure.kind in OWN_FAULT:
             self._moved_at = self._loop.time()
