@@ -1,5 +1,7 @@
 """Group `output`: what a run leaves behind."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from schemas.base import Spec
@@ -30,3 +32,6 @@ class OutputSpec(Spec):
     max_cost_usd: float | None = Field(None, gt=0)
     """When all attempts, those of earlier sessions included, have cost so many US dollars, the run stops and can be
     resumed; also when the cost of one is not known. Calls under way then still end. null: no limit."""
+    media: Literal["inline", "files"] = "inline"
+    """Where pictures and sounds of results go. inline: base64 in results.jsonl; files: the folder `media` of the run's
+    directory, and their paths in results.jsonl."""

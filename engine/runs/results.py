@@ -14,6 +14,7 @@ from engine.runs.atomic import replacing
 from engine.runs.directory import RunDirectory
 from engine.runs.fingerprint import request_fingerprint
 from engine.runs.journal import entries
+from engine.runs.media_files import MediaFiles
 from engine.workloads import Row
 
 _encode = msgspec.json.encode
@@ -49,10 +50,13 @@ def payload(run: str, row: Row, result: Result) -> bytes:
     return line if result.error is None else line + b"\n" + row.letter()
 
 
-def materialise(run: RunDirectory, rows: int, see: Callable[[bytes, bool], None]) -> None:
+def materialise(
+    run: RunDirectory, rows: int, see: Callable[[bytes, bool], None], media: MediaFiles | None = None
+) -> None:
     """Makes results.jsonl and dead.jsonl from the journal, in input order, both or neither, in constant memory.
 
-    `see` gets each line of results.jsonl and whether the row is ok. Raises OutputError when the journal does not hold
+    `see` gets each line of results.jsonl and whether the row is ok. `media` makes files of pictures and sounds; None:
+    they stay in the lines. Raises OutputError when the journal does not hold
     each of the `rows` rows exactly once, or a file can't be written.
     """
     with replacing(run.results, run.dead) as (results, dead):
@@ -62,9 +66,13 @@ def materialise(run: RunDirectory, rows: int, see: Callable[[bytes, bool], None]
                 break
             expected += 1
             line, _, letter = entry.payload.partition(b"\n")
+            if media is not None:
+                line = media.put(line, entry.index)
             results.write(line + b"\n")
             if not entry.ok:
                 dead.write(letter + b"\n")
             see(line, entry.ok)
         if expected != rows:
             raise OutputError(f"{run.journal}: {rows} rows were read, but row {expected + 1} is not recorded; resume")
+        if media is not None:
+            media.close()

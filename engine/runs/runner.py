@@ -28,6 +28,7 @@ from engine.runs.feed import Feed
 from engine.runs.journal import Journal, counts
 from engine.runs.ledger import Ledger, held_rows, jobs_of
 from engine.runs.manifest import Session, iso_utc
+from engine.runs.media_files import MediaFiles
 from engine.runs.report import Findings, write_report
 from engine.runs.results import materialise
 from engine.runs.serving import Progress, Serving, Submits
@@ -355,7 +356,7 @@ class _Execution:
         run, manifest = self._run, self._run.manifest
         self._end_session()
         findings = Findings(getattr(self._engine, "resources", None))
-        materialise(run, rows, findings.see)
+        materialise(run, rows, findings.see, MediaFiles(run.path) if self._spec.output.media == "files" else None)
         manifest.rows, manifest.ok, manifest.failed = rows, findings.metrics.total.ok, findings.failed
         manifest.finished = iso_utc(time.time())
         manifest.record_software()

@@ -8,12 +8,13 @@ from engine.artifacts import Notify, job_of
 from engine.artifacts.bucket import Bucket
 from engine.errors import OutputError, SetupError
 from engine.runs.directory import RunDirectory
+from engine.runs.media_files import FOLDER
 from schemas import RunSpec
 
 FILES = (
     "results.jsonl", "dead.jsonl", "metrics.json", "report.md", "report.html", "spec.yaml", "manifest.json",
 )  # fmt: skip
-"""What is uploaded, in this order: where the manifest is, all the rest is."""
+"""What is uploaded, in this order, the pictures and sounds first: where the manifest is, all the rest is."""
 
 
 class Upload:
@@ -34,7 +35,8 @@ class Upload:
         folder = "/".join(part for part in (self._prefix, _name(run.path, self._spec)) if part)
         place = f"s3://{self._bucket.name}/{folder}"
         try:
-            for name in FILES:
+            media = sorted(path.relative_to(run.path).as_posix() for path in (run.path / FOLDER).glob("*"))
+            for name in (*media, *FILES):
                 if (run.path / name).is_file():
                     self._bucket.put(run.path / name, f"{folder}/{name}")
         except SetupError as error:

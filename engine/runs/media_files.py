@@ -1,0 +1,90 @@
+"""Pictures and sounds of results as files of the run: `output.media=files`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.errors import OutputError
+from engine.media import extension_of
+from engine.runs.atomic import CantWrite, sync_directory
+
+FOLDER = "media"
+"""In the run's directory."""
+
+
+class MediaFiles:
+    """The media of one run. Made anew from the journal each time, under the same names: nothing is lost by a crash."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._made = False
+
+    def put(self, line: bytes, index: int) -> bytes:
+        """The line of results.jsonl with each picture and sound as the path of its file: `{"path": "media/…"}`, a media
+        value that a row of another run can name. `index` is the row's, from 0. Raises OutputError."""
+        if b'"b64_json":"' not in line and b'"audio":{' not in line:
+            return line
+        record = msgspec.json.decode(line)
+        body = (record.get("response") or {}).get("body")
+        if type(body) is not dict:
+            return line
+        found = [(holder, name) for holder, name in _places(body) if type(holder.get(name)) is str]
+        for number, (holder, name) in enumerate(found, 1):
+            try:
+                data = base64.b64decode(holder[name], validate=True)
+            except (binascii.Error, ValueError):
+                continue  # no base64 after all: it stays as the provider sent it
+            extension = holder.get("format") or body.get("output_format") or extension_of(data) or "bin"
+            path = Path(FOLDER) / f"{index + 1:06}-{number}.{_plain(extension)}"
+            self._write(self._run / path, data)
+            del holder[name]
+            holder["path"] = path.as_posix()
+        return msgspec.json.encode(record)
+
+    def close(self) -> None:
+        """Makes their names durable. Raises OutputError."""
+        if self._made:
+            try:
+                sync_directory(self._run / FOLDER)
+            except OSError as error:
+                raise self._refused(error) from error
+
+    def _write(self, path: Path, data: bytes) -> None:
+        try:
+            if not self._made:
+                path.parent.mkdir(exist_ok=True)
+                self._made = True
+            with path.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: OSError) -> OutputError:
+        what = error.strerror or error
+        return CantWrite(f"{self._run / FOLDER} can't be written: {what}; free disk space or choose another disk")
+
+
+def _places(body: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """The objects of a reply that hold base64, and where in them."""
+    found = [(item, "b64_json") for item in _objects(body.get("data"))]
+    found += [(audio, "data") for audio in _objects([body.get("audio")])]
+    messages = _objects([choice.get("message") for choice in _objects(body.get("choices"))])
+    return found + [(audio, "data") for audio in _objects([message.get("audio") for message in messages])]
+
+
+def _objects(items: Any) -> list[dict[str, Any]]:
+    return [item for item in items if type(item) is dict] if type(items) is list else []
+
+
+def _plain(extension: Any) -> str:
+    """An extension that no provider can make a path of."""
+    text = str(extension)[:8]
+    return text if text.isascii() and text.isalnum() else "bin"
