@@ -255,7 +255,7 @@ def test_a_simulated_runs_report_has_the_exact_total(tmp_path: Path, capsys: pyt
     words = ["provider=simulated", "workload=synthetic", "workload.duration_s=60", "provider.failure_rate=0.1"]
     words += ["provider.price.input=0.15", "provider.price.output=0.6", f"output.dir={tmp_path / 'run'}"]
     assert main(words) in (0, 3)
-    capsys.readouterr()
+    said = capsys.readouterr().out
     metrics = json.loads((tmp_path / "run/metrics.json").read_bytes())
     tokens = metrics["tokens"]
     exact = Fraction(15, 100) * tokens["input"] + Fraction(6, 10) * tokens["output"]
@@ -264,6 +264,7 @@ def test_a_simulated_runs_report_has_the_exact_total(tmp_path: Path, capsys: pyt
     lines = [json.loads(line) for line in (tmp_path / "run/results.jsonl").read_text("utf-8").splitlines()]
     known = [line["engine"]["cost"] for line in lines if line["engine"]["cost"] is not None]
     assert sum(round(cost * PICO) for cost in known) == round(metrics["cost"] * PICO)
+    assert f"cost: ${metrics['cost']:.4f}" in said
     assert f"| Cost | ${metrics['cost']:.4f} |" in (tmp_path / "run/report.md").read_text("utf-8")
 
 

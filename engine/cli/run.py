@@ -16,6 +16,7 @@ from engine.errors import ConfigError, Interrupted
 from engine.executors import Services
 from engine.runs.directory import RunDirectory, open_run
 from engine.runs.manifest import ConfigSource, Facts
+from engine.runs.report_view import dollars
 from engine.runs.runner import Summary, execute
 from engine.runs.stop import StopSignal
 from engine.runs.upload import Upload
@@ -135,6 +136,8 @@ def _say(summary: Summary, spec: RunSpec) -> None:
     if summary.real_s is not None:
         took += f" of virtual time, {summary.real_s:.1f} s of real time"
     print(f"{summary.ok} of {summary.rows} answered in {took} ({rate:.1f}/s) → {summary.path}")
+    if summary.metrics.get("cost") is not None:
+        print(f"cost: {dollars(summary.metrics)}")
     if summary.failed:
         print(f"{summary.failed} failed; the rows to try again are in {summary.path / 'dead.jsonl'}", file=sys.stderr)
         for line in summary.first_errors[:3]:

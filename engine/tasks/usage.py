@@ -27,7 +27,7 @@ def pieces(task: str, asked: dict[str, Any], reply: dict[str, Any]) -> Usage | N
         return Usage(characters=len(text)) if type(text) is str and text else None
     if task in ("transcription", "audio-translation"):
         seconds = reply.get("duration")
-        return Usage(audio_s=float(seconds)) if type(seconds) in (int, float) and seconds > 0 else None
+        return Usage(audio_s=float(seconds)) if isinstance(seconds, int | float) and seconds > 0 else None
     if task in ("image", "image-edit"):
         made = reply.get("data")
         return Usage(images=len(made)) if type(made) is list and made else None
