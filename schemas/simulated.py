@@ -170,6 +170,8 @@ class SimulatedBatchSpec(Spec):
     """Share of the results that are written down twice."""
     lost_replies: int = Field(0, ge=0)
     """So many jobs are made, and the connection breaks before the reply that says so."""
+    failed_creations: int = Field(0, ge=0)
+    """So many calls that create a job fail with HTTP 500, and make none."""
     crowded: int = Field(0, ge=0)
     """So many jobs are refused, because too many tokens wait in the queue."""
     bad_lines: tuple[int, ...] = ()

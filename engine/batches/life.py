@@ -137,7 +137,6 @@ class Life:
 
     def _made(self, job: Job, view: JobView) -> None:
         self.ledger.change(job.record, state="made", provider_id=view.id, said=view.said)
-        self.alive()
         self._note(job, f"{job.record.rows} rows are at the provider as {view.id}")
 
     async def adopt(self, job: Job) -> bool:
@@ -207,7 +206,8 @@ class Life:
                 log.warning("batch job %d: %s: %s", record.number, error.kind, error.message)
                 await pause.wait(error.retry_after_s or 0.0)
                 continue
-            self.alive()
+            if view.state != FAILED:
+                self.alive()
             if view.said != record.said:
                 self.ledger.change(record, said=view.said)
             if view.state in (ENDED, FAILED):

@@ -110,6 +110,7 @@ class BatchStore:
         self._clock = clock
         self._rng = Random(f"{seed} batches")
         self._lost = spec.lost_replies
+        self._failing = spec.failed_creations
         self._crowded = spec.crowded
         self._bad_lines = spec.bad_lines
         self._answered = 0
@@ -138,6 +139,11 @@ class BatchStore:
             job.refused = [(line, "invalid_value", f"simulated: line {line} is not valid") for line in self._bad_lines]
             self._bad_lines = ()
         return job
+
+    def fails(self) -> bool:
+        """Whether this creation fails before it makes anything."""
+        self._failing -= 1
+        return self._failing >= 0
 
     def loses(self) -> bool:
         """Whether the reply to this creation gets lost."""

@@ -53,6 +53,8 @@ class AnthropicBatches:
         return Reply(200, _encode(self._shown(job)))
 
     def _create(self, content: bytes, key: str | None) -> Reply:
+        if self._store.fails():
+            return _refusal(500, "api_error", "Internal server error")
         try:
             requests = msgspec.json.decode(content, type=_Create).requests
         except msgspec.DecodeError as error:

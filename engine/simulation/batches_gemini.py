@@ -31,7 +31,9 @@ class GeminiBatches:
         ("POST", "/v1beta/batches/{job}:cancel"),
         ("POST", "/upload/v1beta/files"),
         ("GET", "/download/v1beta/files/{file}:download"),
+        ("GET", "/v1beta/files/{file}:download"),  # where Google's own client asks for it
     )
+    """Under v1, which Google has as well, this server has OpenAI's batches."""
 
     def __init__(self, store: BatchStore, wires: Mapping[str, Wire]) -> None:
         self._store = store
@@ -40,16 +42,16 @@ class GeminiBatches:
     def answer(self, called: Called) -> Reply:
         """Raises InvalidRequest."""
         store, route, key = self._store, called.route, called.key
-        if route == "POST /upload/v1beta/files":
+        if route.startswith("POST /upload"):
             return self._upload(called.headers, called.content)
-        if route.startswith("GET /download"):
+        if route.endswith(":download"):
             found = store.files.get(called.parts["file"])
             if found is None:
                 return _refusal(404, "NOT_FOUND", f"no file {called.parts['file']}")
             return Reply(200, found, content_type="application/jsonl")
         if "{model}" in route:
             return self._create(route.rpartition(":")[2], called.parts["model"], called.content, key)
-        if route == "GET /v1beta/batches":
+        if route.endswith("/batches"):
             return self._list(called.query, key)
         job = store.jobs.get(f"batches/{called.parts['job']}")
         if job is None or job.key != key:
@@ -62,13 +64,17 @@ class GeminiBatches:
     def _upload(self, headers: Mapping[str, str], content: bytes) -> Reply:
         command = headers.get("x-goog-upload-command", "")
         if command == "start":
-            return Reply(200, b"", {"x-goog-upload-url": "http://elsewhere/upload/v1beta/files?upload_id=1"})
+            where = f"http://{headers.get('host', 'localhost')}/upload/v1beta/files?upload_id=1"
+            return Reply(200, b"", {"x-goog-upload-url": where})
         if command != "upload, finalize":
             raise InvalidRequest("x-goog-upload-command: expected start, or upload, finalize")
         name = self._store.keep(content)
-        return Reply(200, _encode({"file": {"name": f"files/{name}", "sizeBytes": str(len(content))}}))
+        shown = {"file": {"name": f"files/{name}", "sizeBytes": str(len(content))}}
+        return Reply(200, _encode(shown), {"x-goog-upload-status": "final"})
 
     def _create(self, method: str, model: str, content: bytes, key: str | None) -> Reply:
+        if self._store.fails():
+            return _refusal(500, "INTERNAL", "An internal error has occurred")
         body = _decode(content).get("batch", {})
         source = body.get("inputConfig", {})
         if "fileName" in source:

@@ -65,6 +65,8 @@ class OpenAIBatches:
         return Reply(200, _encode({**shown, "filename": file.filename, "purpose": "batch", "status": "processed"}))
 
     def _create(self, content: bytes, key: str | None) -> Reply:
+        if self._store.fails():
+            return _refusal(500, "The server had an error")
         body = _decode(content)
         file = self._store.files.get(str(body.get("input_file_id")).removeprefix("file-"))
         if file is None:

@@ -18,6 +18,7 @@ from aiohttp import ClientSession, web
 from engine.simulation.server import BATCHES_PATH, SimulatedServer
 from schemas.simulated import SimulatedProviderSpec
 
+_KEPT = ("content-type", "x-goog-upload-url", "x-goog-upload-status")
 When = Literal["before", "after", "within"]
 """before: the provider never sees the call; after: it does, and its reply is lost; within: half of the reply comes."""
 
@@ -72,9 +73,7 @@ class Tripwire:
             if trips == "after":
                 self._end()
                 return web.Response(status=503)
-            kept = {
-                name: reply.headers[name] for name in ("content-type", "x-goog-upload-url") if name in reply.headers
-            }
+            kept = {name: reply.headers[name] for name in _KEPT if name in reply.headers}
             response = web.StreamResponse(status=reply.status, headers=kept)
             response.content_length = len(content)
             await response.prepare(request)
@@ -112,7 +111,7 @@ def tripwire(**batch: Any) -> Iterator[Tripwire]:
     async def start() -> web.AppRunner:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", proxy.handle)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         await proxy.server.start()
