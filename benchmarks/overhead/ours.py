@@ -10,6 +10,7 @@ from typing import Any
 
 from engine import Engine, Request
 from engine.build import build
+from engine.facts import Facts
 from engine.request import Chunk, ChunkStream, Result, Usage
 from overhead.load import BODY, KEY, MODEL, Call, Contestant
 from overhead.server import CHUNKS, completion
@@ -91,6 +92,7 @@ class Nothing:
 
     keys = ("OPENAI_API_KEY",)
     tasks = frozenset({"chat"})
+    facts = Facts()
 
     def __init__(self, target: Any = None, services: Any = None) -> None:
         self.target = target
