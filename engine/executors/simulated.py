@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from engine.errors import FAILURES, InferenceError
+from engine.errors import FAILURES, InferenceError, InvalidRequest
 from engine.executors import Services
 from engine.facts import Facts
 from engine.request import Chunk, ChunkStream, Context, RateHints, Request, Result, Usage
@@ -51,6 +51,10 @@ class SimulatedExecutor:
 
     async def __call__(self, request: Request, context: Context) -> Result:
         task, body = request.task, request.body
+        if task not in self.tasks:
+            raise InvalidRequest(
+                f"task: the simulated provider can't do {task}; it does: {', '.join(sorted(self.tasks))}"
+            )
         computed = task in answers.COMPUTED
         if computed:
             answers.check(task, body)

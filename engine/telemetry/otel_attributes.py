@@ -16,7 +16,7 @@ from schemas import TargetSpec
 Value = str | bool | int | float | list[str]
 Attributes = dict[str, Value]
 
-OPERATIONS = {"chat": "chat", "completion": "text_completion", "embedding": "embeddings"}
+OPERATIONS = {"chat": "chat", "response": "chat", "completion": "text_completion", "embedding": "embeddings"}
 """gen_ai.operation.name by task; a task that the conventions do not know goes by its own name."""
 _PROVIDERS = {
     "azure_openai": "azure.ai.openai",
@@ -30,6 +30,7 @@ _PROVIDERS = {
 _PARAMETERS: dict[str, tuple[str, type]] = {
     "max_completion_tokens": ("gen_ai.request.max_tokens", int),
     "max_tokens": ("gen_ai.request.max_tokens", int),
+    "max_output_tokens": ("gen_ai.request.max_tokens", int),
     "temperature": ("gen_ai.request.temperature", float),
     "top_p": ("gen_ai.request.top_p", float),
     "top_k": ("gen_ai.request.top_k", float),

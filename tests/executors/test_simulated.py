@@ -229,3 +229,12 @@ def test_what_can_not_be_embedded_is_an_invalid_request(value: Any) -> None:
     error = simulate(act)
     assert error is not None
     assert error.kind == "invalid_request"
+
+
+def test_what_it_can_not_do_it_refuses() -> None:
+    async def act(engine: Engine, clock: VirtualClock) -> Any:
+        return (await engine.submit(Request("speech", {"input": "hi", "voice": "v"}))).error
+
+    error = simulate(act)
+    assert error.kind == "invalid_request"
+    assert "the simulated provider can't do speech; it does: chat, completion" in error.message
