@@ -158,6 +158,16 @@ def _answer(record: dict[str, Any]) -> str:
         vector = data[0]["embedding"]
         first = ", ".join(f"{number:.4f}" for number in vector[:4])
         return f"[{first}, …] ({len(vector)} dimensions)"
+    if data and ("b64_json" in data[0] or "path" in data[0]):
+        return f"{len(data)} pictures" if len(data) > 1 else "a picture"
+    if isinstance(body.get("audio"), dict):
+        return f"sound ({body['audio'].get('format') or 'of unknown format'})"
+    if isinstance(body.get("text"), str):
+        return clip(body["text"])
+    if isinstance(body.get("output"), list):
+        items = [item.get("content") for item in body["output"] if isinstance(item, dict)]
+        parts = [part for content in items if isinstance(content, list) for part in content if isinstance(part, dict)]
+        return clip("".join(str(part.get("text") or "") for part in parts))
     return clip(msgspec.json.encode(body).decode())
 
 

@@ -32,6 +32,9 @@ async def answer(call: ClientCall) -> dict[str, Any]:
         return {"audio": {"data": encoded(WAV)}}
     if call.task in ("image", "image-edit"):
         return {"created": 1, "output_format": "png", "data": [{"b64_json": encoded(PNG)}, {"b64_json": encoded(PNG)}]}
+    if call.task == "response":
+        said = {"type": "message", "content": [{"type": "output_text", "text": "a response"}]}
+        return {"id": "resp_1", "object": "response", "status": "completed", "output": [{"type": "reasoning"}, said]}
     if call.task == "chat":
         sound = {"id": "audio_1", "data": encoded(WAV), "transcript": "hi"}
         return {"choices": [{"index": 0, "message": {"role": "assistant", "audio": sound}, "finish_reason": "stop"}]}
@@ -46,6 +49,7 @@ ROWS: list[dict[str, Any]] = [
     {"custom_id": "edit", "image": "cat.png", "prompt": "a hat"},
     {"custom_id": "talk", "prompt": "hi", "modalities": ["text", "audio"]},
     {"custom_id": "gone", "file": "sounds/gone.wav"},
+    {"custom_id": "respond", "task": "response", "prompt": "hi"},
 ]
 
 
@@ -73,7 +77,7 @@ async def run(tmp_path: Path, media: str) -> tuple[Summary, list[dict[str, Any]]
 @pytest.mark.slow
 async def test_pictures_and_sounds_become_files_of_the_run(tmp_path: Path) -> None:
     summary, lines, calls = await run(tmp_path, "files")
-    assert (summary.ok, summary.failed) == (5, 1)
+    assert (summary.ok, summary.failed) == (6, 1)
     bodies = [line["response"]["body"] for line in lines[:5]]
     assert bodies[0]["audio"] == {"format": "wav", "content_type": "audio/wav", "path": "media/000001-1.wav"}
     assert bodies[1]["data"] == [{"path": "media/000002-1.png"}, {"path": "media/000002-2.png"}]
@@ -85,9 +89,18 @@ async def test_pictures_and_sounds_become_files_of_the_run(tmp_path: Path) -> No
         "000001-1.wav": len(WAV), "000002-1.png": len(PNG), "000002-2.png": len(PNG),
         "000004-1.png": len(PNG), "000004-2.png": len(PNG), "000005-1.wav": len(WAV),
     }  # fmt: skip
-    assert {call.task for call in calls} == {"speech", "image", "transcription", "image-edit", "chat"}
+    assert {call.task for call in calls} == {"speech", "image", "transcription", "image-edit", "chat", "response"}
     edited = next(call for call in calls if call.task == "image-edit").body
     assert edited["image"] == Media(PNG, "cat.png", "image/png")
+
+
+@pytest.mark.slow
+async def test_the_report_says_what_came(tmp_path: Path) -> None:
+    summary, _, _ = await run(tmp_path, "inline")
+    report = (summary.path / "report.md").read_text()
+    for answer in ("sound (wav)", "2 pictures", f"clip.wav of {len(WAV)} bytes", "a response"):
+        assert answer in report
+    assert encoded(PNG)[:20] not in report
 
 
 @pytest.mark.slow
