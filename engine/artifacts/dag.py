@@ -177,7 +177,7 @@ class Dag:
         if depth > MAX_DEPTH:
             raise SetupError(f"folders more than {MAX_DEPTH} deep")
         folder.mkdir(parents=True)
-        for name, cid in self._entries(node, set()):
+        for name, cid in self._entries(node, set(), 0):
             self._left_files -= 1
             if self._left_files < 0:
                 raise SetupError(f"more than {MAX_FILES} files")
@@ -190,7 +190,7 @@ class Dag:
             else:
                 self._write_folder(child, path, depth + 1)
 
-    def _entries(self, node: Node, shards: set[Cid]) -> Iterator[tuple[str, Cid]]:
+    def _entries(self, node: Node, shards: set[Cid], level: int) -> Iterator[tuple[str, Cid]]:
         """The names of a folder; `shards`: its parts so far."""
         if node.kind == "directory":
             yield from ((link.name, link.cid) for link in node.links)
@@ -202,11 +202,11 @@ class Dag:
             if name:
                 yield name, link.cid
             else:
-                if link.cid in shards or len(shards) > MAX_FILES:
+                if link.cid in shards or len(shards) > MAX_FILES or level > MAX_DEPTH:
                     # Names stand in the bucket of their hash, so two honest parts of a folder are never alike.
-                    raise SetupError("a sharded folder repeats a part of itself, or has too many")
+                    raise SetupError("a sharded folder repeats a part of itself, or has too many parts")
                 shards.add(link.cid)
-                yield from self._entries(self._node(link.cid), shards)
+                yield from self._entries(self._node(link.cid), shards, level + 1)
 
 
 class Forged(SetupError):

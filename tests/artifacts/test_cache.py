@@ -156,7 +156,7 @@ def test_a_cache_on_a_read_only_disk_can_be_used_and_says_why_it_cant_be_filled(
         pytest.skip("this machine does not allow a read-only mount")
     try:
         assert get(f"{files.url}/a.gguf").path.read_bytes() == b"GGUF"
-        with pytest.raises(SetupError, match="can't be written .*set ENGINE_CACHE"):
+        with pytest.raises(SetupError, match=r"can't be written .*set ENGINE_CACHE"):
             get(f"{files.url}/b.gguf")
     finally:
         subprocess.run(["umount", cache], check=True)

@@ -151,6 +151,16 @@ def test_a_shard_that_names_a_part_again_and_again_is_refused(tmp_path: Path) ->
         make(tmp_path, *blocks)
 
 
+def test_shards_within_shards_without_end_are_bounded(tmp_path: Path) -> None:
+    level = block(node(5, [("00a", LEAF_ID)], fanout=256))
+    blocks = [level, (LEAF_ID, LEAF)]
+    for _ in range(1200):
+        level = block(node(5, [("00", level[0])], fanout=256))
+        blocks.insert(0, level)
+    with pytest.raises(SetupError, match="too many parts"):
+        make(tmp_path, *blocks)
+
+
 def test_another_codec_is_not_a_file(tmp_path: Path) -> None:
     data = b"\xa0"
     with pytest.raises(SetupError, match="codec 0x71 is not a file or folder"):

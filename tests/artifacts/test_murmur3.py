@@ -1,4 +1,4 @@
-"""The hash of sharded folders, against @multiformats/murmur3, and against the bucket that UnixFS's own example names."""
+"""The hash of sharded folders, against @multiformats/murmur3 and the example of UnixFS's specification."""
 
 from __future__ import annotations
 
