@@ -170,6 +170,8 @@ class SimulatedBatchSpec(Spec):
     """Share of the results that are written down twice."""
     lost_replies: int = Field(0, ge=0)
     """So many jobs are made, and the connection breaks before the reply that says so."""
+    max_bytes: int | None = Field(None, ge=1)
+    """Bytes of a file of requests at OpenAI's wire; a larger one is refused with HTTP 413; null: no limit."""
     failed_creations: int = Field(0, ge=0)
     """So many calls that create a job fail with HTTP 500, and make none."""
     crowded: int = Field(0, ge=0)

@@ -38,7 +38,7 @@ class Job:
         self.request = request
         self.left = set(rows)
         self.sending = False
-        """A call that creates it is under way."""
+        """The call that creates it is under way."""
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
         self._early: dict[int, Outcome] = {}
 

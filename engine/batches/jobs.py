@@ -325,11 +325,20 @@ class Jobs:
         try:
             async with self._places:
                 await self._bring(job)
-                await life.collect(job, await life.watch(job))
+                if not self._draining:
+                    await life.collect(job, await life.watch(job))
         except Void:
             self._ledger.change(record, state="void")
             job.settle_rest(Outcome(record))
         except Refused as refusal:
+            if refusal.error.kind == "too_long" and record.rows > 1:
+                self._max_bytes = min(self._max_bytes, record.bytes // 2 + LINE_BYTES)
+                self._say(
+                    f"batch job {record.number}: too large; its rows go in jobs of {self._max_bytes} bytes at most"
+                )
+                self._ledger.change(record, state="void", said=f"refused: {refusal}")
+                job.settle_rest(Outcome(record))
+                return
             self._ledger.change(record, said=f"refused: {refusal}", failed=record.rows)
             job.settle_rest(Outcome(record, error=refusal.error))
         except asyncio.CancelledError:
@@ -349,14 +358,10 @@ class Jobs:
             )
         if record.state == "made":
             return
-        job.sending = True
-        try:
-            if job.request is not None:
-                await self.life.send(job)
-            elif not await self.life.adopt(job):
-                raise Void
-        finally:
-            job.sending = False
+        if job.request is not None:
+            await self.life.send(job)
+        elif not await self.life.adopt(job):
+            raise Void
 
     def _break(self, error: Exception) -> None:
         """The run can't go on: rows that wait, and those that come, get to know why."""

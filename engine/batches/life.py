@@ -108,9 +108,11 @@ class Life:
     async def _create(self, job: Job) -> JobView:
         assert job.request is not None
         record = job.record
+        job.sending = True
         try:
             return await self.client.create(job.request, record.input_file, record.key)
         except InferenceError as error:
+            job.sending = False
             refused = error.status is not None and 300 <= error.status < 500 and error.status not in _UNSURE
             if not refused:
                 self._note(job, f"nobody knows whether it was created ({error.kind}: {error.message}); looking for it")
@@ -137,6 +139,7 @@ class Life:
 
     def _made(self, job: Job, view: JobView) -> None:
         self.ledger.change(job.record, state="made", provider_id=view.id, said=view.said)
+        job.sending = False
         self._note(job, f"{job.record.rows} rows are at the provider as {view.id}")
 
     async def adopt(self, job: Job) -> bool:

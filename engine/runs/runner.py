@@ -185,7 +185,7 @@ class _Execution:
         finally:
             await serving.cancel()
             if jobs is not None:
-                await jobs.aclose(self._spec.output.drain_s)
+                await jobs.aclose(0.0 if self._stop.immediate else self._spec.output.drain_s)
             await journal.aclose()
         if feed.exhausted:
             rest.refuse_shorter()

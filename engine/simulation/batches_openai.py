@@ -60,6 +60,9 @@ class OpenAIBatches:
         file = fields.get("file")
         if fields.get("purpose") != "batch" or not isinstance(file, Media):
             raise InvalidRequest("the form needs purpose=batch and a file")
+        most = self._store.spec.max_bytes
+        if most is not None and len(file.data) > most:
+            return _refusal(413, f"The file is larger than {most} bytes.")
         name = f"file-{self._store.keep(file.data)}"
         shown = {"id": name, "object": "file", "bytes": len(file.data), "created_at": int(self._store.wall)}
         return Reply(200, _encode({**shown, "filename": file.filename, "purpose": "batch", "status": "processed"}))

@@ -235,6 +235,13 @@ def test_a_large_job_goes_as_a_file_and_comes_back_as_one(tmp_path: Path, monkey
         check_once(provider, 20)
 
 
+def test_a_job_that_is_too_large_is_split(tmp_path: Path) -> None:
+    with tripwire(max_bytes=700) as provider:
+        assert run(spec_for("openai", provider.url, tmp_path)).ok == 12
+        assert len(provider.jobs()) > 3
+        check_once(provider)
+
+
 def test_the_answers_of_a_job_cost_what_the_price_list_says_of_jobs(tmp_path: Path) -> None:
     price = {"input": 1.0, "output": 2.0, "batch": 0.5}
     with tripwire(provider={"output_tokens": 3}) as provider:

@@ -36,6 +36,28 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_go_on_or_to_cancel(tmp_path: Path
         assert len(provider.jobs()) == 1
 
 
+def test_ctrl_c_while_a_job_is_being_made_waits_until_it_is_known(tmp_path: Path, start: Start) -> None:
+    with tripwire(takes_s=0.5) as provider:
+        spec = spec_for("openai", provider.url, tmp_path)
+        child = start(spec)
+        provider.wire = Wire(r"POST /v1/batches", "beside", signal=signal.SIGINT, pid=child.pid)
+        _, said = child.communicate(timeout=20)
+        assert child.returncode == 130
+        assert "what is in batch jobs goes on at the provider (batch_1)" in said
+        assert run(resumed(spec)).ok == 12
+        assert len(provider.jobs()) == 1
+
+
+def test_a_resume_may_answer_the_rest_by_live_calls(tmp_path: Path, start: Start) -> None:
+    with tripwire(takes_s=0.4, expired=0.5) as provider:
+        spec = spec_for("openai", provider.url, tmp_path, unanswered="dead")
+        child = start(spec)
+        provider.wire = Wire(r"GET /v1/batches/.+", pid=child.pid)
+        child.wait(20)
+        spec["policy"]["batch"]["job"]["unanswered"] = "live"
+        assert run(resumed(spec)).ok == 12
+
+
 @pytest.mark.parametrize("api", ["openai", "anthropic", "gemini"])
 def test_runs_cancel_ends_the_jobs_and_a_resume_answers_the_rest_by_live_calls(
     api: str, tmp_path: Path, start: Start, capsys: pytest.CaptureFixture[str]

@@ -19,8 +19,8 @@ from engine.simulation.server import BATCHES_PATH, SimulatedServer
 from schemas.simulated import SimulatedProviderSpec
 
 _KEPT = ("content-type", "x-goog-upload-url", "x-goog-upload-status")
-When = Literal["before", "after", "within"]
-"""before: the provider never sees the call; after: it does, and its reply is lost; within: half of the reply comes."""
+When = Literal["before", "beside", "after", "within"]
+"""before: the provider never sees the call; beside: all goes on as if nothing was; after: it does, and its reply is lost; within: half of the reply comes."""
 
 
 @dataclass
@@ -62,6 +62,8 @@ class Tripwire:
         if trips == "before":
             self._end()
             return web.Response(status=503)
+        if trips == "beside":
+            self._end()
         headers = {name: value for name, value in request.headers.items() if name.lower() != "host"}
         async with (
             ClientSession(auto_decompress=False) as session,
