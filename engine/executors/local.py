@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from engine import artifacts
 from engine.errors import Cancelled, Internal, InvalidRequest, SetupError
 from engine.executors import Services
 from engine.facts import Facts
+from engine.media import MediaReader
+from engine.media_places import may_hold_media, read_media
 from engine.registry import RUNTIMES
 from engine.request import Chunk, ChunkStream, Context, Inputs, Request, Result, Usage
 from engine.runtimes import Runtime, Sampling, probe
-from engine.tasks import chat, completion, embedding, fields
+from engine.tasks import chat, completion, embedding, fields, pipelines
+from engine.transports.download import download
 from schemas import TargetSpec
 from schemas.model import ModelSpec
+from schemas.provider import TransportSpec
 
 
 class LocalExecutor:
@@ -73,6 +78,8 @@ class LocalExecutor:
             runtime = self._runtime = await self._shared.runtime()
         if request.task == "embedding":
             return await self._embed(runtime, request, context)
+        if request.task in pipelines.PIPELINES:
+            return await self._infer(runtime, request)
         return await self._generate(runtime, request, context)
 
     async def _embed(self, runtime: Runtime, request: Request, context: Context) -> Result:
@@ -85,6 +92,16 @@ class LocalExecutor:
             context.warn(f"{len(cut) - 8} further inputs: cut likewise")
         body, usage = embedding.reply(ask, found, self._model_id)
         return Result(request.id or "", body, usage=usage, inputs=Inputs(found.tokens, cut))
+
+    async def _infer(self, runtime: Runtime, request: Request) -> Result:
+        body = request.body
+        if may_hold_media(request.task, body):
+            access = self._services.media if request.media is None else request.media
+            fetch = partial(download, self._services.transport(TransportSpec())) if access.urls else None
+            body = await read_media(request.task, body, MediaReader(access, fetch))
+        ask = pipelines.read(request.task, body)
+        outputs = await runtime.infer(request.task, ask)
+        return Result(request.id or "", pipelines.reply(request.task, self._model_id, outputs, ask.single))
 
     async def _generate(self, runtime: Runtime, request: Request, context: Context) -> Result:
         created = int(self._services.clock.wall())

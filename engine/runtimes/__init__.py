@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from engine.artifacts import Artifact
+    from engine.tasks.pipelines import Ask
     from schemas.model import ModelSpec
 
 
@@ -93,4 +94,11 @@ class Runtime(Protocol):
 
     async def embed(self, texts: list[str]) -> Embeddings:
         """One vector for each text, pooled and normalised as the model says."""
+        ...
+
+    async def infer(self, task: str, ask: Ask) -> list[Any]:
+        """The outputs of a task of engine.tasks.pipelines, one for each input, as JSON has them.
+
+        Raises InvalidRequest for inputs that can't be read, Internal when the model fails.
+        """
         ...

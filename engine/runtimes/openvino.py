@@ -15,12 +15,14 @@ from engine.artifacts import Artifact, default_cache, gguf
 from engine.errors import Internal, SetupError, TooLong
 from engine.runtimes import Embeddings, Piece, Sampling
 from engine.runtimes.delivery import Delivery
+from engine.tasks.pipelines import PIPELINES, Ask
 from schemas.hardware import OpenVinoHardwareSpec
 from schemas.model import ModelSpec
 
 if TYPE_CHECKING:
     from engine.runtimes.openvino_encoder import Encoder
     from engine.runtimes.openvino_generation import Generator
+    from engine.runtimes.pipeline_model import PipelineModel
 
 INLINE_CHARACTERS = 4000
 """A longer prompt is tokenised on a thread; a shorter one costs less than the way there."""
@@ -49,13 +51,16 @@ class OpenVinoRuntime:
         self._generator: Generator | None = None
         self._encoder: Encoder | None = None
         self._tokenizer: Any = None
+        self._pipelines: dict[str, PipelineModel] = {}
         self.device = f"openvino:{hardware.device}"
         self.context_length = model.context_length or 0
 
     @classmethod
     def formats(cls, model: ModelSpec) -> tuple[str, ...]:
-        """Encoders from safetensors; generators from GGUF or OpenVINO IR."""
-        return ("safetensors",) if model.tasks == ("embedding",) else ("gguf", "openvino")
+        """Encoders and pipelines from safetensors; generators from GGUF or OpenVINO IR."""
+        if model.tasks == ("embedding",) or PIPELINES.keys() & set(model.tasks):
+            return ("safetensors",)
+        return ("gguf", "openvino")
 
     @property
     def steps(self) -> int:
@@ -67,6 +72,8 @@ class OpenVinoRuntime:
         try:
             if self._model.tasks == ("embedding",):
                 await asyncio.to_thread(self._load_encoder)
+            elif PIPELINES.keys() & set(self._model.tasks):
+                await asyncio.to_thread(self._load_pipelines)
             else:
                 await asyncio.to_thread(self._load_generator)
         except ImportError as error:
@@ -106,11 +113,39 @@ class OpenVinoRuntime:
         self.context_length = model.max_tokens
         self.device = f"openvino:{self._hardware.device}:{self._encoder.precision}"
 
+    def _load_pipelines(self) -> None:
+        import openvino as ov
+        import torch
+
+        from engine.runtimes.openvino_encoder import precision_of
+        from engine.runtimes.openvino_module import OpenVinoModule
+        from engine.runtimes.pipeline_model import PipelineModel
+
+        precision = precision_of(ov.Core(), self._hardware)
+        properties = {"PERFORMANCE_HINT": "THROUGHPUT"}
+        if self._hardware.threads is not None and self._hardware.device == "CPU":
+            properties["INFERENCE_NUM_THREADS"] = str(self._hardware.threads)
+
+        def convert(model: Any) -> Any:
+            return OpenVinoModule(model, self._hardware.device, properties, precision)
+
+        for task in self._model.tasks:
+            self._pipelines[task] = PipelineModel(
+                task,
+                self._artifact.path,
+                torch.device("cpu"),
+                torch.float32,
+                self._hardware.max_sequences,
+                convert,
+            )
+        self.device = f"openvino:{self._hardware.device}:{precision}"
+
     async def aclose(self) -> None:
         """Stops what is under way and frees the model."""
         generator, self._generator, self._tokenizer = self._generator, None, None
         encoder, self._encoder = self._encoder, None
-        for part in (generator, encoder):
+        loaded, self._pipelines = self._pipelines, {}
+        for part in (generator, encoder, *loaded.values()):
             if part is not None:
                 await asyncio.to_thread(part.close)
 
@@ -160,6 +195,13 @@ class OpenVinoRuntime:
             return await self._encoder.embed(texts)
         except RuntimeError as error:
             raise Internal(f"openvino failed while encoding: {error}") from error
+
+    async def infer(self, task: str, ask: Ask) -> list[Any]:
+        """The outputs, one for each input, as JSON has them."""
+        pipeline = self._pipelines.get(task)
+        if pipeline is None:
+            raise Internal("the model is not loaded")
+        return await pipeline.answer(ask)
 
 
 def _ir_context_length(folder: Path) -> int | None:

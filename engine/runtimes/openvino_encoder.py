@@ -28,7 +28,7 @@ class Encoder:
         core = ov.Core()
         self._tokenizer = tokenizer(folder, model.max_tokens)
         self._hidden: int = model.config["hidden_size"]
-        self.precision = _precision(core, hardware)
+        self.precision = precision_of(core, hardware)
         properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.precision}
         self._streams = 1
         if hardware.device == "CPU":
@@ -72,7 +72,7 @@ class Encoder:
         vectors[bucket.rows] = request.infer([ids, mask], share_inputs=True, share_outputs=True)[0]
 
 
-def _precision(core: ov.Core, hardware: OpenVinoHardwareSpec) -> str:
+def precision_of(core: ov.Core, hardware: OpenVinoHardwareSpec) -> str:
     if hardware.precision != "auto":
         return hardware.precision
     native = core.get_property(hardware.device, "OPTIMIZATION_CAPABILITIES")

@@ -1,4 +1,5 @@
-"""Runtime `torch`: generation and sentence embeddings with transformers, on the CPU or an NVIDIA GPU."""
+"""Runtime `torch`: generation, sentence embeddings and the tasks of transformers' pipelines, on the CPU or an NVIDIA
+GPU."""
 
 from __future__ import annotations
 
@@ -11,10 +12,12 @@ from engine.artifacts import Artifact
 from engine.errors import Internal, SetupError, TooLong
 from engine.runtimes import Embeddings, Piece, Sampling
 from engine.runtimes.delivery import Delivery
+from engine.tasks.pipelines import PIPELINES, Ask
 from schemas.hardware import CpuHardwareSpec, CudaHardwareSpec
 from schemas.model import ModelSpec
 
 if TYPE_CHECKING:
+    from engine.runtimes.pipeline_model import PipelineModel
     from engine.runtimes.torch_encoder import Encoder
     from engine.runtimes.torch_generation import Generator
 
@@ -32,6 +35,7 @@ class TorchRuntime:
         self._generator: Generator | None = None
         self._encoder: Encoder | None = None
         self._tokenizer: Any = None
+        self._pipelines: dict[str, PipelineModel] = {}
         where = f"cuda:{hardware.device}" if isinstance(hardware, CudaHardwareSpec) else "cpu"
         self._where = where
         self.device = f"torch:{where}"
@@ -40,7 +44,11 @@ class TorchRuntime:
     @classmethod
     def formats(cls, model: ModelSpec) -> tuple[str, ...]:
         """safetensors; generators also from GGUF, when the package gguf is installed."""
-        if model.tasks == ("embedding",) or importlib.util.find_spec("gguf") is None:
+        if (
+            model.tasks == ("embedding",)
+            or PIPELINES.keys() & set(model.tasks)
+            or importlib.util.find_spec("gguf") is None
+        ):
             return ("safetensors",)
         return ("safetensors", "gguf")
 
@@ -54,6 +62,8 @@ class TorchRuntime:
         try:
             if self._model.tasks == ("embedding",):
                 await asyncio.to_thread(self._load_encoder)
+            elif PIPELINES.keys() & set(self._model.tasks):
+                await asyncio.to_thread(self._load_pipelines)
             else:
                 await asyncio.to_thread(self._load_generator)
         except ImportError as error:
@@ -97,11 +107,26 @@ class TorchRuntime:
         self.context_length = settings.max_tokens
         self.device = f"torch:{self._where}:{str(dtype).removeprefix('torch.')}"
 
+    def _load_pipelines(self) -> None:
+        import torch
+
+        from engine.runtimes import torch_loading
+        from engine.runtimes.pipeline_model import PipelineModel
+
+        torch_loading.set_threads(self._hardware)
+        dtype = torch_loading.dtype(self._hardware)
+        for task in self._model.tasks:
+            self._pipelines[task] = PipelineModel(
+                task, self._artifact.path, torch.device(self._where), dtype, self._hardware.max_sequences
+            )
+        self.device = f"torch:{self._where}:{str(dtype).removeprefix('torch.')}"
+
     async def aclose(self) -> None:
         """Stops what is under way and frees the model."""
         generator, self._generator, self._tokenizer = self._generator, None, None
         encoder, self._encoder = self._encoder, None
-        for part in (generator, encoder):
+        loaded, self._pipelines = self._pipelines, {}
+        for part in (generator, encoder, *loaded.values()):
             if part is not None:
                 await asyncio.to_thread(part.close)
 
@@ -145,3 +170,10 @@ class TorchRuntime:
             return await self._encoder.embed(texts)
         except RuntimeError as error:
             raise Internal(f"torch failed while encoding: {error}") from error
+
+    async def infer(self, task: str, ask: Ask) -> list[Any]:
+        """The outputs, one for each input, as JSON has them."""
+        pipeline = self._pipelines.get(task)
+        if pipeline is None:
+            raise Internal("the model is not loaded")
+        return await pipeline.answer(ask)

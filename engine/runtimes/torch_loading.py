@@ -51,13 +51,15 @@ def generator(artifact: Artifact, kind: torch.dtype, device: torch.device) -> tu
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers' bar for the weights from the terminal, where our own progress stands."""
+    """Keeps transformers' bars and warnings from the terminal, where our own progress stands."""
     from transformers.utils import logging as hub_logging
 
-    shown = hub_logging.is_progress_bar_enabled()
+    shown, level = hub_logging.is_progress_bar_enabled(), hub_logging.get_verbosity()
     hub_logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()
     try:
         yield
     finally:
+        hub_logging.set_verbosity(level)
         if shown:
             hub_logging.enable_progress_bar()

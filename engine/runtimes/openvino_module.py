@@ -1,0 +1,195 @@
+"""A transformers model whose forward pass is OpenVINO's: converted when it is first called, and checked against torch.
+
+Three routes: transformers' exporter for OpenVINO (over torch.export) with open shapes, OpenVINO's own conversion of a
+trace, and the exporter with the shapes of the call. The first whose outputs agree with torch's is taken.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import openvino
+import torch
+from torch.utils import _pytree as pytree
+
+from engine.errors import Internal
+from engine.runtimes.torch_loading import quiet
+
+TOLERANCE = {"f32": 1e-3, "bf16": 8e-2, "f16": 2e-2}
+"""How far an output may be from torch's in float32: largest difference ÷ largest number."""
+
+Tensors = dict[str, torch.Tensor]
+Run = Callable[[Tensors], Any]
+"""Computes the model's output, in the model's own form. Raises RuntimeError for shapes that the graph can't take."""
+
+log = logging.getLogger("engine.runtimes")
+
+
+class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
+    """Stands in for `model`, for whoever only calls it. Other names or constants of inputs are converted anew."""
+
+    def __init__(self, model: Any, device: str, properties: Mapping[str, str], precision: str) -> None:
+        """`device` is OpenVINO's name of it; `precision` is f32, bf16 or f16."""
+        super().__init__()
+        # Not as an attribute of its own: torch would take it for a part of this module.
+        self.__dict__["_source"] = model
+        self._device = device
+        self._properties = {**properties, "INFERENCE_PRECISION_HINT": precision}
+        self._tolerance = TOLERANCE[precision]
+        self._open: dict[tuple[Any, ...], Run] = {}
+        """By the names of the inputs and the constants."""
+        self._fixed: dict[tuple[Any, ...], Run] = {}
+        """By the shapes as well, of inputs whose shapes an open graph can't take."""
+        self.config = model.config
+        self.routes: list[str] = []
+        """What was converted, and how, one line each."""
+        # Pipelines look at the signature to see what a model takes.
+        self.forward = functools.update_wrapper(functools.partial(self._forward), model.forward)
+        self.eval()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_source"], name)
+
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
+        source = self.__dict__["_source"]
+        if args:
+            kwargs = {**dict(zip(inspect.signature(source.forward).parameters, args, strict=False)), **kwargs}
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
+        constants = {name: value for name, value in given.items() if name not in tensors}
+        key = (tuple(sorted(tensors)), repr(sorted(constants.items())))
+        shapes = (*key, tuple(tuple(tensors[name].shape) for name in sorted(tensors)))
+        if shapes in self._fixed:
+            return self._fixed[shapes](tensors)
+        if key not in self._open:
+            self._open[key] = self._converted(tensors, constants, _OPEN)
+        try:
+            return self._open[key](tensors)
+        except RuntimeError as error:
+            log.info("%s: the graph can't take %s: %s", type(source).__name__, shapes[-1], _said(error))
+            self._fixed[shapes] = self._converted(tensors, constants, _FIXED)
+            return self._fixed[shapes](tensors)
+
+    def _converted(self, tensors: Tensors, constants: dict[str, Any], routes: Mapping[str, Any]) -> Run:
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of the versions that were tested with one another, and of torch's own code
+            return self._first_right(tensors, constants, routes)
+
+    def _first_right(self, tensors: Tensors, constants: dict[str, Any], routes: Mapping[str, Any]) -> Run:
+        """The first route whose outputs agree with torch's. Raises Internal."""
+        model, problems = self.__dict__["_source"], []
+        with torch.inference_mode(False), torch.no_grad():
+            given = {name: value.clone() for name, value in tensors.items()}
+            wanted = _leaves(model(**given, **copy.deepcopy(constants)))
+            for route, convert in routes.items():
+                try:
+                    run: Run = convert(model, _example(given) if routes is _OPEN else given, constants, self._compile)
+                    error = _distance(wanted, _leaves(run(given)))
+                except Exception as problem:  # the boundary: converters and plug-ins fail in ways of their own
+                    problems.append(f"{route}: {type(problem).__name__}: {_said(problem)}")
+                    continue
+                if error <= self._tolerance:
+                    self.routes.append(f"{route}, {error:.1e} from torch")
+                    log.info("%s converted: %s", type(model).__name__, self.routes[-1])
+                    return run
+                problems.append(f"{route}: its outputs are {error:.2g} away from torch's")
+        raise Internal(
+            f"OpenVINO can't run {type(model).__name__} ({'; '.join(problems)}). Next: hardware=cpu runs it with torch"
+        )
+
+    def _compile(self, graph: Any) -> Any:
+        return openvino.Core().compile_model(graph, self._device, self._properties)
+
+
+def _by_export(dynamic: bool, model: Any, inputs: Tensors, constants: dict[str, Any], compile_: Any) -> Run:
+    from transformers.exporters import OpenVINOConfig, OpenVINOExporter
+    from transformers.exporters.auto import get_runner_class
+    from transformers.exporters.configs import ExportFormat
+
+    shapes = {name: _open_axes(inputs.get(name)) for name in (*inputs, *constants)} if dynamic else None
+    config = OpenVINOConfig(dynamic=dynamic, dynamic_shapes=shapes, stateful=False)
+    exported = OpenVINOExporter().export(model, {**copy.deepcopy(inputs), **constants}, config)
+    compiled = compile_(exported.program)
+    runner = get_runner_class(ExportFormat.OPENVINO)
+    # A request that failed once answers wrongly ever after, so each pass has its own.
+    return lambda tensors: runner(compiled, exported.components["model"].metadata)(**tensors)
+
+
+def _by_trace(model: Any, inputs: Tensors, constants: dict[str, Any], compile_: Any) -> Run:
+    names = sorted(inputs)
+    leaves, form = pytree.tree_flatten(model(**inputs, **constants))
+    kept = [index for index, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+
+    class Flat(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            found = pytree.tree_leaves(self.model(**dict(zip(names, values, strict=True)), **constants))
+            return tuple(found[index] for index in kept)
+
+    graph = openvino.convert_model(Flat().eval(), example_input=tuple(inputs[name] for name in names))
+    compiled = compile_(graph)
+
+    def run(tensors: Tensors) -> Any:
+        feed = [tensors[name].contiguous().numpy() for name in names]
+        found = compiled.create_infer_request().infer(feed)
+        values = list(leaves)
+        for index, port in zip(kept, compiled.outputs, strict=True):
+            values[index] = torch.from_numpy(found[port].copy())
+        return pytree.tree_unflatten(values, form)
+
+    return run
+
+
+_OPEN = {"exporter": functools.partial(_by_export, True), "trace": _by_trace}
+_FIXED = {"exporter, fixed shapes": functools.partial(_by_export, False), "trace": _by_trace}
+
+
+def _open_axes(tensor: torch.Tensor | None) -> dict[int, Any] | None:
+    """The axes that may differ from call to call: all but the channels of a picture; torch.export closes those that the
+    model binds."""
+    if tensor is None:
+        return None
+    return {axis: torch.export.Dim.AUTO for axis in range(tensor.dim()) if not (tensor.dim() == 4 and axis == 1)}
+
+
+def _example(tensors: Tensors) -> Tensors:
+    """The inputs with two rows: torch.export takes a size of 1 for a constant."""
+    if any(value.dim() == 0 or value.shape[0] != 1 for value in tensors.values()):
+        return tensors
+    return {name: torch.cat([value, value]) for name, value in tensors.items()}
+
+
+def _leaves(output: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+
+
+def _distance(wanted: list[torch.Tensor], found: list[torch.Tensor]) -> float:
+    """The largest difference ÷ the largest number, of the worst output. Raises ValueError for other shapes."""
+    worst = 0.0
+    for first, second in zip(wanted, found, strict=True):
+        if first.shape != second.shape:
+            raise ValueError(f"an output has the shape {list(second.shape)} instead of {list(first.shape)}")
+        if not first.numel():
+            continue
+        a, b = first.float(), second.float()
+        worst = max(worst, float((a - b).abs().max() / a.abs().max().clamp_min(1e-12)))
+    return worst
+
+
+def _said(problem: BaseException) -> str:
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    return (lines[-1] if lines else "no reason was given")[:240]

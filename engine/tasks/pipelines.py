@@ -1,0 +1,144 @@
+"""Tasks of Hugging Face's Inference API in this process: which of transformers' pipelines reads and writes for them.
+
+A pipeline's own pre- and post-processing is used, as it is; only the model between them, and the batches that it gets,
+are ours. Requests are `{"inputs": …, "parameters": {…}}`; replies `{"object": TASK, "model": …, "outputs": …}`, where
+`outputs` is what the pipeline says: for a list of inputs a list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.errors import InvalidRequest, nearest
+
+_LABELS = frozenset({"candidate_labels"})
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineTask:
+    """How a task is done by a pipeline of transformers."""
+
+    pipeline: str
+    """transformers' name of it."""
+    medium: str = "text"
+    """What `inputs` are: text; image, audio or video; or fields: an object, whose fields the pipeline reads."""
+    parameters: frozenset[str] = frozenset()
+    """What a request may set."""
+    needs: frozenset[str] = frozenset()
+    """What it must set."""
+    fields: dict[str, str] = field(default_factory=dict)
+    """Fields of an object in `inputs`, and the pipeline's names for them."""
+
+
+_CLASSES = frozenset({"top_k", "function_to_apply"})
+_ZERO_SHOT = _LABELS | {"hypothesis_template"}
+
+PIPELINES: dict[str, PipelineTask] = {
+    "fill-mask": PipelineTask("fill-mask", parameters=frozenset({"top_k", "targets"})),
+    "text-classification": PipelineTask(
+        "text-classification", parameters=_CLASSES, fields={"text": "text", "text_pair": "text_pair"}
+    ),
+    "token-classification": PipelineTask(
+        "token-classification", parameters=frozenset({"aggregation_strategy", "ignore_labels", "stride"})
+    ),
+    "zero-shot-classification": PipelineTask(
+        "zero-shot-classification", parameters=_ZERO_SHOT | {"multi_label"}, needs=_LABELS
+    ),
+    "table-question-answering": PipelineTask(
+        "table-question-answering",
+        "fields",
+        frozenset({"padding", "sequential", "truncation"}),
+        fields={"table": "table", "query": "query"},
+    ),
+    "token-embedding": PipelineTask("feature-extraction"),
+    "image-feature-extraction": PipelineTask("image-feature-extraction", "image", frozenset({"pool"})),
+    "image-classification": PipelineTask("image-classification", "image", _CLASSES),
+    "zero-shot-image-classification": PipelineTask(
+        "zero-shot-image-classification", "image", _ZERO_SHOT, _LABELS, {"image": "image"}
+    ),
+    "object-detection": PipelineTask("object-detection", "image", frozenset({"threshold"})),
+    "zero-shot-object-detection": PipelineTask(
+        "zero-shot-object-detection", "image", _LABELS | {"threshold", "top_k"}, _LABELS, {"image": "image"}
+    ),
+    "image-segmentation": PipelineTask(
+        "image-segmentation",
+        "image",
+        frozenset({"mask_threshold", "overlap_mask_area_threshold", "subtask", "threshold"}),
+    ),
+    "mask-generation": PipelineTask(
+        "mask-generation",
+        "image",
+        frozenset({"points_per_batch", "pred_iou_thresh", "stability_score_thresh", "mask_threshold"}),
+    ),
+    "depth-estimation": PipelineTask("depth-estimation", "image"),
+    "document-question-answering": PipelineTask(
+        "document-question-answering",
+        "image",
+        frozenset({"doc_stride", "handle_impossible_answer", "lang", "max_answer_len", "max_question_len", "top_k"}),
+        fields={"image": "image", "question": "question", "word_boxes": "word_boxes"},
+    ),
+    "audio-classification": PipelineTask("audio-classification", "audio", _CLASSES),
+    "zero-shot-audio-classification": PipelineTask(
+        "zero-shot-audio-classification", "audio", _ZERO_SHOT, _LABELS, {"audio": "audio"}
+    ),
+    "video-classification": PipelineTask(
+        "video-classification", "video", _CLASSES | {"num_frames", "frame_sampling_rate"}
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request wants from a pipeline."""
+
+    inputs: list[Any]
+    single: bool
+    """`inputs` was not a list, so `outputs` isn't one."""
+    parameters: dict[str, Any]
+
+
+def read(task: str, body: dict[str, Any]) -> Ask:
+    """The inputs and parameters of a body whose media were read. Raises InvalidRequest."""
+    known = PIPELINES[task]
+    parameters = body.get("parameters")
+    if parameters is None:
+        parameters = {}
+    if not isinstance(parameters, dict):
+        raise InvalidRequest("body.parameters: expected an object")
+    strange = body.keys() - {"inputs", "parameters", "model"}
+    if strange:
+        raise InvalidRequest(f"body.{min(strange)}: {task} takes inputs and parameters; put it into parameters")
+    for name in sorted(parameters):
+        if name not in known.parameters:
+            near = nearest(name, known.parameters) if known.parameters else f"{task} has none"
+            raise InvalidRequest(f"body.parameters.{name}: {task} has no such parameter; {near}")
+    for name in sorted(known.needs):
+        if not parameters.get(name):
+            raise InvalidRequest(f"body.parameters.{name}: {task} needs it")
+    inputs = body.get("inputs")
+    single = not isinstance(inputs, list)
+    many = [inputs] if single else list(inputs or ())
+    if not many:
+        raise InvalidRequest("body.inputs: expected at least one input")
+    for index, each in enumerate(many):
+        _check(known, task, each, "body.inputs" if single else f"body.inputs[{index}]")
+    return Ask(many, single, parameters)
+
+
+def reply(task: str, model: str, outputs: list[Any], single: bool) -> dict[str, Any]:
+    """The canonical reply."""
+    return {"object": task, "model": model, "outputs": outputs[0] if single else outputs}
+
+
+def _check(known: PipelineTask, task: str, value: Any, where: str) -> None:
+    if isinstance(value, dict):
+        if not known.fields:
+            raise InvalidRequest(f"{where}: {task} takes {known.medium}, not an object")
+        strange = value.keys() - known.fields.keys()
+        if strange:
+            raise InvalidRequest(f"{where}.{min(strange)}: {task} reads {', '.join(known.fields)}")
+    elif known.medium == "fields":
+        raise InvalidRequest(f"{where}: {task} takes an object with {' and '.join(known.fields)}")
+    elif known.medium == "text" and (not isinstance(value, str) or not value.strip()):
+        raise InvalidRequest(f"{where}: expected text")

@@ -1,0 +1,174 @@
+"""Tasks of transformers' pipelines through the whole engine, on every hardware that is here."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import math
+import struct
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from .tiny_models import make
+
+from engine import Engine, Request, Result
+from engine.compose import compose
+from engine.media import MediaAccess
+from schemas import RunSpec
+
+pytestmark = pytest.mark.slow
+Folder = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """The folder of a task's model, made once."""
+    made: dict[str, Path] = {}
+
+    def of(task: str) -> Path:
+        if task not in made:
+            made[task] = make(task, tmp_path_factory.mktemp("models") / task)
+        return made[task]
+
+    return of
+
+
+def spec(folder: Path, task: str, *words: str, hardware: str = "cpu") -> RunSpec:
+    source = f"{{kind: file, path: {folder}, format: safetensors}}"
+    model = ["model=remote", "model.name=tiny", f"model.tasks=[{task}]", f"model.sources=[{source}]"]
+    return compose(["provider=local", f"hardware={hardware}", *model, *words]).spec
+
+
+async def ask(engine: Engine, task: str, inputs: Any, **parameters: Any) -> Result:
+    return await engine.submit(Request(task, {"inputs": inputs, "parameters": parameters}))
+
+
+async def answered(engine: Engine, task: str, inputs: Any, **parameters: Any) -> Any:
+    result = await ask(engine, task, inputs, **parameters)
+    assert result.error is None, result.error
+    assert result.body is not None
+    assert (result.body["object"], result.body["model"]) == (task, "tiny")
+    return result.body["outputs"]
+
+
+def picture(red: int = 200) -> bytes:
+    from PIL import Image
+
+    kept = io.BytesIO()
+    Image.new("RGB", (50, 40), (red, 10, 10)).save(kept, "PNG")
+    return kept.getvalue()
+
+
+def sound(seconds: float = 0.5, rate: int = 8000) -> bytes:
+    kept = io.BytesIO()
+    with wave.open(kept, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        tone = (int(8000 * math.sin(index / 5)) for index in range(int(seconds * rate)))
+        file.writeframes(b"".join(struct.pack("<h", value) for value in tone))
+    return kept.getvalue()
+
+
+def encoded(data: bytes) -> dict[str, str]:
+    return {"data": base64.b64encode(data).decode()}
+
+
+ASKED: dict[str, tuple[Any, dict[str, Any]]] = {
+    "text-classification": ("hello world", {"top_k": 3}),
+    "zero-shot-classification": ("hello world", {"candidate_labels": ["a b", "c", "d"]}),
+    "token-classification": ("hello world", {"aggregation_strategy": "none"}),
+    "fill-mask": ("hello [MASK]", {"top_k": 3}),
+    "image-classification": (encoded(picture()), {"top_k": 4}),
+    "audio-classification": (encoded(sound()), {"top_k": 3}),
+}
+
+
+def numbers(value: Any) -> list[float]:
+    if isinstance(value, dict):
+        return [number for key in sorted(value) for number in numbers(value[key])]
+    if isinstance(value, list):
+        return [number for each in value for number in numbers(each)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
+@pytest.mark.parametrize("task", ASKED)
+async def test_a_task_gives_the_same_on_every_hardware(task: str, folder: Folder) -> None:
+    inputs, parameters = ASKED[task]
+    found = {}
+    for hardware, exact in (("cpu", "hardware.dtype=float32"), ("openvino", "hardware.precision=f32")):
+        async with Engine(spec(folder(task), task, exact, hardware=hardware)) as engine:
+            found[hardware] = await answered(engine, task, inputs, **parameters)
+    assert numbers(found["cpu"])
+    assert numbers(found["openvino"]) == pytest.approx(numbers(found["cpu"]), abs=1e-4)
+
+
+async def test_many_at_once_go_together_and_change_nothing(folder: Folder) -> None:
+    texts = ["hello " * (1 + index % 7) for index in range(40)]
+    made = spec(folder("text-classification"), "text-classification", "hardware.dtype=float32")
+    async with Engine(made) as engine:
+        alone = [await answered(engine, "text-classification", text, top_k=3) for text in texts]
+        many = await asyncio.gather(*(answered(engine, "text-classification", text, top_k=3) for text in texts))
+        listed = await answered(engine, "text-classification", texts, top_k=3)
+        runtime = await engine.pipeline.routes[0].executor._shared.runtime()  # type: ignore[attr-defined]
+        counts = runtime._pipelines["text-classification"].batches.counts
+    assert numbers(many) == pytest.approx(numbers(alone), abs=1e-5)
+    assert numbers(listed) == pytest.approx(numbers(alone), abs=1e-5)
+    assert counts.rows == 120
+    assert counts.largest > 4
+    assert counts.batches < 80
+
+
+async def test_one_input_gives_one_output_and_a_list_a_list(folder: Folder) -> None:
+    async with Engine(spec(folder("fill-mask"), "fill-mask")) as engine:
+        one = await answered(engine, "fill-mask", "hello [MASK]", top_k=2)
+        two = await answered(engine, "fill-mask", ["hello [MASK]", "[MASK] world"], top_k=2)
+    assert [len(one), len(two), len(two[0])] == [2, 2, 2]
+    assert one[0].keys() == {"score", "token", "token_str", "sequence"}
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "said"),
+    [
+        ("text-classification", {"inputs": "a", "parameters": {"top": 1}}, "body.parameters.top: .*did you mean top_k"),
+        ("text-classification", {"inputs": "  "}, "body.inputs: expected text"),
+        ("text-classification", {"inputs": []}, "body.inputs: expected at least one"),
+        ("text-classification", {"inputs": "a", "top_k": 2}, "body.top_k: .*put it into parameters"),
+        ("text-classification", {"inputs": {"texts": "a"}}, "body.inputs.texts: .*reads text, text_pair"),
+        ("fill-mask", {"inputs": "nothing to fill"}, "body.inputs: No mask_token"),
+        ("zero-shot-classification", {"inputs": "a"}, "body.parameters.candidate_labels: .*needs it"),
+        ("image-classification", {"inputs": encoded(b"no picture")}, "body.inputs: .*no picture"),
+        ("audio-classification", {"inputs": encoded(b"no sound")}, "body.inputs: .*can't be read as a sound"),
+    ],
+)
+async def test_what_can_not_be_read_is_refused_with_its_place(
+    task: str, body: dict[str, Any], said: str, folder: Folder
+) -> None:
+    async with Engine(spec(folder(task), task)) as engine:
+        result = await engine.submit(Request(task, body))
+        assert result.error is not None
+        assert result.error.kind == "invalid_request"
+        with pytest.raises(type(result.error), match=said):
+            raise result.error
+        inputs, parameters = ASKED[task]
+        assert await answered(engine, task, inputs, **parameters)  # and it goes on
+
+
+async def test_a_picture_comes_from_a_file_below_the_root_only(folder: Folder, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "red.png").write_bytes(picture())
+    (tmp_path / "out.png").write_bytes(picture())
+    task = "image-classification"
+    async with Engine(spec(folder(task), task)) as engine:
+        inline = await answered(engine, task, encoded(picture()), top_k=4)
+        access = MediaAccess(tmp_path / "in")
+        named = await engine.submit(Request(task, {"inputs": "red.png", "parameters": {"top_k": 4}}, media=access))
+        outside = await engine.submit(Request(task, {"inputs": "../out.png"}, media=access))
+    assert named.body is not None
+    assert named.body["outputs"] == inline
+    assert outside.error is not None
+    assert "outside" in outside.error.message
