@@ -14,6 +14,7 @@ from engine.dialects import WireCall
 from engine.dialects.batch import JobRequest
 from engine.errors import ConfigError, InferenceError, OutputError, SetupError
 from engine.executors.remote import RemoteExecutor
+from engine.media_places import may_hold_media
 from engine.pipeline import Stage, compose
 from engine.request import PRIORITIES, Attempt, Context, EngineRecord, Request, Result
 from engine.workloads import Row
@@ -177,6 +178,8 @@ class Jobs:
         """The last stage of the chain: one row, in as many jobs as it takes."""
         index = context.row
         assert index is not None
+        if index not in self._adopted and may_hold_media(request.task, request.body):
+            request = await self._executor.with_media(request)
         while True:
             began = self._engine.clock.monotonic()
             outcome = await self._place(index, request, context)
