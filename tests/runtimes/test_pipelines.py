@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from .tiny_models import make
 
 from engine import Engine, Request, Result
 from engine.compose import compose
 from engine.media import MediaAccess
 from schemas import RunSpec
+
+from .tiny_models import make
 
 pytestmark = pytest.mark.slow
 Folder = Callable[[str], Path]
