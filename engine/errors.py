@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from engine.request import Usage
+    from engine.usage import Usage
 
 
 class EngineError(Exception):

@@ -16,14 +16,14 @@ from pydantic import ValidationError
 
 from engine.config_files import conf_dir
 from engine.errors import ConfigError, nearest
-from engine.request import Usage
+from engine.usage import Usage
 from schemas import TargetSpec
 from schemas.prices import PriceListSpec, PriceSpec, TokenPricesSpec
 
 PICO = 1_000_000_000_000
 """Picodollars in a dollar."""
 _PER_TOKEN = PICO / 1_000_000
-_USUAL_TIERS = frozenset((None, "auto", "default", "standard", "standard_only", "on_demand"))
+_USUAL_TIERS = frozenset(("auto", "default", "standard", "standard_only", "on_demand"))
 """Values of a request's `service_tier` that mean the usual price, at OpenAI, Anthropic and Groq."""
 
 
@@ -153,8 +153,10 @@ class Prices:
                 price = self._make(model)
         if price is None:
             return None
-        if "service_tier" in body and body["service_tier"] not in _USUAL_TIERS:
-            return self._discounted(model, "flex" if body["service_tier"] == "flex" else None, usage)
+        if "service_tier" in body:
+            tier = body["service_tier"]
+            if tier is not None and not (type(tier) is str and tier in _USUAL_TIERS):
+                return self._discounted(model, "flex" if tier == "flex" else None, usage)
         return price.cost(usage)
 
     def batch_cost(self, body: dict[str, Any], usage: Usage) -> float | None:

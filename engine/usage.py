@@ -1,0 +1,92 @@
+"""What one attempt or request used, in the one meaning that every wire is brought to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class Usage:
+    """What one attempt or request used. A count is of tokens unless it says otherwise.
+
+    `input_tokens` is the whole prompt: what came from the provider's cache, what was put into it, sound and pictures
+    are parts of it, and `output_tokens` is the whole answer, reasoning included. A dialect whose provider counts these
+    apart adds them up (Anthropic's cache, Gemini's thoughts).
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt: read from the provider's cache."""
+    reasoning_tokens: int = 0
+    """Of the answer."""
+    estimated: bool = False
+    """Nobody counted, or not to the end: the provider never said, as when a stream was cut or a call was abandoned."""
+    cache_write_tokens: int = 0
+    """Of the prompt: put into the provider's cache."""
+    cache_write_1h_tokens: int = 0
+    """Of these: to stay for an hour."""
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
+    image_input_tokens: int = 0
+    image_output_tokens: int = 0
+    images: int = 0
+    """Pictures that were made."""
+    audio_s: float = 0.0
+    """Sound that was heard, in seconds."""
+    characters: int = 0
+    """Text that was spoken."""
+    cost: float | None = None
+    """What the provider says that it charges, in US dollars; None: it does not say."""
+
+    @property
+    def plain(self) -> bool:
+        """Nothing but tokens of one kind in and out."""
+        return not (
+            self.cached_tokens
+            or self.cache_write_tokens
+            or self.audio_input_tokens
+            or self.audio_output_tokens
+            or self.image_input_tokens
+            or self.image_output_tokens
+            or self.images
+            or self.audio_s
+            or self.characters
+        )
+
+    def add(self, other: Usage) -> None:
+        """Adds what another one counts; `cost` stays as it is, for an attempt's own is what is summed."""
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        self.estimated = self.estimated or other.estimated
+        if other.reasoning_tokens or not other.plain:
+            for name in _KINDS:
+                setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts that are not 0, and the two that are always told."""
+        record: dict[str, Any] = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
+        if self.reasoning_tokens or not self.plain:
+            record |= {name: count for name in _KINDS if (count := getattr(self, name))}
+        if self.estimated:
+            record["estimated"] = True
+        return record
+
+    def kinds(self) -> dict[str, int]:
+        """The tokens that are a part of the prompt or the answer, by their kind, such as `cached`."""
+        if not self.reasoning_tokens and self.plain:
+            return {}
+        named = (name for name in _KINDS if name.endswith("_tokens"))
+        return {name.removesuffix("_tokens"): count for name in named if (count := getattr(self, name))}
+
+    def pieces(self) -> dict[str, float]:
+        """What is not counted in tokens."""
+        return {name: count for name in ("images", "audio_s", "characters") if (count := getattr(self, name))}
+
+
+_KINDS = (
+    "cached_tokens", "cache_write_tokens", "cache_write_1h_tokens", "reasoning_tokens", "audio_input_tokens",
+    "audio_output_tokens", "image_input_tokens", "image_output_tokens", "images", "audio_s", "characters",
+)  # fmt: skip
+"""What a usage counts besides the whole prompt and the whole answer."""
