@@ -68,6 +68,7 @@ class Secret:
             escaped,
             escaped.replace("/", "\\/"),
         ]
+        found += [json.dumps(form)[1:-1] for form in found]  # what is escaped may stand in JSON in its turn
         for offset, start in ((0, 0), (1, 2), (2, 3)):
             # Only the characters that hold none of the neighbours' bits.
             whole = (offset + len(value)) * 8 // 6
@@ -172,7 +173,14 @@ def s3_keys(spec: S3Spec) -> tuple[Secret, Secret] | None:
 
 
 def _variable(name: str) -> str:
-    return (os.environ.get(name) or _read_dotenv(Path.cwd() / ".env").get(name) or "").strip()
+    """A variable's value, or that of `.env`; empty: not set. Raises SetupError for what can't stand in a header."""
+    value = (os.environ.get(name) or _read_dotenv(Path.cwd() / ".env").get(name) or "").strip()
+    if not all("!" <= character <= "~" for character in value):
+        raise SetupError(
+            f"{name} has a space, a control or a non-ASCII character inside. "
+            "Next: set it again, without quotes or line breaks"
+        )
+    return value
 
 
 def sources(credential: CredentialSpec, provider: str) -> list[str]:

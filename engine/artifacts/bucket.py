@@ -78,11 +78,13 @@ class Bucket:
         large = size > self.spec.part_bytes
 
         def upload(store: Any) -> Any:
-            whole = content if isinstance(content, bytes) else None if large else content.read_bytes()
+            data: Any = content
+            if isinstance(content, Path):
+                data = self._pieces(content, key, size) if large else content.read_bytes()
             return obstore.put(
                 store,
                 key,
-                self._pieces(content, key, size) if whole is None and isinstance(content, Path) else whole,
+                data,
                 attributes={"Content-Type": kind},
                 use_multipart=large,
                 chunk_size=self.spec.part_bytes,
@@ -216,7 +218,7 @@ class Bucket:
         from obstore.store import S3Store
 
         spec, transport = self.spec, self.job.spec.transport
-        client: dict[str, Any] = {
+        client: Any = {
             "connect_timeout": timedelta(seconds=transport.connect_s),
             "read_timeout": timedelta(seconds=transport.read_s),
             "timeout": timedelta(hours=6),  # of a whole reply; silence is what tells that a store is down

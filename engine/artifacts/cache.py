@@ -170,7 +170,7 @@ class Cache:
         if known is None or held is None:
             return False
         digest: str = cid_of_file(held.path) if held.path.is_file() else tree_cid(held.path)
-        return digest == known["digest"]
+        return digest == str(known["digest"])
 
     def remove(self, cid: str) -> bool:
         """Deletes one thing; False when it is in use."""

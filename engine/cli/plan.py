@@ -168,9 +168,9 @@ def _price(target: TargetSpec, prices: Prices) -> dict[str, Any]:
 def _source(source: SourceSpec) -> str:
     if source.kind == "hub":
         return f"hub {source.repo}"
-    if source.kind in ("s3", "ipfs", "https"):
-        return str(SOURCES.get(source.kind)(source))
-    return f"package {source.package} {source.version}" if source.kind == "package" else f"file {source.path}"
+    if source.kind == "package":
+        return f"package {source.package} {source.version}"
+    return str(SOURCES.get(source.kind)(source))
 
 
 def _workload(spec: RunSpec, prices: Prices) -> dict[str, Any]:
