@@ -81,9 +81,7 @@ class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
 
     def _converted(self, tensors: Tensors, constants: dict[str, Any], routes: Mapping[str, Any]) -> Run:
         with quiet(), warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of the versions that were tested with one another, and of torch's own code
+            warnings.simplefilter("ignore")  # about versions that were not tested together
             return self._first_right(tensors, constants, routes)
 
     def _first_right(self, tensors: Tensors, constants: dict[str, Any], routes: Mapping[str, Any]) -> Run:
