@@ -1,6 +1,6 @@
 PYTHON ?= python
 
-.PHONY: help run test check bench lock
+.PHONY: help run test test-servers check bench lock
 
 help:   ## what there is
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/ ·/'
@@ -10,6 +10,9 @@ run:    ## answer the shipped sample with a local model
 
 test:   ## the whole test set
 	$(PYTHON) -m pytest
+
+test-servers:  ## install third-party servers for the tests, and run the tests that need them
+	PYTHON=$(PYTHON) bash .ci/servers
 
 check:  ## style, types, import contracts
 	$(PYTHON) -m ruff check .
