@@ -1,25 +1,35 @@
-"""MLServer, a KServe v2 server, over a model of ours. It is no dependency of the tests, for it pins half of what it
-needs: install it into an environment of its own and put that environment's `mlserver` on the PATH."""
+"""MLServer, a KServe v2 server, over models of ours. It is no dependency of the tests: `make test-servers` installs it
+into an environment of its own."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from servers.environments import MLSERVER
 from servers.processes import free_ports, serving
 
 _FOLDER = Path(__file__).parent / "mlserver_texts"
 
 
+@dataclass(frozen=True)
+class Addresses:
+    """Of one server."""
+
+    rest: str
+    grpc: str
+
+
 @contextmanager
-def mlserver() -> Iterator[str]:
-    """Its address. Skips the test where MLServer is not installed."""
-    program = shutil.which("mlserver")
+def mlserver() -> Iterator[Addresses]:
+    """Its addresses. Skips the test where MLServer is not installed."""
+    program = shutil.which("mlserver") or MLSERVER.program("mlserver")
     if program is None:
-        pytest.skip("no mlserver on the PATH (PyPI: mlserver==1.7.1)")
+        pytest.skip("MLServer is not installed; make test-servers")
     http, grpc, metrics = free_ports(3)
     settings = {
         "MLSERVER_HOST": "127.0.0.1",
@@ -30,5 +40,8 @@ def mlserver() -> Iterator[str]:
         "PYTHONPATH": str(_FOLDER),
     }
     url = f"http://127.0.0.1:{http}"
-    with serving([program, "start", str(_FOLDER)], settings, [f"{url}/v2/models/texts/ready"]):
-        yield url
+    with serving([program, "start", str(_FOLDER)], settings, [f"{url}/v2/models/{name}/ready" for name in _MODELS]):
+        yield Addresses(url, f"http://127.0.0.1:{grpc}")
+
+
+_MODELS = ("texts", "columns", "sums")

@@ -1,9 +1,11 @@
 """Two services on OPEA's own library, run by the interpreter of an environment that has `opea-comps`:
 
-    python opea_services.py <port of a model's server> <port> <port>
+    python opea_services.py <port of a model's server> <port> <port> <port> <port> <port>
 
 A megaservice at /v1/chatqna of the first port, over a model that speaks the OpenAI wire; a reranker at /v1/reranking of
-the second, which takes the longest document for the best.
+the second, which takes the longest document for the best; a retriever at /v1/retrieval of the third; a guardrail at
+/v1/guardrails of the fourth, which knows one bad word; a data preparation at /v1/dataprep/* of the fifth, with the form
+and the replies of GenAIComps' redis.py.
 """
 
 import json
@@ -29,13 +31,16 @@ from comps.cores.proto.api_protocol import (
     RerankingRequest,
     RerankingResponse,
     RerankingResponseData,
+    RetrievalRequest,
+    RetrievalResponse,
+    RetrievalResponseData,
     UsageInfo,
 )
-from comps.cores.proto.docarray import LLMParams
-from fastapi import Request
+from comps.cores.proto.docarray import LLMParams, TextDoc
+from fastapi import Body, File, Form, HTTPException, Request, UploadFile
 from fastapi.responses import StreamingResponse
 
-MODEL, MEGA, RERANKER = map(int, sys.argv[1:4])
+MODEL, MEGA, RERANKER, RETRIEVER, GUARD, DATAPREP = map(int, sys.argv[1:7])
 
 
 class Orchestrator(ServiceOrchestrator):
@@ -93,9 +98,67 @@ async def rerank(asked: RerankingRequest) -> RerankingResponse:
     return RerankingResponse(reranked_docs=data)
 
 
-if os.fork() == 0:
-    opea_microservices["reranker"].start()
-    os._exit(0)
+@register_microservice(
+    name="retriever", service_type=ServiceType.RETRIEVER, endpoint="/v1/retrieval", host="127.0.0.1", port=RETRIEVER
+)
+async def retrieve(asked: RetrievalRequest) -> RetrievalResponse:
+    size = len(asked.embedding or ())
+    data = [RetrievalResponseData(text=f"{asked.input} {rank}", metadata={"size": size}) for rank in range(asked.k)]
+    return RetrievalResponse(retrieved_docs=data)
+
+
+@register_microservice(
+    name="guard", service_type=ServiceType.GUARDRAIL, endpoint="/v1/guardrails", host="127.0.0.1", port=GUARD
+)
+async def guard(asked: TextDoc) -> TextDoc:
+    if "poison" not in asked.text:
+        return TextDoc(text=asked.text)
+    return TextDoc(text="Violated policies: Violence and Hate, please check your input.", downstream_black_list=[".*"])
+
+
+files: dict[str, int] = {}
+
+
+@register_microservice(
+    name="dataprep", service_type=ServiceType.DATAPREP, endpoint="/v1/dataprep/ingest", host="127.0.0.1", port=DATAPREP
+)
+async def ingest(
+    files_: list[UploadFile] | None = File(None, alias="files"),
+    link_list: str | None = Form(None),
+    chunk_size: int = Form(1500),
+    process_table: bool = Form(False),
+) -> Any:
+    for each in files_ or ():
+        if each.filename in files:
+            raise HTTPException(400, f"Uploaded file {each.filename} already exists.")
+        files[str(each.filename)] = len(await each.read())
+    for link in json.loads(link_list or "[]"):
+        files[link] = chunk_size
+    return {"status": 200, "message": "Data preparation succeeded"}
+
+
+@register_microservice(
+    name="dataprep", service_type=ServiceType.DATAPREP, endpoint="/v1/dataprep/get", host="127.0.0.1", port=DATAPREP
+)
+async def listed() -> Any:
+    return [{"name": name, "id": name, "type": "File", "parent": ""} for name in files]
+
+
+@register_microservice(
+    name="dataprep", service_type=ServiceType.DATAPREP, endpoint="/v1/dataprep/delete", host="127.0.0.1", port=DATAPREP
+)
+async def delete(file_path: str = Body(..., embed=True)) -> Any:
+    if file_path == "all":
+        files.clear()
+    elif files.pop(file_path, None) is None:
+        raise HTTPException(404, "File not found in db. Please check file_path.")
+    return {"status": True}
+
+
+for name in ("reranker", "retriever", "guard", "dataprep"):
+    if os.fork() == 0:
+        opea_microservices[name].start()
+        os._exit(0)
 service = MicroService(
     "ChatQnA",
     service_role=ServiceRoleType.MEGASERVICE,
