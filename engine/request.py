@@ -187,13 +187,14 @@ class EngineRecord:
 
 @dataclass(slots=True)
 class Chunk:
-    """One piece of a stream. `body` is an OpenAI chunk; `usage` comes with the chunk that carries it."""
+    """One piece of a stream. `body` is an OpenAI chunk, or an event with a `type`; `usage` comes with the chunk that
+    carries it."""
 
     body: dict[str, Any]
     usage: Usage | None = None
     restarted: bool = False
-    """What came before does not count: the answer begins anew here, on another attempt. `body` has an empty choice
-    then, and `engine` in it says the same."""
+    """What came before does not count: the answer begins anew here, on another attempt. `body` then has an empty
+    choice, or the type `engine.restarted`, and `engine` in it says the same."""
 
 
 class ChunkStream:

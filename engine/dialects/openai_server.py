@@ -100,9 +100,9 @@ class OpenAIServerDialect:
 
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
         task = TASKS[path.partition("?")[0]]
-        kind = headers.get("content-type", "")
-        form = task in FILES and kind.lower().startswith("multipart/form-data")
-        body = decode_form(task, content, kind) if form else _read_body(content)
+        said = headers.get("content-type", "")
+        form = task in FILES and said.lower().startswith("multipart/form-data")
+        body = decode_form(task, content, said) if form else _read_body(content)
         for field, kind, expected in _NEEDS[task]:
             if not isinstance(body.get(field), kind):
                 raise InvalidRequest(f"body.{field}: expected {expected}")

@@ -149,17 +149,16 @@ class Splice:
         self._parts, self.chunks, self.plain, self.finished, self._id = [], 0, True, False, None
         self._mark = None
         first = self._held[0].body
-        if "choices" not in first:
-            body = {"type": "engine.restarted", "engine": {"rescue": "restarted", "target": target}}
-            self._ready.append(Chunk(body, restarted=True))
-            for chunk in self._held:
-                self._deliver(chunk)
-            return
-        # An empty choice, so that a caller who takes the first one of every chunk finds it.
-        nothing: dict[str, Any] = {"text": ""} if first.get("object") == "text_completion" else {"delta": {}}
-        choices = [{"index": 0, **nothing, "finish_reason": None}]
-        body = {**first, "choices": choices, "engine": {"rescue": "restarted", "target": target}}
-        body.pop("usage", None)
+        mark = {"rescue": "restarted", "target": target}
+        body: dict[str, Any]
+        if "choices" in first:
+            # An empty choice, so that a caller who takes the first one of every chunk finds it.
+            nothing: dict[str, Any] = {"text": ""} if first.get("object") == "text_completion" else {"delta": {}}
+            choices = [{"index": 0, **nothing, "finish_reason": None}]
+            body = {**first, "choices": choices, "engine": mark}
+            body.pop("usage", None)
+        else:
+            body = {"type": "engine.restarted", "engine": mark}
         self._ready.append(Chunk(body, restarted=True))
         for chunk in self._held:
             self._deliver(chunk)

@@ -45,7 +45,7 @@ _ELSEWHERE = {"transcription": "url", "audio-translation": "url", "response": "p
 """A field that stands for the needed one: Groq reads a recording from an address, OpenAI a response's stored prompt."""
 _SHORT = ("prompt", "messages", "input", "file", "inputs")
 _RECORDINGS = ("transcription", "audio-translation")
-_TASKS = {path.removeprefix("/v1/"): task for task, path in ENDPOINTS.items()}
+_TASKS: dict[str, str] = {path.removeprefix("/v1/"): task for task, path in ENDPOINTS.items()}
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 
