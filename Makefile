@@ -3,7 +3,7 @@ PYTHON ?= python
 .PHONY: help run test test-servers check bench lock
 
 help:   ## what there is
-	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/ ·/'
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/ ·/'
 
 run:    ## answer the shipped sample with a local model
 	$(PYTHON) -m engine
