@@ -30,6 +30,7 @@ _INPUTS = {
 }  # fmt: skip
 """Tasks whose `inputs` are a medium, or an object with one under this name."""
 _MESSAGES = {"chat": "messages", "response": "input", "moderation": "input"}
+_WHOLE = frozenset({*_FILES, *_INPUTS})
 
 
 def may_hold_media(task: str, body: dict[str, Any]) -> bool:
