@@ -234,7 +234,15 @@ def test_without_a_list_nothing_is_known() -> None:
 
 @pytest.mark.parametrize(
     ("tier", "cost"),
-    [(None, 2.0), ("auto", 2.0), ("default", 2.0), ("standard_only", 2.0), ("flex", 1.0), ("priority", None), (["x"], None)],
+    [
+        (None, 2.0),
+        ("auto", 2.0),
+        ("default", 2.0),
+        ("standard_only", 2.0),
+        ("flex", 1.0),
+        ("priority", None),
+        (["x"], None),
+    ],
 )
 def test_another_service_tier_has_its_own_price_or_none(tmp_path: Path, tier: Any, cost: float | None) -> None:
     prices = remote(prices=list_of(tmp_path, a={"input": 2, "output": 1, "flex": 0.5}))
