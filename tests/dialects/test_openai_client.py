@@ -127,6 +127,52 @@ async def test_a_response_that_breaks_raises_in_the_client(client: AsyncOpenAI, 
     assert seen[-1] == "response.output_text.delta"
 
 
+def piece(delta: dict[str, Any], reason: str | None = None) -> Chunk:
+    choice = {"index": 0, "delta": delta, "finish_reason": reason}
+    return Chunk({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]})
+
+
+async def test_a_chat_with_parallel_tool_calls_is_put_together_by_the_client(client: AsyncOpenAI, desk: Desk) -> None:
+    def part(index: int, arguments: str, **first: Any) -> dict[str, Any]:
+        function = {"arguments": arguments, **({"name": first["name"]} if first else {})}
+        head = {"id": first["id"], "type": "function"} if first else {}
+        return {"tool_calls": [{"index": index, **head, "function": function}]}
+
+    desk.answer = [
+        piece({"role": "assistant"}),
+        piece(part(0, "", id="a", name="add")),
+        piece(part(0, '{"x": ')),
+        piece(part(1, '{"y": 2}', id="b", name="sub")),
+        piece(part(0, "1}")),
+        piece({}, "tool_calls"),
+    ]
+    tools: Any = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("add", "sub")]
+    messages: Any = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "x?"},
+                {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
+                {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+            ],
+        }
+    ]
+    extra: Any = {"seed": 7, "logprobs": True, "top_logprobs": 2, "stop": ["END"], "reasoning_effort": "low"}
+    async with client.chat.completions.stream(model="m", messages=messages, tools=tools, **extra) as stream:
+        async for _ in stream:
+            pass
+        final = await stream.get_final_completion()
+    calls = final.choices[0].message.tool_calls or []
+    assert [(call.id, call.function.name, call.function.arguments) for call in calls] == [
+        ("a", "add", '{"x": 1}'),
+        ("b", "sub", '{"y": 2}'),
+    ]
+    body = desk.asked[0].body
+    assert body["messages"] == messages
+    assert body["tools"] == tools
+    assert {name: body[name] for name in extra} == extra
+
+
 async def test_a_moderation(client: AsyncOpenAI, desk: Desk) -> None:
     result = {"flagged": True, "categories": {"violence": True}, "category_scores": {"violence": 0.9}}
     desk.answer = {"id": "modr-1", "model": "m", "results": [result]}

@@ -185,6 +185,28 @@ def test_completions_stream_their_text() -> None:
     assert run(event(part), DONE, task="completion")[0].body == part
 
 
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        [
+            {"tool_calls": [{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}]},
+            {"tool_calls": [{"index": 0, "function": {"arguments": '{"x"'}}]},
+            {"tool_calls": [{"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}}]},
+            {"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]},
+        ],
+        [{"audio": {"id": "audio_1"}}, {"audio": {"data": "AAAA"}}, {"audio": {"transcript": "hi"}}],
+        [{"reasoning_content": "Let me think."}, {"content": "Paris."}],
+        [{"refusal": "I can't."}],
+    ],
+    ids=["parallel tool calls", "sound", "reasoning", "refusal"],
+)
+def test_deltas_of_every_kind_come_as_they_are(deltas: list[dict[str, Any]]) -> None:
+    bodies = [{**chunk(), "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    # A filter at the end leaves what came: each kind is something of an answer.
+    last = chunk(None, "content_filter")
+    assert [each.body for each in run(*map(event, bodies), event(last), DONE)] == [*bodies, last]
+
+
 @given(st.lists(st.text(), min_size=1, max_size=8), st.sampled_from([b"\n", b"\r\n", b"\r"]), st.data())
 def test_chunks_are_the_same_however_the_bytes_are_cut(words: list[str], end: bytes, data: st.DataObject) -> None:
     bodies = [chunk(word.encode("utf-8", "replace").decode()) for word in words]
