@@ -1,4 +1,4 @@
-"""What a server says of itself and of the model that it serves: read when it is first needed, used by several stages."""
+"""What a server says of itself and of its model: read when it is first needed, used by several stages."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def tensor(given: Any, name: str, where: str, known: str | None = None) -> Tenso
 def _datatype(elements: list[Any], where: str) -> str:
     """Of elements whose datatype neither the request nor the model's metadata say."""
     kinds = set(map(type, elements))
-    for datatype, kind in (("BOOL", {bool}), ("INT64", {int}), ("FP32", {int, float}), ("BYTES", {str, bytes})):
+    for datatype, kind in (("BOOL", {bool}), ("INT64", {int}), ("FP32", {int, float}), ("BYTES", {str, bytes, dict})):
         if kinds and kinds <= kind:
             return datatype
     raise InvalidRequest(f"{where}.datatype: say which; it can't be told from the data")

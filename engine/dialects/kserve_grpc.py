@@ -82,9 +82,7 @@ class KServeGrpcDialect(KServeDialect):
 
     def facts(self, model: str, answers: Sequence[Answer]) -> Facts:
         readers = (read_metadata, lambda content: {"ready": read_flag(content)}, read_server)
-        return kserve_metadata.facts(
-            [_read(answer, reader) for answer, reader in zip(answers, readers, strict=True)]
-        )
+        return kserve_metadata.facts([_read(answer, reader) for answer, reader in zip(answers, readers, strict=True)])
 
 
 def _read(answer: Answer, reader: Any) -> tuple[int, Any]:

@@ -6,6 +6,7 @@ Triton's grpc_service.proto for `RepositoryIndex`. The field numbers are those o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from engine.dialects.kserve_tensors import DATATYPES, Tensor, from_bytes, to_bytes
@@ -24,7 +25,7 @@ def write_infer(
     call_id: str | None,
     parameters: dict[str, Any],
     tensors: list[Tensor],
-    outputs: list[str] = [],  # noqa: B006: never changed
+    outputs: Sequence[str] = (),
     *,
     reply: bool = False,
 ) -> bytes:

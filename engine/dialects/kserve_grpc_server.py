@@ -76,7 +76,7 @@ class KServeGrpcServerDialect(KServeServerDialect):
         if method in ("ServerLive", "ServerReady"):
             return 200, write_flag(True)
         if method == "ServerMetadata":
-            return 200, write_server(str(SERVER["name"]), str(SERVER["version"]))
+            return 200, write_server(SERVER["name"], SERVER["version"])
         try:
             model = read_name(content)
         except ValueError:

@@ -54,9 +54,7 @@ class PredictServerDialect(KServeServerDialect):
         tensors = [tensor(_read(value), name, f"inputs.{name}") for name, value in columns.items()]
         name = wire.get("signature_name")
         parameters = {"signature_name": name} if type(name) is str and name != "serving_default" else None
-        found = client_call(
-            parts["model"], tensors, [], headers, version=parts.get("version"), parameters=parameters
-        )
+        found = client_call(parts["model"], tensors, [], headers, version=parts.get("version"), parameters=parameters)
         return PredictCall(found.task, found.body, False, found.model, found.key, by_rows=by_rows)
 
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
@@ -83,7 +81,7 @@ class PredictServerDialect(KServeServerDialect):
                     "tensor_shape": {"dim": [{"size": str(size), "name": ""} for size in each["shape"]]},
                     "name": each["name"],
                 }
-                for each in METADATA[side]  # type: ignore[union-attr]
+                for each in METADATA[side]
             }
             for side in ("inputs", "outputs")
         }

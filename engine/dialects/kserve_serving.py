@@ -19,14 +19,14 @@ from engine.errors import InvalidRequest
 
 OUTPUT = "embedding"
 """The tensor of the vectors, where the client names none."""
-METADATA = {
+METADATA: dict[str, Any] = {
     "versions": ["1"],
     "platform": "engine",
     "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}],
     "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, -1]}],
 }
 """Of every model, for clients that ask: what it embeds, and what it gives."""
-SERVER = {"name": "engine", "version": "1", "extensions": ["model_repository"]}
+SERVER: dict[str, Any] = {"name": "engine", "version": "1", "extensions": ["model_repository"]}
 
 
 @dataclass(slots=True)

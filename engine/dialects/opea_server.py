@@ -39,9 +39,7 @@ _TITLE = "engine"
 class OpeaServerDialect(OpenAIServerDialect):
     """OPEA's wire, for clients of ours."""
 
-    routes = {("POST", path): task for path, task in (_OWN | _OPENAI).items()} | {
-        ("GET", "/v1/health_check"): "models"
-    }
+    routes = {("POST", path): task for path, task in (_OWN | _OPENAI).items()} | {("GET", "/v1/health_check"): "models"}
 
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
         path = path.partition("?")[0]

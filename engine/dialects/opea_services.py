@@ -115,9 +115,7 @@ def _retrieval(inputs: Any, parameters: dict[str, Any], losses: Losses) -> dict[
 def _dataprep(inputs: Any, parameters: dict[str, Any], losses: Losses) -> WireCall:
     operation = parameters.pop("operation", "ingest")
     if operation not in _OPERATIONS:
-        raise InvalidRequest(
-            f"body.parameters.operation: {operation!r} is not one; one of: {', '.join(_OPERATIONS)}"
-        )
+        raise InvalidRequest(f"body.parameters.operation: {operation!r} is not one; one of: {', '.join(_OPERATIONS)}")
     if operation != "ingest":
         for name in parameters:
             losses.lose(f"body.parameters.{name}")

@@ -48,7 +48,7 @@ def read(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             continue
         if kind == _BYTES:
             size, at = _varint(message, at)
-        elif kind == _FIXED64 or kind == _FIXED32:
+        elif kind in (_FIXED64, _FIXED32):
             size = 8 if kind == _FIXED64 else 4
         else:
             raise ValueError(f"a field of the unknown kind {kind}")

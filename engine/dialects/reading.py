@@ -66,5 +66,7 @@ def names(entries: Any, *fields: str) -> list[str]:
     """The names in a list of objects, each under the first of `fields` that holds one."""
     if type(entries) is not list:
         return []
-    found = [next((entry[each] for each in fields if entry.get(each)), None) for entry in entries if type(entry) is dict]
+    found = [
+        next((entry[each] for each in fields if entry.get(each)), None) for entry in entries if type(entry) is dict
+    ]
     return [name for name in found if type(name) is str]

@@ -138,10 +138,13 @@ def _sequences(wire: dict[str, Any]) -> Any:
         return given
     if type(given) is list and given and all(type(each) is str for each in given) and len(given) == 2:
         return {"text": given[0], "text_pair": given[1]}
-    if type(given) is list and given and all(type(each) is list for each in given):
-        if all(len(each) in (1, 2) and all(type(text) is str for text in each) for each in given):
-            return [each[0] if len(each) == 1 else {"text": each[0], "text_pair": each[1]} for each in given]
+    if type(given) is list and given and all(map(_is_sequence, given)):
+        return [each[0] if len(each) == 1 else {"text": each[0], "text_pair": each[1]} for each in given]
     raise InvalidRequest("body.inputs: expected a text, a pair of texts, or a batch of lists with one or two texts")
+
+
+def _is_sequence(given: Any) -> bool:
+    return type(given) is list and len(given) in (1, 2) and all(type(text) is str for text in given)
 
 
 def _compared(wire: dict[str, Any]) -> Any:

@@ -25,7 +25,9 @@ async def pull(dialect: Pulling, model: str, open_call: Open, notify: Callable[[
         reply = await open_call(dialect.pull(model))
         try:
             if reply.status != 200:
-                raise SetupError(f"provider.pull: {model} can't be pulled: {(await reply.read())[:200].decode('utf-8', 'replace')}")
+                raise SetupError(
+                    f"provider.pull: {model} can't be pulled: {(await reply.read())[:200].decode('utf-8', 'replace')}"
+                )
             async for data in reply.chunks():
                 for progress in decoder.feed(data):
                     if progress.error:

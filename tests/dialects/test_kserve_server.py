@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dialects import ClientCall
+from engine.dialects import Answer, ClientCall
 from engine.dialects.kserve import KServeDialect
 from engine.dialects.kserve_server import KServeServerDialect
 from engine.dialects.kserve_tensors import Tensor, write
@@ -74,30 +74,67 @@ def test_a_reply_repeats_the_id_and_the_output_that_was_named() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "tensors",
-    [
-        (),
-        (TEXTS, TEXTS),
-        (Tensor("text", "FP32", [1], [1.0]),),
-        (Tensor("text", "BYTES", [1, 2], [b"a", b"b"]),),
-        (Tensor("text", "BYTES", [0], []),),
-    ],
-)
-def test_inputs_that_are_no_texts_are_refused(tensors: tuple[Tensor, ...]) -> None:
+@pytest.mark.parametrize("tensors", [(), (Tensor("text", "BYTES", [0], []),)])
+def test_a_request_without_any_input_is_refused(tensors: tuple[Tensor, ...]) -> None:
     with pytest.raises(InvalidRequest, match="inputs"):
         read(*tensors)
 
 
-def test_a_text_that_is_no_utf_8_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="UTF-8"):
-        read(Tensor("text", "BYTES", [1], [b"\xff"]), binary=True)
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        (TEXTS, Tensor("b", "INT64", [1], [3])),
+        (Tensor("text", "FP32", [1], [1.0]),),
+        (Tensor("text", "BYTES", [1, 2], [b"a", b"b"]),),
+    ],
+)
+def test_what_is_no_list_of_texts_is_task_tensors(tensors: tuple[Tensor, ...]) -> None:
+    call = read(*tensors, parameters={"top": 3, "binary_data_output": True}, outputs=[{"name": "y"}])
+    assert call.task == "tensors"
+    assert list(call.body["inputs"]) == [tensor.name for tensor in tensors]
+    assert (call.body["outputs"], call.body["parameters"]) == (["y"], {"top": 3})
 
 
-@pytest.mark.parametrize("outputs", [3, [{"name": "a"}, {"name": "b"}], [{}], [3]])
+def test_bytes_that_are_no_text_are_kept() -> None:
+    call = read(Tensor("text", "BYTES", [1], [b"\xff"]), binary=True)
+    assert call.body["inputs"]["text"] == {"shape": [1], "datatype": "BYTES", "data": [{"b64": "/w=="}]}
+
+
+@pytest.mark.parametrize("outputs", [3, [{}], [3]])
 def test_outputs_that_can_not_be_given_are_refused(outputs: Any) -> None:
     with pytest.raises(InvalidRequest, match="outputs"):
         read(TEXTS, outputs=outputs)
+
+
+def test_tensors_come_back_as_they_were() -> None:
+    wire = CLIENT.encode("tensors", {"inputs": {"x": [[1, 2]]}}, model="m", stream=False)
+    call = SERVER.read(wire.path, {"model": "m"}, wire.headers, wire.content)
+    outputs = {
+        "y": {"shape": [1, 2], "datatype": "FP32", "data": [0.5, 1.5]},
+        "z": {"shape": [2], "datatype": "BYTES", "data": ["a", "ü"]},
+    }
+    assert CLIENT.decode("tensors", 200, {}, SERVER.reply(call, {"outputs": outputs})).body["outputs"] == outputs
+
+
+def test_tensors_that_json_can_not_hold_are_refused() -> None:
+    call = read(Tensor("x", "FP32", [1], [1.0]))
+    with pytest.raises(InvalidRequest, match="gRPC"):
+        SERVER.reply(call, {"outputs": {"y": {"shape": [1], "datatype": "FP16", "data": [1.0]}}})
+
+
+def test_our_client_reads_the_pages_that_describe_the_server() -> None:
+    answers = []
+    for question in CLIENT.questions("m"):
+        parts = {"model": "m"} if "/models/" in question.path else {}
+        known = ("GET", question.path.replace("models/m", "models/{model}")) in SERVER.pages
+        status, content = SERVER.page(question.path, parts, b"", ["m"]) if known else (404, b"")
+        answers.append(Answer(status, content))
+    facts = CLIENT.facts("m", answers)
+    assert facts.found.startswith("engine 1, the model is ready, inputs: text BYTES [-1]")
+
+
+def test_a_model_that_is_not_there_has_no_page() -> None:
+    assert SERVER.page("/v2/models/x", {"model": "x"}, b"", ["m"])[0] == 404
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"inputs": 3}', b"\xff", b"[" * 100_000])

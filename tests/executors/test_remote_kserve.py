@@ -123,7 +123,7 @@ async def test_a_grpc_server_that_is_away_is_a_failed_connection(server: Address
     services = Services()
     executor = RemoteExecutor(target("http://127.0.0.1:1", kind="grpc"), services)
     started = time.monotonic()
-    with pytest.raises(ConnectFailed, match="127.0.0.1:1.*is a gRPC server running there"):
+    with pytest.raises(ConnectFailed, match=r"127.0.0.1:1.*is a gRPC server running there"):
         await ask(executor, input="a")
     assert time.monotonic() - started < 5
     await services.aclose()
@@ -133,7 +133,7 @@ async def test_a_grpc_client_at_a_rest_port_says_so(server: Addresses) -> None:
     pytest.importorskip("grpc")
     services = Services()
     executor = RemoteExecutor(target(server.rest, kind="grpc", connect_s=3), services)
-    with pytest.raises(InferenceError, match="gRPC|no connection") as caught:
+    with pytest.raises(InferenceError, match=r"gRPC|no connection") as caught:
         await ask(executor, input="a")
     assert caught.value.kind in ("connect", "timeout")
     await services.aclose()

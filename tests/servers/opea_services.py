@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 from comps import (
     MicroService,
@@ -123,12 +123,11 @@ files: dict[str, int] = {}
     name="dataprep", service_type=ServiceType.DATAPREP, endpoint="/v1/dataprep/ingest", host="127.0.0.1", port=DATAPREP
 )
 async def ingest(
-    files_: list[UploadFile] | None = File(None, alias="files"),
-    link_list: str | None = Form(None),
-    chunk_size: int = Form(1500),
-    process_table: bool = Form(False),
+    uploaded: Annotated[list[UploadFile] | None, File(alias="files")] = None,
+    link_list: Annotated[str | None, Form()] = None,
+    chunk_size: Annotated[int, Form()] = 1500,
 ) -> Any:
-    for each in files_ or ():
+    for each in uploaded or ():
         if each.filename in files:
             raise HTTPException(400, f"Uploaded file {each.filename} already exists.")
         files[str(each.filename)] = len(await each.read())
@@ -147,7 +146,7 @@ async def listed() -> Any:
 @register_microservice(
     name="dataprep", service_type=ServiceType.DATAPREP, endpoint="/v1/dataprep/delete", host="127.0.0.1", port=DATAPREP
 )
-async def delete(file_path: str = Body(..., embed=True)) -> Any:
+async def delete(file_path: Annotated[str, Body(embed=True)]) -> Any:
     if file_path == "all":
         files.clear()
     elif files.pop(file_path, None) is None:
