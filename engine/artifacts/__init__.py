@@ -19,6 +19,9 @@ from schemas.storage import StorageSpec
 
 __all__ = ["SOURCES", "Artifact", "Job", "Notify", "Source", "default_cache", "disk_problem", "fetch", "job_of"]
 
+_POLL_S = 0.1
+"""How soon a race notices that nobody wants its winner any more."""
+
 SOURCES = Registry(
     "sources",
     {
@@ -78,11 +81,13 @@ def fetch(
     cache_dir: Path | None = None,
     notify: Notify | None = None,
     storage: StorageSpec | None = None,
+    stop: threading.Event | None = None,
 ) -> Artifact:
     """The files of `model` from one of its sources whose format is one of `formats`.
 
     The first that works in their order, or with `storage.strategy=fastest` the one that is there first.
-    Blocks while it downloads. Raises SetupError that names each source with the reason why it could not be used.
+    Blocks while it downloads; when another thread sets `stop` it raises Stopped soon, and what has come is gone on with
+    the next time. Raises SetupError that names each source with the reason why it could not be used.
     """
     if not model.sources:
         raise SetupError(
@@ -90,6 +95,7 @@ def fetch(
             f"Next: choose a model with sources, or a remote provider."
         )
     job = job_of(storage or StorageSpec(), cache_dir=cache_dir, notify=notify)
+    job.stop = stop or job.stop
     sources: list[Source] = [SOURCES.get(spec.kind)(spec) for spec in model.sources]
     reasons: dict[int, str] = {}
     fit: dict[int, Source] = {}
@@ -129,7 +135,8 @@ def _fastest(sources: dict[int, Source], job: Job, reasons: dict[int, str]) -> A
     try:
         under_way = set(runs)
         while under_way:
-            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+            done, under_way = wait(under_way, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+            job.check()
             for outcome in sorted(done, key=list(runs).index):
                 error = outcome.exception()
                 if error is None:

@@ -13,6 +13,7 @@ import mimetypes
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engine.artifacts.job import Job, Progress, megabytes
+from engine.artifacts.job import Job, Progress, Stopped, megabytes
 from engine.artifacts.replicas import Replicas
 from engine.credentials import Secret, mask_shapes, redact, s3_keys
 from engine.errors import SetupError
@@ -262,6 +263,8 @@ class _Ranges:
         self._part_bytes = bucket.spec.part_bytes
         self._state_path = into.with_name(into.name + ".state")
         self._done: set[int] = self._load()
+        self._halted = threading.Event()
+        """One range has failed for good: the others need not go on."""
 
     def forget(self) -> None:
         self._state_path.unlink(missing_ok=True)
@@ -290,6 +293,7 @@ class _Ranges:
                             self._save()
                             progress.at(len(self._done) * self._part_bytes)
                 except BaseException:
+                    self._halted.set()
                     pool.shutdown(wait=True, cancel_futures=True)
                     raise
 
@@ -304,6 +308,8 @@ class _Ranges:
             try:
                 for piece in self._bucket.read(self._object.key, start, end, self._object, self._version):
                     job.check()
+                    if self._halted.is_set():
+                        raise Stopped
                     os.pwrite(descriptor, piece, at)
                     at += len(piece)
                 why = f"{at - start} bytes came of {end - start}"

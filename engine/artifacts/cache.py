@@ -107,41 +107,45 @@ class Cache:
             folder.mkdir(parents=True, exist_ok=True)
             yield folder
 
-    def keep(self, made: Path, cid: str, name: str, source: str) -> Held:
-        """Moves a finished file or folder in, and makes room for it. The caller has verified that it is `cid`."""
+    def keep(self, made: Path, cid: str, name: str, source: str, replace: bool = False) -> Held:
+        """Moves a finished file or folder in, and makes room for it. The caller has verified that it is `cid`.
+
+        What is there already is kept, unless it is broken; with `replace` only while somebody uses it.
+        """
         self._locks.mkdir(parents=True, exist_ok=True)
         (self._locks / f"{cid}.lock").touch()
-        lease = self._lease(cid)
-        if lease is None:
-            raise SetupError(f"storage.cache_dir: a lock in {self._locks} went away; is somebody deleting the cache?")
-        folder, is_file = self._objects / cid, made.is_file()
-        if not folder.exists():
-            digest = cid_of_file(made) if is_file else tree_cid(made)
-            size = sum(path.stat().st_size for path in ([made] if is_file else _files(made)))
-            _sync(made)
-            record = {"kind": "file" if is_file else "folder", "name": name, "source": source}
-            self._write(self._entries / f"{cid}.json", {**record, "size_bytes": size, "digest": digest})
-            self._objects.mkdir(parents=True, exist_ok=True)
-            if is_file:
-                whole = made.parent / f".{name}.whole"
-                shutil.rmtree(whole, ignore_errors=True)
-                whole.mkdir()
-                made.replace(whole / name)
-                made = whole
-            try:
-                made.rename(folder)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another process was faster
-                    raise
-            _sync_folder(self._objects)
-        held = self.use(cid, name if is_file else None)
+        file_name = name if made.is_file() else None
+        with (self._locks / f"{cid}.keep").open("ab") as keeper:
+            fcntl.flock(keeper, fcntl.LOCK_EX)
+            held = None if replace else self.use(cid, file_name)
+            if held is None and self._delete(cid):
+                lease = self._lease(cid)  # so that nobody evicts it before it is used
+                self._move_in(made, cid, name, source)
+                held = self.use(cid, file_name)
+                if lease is not None:
+                    lease.close()
+            held = held or self.use(cid, file_name)
         if held is None:
-            raise SetupError(
-                f"the cache {self.root} has a broken {cid}; delete it: engine artifacts cache remove {cid}"
-            )
-        lease.close()
+            raise SetupError(f"{cid} is broken in {self.root}, and another process uses it; end that, then fetch again")
         self._evict(self._max_bytes)
         return held
+
+    def _move_in(self, made: Path, cid: str, name: str, source: str) -> None:
+        is_file = made.is_file()
+        digest = cid_of_file(made) if is_file else tree_cid(made)
+        size = sum(path.stat().st_size for path in ([made] if is_file else _files(made)))
+        _sync(made)
+        record = {"kind": "file" if is_file else "folder", "name": name, "source": source}
+        self._write(self._entries / f"{cid}.json", {**record, "size_bytes": size, "digest": digest})
+        self._objects.mkdir(parents=True, exist_ok=True)
+        if is_file:
+            whole = made.parent / f".{name}.whole"
+            shutil.rmtree(whole, ignore_errors=True)
+            whole.mkdir()
+            made.replace(whole / name)
+            made = whole
+        made.rename(self._objects / cid)
+        _sync_folder(self._objects)
 
     def refer(self, key: str, held: Held, source: str) -> None:
         """Writes down what a source stood for, and drops what is left of the download."""
@@ -177,11 +181,14 @@ class Cache:
         return self._delete(cid)
 
     def prune(self, max_bytes: int | None = None) -> list[Entry]:
-        """Deletes broken-off downloads, and what is above the limit; says what went."""
+        """Deletes what broken-off downloads and deletions left, and what is above the limit; says what of that went."""
         for folder in self._partial.glob("*") if self._partial.is_dir() else ():
             with (self._locks / f"{folder.name}.fetch").open("ab") as lock:
                 if _try_lock(lock, fcntl.LOCK_EX):
                     shutil.rmtree(folder, ignore_errors=True)
+        for folder in self._objects.glob("*") if self._objects.is_dir() else ():
+            if not (self._entries / f"{folder.name}.json").exists():
+                self._delete(folder.name)  # a process was killed while it deleted or moved
         return self._evict(self._max_bytes if max_bytes is None else max_bytes)
 
     # -- inside -------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ class Job:
             held = None if self.again else self.cache.lookup(key)
             if held is None:
                 made, cid, file_name = download(folder)
-                held = self.cache.keep(made, cid, file_name, name)
+                held = self.cache.keep(made, cid, file_name, name, replace=self.again)
                 self.cache.refer(key, held, name)
         return held
 

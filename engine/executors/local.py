@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
@@ -161,12 +162,14 @@ class _Shared:
         self._hardware = hardware
         self._model = model
         self._loading: asyncio.Task[Runtime] | None = None
+        self._stop = threading.Event()
         self.artifact: artifacts.Artifact | None = None
         self.users = 0
 
     async def runtime(self) -> Runtime:
         """The loaded model. A load that failed is tried again by the next call. Raises SetupError."""
         if self._loading is None or (self._loading.done() and self._failed(self._loading)):
+            self._stop = threading.Event()
             self._loading = asyncio.create_task(self._load())
         # Shielded: others wait for the same load, so a caller who leaves must not stop it.
         return await asyncio.shield(self._loading)
@@ -177,6 +180,7 @@ class _Shared:
             return
         loading, self._loading = self._loading, None
         if not loading.done():
+            self._stop.set()  # a long download would hold up the end of the program
             await asyncio.wait([loading])
         if not self._failed(loading):
             await loading.result().aclose()
@@ -191,6 +195,7 @@ class _Shared:
             cache_dir=services.cache_dir,
             notify=services.notify,
             storage=services.storage,
+            stop=self._stop,
         )
         if services.notify is not None:
             services.notify(f"loading {self._model.name} from {self.artifact.source} on {self._hardware.kind}")

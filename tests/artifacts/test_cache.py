@@ -119,6 +119,36 @@ def test_pruning_deletes_broken_downloads_but_not_those_under_way(tmp_path: Path
     assert not (tmp_path / "partial" / "old").exists()
 
 
+def test_what_a_killed_deletion_left_is_replaced(tmp_path: Path) -> None:
+    held = keep(Cache(tmp_path), b"one")
+    path = held.path
+    del held
+    gc.collect()
+    (tmp_path / "entries" / f"{cid(b'one')}.json").unlink()
+    path.write_bytes(b"tor")
+    assert keep(Cache(tmp_path), b"one").path.read_bytes() == b"one"
+
+
+def test_pruning_deletes_what_a_killed_deletion_left(tmp_path: Path) -> None:
+    path = keep(Cache(tmp_path), b"one").path
+    gc.collect()
+    (tmp_path / "entries" / f"{cid(b'one')}.json").unlink()
+    Cache(tmp_path).prune()
+    assert not path.exists()
+
+
+def test_what_is_fetched_again_replaces_damage_that_its_size_does_not_show(tmp_path: Path) -> None:
+    path = keep(Cache(tmp_path), b"right").path
+    gc.collect()
+    path.write_bytes(b"wrong")
+    cache = Cache(tmp_path)
+    with cache.fetching("key", lambda: None, lambda: None) as folder:
+        (folder / "file").write_bytes(b"right")
+        assert (
+            cache.keep(folder / "file", cid(b"right"), "model.gguf", "test", replace=True).path.read_bytes() == b"right"
+        )
+
+
 @pytest.mark.slow
 def test_offline_uses_what_is_there_and_says_what_is_not(
     files: FileServer, get: Fetch, monkeypatch: pytest.MonkeyPatch

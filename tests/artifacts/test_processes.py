@@ -123,6 +123,22 @@ def test_a_killed_download_of_a_gateway_goes_on(gateway: Gateway, tmp_path: Path
     assert len(gateway.asked.blocks) < 515 - 90
 
 
+def test_ctrl_c_during_a_download_ends_the_program_soon(files: FileServer, tmp_path: Path) -> None:
+    files.files["/model.gguf"] = b"x" * 10 * MIB
+    files.manners.pause_s = 0.2  # half a minute for all of it
+    words = [f'model.sources=["{files.url}/model.gguf"]', "model.name=m", f"storage.cache_dir={tmp_path}/cache"]
+    command = [sys.executable, "-m", "engine", *words, f"output.dir={tmp_path}/run", "telemetry.progress=off"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 20
+    while not files.asked and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    said = process.communicate(timeout=30)[1]
+    assert time.monotonic() - started < 8
+    assert process.returncode == 130, said
+
+
 def test_a_disk_that_fills_up_is_named(files: FileServer, tmp_path: Path) -> None:
     files.files["/model.gguf"] = b"x" * MIB
     out, problem = start(f"{files.url}/model.gguf", tmp_path, limit=200_000).communicate(timeout=30)
