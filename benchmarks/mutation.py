@@ -272,6 +272,7 @@ def start(file: Path, code: CodeType | None, limit_s: float) -> int:
         database=None,
         derandomize=True,
         deadline=None,
+        max_examples=20,
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=[HealthCheck.too_slow],
     )

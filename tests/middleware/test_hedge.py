@@ -906,3 +906,136 @@ async def test_a_cause_that_is_known_is_kept(clock: VirtualClock) -> None:
     with pytest.raises(ServerFailed, match="two") as caught:
         await chain([hedge], branch(clock, policy()), Scripted(ServerFailed("one"), last))(request(), context(clock))
     assert caught.value.__cause__ is socket
+
+
+@in_virtual_time
+async def test_also_after_a_hint_of_no_time_they_come_back_spread(clock: VirtualClock) -> None:
+    here = branch(clock, policy(budget=BudgetSpec(enabled=False)))
+    stages = [chain([hedge], here, Scripted(Throttled("slow", retry_after_s=0.0), 0.0)) for _ in range(60)]
+    times: list[float] = []
+
+    async def one(stage: Stage) -> None:
+        await stage(request(), context(clock))
+        times.append(clock.monotonic())
+
+    await asyncio.gather(*(one(stage) for stage in stages))
+    assert 0.008 < max(times) <= 0.0101
+
+
+@in_virtual_time
+async def test_a_call_that_waits_in_the_queue_counts_against_the_attempts_of_the_request(clock: VirtualClock) -> None:
+    executor = Answers((5.0, ServerFailed("boom")), (60.0, None))
+    plan = policy(max_hedges=5, budget=BudgetSpec(max_attempts=3), queue=QueueSpec(concurrency=2))
+    stage, here = made(clock, plan, executor)
+    await stage(request(), context(clock))  # the third call waits when the first one fails
+    assert executor.calls == 3
+    assert gauges(here)["hedges_total"] == 2
+
+
+@in_virtual_time
+async def test_after_the_queue_was_closed_no_further_call_is_tried(clock: VirtualClock) -> None:
+    stage, here = made(clock, policy(max_hedges=2, queue=QueueSpec(concurrency=1)), Answers((5.0, ServerFailed("no"))))
+    task = asyncio.create_task(stage(request(), context(clock)))
+    await asyncio.sleep(3.0)
+    here.resources.get(("queue", "t"), lambda: None).close()  # type: ignore[attr-defined]
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert clock.monotonic() == pytest.approx(5.0)
+    assert gauges(here)["hedges_total"] == 1
+
+
+@in_virtual_time
+async def test_tokens_are_given_back_once_however_many_calls_fail_after_that(clock: VirtualClock) -> None:
+    here = branch(clock, policy(max_hedges=3, budget=BudgetSpec(capacity=100, success_refund=0, refill_per_s=0)))
+    throttled = Throttled("slow down", retry_after_s=30.0)
+    steps = ((10.0, ServerFailed("boom")), (3.0, throttled), (2.0, AuthFailed("no")))
+    with pytest.raises(InferenceError):
+        await chain([hedge], here, Answers(*steps))(request(), context(clock))
+    assert clock.monotonic() == pytest.approx(10.0)
+    bucket = budget.budget_of(here)
+    assert bucket is not None
+    assert bucket.level == pytest.approx(72.0)  # two calls that began because another one was slow
+
+
+@in_virtual_time
+async def test_for_a_caller_who_has_left_no_call_begins(clock: VirtualClock) -> None:
+    executor = Scripted(60.0)
+    stage, here = made(clock, policy(), executor)
+    task = asyncio.create_task(stage(request(), context(clock)))
+    await asyncio.sleep(1.0)
+    task.cancel()
+    await asyncio.sleep(10.0)
+    assert executor.calls == 1
+    assert held(here) == NOTHING
+
+
+@in_virtual_time
+async def test_what_answers_although_it_was_cancelled_is_given_back(clock: VirtualClock) -> None:
+    class Stubborn(Scripted):
+        async def __call__(self, request: Request, context: Context) -> Result:
+            try:
+                await asyncio.sleep(60.0)
+            except asyncio.CancelledError:
+                if not self.calls:
+                    self.calls += 1
+                    raise
+            return Result(request.id or "", stream=ChunkStream(self._stream(0.0)))
+
+    executor = Stubborn()
+    task = asyncio.create_task(
+        chain([hedge], branch(clock, policy()), executor)(request(), context(clock, stream=True))
+    )
+    await asyncio.sleep(3.0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert executor.streams_closed == 1
+
+
+@in_virtual_time
+async def test_a_slow_loser_counts_with_its_own_time_and_a_quick_one_not_at_all(clock: VirtualClock) -> None:
+    for seconds, percentile, seen in (((60.0, 1.0), 0.99, 3.0), ((60.0, 1.0), 0.01, 1.0), ((3.0, 60.0), 0.01, 3.0)):
+        await asyncio.sleep(10.0)
+        spec = HedgeSpec(enabled=True, after_s=2.0, percentile=percentile, min_samples=1)
+        here = branch(clock, policy(spec=spec))
+        await chain([hedge, route], here, Scripted(*seconds))(request(), context(clock))
+        assert gauges(here)["hedge_chat_delay_s"] == pytest.approx(seen)
+
+
+@in_virtual_time
+async def test_however_often_the_circuit_opens_no_more_calls_begin_than_allowed(clock: VirtualClock) -> None:
+    plan = policy(max_hedges=3, breaker=BreakerSpec(min_calls=1, window=2, open_s=5.0, probes=1))
+    executor = Scripted(ServerFailed("boom", status=500))
+    stage, here = made(clock, plan, executor)
+    with pytest.raises(ServerFailed):
+        await waiting(stage, here)(request(), context(clock))
+    assert executor.calls == 4
+
+
+@in_virtual_time
+async def test_without_a_stage_that_waits_for_it_a_stream_is_slow_until_its_first_chunk(clock: VirtualClock) -> None:
+    executor = Scripted(60.0, 1.0)
+    await read(await chain([hedge], branch(clock, policy()), executor)(request(), context(clock, stream=True)))
+    assert executor.calls == 2
+    assert clock.monotonic() == pytest.approx(3.0)
+
+
+@in_virtual_time
+async def test_a_deadline_that_has_begun_is_not_begun_again_by_the_next_target(clock: VirtualClock) -> None:
+    begun: list[float] = []
+    mine = context(clock)
+    mine.on_first_attempt = lambda: begun.append(clock.monotonic())
+    here = branch(clock, policy())
+    for _ in range(2):
+        with pytest.raises(AuthFailed):
+            await chain([hedge, route], here, Scripted(AuthFailed("no")))(request(), mine)
+        assert mine.on_first_attempt is None
+    assert begun == [0.0]
+
+
+@in_virtual_time
+async def test_the_plan_names_the_percentile(clock: VirtualClock) -> None:
+    spec = HedgeSpec(enabled=True, after_s=2.0, percentile=0.9, min_samples=10)
+    layer = hedge.layer(branch(clock, policy(spec=spec, budget=BudgetSpec(enabled=False))))
+    assert layer is not None
+    assert layer.settings == "max_hedges=1 after 2 s, or p90 of ≥10 calls"
