@@ -149,11 +149,11 @@ def find_keys(
     return list(keys.values())
 
 
-def bearer_token(variable: str) -> Secret:
+def bearer_token(name: str) -> Secret:
     """A token of an environment variable (or of `.env` here) by its name. Raises SetupError when it is not set."""
-    value = _variable(variable)
+    value = _secret_text(name)
     if not value:
-        raise SetupError(f"the environment variable {variable} is not set. Next: export {variable}=…")
+        raise SetupError(f"the environment variable {name} is not set. Next: export {name}=…")
     return Secret(value)
 
 
@@ -161,7 +161,7 @@ def s3_keys(spec: S3Spec) -> tuple[Secret, Secret] | None:
     """The access key's id and the secret key of an S3 store: from the variables that the spec names, `.env`, or the
     fields `s3_access_key` and `s3_secret_key` of the credentials file. None: neither is set. Raises SetupError when
     only one of the two is."""
-    access, secret = _variable(spec.access_key_env), _variable(spec.secret_key_env)
+    access, secret = _secret_text(spec.access_key_env), _secret_text(spec.secret_key_env)
     if not access and not secret:
         fields = _read_credentials_file(Path.home() / CREDENTIALS_FILE)
         access, secret = fields.get("s3_access_key", "").strip(), fields.get("s3_secret_key", "").strip()
@@ -172,9 +172,14 @@ def s3_keys(spec: S3Spec) -> tuple[Secret, Secret] | None:
     return (Secret(access), Secret(secret)) if access else None
 
 
-def _variable(name: str) -> str:
-    """A variable's value, or that of `.env`; empty: not set. Raises SetupError for what can't stand in a header."""
-    value = (os.environ.get(name) or _read_dotenv(Path.cwd() / ".env").get(name) or "").strip()
+def variable(name: str) -> str:
+    """An environment variable, else the same name in `.env` here; empty: not set. Raises SetupError: a broken `.env`."""
+    return (os.environ.get(name) or _read_dotenv(Path.cwd() / ".env").get(name) or "").strip()
+
+
+def _secret_text(name: str) -> str:
+    """The same for a secret. Raises SetupError for what can't stand in a header."""
+    value = variable(name)
     if not all("!" <= character <= "~" for character in value):
         raise SetupError(
             f"{name} has a space, a control or a non-ASCII character inside. "

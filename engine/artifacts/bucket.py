@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from engine.artifacts.job import Job, Progress, Stopped, megabytes
 from engine.artifacts.replicas import Replicas
-from engine.credentials import Secret, mask_shapes, redact, s3_keys
+from engine.credentials import Secret, mask_shapes, redact, s3_keys, variable
 from engine.errors import SetupError
 from schemas.storage import S3Spec
 
@@ -92,8 +92,8 @@ class Bucket:
                 max_concurrency=self.spec.parallel,
             )
 
-        self._call(f"put {key}", upload)
-        return self.head(key)
+        put = self._call(f"put {key}", upload)
+        return self.head(key, put["version"])
 
     def get(self, key: str, into: Path, version: str | None = None, sha256: str | None = None) -> str:
         """Downloads an object in ranges, several at a time, and returns its sha256 (hexadecimal).
@@ -352,7 +352,7 @@ class _Ranges:
 
 def endpoints_of(spec: S3Spec) -> tuple[str, ...]:
     """`storage.s3.endpoints`, else those of $S3_ENDPOINT; empty: AWS."""
-    told = spec.endpoints or tuple(os.environ.get("S3_ENDPOINT", "").replace(",", " ").split())
+    told = spec.endpoints or tuple(variable("S3_ENDPOINT").replace(",", " ").split())
     return tuple((place if "://" in place else f"http://{place}").rstrip("/") for place in told)
 
 

@@ -32,6 +32,13 @@ def test_a_file_is_kept_under_the_content_id_of_its_bytes(files: FileServer, get
     assert found.path.read_bytes() == DATA
 
 
+@pytest.mark.parametrize("kind", ["aiohttp", "httpx"])
+def test_either_client_goes_on_where_it_stopped(files: FileServer, get: Fetch, kind: str) -> None:
+    files.manners.cut_after = [400_000]
+    assert get(f"{files.url}/model.gguf", transport={"kind": kind}).path.read_bytes() == DATA
+    assert files.ranges[1] is not None
+
+
 def test_what_is_cached_is_not_asked_for_again(files: FileServer, get: Fetch) -> None:
     first = get(f"{files.url}/model.gguf")
     assert get(f"{files.url}/model.gguf").path == first.path
