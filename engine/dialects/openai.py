@@ -23,7 +23,7 @@ from engine.dialects.openai_errors import (
     request_id,
     typed_error,
 )
-from engine.dialects.openai_events import EventStreamDecoder, SpeechStreamDecoder
+from engine.dialects.openai_events import ENDS, EventStreamDecoder, SpeechStreamDecoder
 from engine.dialects.openai_forms import FILES, encode_form
 from engine.dialects.openai_replies import finish_failure, is_empty, plain_reply, withheld, wrong_reply
 from engine.dialects.openai_rerank import plain_documents, read_rerank
@@ -156,6 +156,8 @@ class OpenAIDialect:
             return OpenAIStreamDecoder(task, self._wall, show_usage=show_usage)
         if task == "speech":
             return SpeechStreamDecoder(self._wall)
+        if task not in ENDS:
+            raise InvalidRequest(f"task: an answer to {task} can't be streamed")
         return EventStreamDecoder(task, self._wall)
 
     def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
