@@ -22,6 +22,7 @@ from engine.dialects.reading import asked_json
 from engine.errors import InvalidRequest
 
 _encode = msgspec.json.Encoder().encode
+_MAX_RANK = 32
 _UNNAMED = "text"
 
 
@@ -103,14 +104,16 @@ def _columns(rows: Any) -> Any:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _read(value: Any) -> Any:
-    """A column, with bytes that stand as `{"b64": …}` at any depth."""
+def _read(value: Any, depth: int = 0) -> Any:
+    """A column, with bytes that stand as `{"b64": …}` at any depth. Raises InvalidRequest."""
+    if depth > _MAX_RANK:
+        raise InvalidRequest(f"a tensor has more than {_MAX_RANK} dimensions")
     if type(value) is dict and set(value) == {"b64"}:
         try:
             return base64.b64decode(value["b64"], validate=True)
         except (TypeError, ValueError) as error:
             raise InvalidRequest(f"b64: {error}") from error
-    return [_read(each) for each in value] if type(value) is list else value
+    return [_read(each, depth + 1) for each in value] if type(value) is list else value
 
 
 def _status() -> dict[str, Any]:
