@@ -184,8 +184,15 @@ def test_the_repeated_end_is_looked_for_in_the_last_characters_only() -> None:
     for overlap in (400, 300):
         reader = Reader().read([said(text[:cut])]).join().read(whole(text[cut - overlap :], 50)).end()
         assert reader.text == text
-    reader = Reader().read([said(text[:cut])]).join().read(whole(text[cut - 405 :], 50)).end()
-    assert reader.text == text[:cut] + text[cut - 405 :]
+    reader = Reader().read([said(text[:cut])]).join().read(whole(text[cut - 401 :], 50)).end()
+    assert reader.text == text[:cut] + text[cut - 401 :]
+
+
+def test_until_another_stream_joins_every_chunk_passes_as_it_is() -> None:
+    chunks = [*whole(ANSWER), said(finish="stop", id="c")]
+    got = Reader().read(chunks).got
+    assert len(got) == len(chunks)
+    assert all(one is other for one, other in zip(got, chunks, strict=True))
 
 
 # -- ends -------------------------------------------------------------------------------------------------------------
@@ -304,6 +311,7 @@ CALL = [{"index": 0, "id": "c1", "function": {"name": "f", "arguments": "{}"}}]
         {"refusal": "no"},
         {"reasoning_content": "hm"},
         {"reasoning": "hm"},
+        {"images": [{"type": "image_url"}]},
         {"content": [{"type": "text", "text": "Hello"}]},
         {"content": "Hello", "tool_calls": CALL},
     ],
