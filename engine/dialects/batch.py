@@ -102,7 +102,7 @@ class BatchDialect(Protocol):
     anonymous: bool
     """Its jobs carry no tag: only their results show whose they are."""
     ordered: bool
-    """Its results stand in the order of the requests; a line without a custom id belongs to the request in its place."""
+    """Its results stand in the order of the requests: one without an id belongs to the request in its place."""
 
     def __init__(self, dialect: Dialect) -> None: ...
 

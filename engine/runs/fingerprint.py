@@ -17,7 +17,7 @@ EXCLUDED = {
     "telemetry": "what is shown does not change what is answered",
     "provider.prices": "what an answer costs does not change it",
     "provider.price": "what an answer costs does not change it",
-    "policy.batch.job": "how rows are put into batch jobs does not change what is asked; a resume may answer the rest live",
+    "policy.batch.job": "how rows are put into batch jobs does not change what is asked; the rest may go live",
     "policy.queue": "the queue decides when a request goes, not what it gets; a resume may go slower or faster",
 }
 """Dotted keys that a fingerprint leaves out, each with the reason. They may differ at resume."""

@@ -1,4 +1,4 @@
-"""The ledger: which rows went into which batch job, durable before the provider hears of it. Part of the journal's file.
+"""The ledger: which rows went into which batch job, durable before the provider hears of it. In the journal's file.
 
 A job passes through the states in order. What is known after a crash follows from the last one that is durable:
 

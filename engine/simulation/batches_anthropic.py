@@ -20,7 +20,7 @@ _encode = msgspec.json.Encoder().encode
 class AnthropicBatches:
     """Answers the calls below /v1/messages/batches."""
 
-    routes = (
+    routes: tuple[tuple[str, str], ...] = (
         ("POST", _PATH),
         ("GET", _PATH),
         ("GET", _PATH + "/{job}"),

@@ -23,7 +23,7 @@ _decode = msgspec.json.Decoder().decode
 class GeminiBatches:
     """Answers the calls of `models.batchGenerateContent`, `models.asyncBatchEmbedContent`, `batches` and `files`."""
 
-    routes = (
+    routes: tuple[tuple[str, str], ...] = (
         ("POST", "/v1beta/models/{model}:batchGenerateContent"),
         ("POST", "/v1beta/models/{model}:asyncBatchEmbedContent"),
         ("GET", "/v1beta/batches"),

@@ -21,7 +21,7 @@ _decode = msgspec.json.Decoder().decode
 class OpenAIBatches:
     """Answers the calls below /v1/files and /v1/batches."""
 
-    routes = (
+    routes: tuple[tuple[str, str], ...] = (
         ("POST", "/v1/files"),
         ("GET", "/v1/files/{file}/content"),
         ("POST", "/v1/batches"),

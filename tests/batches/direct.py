@@ -1,4 +1,4 @@
-"""A transport without sockets: it hands each call to the simulated provider's batch jobs, so that time can be virtual."""
+"""A transport without sockets: it hands calls to the simulated provider's batch jobs, so that time can be virtual."""
 
 from __future__ import annotations
 

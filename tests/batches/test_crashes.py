@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from batches.conftest import Start, resumed, results_of, spec_for
 from servers.batch_server import When, Wire, tripwire
+
+from batches.conftest import Start, results_of, resumed, spec_for
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batches.conftest import APIS, KEYS, resumed, results_of, spec_for
 from servers.batch_server import Tripwire, tripwire
 
+from batches.conftest import APIS, KEYS, results_of, resumed, spec_for
 from engine import Engine
 from engine.errors import ConfigError, SetupError
 from engine.runs import execute, open_run

@@ -7,10 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from batches.conftest import KEYS, Start, resumed, results_of, spec_for
-from batches.test_jobs import attempts_of, run
 from servers.batch_server import Wire, tripwire
 
+from batches.conftest import KEYS, Start, results_of, resumed, spec_for
+from batches.test_jobs import attempts_of, run
 from engine.cli import main
 
 pytestmark = pytest.mark.slow

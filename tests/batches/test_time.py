@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from batches.conftest import APIS, KEYS, results_of, spec_for
 from batches.direct import DirectTransport
 from batches.test_jobs import attempts_of
-
 from engine import Engine
 from engine.batches.client import RESULT_BYTES
 from engine.errors import Stalled
