@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_questions_come_ever_more_seldom_and_the_end_is_seen_within_the_longest_
     assert summary.ok == 12
     assert 6 * HOUR_S <= summary.wall_s <= 6 * HOUR_S + 300
     asked = [at for at, call in direct.times if call.startswith("GET") and "batch" in call and "results" not in call]
-    waits = [later - earlier for earlier, later in zip(asked, asked[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(asked)]
     assert [round(wait) for wait in waits[:7]] == [5, 10, 20, 40, 80, 160, 300]
     assert {round(wait) for wait in waits[7:]} <= {300, 0}
     assert len(asked) < 85

@@ -20,7 +20,8 @@ from schemas.simulated import SimulatedProviderSpec
 
 _KEPT = ("content-type", "x-goog-upload-url", "x-goog-upload-status")
 When = Literal["before", "beside", "after", "within"]
-"""before: the provider never sees the call; beside: all goes on as if nothing was; after: it does, and its reply is lost; within: half of the reply comes."""
+"""before: the provider never sees the call; beside: all goes on as if nothing was; after: it does, and its reply is
+lost; within: half of the reply comes."""
 
 
 @dataclass

@@ -42,7 +42,7 @@ def test_anthropics_client_makes_lists_reads_and_cancels_batches(provider: Tripw
 
 
 def _lines(client: Any, id: str) -> list[Any]:
-    """The results; the client follows `results_url`, which names Anthropic's own host, so they are asked for by path."""
+    """The results, asked for by path: the client would follow `results_url`, which names Anthropic's own host."""
     from anthropic.types.messages import MessageBatchIndividualResponse
 
     text = client.get(f"/v1/messages/batches/{id}/results", cast_to=str)
