@@ -1,8 +1,8 @@
 """What a canonical request asks of a model behind KServe's wires: which tensors go in, which shall come out.
 
-The body of task `tensors` is ours: `inputs` by name, each a nested list or `{"shape", "datatype", "data"}`, `data` flat,
-nested, or the base64 of the elements' bytes; `outputs` names those that are wanted; `parameters` are the model's. The
-datatypes are those of KServe's "Open Inference Protocol (V2)", "Tensor Data Types".
+The body of task `tensors` is ours: `inputs` by name, each a nested list or `{"shape", "datatype", "data"}`, `data`
+flat, nested, or the base64 of the elements' bytes; `outputs` names those that are wanted; `parameters` are the
+model's. The datatypes are those of KServe's "Open Inference Protocol (V2)", "Tensor Data Types".
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def _name(body: dict[str, Any], field: str) -> str | None:
 
 
 def signature(body: dict[str, Any], side: str) -> list[dict[str, Any]]:
-    """The model's tensors of one side, `inputs` or `outputs`, as far as its metadata is known. Raises InvalidRequest."""
+    """The model's tensors of one side, `inputs` or `outputs`, as far as they are known. Raises InvalidRequest."""
     metadata = body.get("metadata")
     entries = metadata.get(side) if type(metadata) is dict else None
     if entries is None:
@@ -192,8 +192,8 @@ def _text_input(inputs: list[dict[str, Any]]) -> tuple[str, list[Any]]:
     if len(texts) != 1:
         shown = ", ".join(f"{each['name']} {each['datatype']} {each['shape']}" for each in inputs)
         raise InvalidRequest(
-            f"body.input_tensor: name the input that takes the texts, BYTES; the model's inputs: {shown}. Next: a model "
-            "without one is asked with task=tensors"
+            f"body.input_tensor: name the input that takes the texts, BYTES; the model's inputs: {shown}. Next: a "
+            "model without one is asked with task=tensors"
         )
     return texts[0]["name"], texts[0]["shape"]
 
