@@ -295,6 +295,8 @@ def test_what_it_costs_at_the_rate_limit_is_told() -> None:
     policy = PolicySpec(rate_limit=RateLimitSpec(enabled=True, tokens_per_min=1000, output_tokens_default=7))
     asked = chat(messages=[{"role": "user", "content": "x" * 40}])
     assert stage(policy=policy).check(asked) == (1.0, 18.0, 11.0, 7.0)
+    asked = chat(messages=({"role": "user", "content": "x" * 40},))
+    assert stage(policy=policy).check(asked) == (1.0, 18.0, 11.0, 7.0)
     asked = Request("completion", {"prompt": ["x" * 40, "y" * 40]})
     assert stage(policy=policy).check(asked) == (1.0, 28.0, 21.0, 7.0)
     assert stage().check(chat()) is None
