@@ -173,7 +173,7 @@ def s3_keys(spec: S3Spec) -> tuple[Secret, Secret] | None:
 
 
 def variable(name: str) -> str:
-    """An environment variable, else the same name in `.env` here; empty: not set. Raises SetupError: a broken `.env`."""
+    """An environment variable, else the same name in `.env`; empty: not set. Raises SetupError for a broken `.env`."""
     return (os.environ.get(name) or _read_dotenv(Path.cwd() / ".env").get(name) or "").strip()
 
 

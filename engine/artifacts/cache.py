@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from engine.cid import cid_of_file, cid_of_json
+from engine.cid import DAG_PB, cid_of_file, cid_of_json, parse
 from engine.errors import SetupError
 
 _POLL_S = 0.05
@@ -132,7 +132,9 @@ class Cache:
 
     def _move_in(self, made: Path, cid: str, name: str, source: str) -> None:
         is_file = made.is_file()
-        digest = cid_of_file(made) if is_file else tree_cid(made)
+        digest = cid
+        if parse(cid).codec == DAG_PB:  # IPFS's tree of blocks, of which only the whole file is left
+            digest = cid_of_file(made) if is_file else tree_cid(made)
         size = sum(path.stat().st_size for path in ([made] if is_file else _files(made)))
         _sync(made)
         record = {"kind": "file" if is_file else "folder", "name": name, "source": source}

@@ -36,28 +36,20 @@ class Blocks:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
 
     def read(self, cid: Cid) -> bytes | None:
         """None: it is not here, or not whole."""
         if cid.hash_code == IDENTITY:
             return cid.digest
         try:
-            block = self._path(cid).read_bytes()
+            block = (self._folder / str(cid)).read_bytes()
         except FileNotFoundError:
             return None
         return block if cid.fits(block) else None
 
     def write(self, cid: Cid, block: bytes) -> None:
-        path = self._path(cid)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(block)
-
-    def drop(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _path(self, cid: Cid) -> Path:
-        name = str(cid)
-        return self._folder / name[-2:] / name
+        (self._folder / str(cid)).write_bytes(block)
 
 
 class Dag:

@@ -64,8 +64,8 @@ def test_a_folder_has_its_files(gateway: Gateway, get: Fetch, car: bool) -> None
     assert (path / "1_Pooling" / "config.json").read_text() == "{}"
 
 
-def test_a_sharded_folder_has_its_files(gateway: Gateway, get: Fetch, car: bool) -> None:
-    path = get(f"ipfs://{SHARDED}?format=safetensors", ipfs=ask(gateway, car=car)).path
+def test_a_sharded_folder_has_its_files(gateway: Gateway, get: Fetch) -> None:
+    path = get(f"ipfs://{SHARDED}?format=safetensors", ipfs=ask(gateway)).path
     assert {file.name: file.read_text() for file in path.iterdir()} == {
         f"part-{number}.txt": f"part {number}\n" for number in range(400)
     }

@@ -54,7 +54,7 @@ class Gateway:
             root, blocks = read_car(car.read_bytes())
             self.order[root] = list(blocks)
             self.blocks |= blocks
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"gateway": self}))
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"gateway": self}))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -80,8 +80,13 @@ class Gateway:
         return _header() + b"".join(junk) + b"".join(_section(self.blocks[cid][0], self.block(cid)) for cid in order)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True  # connections are kept open; the server's end is not held up by them
+
+
 class _Handler(BaseHTTPRequestHandler):
     gateway: Gateway
+    protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: Any) -> None:
         """Tests read what was asked, not the log."""
@@ -95,6 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
         if manners.redirect:
             self.send_response(302)
             self.send_header("Location", manners.redirect + self.path)
+            self.send_header("Content-Length", "0")
             self.end_headers()
         elif manners.status or (wanted == "car" and manners.car_status):
             self._reply(manners.status or manners.car_status or 0, b"", "text/plain")
@@ -111,6 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data if cut_after is None else data[:cut_after])
+        self.close_connection = cut_after is not None
 
 
 def read_car(data: bytes) -> tuple[str, dict[str, tuple[bytes, bytes]]]:
