@@ -28,13 +28,11 @@ except ImportError as error:
     ) from error
 
 _STATUSES = {
-    "CANCELLED": 499, "INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "OUT_OF_RANGE": 400, "UNAUTHENTICATED": 401,
+    "INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "OUT_OF_RANGE": 400, "UNAUTHENTICATED": 401,
     "PERMISSION_DENIED": 403, "NOT_FOUND": 404, "ALREADY_EXISTS": 409, "ABORTED": 409, "RESOURCE_EXHAUSTED": 429,
     "UNIMPLEMENTED": 501, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504,
 }  # fmt: skip
-"""The rest is 500."""
-_RECONNECT_MS = 1000
-"""How long a broken channel waits before it connects again at most; how often a call is tried is the policy's."""
+"""The rest is 500, also a call that the server or a proxy cancelled: it is not the caller who left."""
 
 
 class GrpcTransport:
@@ -51,7 +49,7 @@ class GrpcTransport:
             raise closed()
         where, path = origin(call.url), urlsplit(call.url).path
         channel = self._channels.get(where) or self._connect(call.url, where)
-        await self._ready(channel, where)
+        await self._connected(channel, where)
         sent = channel.unary_unary(path)(
             call.content or b"",
             metadata=tuple(call.headers.items()),
@@ -83,19 +81,18 @@ class GrpcTransport:
         self._channels[where] = channel
         return channel
 
-    async def _ready(self, channel: Channel, where: str) -> None:
+    async def _connected(self, channel: Channel, where: str) -> None:
         """Waits for the connection. Raises TimedOut; where it fails, the call says why."""
         state = channel.get_state(try_to_connect=True)
-        tried = False
         try:
             async with asyncio.timeout(self._spec.connect_s):
                 while state is not grpc.ChannelConnectivity.READY:
-                    tried = tried or state is grpc.ChannelConnectivity.CONNECTING
-                    if tried and state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
                         return
                     await channel.wait_for_state_change(state)
                     state = channel.get_state(try_to_connect=True)
         except TimeoutError:
+            self._channels.pop(where, None)
             raise TimedOut(
                 f"{where}: no connection within {self._spec.connect_s:g} s (provider.transport.connect_s)"
             ) from None
@@ -105,6 +102,8 @@ class GrpcTransport:
         code, details = error.code(), error.details() or ""
         headers = _headers(error.initial_metadata(), error.trailing_metadata())
         if code is grpc.StatusCode.UNAVAILABLE and channel.get_state() is not grpc.ChannelConnectivity.READY:
+            # A channel that failed tries again at times of its own; when to try is the policy's matter.
+            self._channels.pop(where, None)
             raise ConnectFailed(
                 f"{where}: {details}; is a gRPC server running there? its port is not that of its REST interface, and "
                 "https:// in provider.base_url asks for TLS"
@@ -142,8 +141,7 @@ def _options(spec: TransportSpec) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", spec.max_body_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.primary_user_agent", "ipfs-accelerate"),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
+        ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection, whatever became of the last one
         ("grpc.enable_retries", 0),  # retries live in one layer: policy.retry
         ("grpc.client_idle_timeout_ms", max(1000, int(spec.keepalive_s * 1000))),
     ]
@@ -171,11 +169,4 @@ def _credentials(verify: bool | str) -> Any:
 
 def _headers(*metadata: Any) -> dict[str, str]:
     """Metadata as headers; binary values are left out."""
-    return {
-        str(key).lower(): value
-        for each in metadata
-        for key, value in each or ()
-        if isinstance(value, str)
-    }
-
-
+    return {str(key).lower(): value for each in metadata for key, value in each or () if isinstance(value, str)}
