@@ -152,11 +152,18 @@ class Jobs:
         except InferenceError as error:
             result = Result(request.id or "", error=error)
         except _Live:
-            result = await self._engine.submit(request)
-            result.engine.attempts[:0] = record.attempts
-            return result
+            return await self._go_live(request, record)
         result.id, result.engine = request.id or "", record
         self._engine.count(request, result)
+        return result
+
+    async def _go_live(self, request: Request, record: EngineRecord) -> Result:
+        """The result of live calls; what `record` has of batch jobs stands before them."""
+        result = await self._engine.submit(request)
+        made = result.engine.attempts
+        if record.attempts and made:
+            made[0].role, made[0].why = "retry", f"a batch job left it unanswered: {record.attempts[-1].outcome}"
+        made[:0] = record.attempts
         return result
 
     def _fits(self, request: Request) -> bool:
@@ -190,6 +197,7 @@ class Jobs:
                 outcome.job.key,
                 why=f"batch job {outcome.job.provider_id or outcome.job.tag}",
                 batch=True,
+                role="retry" if context.record.attempts else "first",
                 started_s=began - context.submitted_at,
                 duration_s=self._engine.clock.monotonic() - began,
                 sent=True,

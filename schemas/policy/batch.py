@@ -15,7 +15,7 @@ class JobSpec(Spec):
     max_bytes: int = Field(100_000_000, ge=1024)
     """Bytes of one job's requests; the provider's own limit, provider.batch.max_bytes, counts where it is lower."""
     max_jobs: int = Field(4, ge=1)
-    """Jobs at the provider at once. Their rows are in memory: about 10 kB each, besides their text."""
+    """Jobs at the provider at once. Their rows are in memory: about 3 kB each, besides their text."""
     linger_s: float = Field(10.0, ge=0)
     """A job that is not full is sent when no row has joined it for so long, in seconds; at the end of the workload it
     is sent at once."""

@@ -114,6 +114,8 @@ def test_rows_that_expired_are_answered_by_live_calls(api: str, tmp_path: Path) 
         assert first
         assert outcome in ("timeout", "server")  # Gemini says nothing of a row that it did not get to
         assert last == (False, "ok")
+        retried = line["engine"]["attempts"][1]
+        assert (retried["role"], retried["why"]) == ("retry", f"a batch job left it unanswered: {outcome}")
     assert [(job["answered"], job["failed"], job["again"]) for job in jobs_of(tmp_path)] == [(9, 0, 3)]
 
 
