@@ -168,7 +168,8 @@ class Pulling(Protocol):
 
 @dataclass(slots=True)
 class ClientCall:
-    """A request as a client sent it to a server of ours, in the canonical form."""
+    """A request as a client sent it to a server of ours, in the canonical form. Whoever asks an engine for it does so
+    with `Request(…, media=INLINE_ONLY)`, so that a client can't name a file of this machine."""
 
     task: str
     body: dict[str, Any]
