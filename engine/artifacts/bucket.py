@@ -190,6 +190,9 @@ class Bucket:
             except FileNotFoundError as error:
                 attempt.worked()
                 raise SetupError(f"s3://{self.name} has no {what!r}") from error
+            except ValueError as error:
+                attempt.worked()
+                raise SetupError(f"s3://{self.name}: {str(error).splitlines()[0]}") from error
             except BaseError as error:
                 if not _is_down(error):
                     attempt.worked()

@@ -65,6 +65,19 @@ def test_a_large_file_goes_up_in_parts_and_comes_down_in_ranges(s3: Store, tmp_p
     assert (tmp_path / "down").read_bytes() == large
 
 
+@pytest.mark.parametrize("key", ["names/a b.txt", "names/ü.txt", "names/p%20q.txt", "names/plus+x?.txt"])
+def test_keys_with_odd_characters_stay_as_they_are(s3: Store, tmp_path: Path, key: str) -> None:
+    bucket().put(b"odd", key)
+    assert key in [item.key for item in bucket().list("names/")]
+    bucket().get(key, tmp_path / "odd")
+    assert (tmp_path / "odd").read_bytes() == b"odd"
+
+
+def test_a_key_that_no_path_can_have_is_refused(s3: Store) -> None:
+    with pytest.raises(SetupError, match="contained empty path segment"):
+        bucket().put(b"x", "a//b")
+
+
 def test_an_empty_object_is_an_empty_file(s3: Store, tmp_path: Path) -> None:
     bucket().put(b"", "empty")
     bucket().get("empty", tmp_path / "empty")
