@@ -103,6 +103,8 @@ def stage(
         ("rerank", {"query": "q", "documents": ["a", 5]}, 'body.documents[1]: expected a text, or {"text": …}'),
         ("rerank", {"query": "q", "documents": [{"txt": "a"}]}, 'body.documents[0]: expected a text, or {"text": …}'),
         ("chat", {"messages": [TEXT], "n": 0}, "body.n: expected a whole number of at least 1, got 0"),
+        ("chat", {"messages": [TEXT], "n": 1.5}, "body.n: expected a whole number, got 1.5"),
+        ("chat", {"messages": [TEXT], "n": "two"}, "body.n: expected a number, got str"),
         ("chat", {"messages": [TEXT], "seed": 1.5}, "body.seed: expected a whole number, got 1.5"),
         ("chat", {"messages": [TEXT], "temperature": "hot"}, "body.temperature: expected a number, got str"),
         ("chat", {"messages": [TEXT], "temperature": float("nan")}, "body.temperature: nan can't be written in JSON"),

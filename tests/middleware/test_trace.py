@@ -29,8 +29,13 @@ class Tried:
         return Result("r", {})
 
 
-def attempt(target: str, cost: float | None = None, counted: bool = True) -> Attempt:
-    return Attempt(target, usage=Usage(1, 1) if counted else None, cost=cost)
+def attempt(target: str, cost: float | None = None, counted: bool = True, estimated: bool = False) -> Attempt:
+    return Attempt(target, usage=Usage(1, 1, estimated=estimated) if counted else None, cost=cost)
+
+
+def answered(cost: float | None) -> Attempt:
+    """One that succeeded, and whose usage nobody counted."""
+    return Attempt("a", outcome="ok", cost=cost)
 
 
 @in_virtual_time
@@ -72,6 +77,9 @@ async def test_the_target_is_that_of_the_attempt_that_counts_else_of_the_last_on
         ([attempt("a", 0.5), attempt("b")], None),
         ([attempt("a", 0.5), attempt("b", counted=False)], 0.5),
         ([attempt("a", counted=False)], None),
+        ([attempt("a", counted=False), attempt("b", counted=False)], None),
+        ([attempt("a", 0.5), answered(None)], None),
+        ([attempt("a", 0.5), answered(0.25)], 0.75),
     ],
 )
 def test_the_cost_is_the_sum_of_all_attempts_and_never_too_low(attempts: list[Attempt], cost: float | None) -> None:
@@ -80,6 +88,31 @@ def test_the_cost_is_the_sum_of_all_attempts_and_never_too_low(attempts: list[At
         mine = context(clock)
         await chain([trace], branch(clock, PolicySpec()), Tried(*attempts))(request(), mine)
         assert mine.record.cost == cost
+
+    scenario()
+
+
+@pytest.mark.parametrize(
+    ("attempts", "estimated"),
+    [
+        ([attempt("a", 0.5)], False),
+        ([attempt("a", 0.5, estimated=True)], True),
+        ([attempt("a", estimated=True)], False),
+        ([answered(0.5)], False),
+        ([attempt("a", 0.5), attempt("b", 0.25)], False),
+        ([attempt("a", 0.5, estimated=True), attempt("b", 0.25)], True),
+        ([attempt("a", 0.5), attempt("b", 0.25, estimated=True)], True),
+        ([attempt("a", 0.5), answered(0.25)], False),
+        ([attempt("a", 0.5, estimated=True), attempt("b")], False),
+        ([attempt("a", counted=False), attempt("b", counted=False)], False),
+    ],
+)
+def test_a_cost_is_an_estimate_where_any_part_of_it_is(attempts: list[Attempt], estimated: bool) -> None:
+    @in_virtual_time
+    async def scenario(clock: VirtualClock) -> None:
+        mine = context(clock)
+        await chain([trace], branch(clock, PolicySpec()), Tried(*attempts))(request(), mine)
+        assert mine.record.cost_estimated is estimated
 
     scenario()
 
