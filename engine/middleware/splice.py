@@ -147,7 +147,6 @@ class Splice:
         """Another answer: what was delivered does not count any more, and the caller is told so."""
         target, self._joining, self._joined = self._joining, None, False
         self._parts, self.chunks, self.plain, self.finished, self._id = [], 0, True, False, None
-        self._mark = None
         first = self._held[0].body
         mark = {"rescue": "restarted", "target": target}
         body: dict[str, Any]
