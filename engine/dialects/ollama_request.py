@@ -42,14 +42,14 @@ def chat(body: dict[str, Any], model: str, stream: bool, losses: Losses) -> dict
 
 def completion(body: dict[str, Any], model: str, stream: bool, losses: Losses) -> dict[str, Any]:
     """The body for /api/generate. Raw, for a completion goes on from its prompt: the model's chat template would make
-    a question of it. A suffix needs the template, so it is not raw. Raises InvalidRequest."""
+    a question of it. A suffix or a picture needs the template, so it is not raw. Raises InvalidRequest."""
     prompt = body.get("prompt")
     if type(prompt) is list and len(prompt) == 1:
         prompt = prompt[0]
     if type(prompt) is not str or not prompt:
         raise InvalidRequest("body.prompt: Ollama takes one text that is not empty; send one request for each prompt")
     wire: dict[str, Any] = {"model": model, "prompt": prompt, "stream": stream}
-    if not body.get("suffix"):
+    if not body.get("suffix") and not body.get("images"):
         wire["raw"] = True
     _write_fields(wire, body, _COMPLETION, losses)
     return wire
@@ -157,6 +157,13 @@ def _effort(wire: dict[str, Any], body: dict[str, Any], value: Any, losses: Loss
         wire["think"] = EFFORTS[value]
 
 
+def _images(wire: dict[str, Any], body: dict[str, Any], value: Any, losses: Losses) -> None:
+    """Of a completion: pictures as base64 or data: URLs; a chat has them in its messages."""
+    if type(value) is not list or not all(type(each) is str for each in value):
+        raise InvalidRequest("body.images: expected a list of base64 texts or data: URLs")
+    wire["images"] = [each.partition(",")[2] if each.startswith("data:") else each for each in value]
+
+
 def _logprobs(wire: dict[str, Any], body: dict[str, Any], value: Any, losses: Losses) -> None:
     if value:
         wire["logprobs"] = True
@@ -193,6 +200,7 @@ _COMPLETION: dict[str, Write] = {
     "prompt": _skip,
     "raw": _keep("raw"),
     "suffix": _keep("suffix"),
+    "images": _images,
     "response_format": _format,
     "reasoning_effort": _effort,
     "logprobs": _legacy_logprobs,
