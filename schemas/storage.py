@@ -52,8 +52,8 @@ class StorageSpec(Spec):
     offline: bool = False
     """True: nothing is fetched, only what is cached is used; ENGINE_OFFLINE=1 says the same."""
     strategy: Literal["first", "fastest"] = "first"
-    """first: sources are tried in order; fastest: all that fit are started side by side, and the first that has verified
-    its files wins."""
+    """first: sources are tried in order; fastest: all that fit are started side by side, and the first whose files are
+    verified wins."""
     tries: int = Field(5, ge=1)
     """Tries of a download that breaks, each going on where the last one stopped."""
     max_bytes: int = Field(512 * 1024**3, ge=1)
