@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """A single event larger than this is refused."""
+_MAX_PLACES = 4096
+"""Of lines that came one by one, before they are joined."""
 
 
 class Event(NamedTuple):
@@ -21,16 +23,32 @@ class Event(NamedTuple):
 class SseDecoder:
     """Cuts a stream's bytes into events. Lines end with LF, CRLF or CR; comments, `id` and `retry` are skipped."""
 
-    __slots__ = ("_after_cr", "_data", "_max_bytes", "_name", "_partial", "_size", "_started", "oversized")
+    __slots__ = (
+        "_after_cr",
+        "_counted",
+        "_data",
+        "_held",
+        "_max_bytes",
+        "_name",
+        "_partial",
+        "_size",
+        "_started",
+        "oversized",
+    )
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max_bytes = max_event_bytes
         self._partial: list[bytes] = []
         """Pieces of the line that has not ended yet; joined once, so that a line cut in many pieces stays linear."""
         self._data: list[bytes] = []
+        """Lines of data of the unfinished event; several may stand joined in one place."""
+        self._counted = 0
+        """How many of these places are in `_held`."""
+        self._held = 0
+        """Bytes of the unfinished event, its line ends included: lines without data fill the memory, too."""
         self._name = b""
         self._size = 0
-        """Bytes held: of the unfinished line and of the unfinished event."""
+        """Bytes of the unfinished line."""
         self._after_cr = False
         self._started = False
         self.oversized = False
@@ -60,11 +78,11 @@ class SseDecoder:
             self._partial = []
         rest = lines.pop()
         events = self._lines(lines)
-        self._size = sum(map(len, self._data))
+        self._size = 0
+        if self._data:
+            self._count()
         if rest:
             self._hold(rest)
-        elif self._size > self._max_bytes:
-            self.oversized = True
         return events
 
     def rest(self) -> bytes:
@@ -85,7 +103,7 @@ class SseDecoder:
                         self.oversized = True
                         return events
                     events.append(Event(self._name, data))
-                    self._data = []
+                    self._data, self._counted, self._held = [], 0, 0
                 self._name = b""
             elif line.startswith(b"event:"):
                 self._name = line[6:].removeprefix(b" ")
@@ -93,13 +111,29 @@ class SseDecoder:
                 self._data.append(b"")
         return events
 
+    def _count(self) -> None:
+        """Adds the new lines of the unfinished event to what is held, and joins them: a short line weighs far more in
+        memory alone than with others."""
+        new = self._data[self._counted :]
+        self._held += sum(map(len, new)) + len(new)
+        if len(new) > 1:
+            self._data[self._counted :] = [b"\n".join(new)]
+        if len(self._data) > _MAX_PLACES:
+            self._data = [b"\n".join(self._data)]
+        self._counted = len(self._data)
+        if self._held > self._max_bytes:
+            self._stop()
+
     def _hold(self, piece: bytes) -> None:
         self._partial.append(piece)
         self._size += len(piece)
-        if self._size > self._max_bytes:
-            self.oversized = True
-            self._partial.clear()
-            self._data.clear()
+        if self._size + self._held > self._max_bytes:
+            self._stop()
+
+    def _stop(self) -> None:
+        self.oversized = True
+        self._partial.clear()
+        self._data.clear()
 
     def _without_bom(self, data: bytes) -> bytes:
         """`data` without a leading byte order mark; empty while it is not known whether there is one."""
