@@ -22,7 +22,7 @@ from engine.media import MediaReader
 from engine.media_places import may_hold_media, read_media
 from engine.registry import DIALECTS
 from engine.request import Attempt, Chunk, ChunkStream, Context, Request, Result
-from engine.tasks import embedding, rerank, splitting
+from engine.tasks import embedding, rerank, splitting, tensors
 from engine.tasks.usage import pieces
 from engine.transports import HttpCall, HttpReply, Transport, origin
 from engine.transports.download import download
@@ -157,6 +157,8 @@ class RemoteExecutor:
                 embedding.pack(answer.body)
         elif request.task == "rerank":
             rerank.complete(answer.body, body, body.get("model") or self._model)
+        elif request.task == "tensors" and body.get("encoding_format") == "base64":
+            tensors.pack(answer.body)
         if answer.usage is None:
             answer.usage = pieces(request.task, body, answer.body)
         return answer
