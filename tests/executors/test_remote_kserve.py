@@ -96,6 +96,13 @@ async def test_tensors_go_in_and_come_out(make: Make) -> None:
     assert result.body["model"] == "sums"
 
 
+async def test_tensors_are_packed_where_that_was_asked_for(make: Make) -> None:
+    inputs = {"a": [[1, 2]], "b": [[0, 0]]}
+    result = await ask(make("sums"), "tensors", inputs=inputs, encoding_format="base64")
+    assert result.body is not None
+    assert result.body["outputs"]["sum"]["data"] == "AACAPwAAAEA="
+
+
 async def test_a_model_that_fails_is_a_failure_of_the_server(make: Make) -> None:
     with pytest.raises(ServerFailed, match="HTTP 500"):
         await ask(make(), input="fail")
