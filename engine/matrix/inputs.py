@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from engine.matrix import preprocessing
 from engine.matrix.parts import setting
-from engine.matrix.shapes import MAKERS, OPTIONAL, WORDS, Make, Sizes
+from engine.matrix.shapes import LAST_WORD, MAKERS, OPTIONAL, WORDS, Make, Sizes, clips
 
-Source = Literal["processors", "shapes"]
-SOURCES: tuple[Source, ...] = ("processors", "shapes")
+Source = Literal["processors", "shapes", "clips"]
+SOURCES: tuple[Source, ...] = ("processors", "shapes", "clips")
+"""Real preprocessing; tensors of the right shape; the same with several pictures in each row."""
 
 Inputs = dict[str, Any]
 
@@ -21,6 +22,9 @@ _MODALITIES = {
     "audio": ("get_audio_features", ("audio_token_id", "audio_token_index")),
 }
 """How a model counts the features of a picture or a sound, and the token that stands for one in the text."""
+
+
+_AUDIO_MASKS = ("input_features_mask", "feature_attention_mask", "padding_mask")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,10 @@ def prepare(
     if source == "processors":
         builder.process_images()
         builder.process_audio()
-    builder.fill()
+    if source != "clips":
+        builder.pack_patches()
+    builder.fill(pictures=clips if source == "clips" else None)
+    builder.mask_audio()
     builder.write_text(real=source == "processors")
     builder.place_features()
     builder.check()
@@ -92,8 +99,23 @@ class _Builder:
             else:
                 self.aside[name] = kept
 
-    def fill(self) -> None:
-        """Adds what is needed and not there yet."""
+    def pack_patches(self) -> None:
+        """Pictures as patches with a grid, for models that have no processor here and say so by their inputs."""
+        if "pixel_values" not in self.names or "pixel_values" in {**self.made, **self.inputs}:
+            return
+        packed = "grid_thw" if "grid_thw" in self.names else "image_grid_thw"
+        if packed in self.names:
+            self.inputs["pixel_values"] = MAKERS["patches"](self.sizes)
+            self.inputs[packed] = MAKERS[packed](self.sizes)
+        elif "spatial_shapes" in self.names:
+            for name in ("spatial_shapes", "pixel_attention_mask"):
+                self.inputs[name] = MAKERS[name](self.sizes)
+            self.inputs["pixel_values"] = MAKERS["padded_patches"](self.sizes)
+
+    def fill(self, pictures: Make | None) -> None:
+        """Adds what is needed and not there yet. `pictures`: how to make them, where not as usual."""
+        if pictures is not None and "pixel_values" in self.names and "pixel_values" not in self.made:
+            self.inputs["pixel_values"] = pictures(self.sizes)
         for name, make in self.made.items():
             if make is not None:
                 self.inputs[name] = make(self.sizes)
@@ -106,6 +128,19 @@ class _Builder:
                 continue
             if needed or (name in OPTIONAL and OPTIONAL[name](self.sizes, self.inputs)):
                 self.inputs[name] = MAKERS[name](self.sizes)
+
+    def mask_audio(self) -> None:
+        """Masks that mask no frame of a spectrogram."""
+        import torch
+
+        features = self.inputs.get("input_features")
+        if features is None or features.dim() != 3:
+            return
+        bins = self.sizes.bins()
+        frames = features.shape[2] if features.shape[1] == bins else features.shape[1]
+        for name in _AUDIO_MASKS:
+            if name in self.names and name not in self.inputs and name not in self.made:
+                self.inputs[name] = torch.ones(self.batch, frames, dtype=torch.long)
 
     def write_text(self, *, real: bool) -> None:
         """Text of the same length in each row."""
@@ -133,6 +168,10 @@ class _Builder:
 
         if "input_ids" not in self.inputs or "input_ids" in self.made:
             return
+        specials = [setting(self.model.config, *tokens) for _, tokens in _MODALITIES.values()]
+        for token in specials:  # small ones would be taken for placeholders where they stand in the text
+            if isinstance(token, int):
+                self.inputs["input_ids"].masked_fill_(self.inputs["input_ids"] == token, LAST_WORD - 1)
         kinds = torch.zeros_like(self.inputs["input_ids"])
         for number, (method, tokens) in enumerate(_MODALITIES.values(), start=1):
             token = setting(self.model.config, *tokens)
@@ -152,19 +191,24 @@ class _Builder:
         """How many features of each row the model will look for in the text."""
         import torch
 
-        count = getattr(self.model, method, None)
-        if count is None:
-            return 0
         known = {**self.aside, **self.inputs}
-        wanted = inspect.signature(count).parameters
-        given = {name: known[name] for name in wanted if name in known and name not in ("input_ids", "attention_mask")}
-        if not given or next(iter(wanted)) not in given:
+        methods = [getattr(module, method) for module in self.model.modules() if hasattr(module, method)]
+        named = [one for one in methods if next(iter(inspect.signature(one).parameters)) in known]
+        if not named:
             return 0
+        count = named[0]
+        wanted = inspect.signature(count).parameters
+        given = {
+            name: known[name]
+            for name, parameter in wanted.items()
+            if name in known and (name != "input_ids" or parameter.default is inspect.Parameter.empty)
+        }
+        given.pop("attention_mask", None)
         with torch.no_grad():
             found = count(**given)
-        rows = getattr(found, "pooler_output", found)
-        if isinstance(rows, tuple):
-            rows = rows[0]
+        rows = getattr(found, "pooler_output", None)
+        if rows is None:
+            rows = found[0] if isinstance(found, tuple) else getattr(found, "last_hidden_state", found)
         parts = rows if isinstance(rows, (list, tuple)) else [rows]
         return sum(part.numel() // part.shape[-1] for part in parts) // self.batch
 

@@ -38,7 +38,7 @@ def measure(built: Built, device: str, peak: Peak) -> Cell:
         run_s=round(statistics.median(times), 5),
         peak_bytes=peak.added(),
         error=error,
-        batch_sizes=_batches(built, model, device),
+        batch_sizes=torch_batches(built, model, device),
     )
     if error > TOLERANCE:
         cell.reason = f"two passes over the same inputs differ by {error:.2g}"
@@ -73,8 +73,9 @@ def moved(inputs: Mapping[str, Any], device: str, dtype: Any = None) -> dict[str
     return {name: one(value) for name, value in inputs.items()}
 
 
-def _batches(built: Built, model: Any, device: str) -> list[int]:
-    """The numbers of rows that run."""
+def torch_batches(built: Built, model: Any = None, device: str = "cpu") -> list[int]:
+    """The numbers of rows that run on torch; `model`: the one of `built`, where it is on another device."""
+    model = built.model if model is None else model
     found = []
     for batch in BATCHES:
         try:

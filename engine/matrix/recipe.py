@@ -11,6 +11,7 @@ from engine.matrix import inputs as inputs_of
 from engine.matrix.heads import class_named, model_class
 from engine.matrix.outputs import finite, leaves
 from engine.matrix.overrides import OVERRIDES, Override
+from engine.matrix.parts import parts
 from engine.matrix.shrink import LEVELS, Level, small_config
 
 SEED = 20240229
@@ -61,7 +62,11 @@ def build(model_type: str, override: Override | None = None) -> Built:
     for level in (override.level,) if override.level else LEVELS:
         try:
             model, parameters, load_s = _model(chosen, config_class, level, override)
+        except ImportError as error:
+            raise Unavailable(_said(error)) from error
         except Exception as error:  # the boundary: any architecture may refuse a small configuration in its own way
+            if isinstance(error.__cause__ or error.__context__, ImportError):
+                raise Unavailable(_said(error)) from error
             problems.append(f"{level}: can't be built: {_said(error)}")
             continue
         for source in inputs_of.SOURCES:
@@ -115,6 +120,8 @@ def _model(chosen: Any, config_class: Any, level: Level, override: Override) -> 
         raise ValueError(f"still has {parameters / 1e6:.0f} million parameters")
     torch.manual_seed(SEED)
     model = chosen(small_config(config_class, level, override.config)).float().eval()
+    if override.part:
+        model = model.get_submodule(override.part)
     _without_cache(model)
     with torch.no_grad():
         for weight in model.parameters():
@@ -125,11 +132,11 @@ def _model(chosen: Any, config_class: Any, level: Level, override: Override) -> 
 
 def _without_cache(model: Any) -> None:
     """A single pass needs no cache of keys and values, and a converter can't read an empty one."""
-    from engine.matrix.parts import parts
-
-    for part in parts(model.config):
-        if getattr(part, "use_cache", None):
-            part.use_cache = False
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    for config in configs.values():
+        for part in parts(config):
+            if getattr(part, "use_cache", None):
+                part.use_cache = False
 
 
 def _said(error: BaseException) -> str:

@@ -108,7 +108,9 @@ def read(path: Path) -> dict[str, Row]:
         except msgspec.DecodeError as error:
             if number == len(lines) - 1:
                 continue
-            raise OutputError(f"{path}, line {number + 1}: not a row of the matrix: {error}; delete the file") from error
+            raise OutputError(
+                f"{path}, line {number + 1}: not a row of the matrix: {error}; delete the file"
+            ) from error
         rows[row.name] = row
     return rows
 

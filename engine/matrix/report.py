@@ -1,3 +1,5 @@
 """thin"""
+
+
 def write(out, rows, hardware):
     return f"{len(rows)} rows"

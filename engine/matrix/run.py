@@ -52,10 +52,9 @@ def run(plan: Plan, progress: Progress) -> dict[str, Row]:
     rows = _begin(plan)
     todo = [entry for entry in plan.entries if not _known(rows, entry, plan.hardware)]
     total = len(plan.entries)
-    threads = max(1, (os.cpu_count() or 1) // plan.jobs)
     limits = Limits(plan.time_limit_s, plan.memory_limit_bytes)
     ended = run_each(
-        todo, work, lambda entry: (entry, tuple(plan.hardware), threads), parallel=plan.jobs, limits=limits,
+        todo, work, lambda entry: (entry, tuple(plan.hardware)), parallel=plan.jobs, limits=limits,
         preload=("engine.matrix.preload",),
     )  # fmt: skip
     for number, one in enumerate(ended, start=total - len(todo) + 1):

@@ -89,7 +89,7 @@ Make = Callable[[Sizes], Any]
 
 
 def ints(high: int, *shape: int | str, low: int = 0) -> Make:
-    """Whole numbers low … high-1; "B" in the shape is the number of rows."""
+    """Whole numbers low … high-1; "B" in the shape is the number of rows, "4B" four times as many."""
     return lambda sizes: sizes.integers(low, high, *_shape(shape, sizes))
 
 
@@ -120,7 +120,7 @@ def trues(*shape: int | str) -> Make:
     return make
 
 
-def each(row: list[Any]) -> Make:
+def each(row: Any) -> Make:
     """The same values in each row."""
 
     def make(sizes: Sizes) -> Any:
@@ -136,21 +136,36 @@ def value(fixed: Any) -> Make:
     return lambda sizes: fixed
 
 
+def after(count: int, *tokens: str) -> Make:
+    """Text after `count` placeholders, whose token is the first of these settings that is there."""
+
+    def make(sizes: Sizes) -> Any:
+        import torch
+
+        token = setting(sizes.config, *tokens)
+        return torch.cat([torch.full((sizes.batch, count), token), sizes.words()], dim=1)
+
+    return make
+
+
+def several(*makes: Make) -> Make:
+    """A list of inputs."""
+    return lambda sizes: [make(sizes) for make in makes]
+
+
 def _shape(shape: tuple[int | str, ...], sizes: Sizes) -> tuple[int, ...]:
-    return tuple(sizes.batch if size == "B" else int(size) for size in shape)
+    return tuple(size if isinstance(size, int) else int(size.removesuffix("B") or 1) * sizes.batch for size in shape)
 
 
 def _pixel_values(sizes: Sizes) -> Any:
     height, width = sizes.image_side()
-    frames = sizes.frames()
-    if frames and any(word in sizes.model_type for word in ("video", "timesformer", "vivit", "xclip", "vjepa", "tvp")):
-        return sizes.floats(sizes.batch, frames, sizes.channels(), height, width)
     return sizes.floats(sizes.batch, sizes.channels(), height, width)
 
 
-def _pixel_values_videos(sizes: Sizes) -> Any:
+def clips(sizes: Sizes) -> Any:
+    """Several pictures in each row: frames of a video, tiles of a picture, or a pair to compare."""
     height, width = sizes.image_side()
-    return sizes.floats(sizes.batch, sizes.frames() or 4, sizes.channels(), height, width)
+    return sizes.floats(sizes.batch, sizes.frames() or 2, sizes.channels(), height, width)
 
 
 def _input_values(sizes: Sizes) -> Any:
@@ -164,7 +179,8 @@ def _input_values(sizes: Sizes) -> Any:
 
 def _input_features(sizes: Sizes) -> Any:
     positions = setting(sizes.audio, "max_source_positions")
-    if isinstance(positions, int) and "speech_to_text" not in sizes.model_type:
+    stacked = setting(sizes.audio, "feature_projection_input_dim") is not None
+    if isinstance(positions, int) and "speech_to_text" not in sizes.model_type and not stacked:
         return sizes.floats(sizes.batch, sizes.bins(), 2 * positions)
     return sizes.floats(sizes.batch, FRAMES, sizes.bins())
 
@@ -186,7 +202,7 @@ def _grid(sizes: Sizes) -> Any:
 
 def _patches(sizes: Sizes) -> Any:
     """Pictures as flat patches, one after the other, as Qwen2-VL's encoders read them."""
-    frames = int(setting(sizes.config, "temporal_patch_size", default=1))
+    frames = int(setting(sizes.config, "temporal_patch_size", "patch_temporal", default=1))
     channels = int(setting(sizes.config, "in_channels", "in_chans", "num_channels", default=3))
     return sizes.floats(sizes.batch * GRID * GRID, channels * frames * sizes.patch() ** 2)
 
@@ -203,7 +219,7 @@ def _past_values(sizes: Sizes) -> Any:
 
 def _past_time_features(sizes: Sizes) -> Any:
     config = sizes.config
-    return sizes.floats(sizes.batch, config.context_length + max(config.lags_sequence), config.num_time_features + 1)
+    return sizes.floats(sizes.batch, config.context_length + max(config.lags_sequence), config.num_time_features)
 
 
 def _ones_like(make: Make) -> Make:
@@ -223,23 +239,28 @@ MAKERS: Mapping[str, Make] = {
     "input_ids": lambda sizes: sizes.words(),
     "decoder_input_ids": lambda sizes: sizes.words(DECODED),
     "pixel_values": _pixel_values,
-    "pixel_values_videos": _pixel_values_videos,
+    "pixel_values_videos": clips,
     "images": _pixel_values,
     "image": _pixel_values,
     "input_values": _input_values,
     "input_features": _input_features,
     "audio_mel": lambda sizes: sizes.floats(sizes.batch, FRAMES, sizes.bins()),
-    "audio_mel_mask": lambda sizes: trues("B", FRAMES)(sizes),
-    "input_features_mask": lambda sizes: ones("B", FRAMES)(sizes),
+    "audio_mel_mask": trues("B", FRAMES),
     "spectrogram": lambda sizes: sizes.floats(sizes.batch, FRAMES, sizes.bins()),
     "bbox": _boxes,
     "grid_thw": _grid,
     "image_grid_thw": _grid,
+    "patches": _patches,
+    "padded_patches": lambda sizes: sizes.floats(sizes.batch, GRID * GRID, 3 * sizes.patch() ** 2),
+    "merge_sizes": lambda sizes: each(2)(sizes),
+    "image_merge_sizes": lambda sizes: each(2)(sizes),
+    "spatial_shapes": each([GRID, GRID]),
+    "pixel_attention_mask": ones("B", GRID * GRID),
     "past_values": _past_values,
     "past_time_features": _past_time_features,
     "past_observed_mask": _ones_like(_past_values),
     "future_time_features": lambda sizes: sizes.floats(
-        sizes.batch, sizes.config.prediction_length, sizes.config.num_time_features + 1
+        sizes.batch, sizes.config.prediction_length, sizes.config.num_time_features
     ),
     "future_values": lambda sizes: sizes.floats(sizes.batch, sizes.config.prediction_length),
     "hidden_states": lambda sizes: _patches(sizes) if hasattr(sizes.config, "spatial_merge_size") else _hidden_states(sizes),
@@ -260,7 +281,7 @@ MAKERS: Mapping[str, Make] = {
 OPTIONAL: Mapping[str, Callable[[Sizes, Mapping[str, Any]], bool]] = {
     "pixel_values": lambda sizes, made: True,
     "input_values": lambda sizes, made: True,
-    "input_features": lambda sizes, made: True,
+    "input_features": lambda sizes, made: "input_values" not in made,
     "decoder_input_ids": lambda sizes, made: bool(getattr(sizes.config, "is_encoder_decoder", False)),
     "bbox": lambda sizes, made: True,
     "past_observed_mask": lambda sizes, made: True,
@@ -268,6 +289,7 @@ OPTIONAL: Mapping[str, Callable[[Sizes, Mapping[str, Any]], bool]] = {
     "future_time_features": lambda sizes, made: True,
     "future_values": lambda sizes, made: hasattr(sizes.config, "lags_sequence"),
     "past_values": lambda sizes, made: True,
+    "image_merge_sizes": lambda sizes, made: "image_grid_thw" in made,
     "image_grid_thw": lambda sizes, made: "pixel_values" in made and made["pixel_values"].dim() == 2,
 }
 """Inputs with a default that a model still wants, and when."""

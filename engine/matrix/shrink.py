@@ -31,7 +31,9 @@ _DEPTH = re.compile(
 )
 _EXPERTS = re.compile(r"^(num_experts|num_local_experts|n_routed_experts|moe_num_experts|num_routed_experts)$")
 _IDS = re.compile(r"(_token_id|_token_index|_token_ids|_ids?_token|_tok_id)$")
-_INDEX_LIST = re.compile(r"(indices|indexes|_index|extract_layers|hook_ids|_ids|look_ahead_layers|look_backward_layers)$")
+_INDEX_LIST = re.compile(
+    r"(indices|indexes|_index|extract_layers|hook_ids|_ids|look_ahead_layers|look_backward_layers)$"
+)
 _VOCABULARY = re.compile(r"(^|_)vocab_size(s)?(_per_layer_input)?$")
 _WIDTH = re.compile(
     r"^(hidden_size|hidden_dim|hidden_sizes|d_model|n_embd|n_inner|embed_dim|emb_dim|dim|width|embedding_size|embedding_dim"
@@ -86,17 +88,18 @@ _EXACT: Mapping[str, int] = {
     "mamba_headdim": 16,
     "max_position_embeddings": 512,
     "n_positions": 512,
-    "max_source_positions": 64,
-    "max_target_positions": 128,
     "max_seq_len": 512,
     "codebook_size": 64,
     "n_codes": 64,
     "num_frames": 4,
     "moe_k": 2,
     "mem_len": 16,
+    "mm_tokens_per_image": 4,
     "attention_window": 8,
 }
 """Upper bounds by name, at the level `small`."""
+_UNSET: Mapping[str, int] = {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_shared_experts": 1}
+"""Settings without a default that no model can be built without."""
 _SHALLOW_EXACT = ("num_experts_per_tok", "moe_topk", "top_k_experts", "moe_k", "n_group", "topk_group",
                   "first_k_dense_replace")  # fmt: skip
 
@@ -107,13 +110,24 @@ def small_config(config_class: Any, level: Level, overrides: Mapping[str, Any]) 
     Raises whatever the configuration's own checks raise.
     """
     settings = _Shrinker(level).settings(config_class, {})
+    _set(settings, overrides)
+    return config_class(**settings)
+
+
+def _set(settings: Settings, overrides: Mapping[str, Any]) -> None:
     for path, value in overrides.items():
         place = settings
         *parents, name = path.split(".")
         for parent in parents:
             place = place.setdefault(parent, {})
         place[name] = value
-    return config_class(**settings)
+
+
+def part_settings(model_type: str) -> Mapping[str, Any]:
+    """What a model type needs also where it is a part of another one."""
+    from engine.matrix.overrides import OVERRIDES
+
+    return OVERRIDES[model_type].config if model_type in OVERRIDES else {}
 
 
 class _Shrinker:
@@ -137,8 +151,9 @@ class _Shrinker:
             [len(value) for name, value in values.items() if _INDEX_LIST.search(name) and _integers(value)], default=0
         )
         settings: Settings = {name: value for name, value in given.items() if name not in nested}
+        named_stages = values.get("out_features") is not None or values.get("_out_features") is not None
         for name, value in values.items():
-            if name in nested or name == "dtype":
+            if name in nested or name == "dtype" or (named_stages and name.endswith("out_indices")):
                 continue
             small = self._shrunk(name, value, max(2, deepest, kinds.count))
             if small is not value:
@@ -163,6 +178,9 @@ class _Shrinker:
                 same = next(head for head in heads if values[name] == values[head])
                 if same in settings:
                     settings[name] = settings[same]
+        stages = values.get("num_heads")
+        if _integers(stages) and isinstance(values.get("embed_dim"), int) and self._level == "small":
+            settings["embed_dim"] = 8 * stages[0]
         for name in ("rope_parameters", "rope_scaling"):
             rope = values.get(name)
             if isinstance(rope, dict) and "mrope_section" in rope and self._level == "small":
@@ -182,10 +200,14 @@ class _Shrinker:
             part_class = CONFIG_MAPPING[model_type]
         else:
             part_class = spec.config_class
-        return self.settings(part_class, own)
+        settings = self.settings(part_class, own)
+        _set(settings, part_settings(part_class.model_type))
+        return settings
 
     def _shrunk(self, name: str, value: Any, depth: int) -> Any:
         """The small value of a setting, or the very same object when it stays."""
+        if value is None and name in _UNSET:
+            return _UNSET[name]
         if isinstance(value, bool) or value is None or isinstance(value, (str, float, dict)):
             return value
         if _IDS.search(name):
@@ -266,7 +288,8 @@ def _kinds_of_layers(config_class: Any, given: Mapping[str, Any]) -> _Kinds:
     lists = {
         name: list(value)
         for name in _KIND_LISTS
-        if isinstance(value := getattr(full, name, None), (list, tuple)) and all(isinstance(item, str) for item in value)
+        if isinstance(value := getattr(full, name, None), (list, tuple))
+        and all(isinstance(item, str) for item in value)
     }
     lists = {name: value for name, value in lists.items() if value and name in _defaults(config_class)}
     if not lists:

@@ -24,7 +24,7 @@ class Message(msgspec.Struct):
     cell: Cell | None = None
 
 
-def work(entry: Entry, hardware: Sequence[str], threads: int, pipe: Any) -> None:
+def work(entry: Entry, hardware: Sequence[str], pipe: Any) -> None:
     """Runs in a process of its own; `pipe` is the writing end of a connection."""
 
     def say(message: Message) -> None:
@@ -32,7 +32,7 @@ def work(entry: Entry, hardware: Sequence[str], threads: int, pipe: Any) -> None
 
     _silence()
     say(Message(stage="build", resident=resident_bytes()))
-    _limit_threads(threads)
+    _limit_threads()
     row = Row(entry.name, entry.group, model_type=entry.model_type, checkpoint=entry.checkpoint)
     for name, cell in _cells(entry, row, hardware, say):
         if cell.status not in ("ok", "no device", "unavailable") and not cell.fix:
@@ -98,10 +98,9 @@ def _silence() -> None:
     os.dup2(nothing, 2)
 
 
-def _limit_threads(threads: int) -> None:
+def _limit_threads() -> None:
+    """One thread: the models are tiny, and parallel processes would fight for the processors."""
     import torch
 
-    torch.set_num_threads(threads)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-
-
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"

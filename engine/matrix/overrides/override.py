@@ -23,6 +23,8 @@ class Override:
     """Whose shape it is, of such a row."""
     head: str | None = None
     """The class to build, where the most complete one is not the right one."""
+    part: str = ""
+    """The submodule to run, of a model that has no forward pass of its own or none without a session."""
     level: Level | None = None
     """The only level to try."""
     config: Mapping[str, Any] = field(default_factory=dict)
