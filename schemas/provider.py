@@ -72,6 +72,8 @@ class RemoteProviderSpec(Spec):
     """Where it is, with the version prefix: https://api.openai.com/v1."""
     endpoints: tuple[str, ...] = ()
     """Further addresses that serve the same models with the same keys, such as replicas."""
+    endpoint_credentials: dict[str, CredentialSpec] = {}
+    """The key of each address, where they differ: by base_url and every one of endpoints. In place of `credential`."""
     base_url_env: tuple[str, ...] = ()
     """Environment variables that replace base_url when set and no override names it."""
     credential: CredentialSpec = CredentialSpec()
