@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+from pydantic import ValidationError
+
 from engine import batches
 from engine.build import executor_for, target_names
 from engine.compose import compose
-from engine.config_files import conf_dir, options
+from engine.config_files import conf_dir
 from engine.credentials import find_keys
 from engine.errors import ConfigError, EngineError, SetupError
 from engine.executors import Executor, Services
@@ -23,6 +26,7 @@ from engine.executors.checking import KeyCheck
 from engine.executors.remote import RemoteExecutor
 from engine.request import RateHints
 from schemas import RunSpec, TargetSpec
+from schemas.provider import CredentialSpec
 
 _HEADS = ("key", "found in", "works", "limits seen", "what was found")
 _UNITS = ("requests", "tokens", "input_tokens", "output_tokens")
@@ -60,25 +64,44 @@ def _with_keys(words: Sequence[str], config_dir: str | None) -> list[RunSpec]:
         raise ConfigError(
             "check --all: it takes every provider for which a key is found; leave out --all or provider=…"
         )
-    folders = [conf_dir()] + ([Path(config_dir)] if config_dir else [])
+    names = _options(config_dir)
     with ThreadPoolExecutor(4) as threads:  # a keyring answers slowly
-        found = threads.map(lambda name: _with_key(name, words, config_dir), options(folders)["provider"])
-        specs = [spec for spec in found if spec is not None]
-    # An older name of a provider is the same provider.
+        found = [name for name, has in zip(names, threads.map(_may_have_key, names.values()), strict=True) if has]
+    specs = [spec for name in found if (spec := _with_key(name, words, config_dir)) is not None]
+    # An option of a config repo may be another name of the same provider.
     return list({spec.provider.name: spec for spec in specs}.values())
 
 
-def _with_key(option: str, words: Sequence[str], config_dir: str | None) -> RunSpec | None:
+def _options(config_dir: str | None) -> dict[str, dict[str, Any]]:
+    """What stands in the file of each provider option, but for those of ours that are older names of others."""
+    ours = {file.stem: yaml.safe_load(file.read_text()) for file in (conf_dir() / "provider").glob("*.yaml")}
+    found = {name: text for name, text in ours.items() if "defaults" not in text}
+    if config_dir is not None:
+        found |= {file.stem: yaml.safe_load(file.read_text()) for file in Path(config_dir, "provider").glob("*.yaml")}
+    return dict(sorted(found.items()))
+
+
+def _may_have_key(option: dict[str, Any]) -> bool:
+    """False where a key is surely not there; composing every option to ask would take seconds."""
+    if option.get("kind") != "remote" or not isinstance(option.get("credential"), dict):
+        return "defaults" in option
     try:
-        spec = compose([*words, f"provider={option}", "model=remote", "model.name=any"], config_dir).spec
-        provider = spec.provider
-        if provider.kind != "remote" or not find_keys(provider.credential, provider.name):
+        return bool(find_keys(CredentialSpec.model_validate(option["credential"]), str(option.get("name"))))
+    except (SetupError, ValidationError):
+        return False
+
+
+def _with_key(option: str, words: Sequence[str], config_dir: str | None) -> RunSpec | None:
+    spec = compose([*words, f"provider={option}", "model=remote", "model.name=any"], config_dir).spec
+    provider = spec.provider
+    if provider.kind != "remote":
+        return None
+    try:
+        if not find_keys(provider.credential, provider.name):
             return None
-        if provider.default_model is not None:
-            spec = compose([*words, f"provider={option}"], config_dir).spec
-        return spec
     except SetupError:
         return None
+    return spec if provider.default_model is None else compose([*words, f"provider={option}"], config_dir).spec
 
 
 async def _check_all(specs: Sequence[RunSpec]) -> list[Line]:

@@ -1,0 +1,132 @@
+"""`engine check`: what it says of each key, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers.replies import error
+from servers.scripted import Exchange, ScriptedServer
+
+from engine.cli import main
+
+Serve = Callable[..., Awaitable[ScriptedServer]]
+GOOD, BAD = "sk-good-0123456789abcdef", "sk-bad-0123456789abcdef"
+LIMITS = {
+    "x-ratelimit-limit-requests": "5000", "x-ratelimit-remaining-requests": "4999",
+    "x-ratelimit-reset-requests": "12ms",
+    "x-ratelimit-limit-tokens": "40000", "x-ratelimit-remaining-tokens": "39000", "x-ratelimit-reset-tokens": "1s",
+}  # fmt: skip
+
+
+async def models(exchange: Exchange) -> None:
+    if exchange.headers["authorization"] == f"Bearer {GOOD}":
+        await exchange.reply(200, {"data": [{"id": "gpt-4o-mini"}]}, LIMITS)
+    else:
+        await exchange.reply(401, error(f"Incorrect API key {BAD}"))
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder and a home with nothing in it, and no key in the environment."""
+    for name in [name for name in os.environ if name.endswith(("_KEY", "_TOKEN", "_URL"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+async def check(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    code = await asyncio.to_thread(main, ["check", *words])
+    said = capsys.readouterr()
+    assert GOOD not in said.out + said.err
+    assert BAD not in said.out + said.err
+    return code, said.out + said.err
+
+
+@pytest.mark.slow
+async def test_each_key_has_a_row_with_its_place_whether_it_works_and_its_limits(
+    alone: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", GOOD)
+    (alone / ".env").write_text(f"OPENAI_API_KEY_1={BAD}\n")
+    server = await serve(models)
+    code, said = await check(capsys, "provider=openai", f"provider.base_url={server.url}")
+    rows = [line.split("  ") for line in said.splitlines() if "OPENAI" in line]
+    cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    assert code == 4
+    assert "1 of 2 keys work" in said
+    assert cells[0][:4] == [
+        "OPENAI_API_KEY", "environment", "yes", "4,999 of 5,000 requests, 39,000 of 40,000 tokens",
+    ]  # fmt: skip
+    assert cells[0][4] == "has gpt-4o-mini (1 models)"
+    assert cells[1][:4] == ["OPENAI_API_KEY_1", ".env", "no", "–"]
+    assert cells[1][4].startswith("auth: key OPENAI_API_KEY_1: HTTP 401: Incorrect API key ***")
+
+
+@pytest.mark.slow
+async def test_the_same_as_data(
+    alone: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", GOOD)
+    server = await serve(models)
+    code, said = await check(capsys, "provider=openai", f"provider.base_url={server.url}", "--json")
+    (line,) = json.loads(said)
+    (key,) = line["keys"]
+    assert (code, line["ok"]) == (0, True)
+    assert (key["key"], key["found_in"], key["works"], key["error"]) == ("OPENAI_API_KEY", "environment", True, None)
+    assert key["limits"]["requests"] == {"limit": 5000, "remaining": 4999, "reset_s": 0.012}
+
+
+@pytest.mark.slow
+async def test_each_further_endpoint_and_each_fallback_is_reached(
+    alone: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", GOOD)
+    server, other = await serve(models), await serve(models)
+    code, said = await check(
+        capsys, "provider=openai", f"provider.base_url={server.url}", f"provider.endpoints=[{other.url}]",
+        "fallbacks=[{provider: simulated}]",
+    )  # fmt: skip
+    assert code == 0, said
+    assert f"{other.url}: has gpt-4o-mini" in said
+    assert "ok   simulated/" in said
+
+
+@pytest.mark.slow
+async def test_all_takes_every_provider_with_a_key_and_no_other(
+    alone: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await serve(models)
+    monkeypatch.setenv("OPENAI_API_KEY", GOOD)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    (alone / ".ipfs_api_credentials").write_text(json.dumps({"anthropic_api_key": GOOD}))
+    (alone / ".ipfs_api_credentials").chmod(0o600)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
+    code, said = await check(capsys, "--all", "--json")
+    found: dict[str, Any] = {line["target"].partition("/")[0]: line for line in json.loads(said)}
+    assert code == 4
+    assert sorted(found) == ["claude", "openai"]
+    assert found["openai"]["ok"]
+    assert found["claude"]["keys"][0]["found_in"] == "~/.ipfs_api_credentials"
+    assert found["claude"]["keys"][0]["error"]["kind"] == "connect"
+
+
+@pytest.mark.slow
+async def test_all_without_any_key_says_what_to_do(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = await check(capsys, "--all")
+    assert code == 4
+    assert "no provider has a key here" in said
+
+
+async def test_all_and_one_provider_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = await check(capsys, "--all", "provider=openai")
+    assert code == 2
+    assert "check --all" in said
