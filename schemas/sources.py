@@ -13,7 +13,8 @@ from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
 from schemas.base import Spec
 
-Format = Literal["safetensors", "gguf", "openvino"]
+Format = Literal["safetensors", "gguf", "openvino", "ctranslate2"]
+"""Layouts of model files. ctranslate2: of Whisper only."""
 
 _SHA256 = r"^[0-9a-f]{64}$"
 _CID = r"^(b[a-z2-7]{8,}|Qm[1-9A-HJ-NP-Za-km-z]{44}|z[1-9A-HJ-NP-Za-km-z]{8,}|f[0-9a-f]{10,})$"

@@ -18,7 +18,7 @@ from engine.media_places import may_hold_media, read_media
 from engine.registry import RUNTIMES
 from engine.request import Chunk, ChunkStream, Context, Inputs, Request, Result, Usage
 from engine.runtimes import Runtime, Sampling, probe
-from engine.tasks import chat, completion, embedding, fields, pipelines
+from engine.tasks import chat, completion, embedding, fields, forms, pipelines
 from engine.transports.download import download
 from schemas import TargetSpec
 from schemas.model import ModelSpec
@@ -100,9 +100,10 @@ class LocalExecutor:
             access = self._services.media if request.media is None else request.media
             fetch = partial(download, self._services.transport(TransportSpec())) if access.urls else None
             body = await read_media(request.task, body, MediaReader(access, fetch))
-        ask = pipelines.read(request.task, body)
+        ask = forms.read(request.task, body)
         outputs = await runtime.infer(request.task, ask)
-        return Result(request.id or "", pipelines.reply(request.task, self._model_id, outputs, ask.single))
+        made, usage = forms.reply(request.task, self._model_id, outputs, body, ask)
+        return Result(request.id or "", made, usage=usage)
 
     async def _generate(self, runtime: Runtime, request: Request, context: Context) -> Result:
         created = int(self._services.clock.wall())

@@ -15,13 +15,14 @@ from engine.artifacts import Artifact, default_cache, gguf
 from engine.errors import Internal, SetupError, TooLong
 from engine.runtimes import Embeddings, Piece, Sampling
 from engine.runtimes.delivery import Delivery
-from engine.tasks.pipelines import PIPELINES, Ask
+from engine.tasks.pipelines import PIPELINES, Ask, formats
 from schemas.hardware import OpenVinoHardwareSpec
 from schemas.model import ModelSpec
 
 if TYPE_CHECKING:
     from engine.runtimes.openvino_encoder import Encoder
     from engine.runtimes.openvino_generation import Generator
+    from engine.runtimes.openvino_parts import OpenVinoParts
     from engine.runtimes.pipeline_model import PipelineModel
 
 INLINE_CHARACTERS = 4000
@@ -52,14 +53,18 @@ class OpenVinoRuntime:
         self._encoder: Encoder | None = None
         self._tokenizer: Any = None
         self._pipelines: dict[str, PipelineModel] = {}
+        self._parts: list[OpenVinoParts] = []
+        """Of the pipelines' models that generate."""
         self.device = f"openvino:{hardware.device}"
         self.context_length = model.context_length or 0
 
     @classmethod
     def formats(cls, model: ModelSpec) -> tuple[str, ...]:
         """Encoders and pipelines from safetensors; generators from GGUF or OpenVINO IR."""
-        if model.tasks == ("embedding",) or PIPELINES.keys() & set(model.tasks):
+        if model.tasks == ("embedding",):
             return ("safetensors",)
+        if PIPELINES.keys() & set(model.tasks):
+            return formats(model.tasks)
         return ("gguf", "openvino")
 
     @property
@@ -119,7 +124,8 @@ class OpenVinoRuntime:
 
         from engine.runtimes.openvino_encoder import precision_of
         from engine.runtimes.openvino_module import OpenVinoModule
-        from engine.runtimes.pipeline_model import PipelineModel
+        from engine.runtimes.openvino_parts import OpenVinoParts
+        from engine.runtimes.pipeline_model import PipelineModel, by_pipeline
 
         precision = precision_of(ov.Core(), self._hardware)
         properties = {"PERFORMANCE_HINT": "THROUGHPUT"}
@@ -127,17 +133,16 @@ class OpenVinoRuntime:
             properties["INFERENCE_NUM_THREADS"] = str(self._hardware.threads)
 
         def convert(model: Any) -> Any:
+            if model.can_generate():
+                self._parts.append(OpenVinoParts(model, self._hardware.device, properties, precision))
+                return model
             return OpenVinoModule(model, self._hardware.device, properties, precision)
 
-        for task in self._model.tasks:
-            self._pipelines[task] = PipelineModel(
-                task,
-                self._artifact.path,
-                torch.device("cpu"),
-                torch.float32,
-                self._hardware.max_sequences,
-                convert,
-            )
+        def make(task: str) -> PipelineModel:
+            sequences = self._hardware.max_sequences
+            return PipelineModel(task, self._artifact, torch.device("cpu"), torch.float32, sequences, convert)
+
+        self._pipelines = by_pipeline(self._model.tasks, make)
         self.device = f"openvino:{self._hardware.device}:{precision}"
 
     async def aclose(self) -> None:
@@ -145,7 +150,7 @@ class OpenVinoRuntime:
         generator, self._generator, self._tokenizer = self._generator, None, None
         encoder, self._encoder = self._encoder, None
         loaded, self._pipelines = self._pipelines, {}
-        for part in (generator, encoder, *loaded.values()):
+        for part in (generator, encoder, *dict.fromkeys(loaded.values())):
             if part is not None:
                 await asyncio.to_thread(part.close)
 
@@ -201,7 +206,10 @@ class OpenVinoRuntime:
         pipeline = self._pipelines.get(task)
         if pipeline is None:
             raise Internal("the model is not loaded")
-        return await pipeline.answer(ask)
+        outputs = await pipeline.answer(ask)
+        for parts in self._parts:
+            parts.check()
+        return outputs
 
 
 def _ir_context_length(folder: Path) -> int | None:

@@ -19,10 +19,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from engine.errors import Internal
+from engine.runtimes.openvino_compare import TOLERANCE, distance, leaves, said
 from engine.runtimes.torch_loading import quiet
-
-TOLERANCE = {"f32": 1e-3, "bf16": 8e-2, "f16": 2e-2}
-"""How far an output may be from torch's in float32: largest difference ÷ largest number."""
 
 Tensors = dict[str, torch.Tensor]
 Run = Callable[[Tensors], Any]
@@ -75,7 +73,7 @@ class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
         try:
             return self._open[key](tensors)
         except RuntimeError as error:
-            log.info("%s: the graph can't take %s: %s", type(source).__name__, shapes[-1], _said(error))
+            log.info("%s: the graph can't take %s: %s", type(source).__name__, shapes[-1], said(error))
             self._fixed[shapes] = self._converted(tensors, constants, _FIXED)
             return self._fixed[shapes](tensors)
 
@@ -89,13 +87,13 @@ class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
         model, problems = self.__dict__["_source"], []
         with torch.inference_mode(False), torch.no_grad():
             given = {name: value.clone() for name, value in tensors.items()}
-            wanted = _leaves(model(**given, **copy.deepcopy(constants)))
+            wanted = leaves(model(**given, **copy.deepcopy(constants)))
             for route, convert in routes.items():
                 try:
                     run: Run = convert(model, _example(given) if routes is _OPEN else given, constants, self._compile)
-                    error = _distance(wanted, _leaves(run(given)))
+                    error = distance(wanted, leaves(run(given)))
                 except Exception as problem:  # the boundary: converters and plug-ins fail in ways of their own
-                    problems.append(f"{route}: {type(problem).__name__}: {_said(problem)}")
+                    problems.append(f"{route}: {type(problem).__name__}: {said(problem)}")
                     continue
                 if error <= self._tolerance:
                     self.routes.append(f"{route}, {error:.1e} from torch")
@@ -126,8 +124,8 @@ def _by_export(dynamic: bool, model: Any, inputs: Tensors, constants: dict[str, 
 
 def _by_trace(model: Any, inputs: Tensors, constants: dict[str, Any], compile_: Any) -> Run:
     names = sorted(inputs)
-    leaves, form = pytree.tree_flatten(model(**inputs, **constants))
-    kept = [index for index, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+    output, form = pytree.tree_flatten(model(**inputs, **constants))
+    kept = [index for index, leaf in enumerate(output) if isinstance(leaf, torch.Tensor)]
 
     class Flat(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -144,7 +142,7 @@ def _by_trace(model: Any, inputs: Tensors, constants: dict[str, Any], compile_: 
     def run(tensors: Tensors) -> Any:
         feed = [tensors[name].contiguous().numpy() for name in names]
         found = compiled.create_infer_request().infer(feed)
-        values = list(leaves)
+        values = list(output)
         for index, port in zip(kept, compiled.outputs, strict=True):
             values[index] = torch.from_numpy(found[port].copy())
         return pytree.tree_unflatten(values, form)
@@ -169,25 +167,3 @@ def _example(tensors: Tensors) -> Tensors:
     if any(value.dim() == 0 or value.shape[0] != 1 for value in tensors.values()):
         return tensors
     return {name: torch.cat([value, value]) for name, value in tensors.items()}
-
-
-def _leaves(output: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)]
-
-
-def _distance(wanted: list[torch.Tensor], found: list[torch.Tensor]) -> float:
-    """The largest difference ÷ the largest number, of the worst output. Raises ValueError for other shapes."""
-    worst = 0.0
-    for first, second in zip(wanted, found, strict=True):
-        if first.shape != second.shape:
-            raise ValueError(f"an output has the shape {list(second.shape)} instead of {list(first.shape)}")
-        if not first.numel():
-            continue
-        a, b = first.float(), second.float()
-        worst = max(worst, float((a - b).abs().max() / a.abs().max().clamp_min(1e-12)))
-    return worst
-
-
-def _said(problem: BaseException) -> str:
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return (lines[-1] if lines else "no reason was given")[:240]

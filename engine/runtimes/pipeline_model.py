@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import pipelines
 from transformers.pipelines.base import ChunkPipeline, PipelineException, pad_collate_fn
 from transformers.pipelines.pt_utils import PipelineIterator
 
+from engine.artifacts import Artifact
 from engine.errors import Internal, InvalidRequest, SetupError
 from engine.media import Media
+from engine.runtimes import pipeline_loading
 from engine.runtimes.pipeline_batches import Batcher, is_out_of_memory
-from engine.runtimes.torch_loading import quiet
 from engine.tasks import decoding
 from engine.tasks.pipelines import PIPELINES, Ask
 
@@ -38,7 +37,7 @@ class PipelineModel:
     def __init__(
         self,
         task: str,
-        folder: Path,
+        artifact: Artifact,
         device: torch.device,
         dtype: torch.dtype,
         max_rows: int,
@@ -46,9 +45,7 @@ class PipelineModel:
     ) -> None:
         self.task = task
         self._known = PIPELINES[task]
-        with quiet():
-            self.pipe: Any = pipelines.pipeline(self._known.pipeline, model=str(folder), device=device, dtype=dtype)
-        self.pipe.model.eval()
+        self.pipe: Any = pipeline_loading.load(task, artifact, device, dtype)
         if convert is not None:
             self.pipe.model = convert(self.pipe.model)
         self._chunked = isinstance(self.pipe, ChunkPipeline)
@@ -59,12 +56,13 @@ class PipelineModel:
             self._run, f"model-{task}", max_rows=max_rows if self._collate else 1, max_tokens=MAX_TOKENS[device.type]
         )
 
-    async def answer(self, ask: Ask, where: str = "body.inputs") -> list[Any]:
+    async def answer(self, ask: Ask) -> list[Any]:
         """The outputs, one for each input, as JSON has them. Raises InvalidRequest, SetupError, Internal."""
         try:
             options = self.pipe._sanitize_parameters(**ask.parameters)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InvalidRequest(f"body.parameters: {_said(error)}") from error
+            raise InvalidRequest(f"{ask.settings}: {_said(error)}") from error
+        where = ask.where
         places = [where] if ask.single else [f"{where}[{index}]" for index in range(len(ask.inputs))]
         jobs = [self._one(each, place, *options) for each, place in zip(ask.inputs, places, strict=True)]
         return await asyncio.gather(*jobs)
@@ -166,7 +164,17 @@ class PipelineModel:
         try:
             return decoding.plain(self.pipe.postprocess(outputs if self._chunked else outputs[0], **options))
         except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise InvalidRequest(f"{where}, body.parameters: {_said(error)}") from error
+            raise InvalidRequest(f"{where}, or the parameters: {_said(error)}") from error
+
+
+def by_pipeline(tasks: Iterable[str], make: Callable[[str], PipelineModel]) -> dict[str, PipelineModel]:
+    """A pipeline for each task; tasks that one pipeline does share it, and the model in it."""
+    made: dict[str, PipelineModel] = {}
+    for task in tasks:
+        kind = PIPELINES[task].pipeline
+        same = (each for other, each in made.items() if PIPELINES[other].pipeline == kind)
+        made[task] = next(same, None) or make(task)
+    return made
 
 
 def _in_float32(output: Any) -> Any:

@@ -12,7 +12,7 @@ from engine.artifacts import Artifact
 from engine.errors import Internal, SetupError, TooLong
 from engine.runtimes import Embeddings, Piece, Sampling
 from engine.runtimes.delivery import Delivery
-from engine.tasks.pipelines import PIPELINES, Ask
+from engine.tasks.pipelines import PIPELINES, Ask, formats
 from schemas.hardware import CpuHardwareSpec, CudaHardwareSpec
 from schemas.model import ModelSpec
 
@@ -44,11 +44,9 @@ class TorchRuntime:
     @classmethod
     def formats(cls, model: ModelSpec) -> tuple[str, ...]:
         """safetensors; generators also from GGUF, when the package gguf is installed."""
-        if (
-            model.tasks == ("embedding",)
-            or PIPELINES.keys() & set(model.tasks)
-            or importlib.util.find_spec("gguf") is None
-        ):
+        if PIPELINES.keys() & set(model.tasks):
+            return formats(model.tasks)
+        if model.tasks == ("embedding",) or importlib.util.find_spec("gguf") is None:
             return ("safetensors",)
         return ("safetensors", "gguf")
 
@@ -111,14 +109,15 @@ class TorchRuntime:
         import torch
 
         from engine.runtimes import torch_loading
-        from engine.runtimes.pipeline_model import PipelineModel
+        from engine.runtimes.pipeline_model import PipelineModel, by_pipeline
 
         torch_loading.set_threads(self._hardware)
         dtype = torch_loading.dtype(self._hardware)
-        for task in self._model.tasks:
-            self._pipelines[task] = PipelineModel(
-                task, self._artifact.path, torch.device(self._where), dtype, self._hardware.max_sequences
-            )
+
+        def make(task: str) -> PipelineModel:
+            return PipelineModel(task, self._artifact, torch.device(self._where), dtype, self._hardware.max_sequences)
+
+        self._pipelines = by_pipeline(self._model.tasks, make)
         self.device = f"torch:{self._where}:{str(dtype).removeprefix('torch.')}"
 
     async def aclose(self) -> None:
@@ -126,7 +125,7 @@ class TorchRuntime:
         generator, self._generator, self._tokenizer = self._generator, None, None
         encoder, self._encoder = self._encoder, None
         loaded, self._pipelines = self._pipelines, {}
-        for part in (generator, encoder, *loaded.values()):
+        for part in (generator, encoder, *dict.fromkeys(loaded.values())):
             if part is not None:
                 await asyncio.to_thread(part.close)
 

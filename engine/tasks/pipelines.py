@@ -1,12 +1,13 @@
-"""Tasks of Hugging Face's Inference API in this process: which of transformers' pipelines reads and writes for them.
+"""Tasks of a model in this process that are no chat and no embedding: which pipeline reads and writes for each.
 
-A pipeline's own pre- and post-processing is used, as it is; only the model between them, and the batches that it gets,
-are ours. Requests are `{"inputs": …, "parameters": {…}}`; replies `{"object": TASK, "model": …, "outputs": …}`, where
+A pipeline of transformers does its own pre- and post-processing, as it is; only the model between them, and the batches
+that it gets, are ours. Where transformers has none (any more), `engine/runtimes/pipelines` has one. Requests are `{"inputs": …, "parameters": {…}}`; replies `{"object": TASK, "model": …, "outputs": …}`, where
 `outputs` is what the pipeline says: for a list of inputs a list.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ class PipelineTask:
     """How a task is done by a pipeline of transformers."""
 
     pipeline: str
-    """transformers' name of it."""
+    """transformers' name of it, or its name in engine.runtimes.pipelines.OWN."""
     medium: str = "text"
     """What `inputs` are: text; image, audio or video; or fields: an object, whose fields the pipeline reads."""
     parameters: frozenset[str] = frozenset()
@@ -79,6 +80,8 @@ PIPELINES: dict[str, PipelineTask] = {
         fields={"image": "image", "question": "question", "word_boxes": "word_boxes"},
     ),
     "audio-classification": PipelineTask("audio-classification", "audio", _CLASSES),
+    "transcription": PipelineTask("speech-recognition", "audio"),
+    "audio-translation": PipelineTask("speech-recognition", "audio"),
     "zero-shot-audio-classification": PipelineTask(
         "zero-shot-audio-classification", "audio", _ZERO_SHOT, _LABELS, {"audio": "audio"}
     ),
@@ -86,6 +89,11 @@ PIPELINES: dict[str, PipelineTask] = {
         "video-classification", "video", _CLASSES | {"num_frames", "frame_sampling_rate"}
     ),
 }
+
+
+def formats(tasks: Iterable[str]) -> tuple[str, ...]:
+    """Layouts of schemas.sources.Format in which a model for these tasks can come."""
+    return ("safetensors", "ctranslate2") if "transcription" in tasks else ("safetensors",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,10 @@ class Ask:
     single: bool
     """`inputs` was not a list, so `outputs` isn't one."""
     parameters: dict[str, Any]
+    where: str = "body.inputs"
+    """Where the inputs stand in the body, for messages."""
+    settings: str = "body.parameters"
+    """Where the parameters stand in it."""
 
 
 def read(task: str, body: dict[str, Any]) -> Ask:

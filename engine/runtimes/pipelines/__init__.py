@@ -1,0 +1,23 @@
+"""Pipelines of our own, in the form of transformers' (`Pipeline`: preprocess, _forward, postprocess), one file a kind.
+
+They are for the tasks that transformers has no pipeline for, or one that leaves something out.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+OWN = {
+    "speech-recognition": "speech_recognition:SpeechRecognition",
+}
+"""Module and class, by the name that engine.tasks.pipelines gives it."""
+
+
+def own(name: str) -> Any:
+    """The class; None: it is one of transformers' own."""
+    where = OWN.get(name)
+    if where is None:
+        return None
+    module, _, attribute = where.partition(":")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)

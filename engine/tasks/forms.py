@@ -1,0 +1,33 @@
+"""What a task's body and reply look like, for the tasks of `engine/tasks/pipelines.py`: OpenAI's where it has the task,
+Hugging Face's `inputs` and `parameters` for all others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.request import Usage
+from engine.tasks import pipelines, transcription
+from engine.tasks.pipelines import Ask
+
+_OWN: dict[str, Any] = {
+    "transcription": transcription,
+    "audio-translation": transcription,
+}
+
+
+def read(task: str, body: dict[str, Any]) -> Ask:
+    """The inputs and parameters of a body whose media were read. Raises InvalidRequest with the field's path."""
+    form = _OWN.get(task)
+    if form is None:
+        return pipelines.read(task, body)
+    ask: Ask = form.read(task, body)
+    return ask
+
+
+def reply(task: str, model: str, outputs: list[Any], body: dict[str, Any], ask: Ask) -> tuple[dict[str, Any], Usage | None]:
+    """The canonical reply of a task, and what it used."""
+    form = _OWN.get(task)
+    if form is None:
+        return pipelines.reply(task, model, outputs, ask.single), None
+    made: tuple[dict[str, Any], Usage] = form.reply(task, model, outputs, body)
+    return made
