@@ -12,7 +12,7 @@ from schemas.model import ModelSpec
 CONF = Path(__file__).resolve().parent.parent / "conf" / "model"
 WITHOUT_FILES = {"default", "remote", "simulated"}
 FILES = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem not in WITHOUT_FILES)
-MAPPED = """
+_MAPPED = """
 dbmdz/bert-base-german-cased distilbert/distilbert-base-uncased distilbert/distilroberta-base EleutherAI/gpt-neo-125M
 EleutherAI/gpt-j-6B facebook/bart-base google/mt5-small facebook/mbart-large-50 google/electra-small-discriminator
 allenai/longformer-base-4096 microsoft/deberta-v3-base microsoft/DialoGPT-small
@@ -26,7 +26,8 @@ facebook/convnext-base-224 facebook/hubert-base-ls960 squeezebert/squeezebert-un
 microsoft/deberta-base openai/whisper-small laion/larger_clap_general Qwen/Qwen2-7B
 llava-hf/llava-interleave-qwen-0.5b-hf llava-hf/llava-v1.6-mistral-7b-hf TinyLlama/TinyLlama-1.1B-Chat-v1.0
 microsoft/xclip-base-patch16-zero-shot MCG-NJU/videomae-base Qwen/Qwen2-VL-7B-Instruct
-""".split()
+"""
+MAPPED = _MAPPED.split()
 
 
 @pytest.fixture(scope="module")
