@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,16 +10,17 @@ from urllib.parse import urlsplit
 
 from engine.credentials import Key, StreamMask, find_keys, mask_bytes, redact
 from engine.dialects import Answer, Asking, Pulling
-from engine.errors import AuthFailed, ConfigError, InferenceError, Internal, Malformed, TimedOut, Truncated, nearest
+from engine.errors import AuthFailed, ConfigError, InferenceError, Internal, nearest
 from engine.executors import Services
 from engine.executors.checking import KeyCheck, probe
 from engine.executors.inquiry import Inquiry
 from engine.executors.pulling import pull
+from engine.executors.replies import MaskedReply, ReplyChunks, whole_transcript
 from engine.facts import Facts
 from engine.media import MediaReader
 from engine.media_places import may_hold_media, read_media
 from engine.registry import DIALECTS
-from engine.request import Attempt, Chunk, ChunkStream, Context, Request, Result
+from engine.request import Attempt, ChunkStream, Context, Request, Result
 from engine.tasks import embedding, rerank, splitting, tensors
 from engine.tasks.usage import pieces
 from engine.transports import HttpCall, HttpReply, Transport, origin
@@ -29,11 +28,9 @@ from engine.transports.download import download
 from schemas.provider import RemoteProviderSpec
 
 if TYPE_CHECKING:
-    from engine.dialects import Dialect, Reply, StreamDecoder, WireCall
+    from engine.dialects import Dialect, Reply, WireCall
     from schemas import TargetSpec
 
-_END_S = 0.05
-"""After a stream's terminator: how long to wait for the end of the body, so that the connection can be used again."""
 _TRANSCRIPTS = ("transcription", "audio-translation")
 
 
@@ -54,14 +51,18 @@ class RemoteExecutor:
         self._inquiry = Inquiry(self._dialect, self._model, self.facts) if isinstance(self._dialect, Asking) else None
         self._services = services
         self._transport: Transport = services.transport(provider.transport)
-        self._found: dict[str, Key] = {key.name: key for key in find_keys(provider.credential, provider.name)}
+        own = _endpoint_keys(provider)
+        self._own: tuple[str, ...] = tuple(key.name for key in own)
+        """Where each endpoint has a key of its own: these, in the order of the addresses."""
+        shared = [] if own else find_keys(provider.credential, provider.name)
+        self._found: dict[str, Key] = {key.name: key for key in (*own, *shared)}
         self._headers = self._prepare_headers(provider.headers)
         # How each key would stand in a reply that repeats it.
         self._echoes: dict[str | None, tuple[bytes, ...]] = {None: ()}
         for name, found in self._found.items():
             self._echoes[name] = tuple(form.encode() for form in found.secret.forms())
         self._spelled = {name: found.secret.forms() or (found.secret.reveal(),) for name, found in self._found.items()}
-        self.keys: tuple[str, ...] = tuple(self._found)
+        self.keys: tuple[str, ...] = tuple(key.name for key in shared)
         self.tasks: frozenset[str] = self._dialect.tasks
 
     @property
@@ -171,7 +172,7 @@ class RemoteExecutor:
         headers = {**self._headers[key][False], **wire.headers}
         address = url or self._base_urls[0] + wire.path
         reply = await (transport or self._transport).open(HttpCall(wire.method, address, headers, wire.content or None))
-        return _Masked(reply, self._echoes[key])
+        return MaskedReply(reply, self._echoes[key])
 
     def redacted(self, error: InferenceError, key: str | None) -> InferenceError:
         """An error of such a call, without the key that it may echo."""
@@ -190,6 +191,8 @@ class RemoteExecutor:
 
     async def check_keys(self) -> list[KeyCheck]:
         """Lists the models with each key, and with the first one at each further endpoint."""
+        if self._own:
+            return [await self._check_key(url, name) for url, name in zip(self._base_urls, self._own, strict=True)]
         names: tuple[str | None, ...] = self.keys or (None,)
         calls = [(self._base_urls[0], name) for name in names] + [(url, names[0]) for url in self._base_urls[1:]]
         return [await self._check_key(url, name) for url, name in calls]
@@ -210,9 +213,7 @@ class RemoteExecutor:
         return KeyCheck(endpoint, name, place, found, limits)
 
     async def _ask(self, key: str | None, wire: WireCall) -> Answer:
-        headers = {**self._headers[key][False], **wire.headers}
-        url = self._base_urls[0] + wire.path
-        reply = await self._transport.open(HttpCall(wire.method, url, headers, wire.content or None))
+        reply = await self.exchange(wire, key)
         return Answer(reply.status, await reply.read())
 
     async def _streamed(self, request: Request, reply: HttpReply, attempt: Attempt | None, key: str | None) -> Result:
@@ -224,12 +225,13 @@ class RemoteExecutor:
             if reply.status == 200 and request.task in _TRANSCRIPTS:
                 # A model that can't stream takes no notice of the wish (OpenAI's whisper-1).
                 answer = self._dialect.decode(request.task, reply.status, headers, content)
-                return Result(request.id or "", stream=ChunkStream(_whole_transcript(answer)))
+                return Result(request.id or "", stream=ChunkStream(whole_transcript(answer)))
             raise self._dialect.error(reply.status, headers, content)
         options = request.body.get("stream_options")
         asked = isinstance(options, dict) and bool(options.get("include_usage"))
         decoder = self._dialect.stream_decoder(request.task, show_usage=asked)
-        chunks = _Chunks(reply, decoder, self, attempt, key)
+        settle = partial(self._settle_error, attempt=attempt, key=key)
+        chunks = ReplyChunks(reply, decoder, StreamMask(self._echoes[key]), settle)
         return Result(request.id or "", stream=ChunkStream(chunks))
 
     def _filled(self, request: Request) -> dict[str, Any]:
@@ -240,6 +242,8 @@ class RemoteExecutor:
 
     def _key_of(self, attempt: Attempt | None) -> str | None:
         """The name of the key to use: the attempt's; the only or first one where nobody chose."""
+        if self._own:
+            return self._own[attempt.place if attempt is not None else 0]
         key = attempt.key if attempt is not None else None
         if key is None:
             return self.keys[0] if self.keys else None
@@ -302,112 +306,6 @@ class RemoteExecutor:
         return prepared
 
 
-async def _whole_transcript(answer: Reply) -> AsyncIterator[Chunk]:
-    """A transcript that came at once, as the event that ends one."""
-    yield Chunk({"type": "transcript.text.done", **answer.body}, answer.usage)
-
-
-class _Masked:
-    """A reply without a key that it repeats."""
-
-    __slots__ = ("_forms", "_reply", "headers", "status")
-
-    def __init__(self, reply: HttpReply, forms: tuple[bytes, ...]) -> None:
-        self._reply = reply
-        self._forms = forms
-        self.status = reply.status
-        self.headers = reply.headers
-
-    async def read(self) -> bytes:
-        return mask_bytes(await self._reply.read(), self._forms)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        mask = StreamMask(self._forms)
-        async for data in self._reply.chunks():
-            yield mask.feed(data)
-
-    async def aclose(self) -> None:
-        await self._reply.aclose()
-
-
-class _Chunks:
-    """The chunks of one reply. Whatever way it is left, the reply is closed."""
-
-    __slots__ = ("_attempt", "_begun", "_decoder", "_done", "_executor", "_key", "_mask", "_ready", "_reply", "_source")
-
-    def __init__(
-        self,
-        reply: HttpReply,
-        decoder: StreamDecoder,
-        executor: RemoteExecutor,
-        attempt: Attempt | None,
-        key: str | None,
-    ) -> None:
-        self._reply = reply
-        self._source = reply.chunks()
-        self._decoder = decoder
-        self._executor = executor
-        self._attempt = attempt
-        self._key = key
-        self._mask = StreamMask(executor._echoes[key])
-        self._ready: deque[Chunk] = deque()
-        self._done = False
-        self._begun = False
-
-    def __aiter__(self) -> _Chunks:
-        return self
-
-    async def __anext__(self) -> Chunk:
-        ready = self._ready
-        if ready:
-            return ready.popleft()
-        if self._done:
-            raise StopAsyncIteration
-        try:
-            while not self._decoder.ended:
-                try:
-                    data = await self._source.__anext__()
-                except StopAsyncIteration:
-                    break
-                chunks = self._decoder.feed(self._mask.feed(data))
-                if chunks:
-                    self._begun = True
-                    ready.extend(chunks)
-                    return ready.popleft()
-            ready.extend(self._decoder.finish())
-            await self._await_end()
-        except InferenceError as error:
-            await self.aclose()
-            self._executor._settle_error(error, self._attempt, self._key)
-            if self._begun and isinstance(error, Malformed | TimedOut):
-                # Whatever broke it: what has come so far is an answer without its end.
-                raise Truncated(error.message, status=error.status) from error
-            raise
-        except BaseException:
-            await self.aclose()
-            raise
-        self._done = True
-        await self._reply.aclose()
-        if ready:
-            return ready.popleft()
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        self._done = True
-        self._ready.clear()
-        await self._reply.aclose()
-
-    async def _await_end(self) -> None:
-        """Reads what follows the terminator: nothing, but a body read to its end leaves a connection to use again."""
-        try:
-            async with asyncio.timeout(_END_S):
-                async for _ in self._source:
-                    pass
-        except (InferenceError, TimeoutError):
-            # The answer is complete; only the connection is lost.
-            return
-
-
 def _pulling(provider: RemoteProviderSpec, dialect: Dialect) -> Pulling | None:
     """The dialect, where its server shall fetch a model that it lacks. Raises ConfigError."""
     if provider.pull == "never":
@@ -417,6 +315,29 @@ def _pulling(provider: RemoteProviderSpec, dialect: Dialect) -> Pulling | None:
             f"provider.pull: a server of the dialect {provider.dialect!r} fetches no models; set it to never"
         )
     return dialect
+
+
+def _endpoint_keys(provider: RemoteProviderSpec) -> list[Key]:
+    """The key of each address, in their order; none where they share theirs. Raises ConfigError and SetupError."""
+    said = provider.endpoint_credentials
+    if not said:
+        return []
+    addresses = (provider.base_url, *provider.endpoints)
+    for address in said:
+        if address not in addresses:
+            raise ConfigError(
+                f"provider.endpoint_credentials: {address!r} is none of the addresses; {nearest(address, addresses)}"
+            )
+    missing = [address for address in addresses if address not in said]
+    if missing:
+        raise ConfigError(
+            f"provider.endpoint_credentials: {missing[0]} has none; name one for each address, or use provider.credential"
+        )
+    found = [(find_keys(said[address], f"{provider.name} at {address}"), address) for address in addresses]
+    for keys, address in found:
+        if len(keys) != 1:
+            raise ConfigError(f"provider.endpoint_credentials: {address} has {len(keys)} keys; it can have one")
+    return [keys[0] for keys, _ in found]
 
 
 def _dialect_of(provider: RemoteProviderSpec) -> str:
