@@ -28,14 +28,16 @@ from engine.pipeline import Stage
 from engine.request import Chunk, ChunkStream, Context, Result, Usage
 from engine.virtual_time import VirtualClock
 from schemas.policy import BreakerSpec, PolicySpec, RetrySpec, RouteSpec
+from schemas.prices import PriceSpec
 from schemas.provider import RemoteProviderSpec
 
 URLS = ("http://a/v1", "http://b/v1", "http://c/v1")
 
 
 def at(clock: VirtualClock, count: int = 3, keys: tuple[str, ...] = (), **policy: Any) -> Branch:
-    """A target with so many endpoints."""
-    provider = RemoteProviderSpec(kind="remote", name="p", base_url=URLS[0], endpoints=URLS[1:count])
+    """A target with so many endpoints, where a token of a prompt costs a dollar, and one of an answer two."""
+    price = PriceSpec(input=1e6, output=2e6)
+    provider = RemoteProviderSpec(kind="remote", name="p", base_url=URLS[0], endpoints=URLS[1:count], price=price)
     return branch(clock, PolicySpec(**policy), keys=keys, provider=provider)
 
 
@@ -85,6 +87,20 @@ async def test_idle_endpoints_take_turns(clock: VirtualClock) -> None:
         for _ in range(6):
             await stage(request(), context(clock))
         assert executor.places == [1, 2, 0, 1, 2, 0]
+
+
+@in_virtual_time
+async def test_of_two_endpoints_the_one_without_a_call_is_next_however_many_it_had(clock: VirtualClock) -> None:
+    executor = Places(100.0)
+    stage = chain([route], at(clock, count=2), executor)
+    long = asyncio.create_task(stage(request(), context(clock)))
+    await asyncio.sleep(1.0)
+    executor.seconds = 1.0
+    for _ in range(4):
+        await stage(request(), context(clock))
+    first, *others = executor.places
+    assert others == [1 - first] * 4
+    await long
 
 
 @in_virtual_time
@@ -328,6 +344,20 @@ async def test_the_record_has_times_usage_and_what_the_provider_said(clock: Virt
 
 
 @in_virtual_time
+async def test_the_record_has_what_the_call_cost_also_when_it_failed(clock: VirtualClock) -> None:
+    fine, failed, refused = context(clock), context(clock), context(clock)
+    await chain([route], at(clock), Places())(request(), fine)
+    cut = Malformed("no JSON")
+    cut.usage = Usage(3, 4)
+    with pytest.raises(Malformed):
+        await chain([route], at(clock), Scripted(cut))(request(), failed)
+    with pytest.raises(ServerFailed):
+        await chain([route], at(clock), Scripted(ServerFailed("boom")))(request(), refused)
+    said = [(mine.record.attempts[0].usage, mine.record.attempts[0].cost) for mine in (fine, failed, refused)]
+    assert said == [(Usage(1, 2), 5.0), (Usage(3, 4), 11.0), (None, None)]
+
+
+@in_virtual_time
 async def test_what_the_executor_noted_of_a_reply_outlives_an_error_that_says_less(clock: VirtualClock) -> None:
     async def noted(asked: Request, mine: Context) -> Result:
         assert mine.attempt is not None
@@ -474,6 +504,19 @@ async def test_a_broken_stream_that_told_its_count_keeps_it(clock: VirtualClock)
     assert mine.record.attempts[0].usage == Usage(7, 3)
 
 
+@pytest.mark.parametrize(("told", "counted"), [(1, 3), (9, 9)])
+def test_an_answer_that_was_estimated_at_its_beginning_has_at_least_a_token_a_chunk(told: int, counted: int) -> None:
+    @in_virtual_time
+    async def scenario(clock: VirtualClock) -> None:
+        mine = context(clock)
+        await read(await chain([route], at(clock), Streams(usage=Usage(7, told, estimated=True)))(request(), mine))
+        (attempt,) = mine.record.attempts
+        assert attempt.usage == Usage(7, counted, estimated=True)
+        assert attempt.cost == 7.0 + 2.0 * counted
+
+    scenario()
+
+
 @in_virtual_time
 async def test_a_stream_left_before_its_first_chunk_cost_no_answer(clock: VirtualClock) -> None:
     mine = context(clock)
@@ -523,6 +566,7 @@ async def test_the_deadline_that_waits_for_the_first_attempt_begins_before_the_w
 @in_virtual_time
 async def test_the_layer_says_its_settings(clock: VirtualClock) -> None:
     assert route.layer(branch(clock, PolicySpec())).settings == "target=t"
+    assert route.layer(at(clock, count=2)).settings == "target=t endpoints=2 least_loaded"
     assert route.layer(at(clock, keys=("A", "B"))).settings == "target=t keys=2 round_robin endpoints=3 least_loaded"
     with pytest.raises(ConfigError):
         route.layer(branch(clock, PolicySpec(route=RouteSpec(keys="specific", key="X")), keys=("A",)))
