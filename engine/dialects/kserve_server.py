@@ -7,7 +7,6 @@ what JSON can't.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ import msgspec
 from engine.dialects import ClientCall, StreamEncoder
 from engine.dialects.kserve_serving import METADATA, SERVER, KServeCall, client_call, reply_tensors
 from engine.dialects.kserve_tensors import read, speaks_json, split, write
+from engine.dialects.reading import retry_after
 from engine.errors import InferenceError, InvalidRequest
 
 _MODEL = "/v2/models/{model}"
@@ -72,9 +72,7 @@ class KServeServerDialect:
         raise InvalidRequest(f"task: an answer to {call.task} can't be streamed")
 
     def refusal(self, error: InferenceError) -> tuple[int, dict[str, str], bytes]:
-        wait_s = error.retry_after_s
-        headers = {} if wait_s is None else {"retry-after": str(math.ceil(wait_s))}
-        return error.status_code, headers, msgspec.json.encode({"error": error.message})
+        return error.status_code, retry_after(error), msgspec.json.encode({"error": error.message})
 
     def models(self, names: list[str]) -> bytes:
         return msgspec.json.encode([{"name": name, "state": "READY", "reason": ""} for name in names])

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.dialects import Answer, Progress
 from engine.dialects.ndjson import NdjsonDecoder
-from engine.dialects.reading import lenient
+from engine.dialects.reading import lenient, positive
 from engine.facts import Facts
 
 _CAN = {"completion": ("chat", "completion"), "embedding": ("embedding",)}
@@ -43,8 +43,7 @@ def _context_length(info: Any) -> int | None:
     """What the model was made for; `num_ctx` may be less."""
     if type(info) is not dict:
         return None
-    length = info.get(f"{info.get('general.architecture')}.context_length")
-    return length if type(length) is int and length > 0 else None
+    return positive(info.get(f"{info.get('general.architecture')}.context_length"))
 
 
 class PullDecoder:

@@ -10,6 +10,7 @@ import msgspec
 
 from engine.dialects import Reply
 from engine.dialects.openai_errors import excerpt
+from engine.dialects.reading import count, usage_body
 from engine.errors import Malformed, Truncated
 from engine.request import Usage
 
@@ -62,7 +63,7 @@ def vectors(body: dict[str, Any], content: bytes) -> Reply:
     found = body.get("embeddings")
     if type(found) is not list or not found or not all(type(vector) is list and vector for vector in found):
         raise Malformed(f"HTTP 200: an embedding is missing: {excerpt(content)}")
-    tokens = _count(body.get("prompt_eval_count"))
+    tokens = count(body.get("prompt_eval_count"))
     canonical = {
         "object": "list",
         "data": [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(found)],
@@ -122,15 +123,7 @@ def read_usage(body: dict[str, Any]) -> Usage | None:
     """Tokens; None where the server counted nothing. A prompt that was wholly cached has no count in older servers."""
     if "prompt_eval_count" not in body and "eval_count" not in body:
         return None
-    return Usage(_count(body.get("prompt_eval_count")), _count(body.get("eval_count")))
-
-
-def usage_body(usage: Usage) -> dict[str, Any]:
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-    }
+    return Usage(count(body.get("prompt_eval_count")), count(body.get("eval_count")))
 
 
 def created_s(body: dict[str, Any], wall: Callable[[], float]) -> int:
@@ -168,7 +161,3 @@ def _message(message: dict[str, Any], content: bytes) -> dict[str, Any]:
     if calls:
         written["tool_calls"] = calls
     return written
-
-
-def _count(value: Any) -> int:
-    return value if type(value) is int and value > 0 else 0

@@ -6,7 +6,6 @@ or with a suffix it goes on from a prompt; else the model's chat template makes 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ from engine.dialects.ollama_server_stream import (
     write_message,
 )
 from engine.dialects.openai_server import client_key
-from engine.dialects.reading import asked_json
+from engine.dialects.reading import asked_json, retry_after
 from engine.errors import InferenceError, InvalidRequest
 
 VERSION = "0.12.0"
@@ -104,9 +103,7 @@ class OllamaServerDialect:
         return OllamaStreamEncoder(call, isinstance(call, OllamaCall) and call.generate)
 
     def refusal(self, error: InferenceError) -> tuple[int, dict[str, str], bytes]:
-        headers: dict[str, str] = {}
-        if error.retry_after_s is not None:
-            headers["retry-after"] = str(math.ceil(error.retry_after_s))
+        headers = retry_after(error)
         return error.status_code, headers, _encode({"error": error.message})
 
     def models(self, names: list[str]) -> bytes:

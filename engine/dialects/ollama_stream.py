@@ -6,70 +6,50 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from engine.dialects import ollama_reply
 from engine.dialects.ndjson import MAX_LINE_BYTES, NdjsonDecoder
 from engine.dialects.ollama_errors import stream_error
 from engine.dialects.openai_errors import excerpt
-from engine.errors import InferenceError, Malformed, Truncated
+from engine.dialects.pieces import PieceStream
+from engine.dialects.reading import lenient, usage_body
+from engine.errors import Malformed
 from engine.request import Chunk
 
-_decode = msgspec.json.Decoder().decode
 
-
-class OllamaStreamDecoder:
+class OllamaStreamDecoder(PieceStream):
     """Canonical chunks from lines; `done: true` ends them, and a stream that ends without it is truncated."""
 
-    __slots__ = (
-        "_base", "_calls", "_chat", "_failure", "_lines", "_offset", "_show_usage", "_wall", "ended",
-    )  # fmt: skip
+    __slots__ = ("_calls", "_chat", "_lines", "_offset", "_show_usage", "_wall")
+
+    kind = "a line"
+    last = "a line that says done"
+    limit_bytes = MAX_LINE_BYTES
 
     def __init__(self, task: str, wall: Callable[[], float] = time.time, *, show_usage: bool = True) -> None:
+        super().__init__()
         self._lines = NdjsonDecoder()
         self._chat = task == "chat"
         self._wall = wall
         self._show_usage = show_usage
-        self._failure: InferenceError | None = None
-        self._base: dict[str, Any] | None = None
-        """What all chunks share; made with the first one."""
         self._calls = 0
         """Tool calls so far."""
         self._offset = 0
         """Characters of a completion so far."""
-        self.ended = False
 
-    def feed(self, data: bytes) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        if self.ended:
-            return chunks
-        for line in self._lines.feed(data):
-            self._take(line, chunks)
-            if self.ended:
-                return chunks
-        if self._lines.oversized:
-            self._fail(Malformed(f"the stream has a line of more than {MAX_LINE_BYTES} bytes"))
-        return chunks
+    def _pieces(self, data: bytes) -> list[bytes]:
+        return self._lines.feed(data)
 
-    def finish(self) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        if not self.ended:
-            # The last newline may be lost with the connection; the terminator itself is unmistakable.
-            rest = self._lines.rest()
-            if _is_last(rest):
-                self._take(rest, chunks)
-        if self._failure is not None:
-            raise self._failure
-        if not self.ended:
-            after = "after its first chunks" if self._base is not None else "before its first chunk"
-            raise Truncated(f"the stream ended {after}, without a line that says done")
-        return chunks
+    def _rest(self) -> bytes:
+        return self._lines.rest()
+
+    def _oversized(self) -> bool:
+        return self._lines.oversized
+
+    def _ends(self, body: dict[str, Any]) -> bool:
+        return body.get("done") is True
 
     def _take(self, line: bytes, chunks: list[Chunk]) -> None:
-        try:
-            body = _decode(line)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            body = None
+        body = lenient(line)
         if type(body) is dict and body.get("error"):
             self._fail(stream_error(body, self._wall()))
             return
@@ -144,19 +124,7 @@ class OllamaStreamDecoder:
         if usage is None:
             return
         if self._show_usage:
-            shown = {**(self._base or {}), "choices": [], "usage": ollama_reply.usage_body(usage)}
+            shown = {**(self._base or {}), "choices": [], "usage": usage_body(usage)}
             chunks.append(Chunk(shown, usage))
         else:
             chunks[-1].usage = usage
-
-    def _fail(self, failure: InferenceError) -> None:
-        self._failure = failure
-        self.ended = True
-
-
-def _is_last(line: bytes) -> bool:
-    try:
-        body = _decode(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return False
-    return type(body) is dict and body.get("done") is True

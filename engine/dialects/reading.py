@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from engine.dialects.openai_errors import excerpt, request_id
-from engine.errors import InvalidRequest, Malformed
+from engine.errors import InferenceError, InvalidRequest, Malformed
+from engine.request import Usage
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -60,6 +62,25 @@ def written(body: Any) -> bytes:
 def count(value: Any) -> int:
     """A number of tokens; what is no count is 0."""
     return value if type(value) is int and value > 0 else 0
+
+
+def positive(value: Any) -> int | None:
+    """A limit that a server says; None for what is none."""
+    return value if type(value) is int and value > 0 else None
+
+
+def usage_body(usage: Usage) -> dict[str, Any]:
+    """The canonical usage object of a chat or completion whose wire has counts of its own."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+
+
+def retry_after(error: InferenceError) -> dict[str, str]:
+    """The header that tells a client when to come back, where that is known: whole seconds."""
+    return {} if error.retry_after_s is None else {"retry-after": str(math.ceil(error.retry_after_s))}
 
 
 def names(entries: Any, *fields: str) -> list[str]:

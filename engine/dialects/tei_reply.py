@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.dialects import Answer, Reply
-from engine.dialects.reading import lenient
+from engine.dialects.reading import lenient, positive
 from engine.facts import Facts
 from engine.request import Usage
 
@@ -38,7 +38,7 @@ def facts(answers: Sequence[Answer]) -> Facts:
     if type(info) is not dict:
         return Facts()
     kind = next(iter(info["model_type"]), "") if type(info.get("model_type")) is dict else ""
-    length, most = _positive(info.get("max_input_length")), _positive(info.get("max_client_batch_size"))
+    length, most = positive(info.get("max_input_length")), positive(info.get("max_client_batch_size"))
     said = [f"a model for {kind}"] if kind in _CAN else []
     said += [f"{length} tokens a text"] if length else []
     said += [f"{most} texts a call"] if most else []
@@ -50,10 +50,6 @@ def facts(answers: Sequence[Answer]) -> Facts:
         tasks=_CAN.get(kind, frozenset()),
         found=", ".join([f"TEI {info.get('version') or ''}".strip(), *said] + (["cuts longer texts"] if cuts else [])),
     )
-
-
-def _positive(value: Any) -> int | None:
-    return value if type(value) is int and value > 0 else None
 
 
 def _are_vectors(body: list[Any]) -> bool:

@@ -6,7 +6,6 @@ Source: the server's OpenAPI document (huggingface.github.io/text-embeddings-inf
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ import msgspec
 
 from engine.dialects import ClientCall, StreamEncoder
 from engine.dialects.openai_server import client_key
-from engine.dialects.reading import asked_json
+from engine.dialects.reading import asked_json, retry_after
 from engine.errors import InferenceError, InvalidRequest
 
 _TASKS = {
@@ -88,9 +87,7 @@ class TeiServerDialect:
         raise InvalidRequest(f"task: an answer to {call.task} can't be streamed")
 
     def refusal(self, error: InferenceError) -> tuple[int, dict[str, str], bytes]:
-        headers: dict[str, str] = {}
-        if error.retry_after_s is not None:
-            headers["retry-after"] = str(math.ceil(error.retry_after_s))
+        headers = retry_after(error)
         status, kind = _STATUSES.get(error.kind, (error.status_code, "Backend"))
         return status, headers, _encode({"error": error.message, "error_type": kind})
 

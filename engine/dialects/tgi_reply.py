@@ -11,7 +11,7 @@ import msgspec
 
 from engine.dialects import Answer, Reply
 from engine.dialects.openai_errors import excerpt
-from engine.dialects.reading import lenient
+from engine.dialects.reading import lenient, positive, usage_body
 from engine.errors import Malformed
 from engine.facts import Facts
 from engine.request import Usage
@@ -71,8 +71,8 @@ def facts(answers: Sequence[Answer]) -> Facts:
     if type(info) is not dict:
         return Facts()
     # Servers before 2.1 call the first one max_input_length.
-    prompt = _positive(info.get("max_input_tokens") or info.get("max_input_length"))
-    whole = _positive(info.get("max_total_tokens"))
+    prompt = positive(info.get("max_input_tokens") or info.get("max_input_length"))
+    whole = positive(info.get("max_total_tokens"))
     said = [f"TGI {info.get('version') or ''}".strip()]
     said += [f"{prompt} tokens a prompt"] if prompt else []
     said += [f"{whole} tokens with the answer"] if whole else []
@@ -80,10 +80,6 @@ def facts(answers: Sequence[Answer]) -> Facts:
     waiting = _WAITING.search(metrics.content) if metrics.status == 200 else None
     said += [f"{waiting[1].decode()} requests wait"] if waiting else []
     return Facts(context_length=whole, max_prompt_tokens=prompt, found=", ".join(said))
-
-
-def _positive(value: Any) -> int | None:
-    return value if type(value) is int and value > 0 else None
 
 
 def logprobs(tokens: list[Any], likeliest: list[Any], offset: int) -> dict[str, Any]:
@@ -117,14 +113,6 @@ def reply_id(wall: Callable[[], float]) -> str:
 
 def usage_of_stream(details: dict[str, Any]) -> Usage | None:
     return _usage(details.get("input_length"), details)
-
-
-def usage_body(usage: Usage) -> dict[str, Any]:
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-    }
 
 
 def _usage(prompt: Any, details: dict[str, Any]) -> Usage | None:

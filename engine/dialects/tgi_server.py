@@ -5,7 +5,6 @@ Its OpenAI path is the OpenAI dialect's. Source: the server's OpenAPI document a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +13,12 @@ import msgspec
 
 from engine.dialects import ClientCall
 from engine.dialects.openai_server import client_key
+from engine.dialects.reading import asked_json, retry_after
 from engine.dialects.tgi_request import OWN, PARAMETERS
 from engine.errors import InferenceError, InvalidRequest
 from engine.request import Chunk
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 _FIELDS = {wire: canonical for canonical, wire in PARAMETERS.items() if canonical != "max_completion_tokens"}
 _REASONS = {"stop": "eos_token"}
 """Finish reasons; an answer that a stop sequence ended can't be told from one that ended by itself."""
@@ -63,11 +62,8 @@ class TgiServerDialect:
     stream_type = "text/event-stream"
 
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
-        try:
-            wire = _decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f"the body is not JSON: {error}") from error
-        if type(wire) is not dict or type(wire.get("inputs")) is not str or not wire["inputs"]:
+        wire = asked_json(content)
+        if type(wire.get("inputs")) is not str or not wire["inputs"]:
             raise InvalidRequest("body.inputs: expected a text that is not empty")
         parameters = wire.get("parameters")
         if parameters is None:
@@ -103,9 +99,7 @@ class TgiServerDialect:
         return TgiStreamEncoder(call)
 
     def refusal(self, error: InferenceError) -> tuple[int, dict[str, str], bytes]:
-        headers: dict[str, str] = {}
-        if error.retry_after_s is not None:
-            headers["retry-after"] = str(math.ceil(error.retry_after_s))
+        headers = retry_after(error)
         status, _ = STATUSES.get(error.kind, (error.status_code, ""))
         return status, headers, _encode(error_body(error))
 

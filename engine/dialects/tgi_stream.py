@@ -9,67 +9,48 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from engine.dialects import tgi_reply
 from engine.dialects.hf_errors import retyped_words, stream_error
 from engine.dialects.openai import OpenAIStreamDecoder
 from engine.dialects.openai_errors import excerpt
+from engine.dialects.pieces import PieceStream
+from engine.dialects.reading import lenient, usage_body
 from engine.dialects.sse import MAX_EVENT_BYTES, SseDecoder
-from engine.errors import InferenceError, Malformed, Truncated
+from engine.errors import InferenceError, Malformed
 from engine.request import Chunk
 
-_decode = msgspec.json.Decoder().decode
 
-
-class TgiStreamDecoder:
+class TgiStreamDecoder(PieceStream):
     """Canonical chunks of a completion. The event with `generated_text` ends them; without it a stream is truncated."""
 
-    __slots__ = ("_base", "_failure", "_offset", "_show_usage", "_sse", "_wall", "ended")
+    __slots__ = ("_offset", "_show_usage", "_sse", "_wall")
+
+    kind = "an event"
+    last = "the event that has the generated_text"
+    limit_bytes = MAX_EVENT_BYTES
 
     def __init__(self, wall: Callable[[], float] = time.time, *, show_usage: bool = True) -> None:
+        super().__init__()
         self._sse = SseDecoder()
         self._wall = wall
         self._show_usage = show_usage
-        self._base: dict[str, Any] | None = None
-        """What all chunks share; made with the first one."""
         self._offset = 0
         """Characters so far."""
-        self._failure: InferenceError | None = None
-        self.ended = False
 
-    def feed(self, data: bytes) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        if self.ended:
-            return chunks
-        for _, payload in self._sse.feed(data):
-            if payload:
-                self._take(payload, chunks)
-            if self.ended:
-                return chunks
-        if self._sse.oversized:
-            self._fail(Malformed(f"the stream has an event of more than {MAX_EVENT_BYTES} bytes"))
-        return chunks
+    def _pieces(self, data: bytes) -> list[bytes]:
+        return [payload for _, payload in self._sse.feed(data) if payload]
 
-    def finish(self) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        if not self.ended:
-            # The last empty line may be lost with the connection; the whole text is unmistakable.
-            rest = self._sse.rest()
-            if _is_last(rest):
-                self._take(rest, chunks)
-        if self._failure is not None:
-            raise self._failure
-        if not self.ended:
-            after = "after its first chunks" if self._base is not None else "before its first chunk"
-            raise Truncated(f"the stream ended {after}, without the event that has the generated_text")
-        return chunks
+    def _rest(self) -> bytes:
+        return self._sse.rest()
+
+    def _oversized(self) -> bool:
+        return self._sse.oversized
+
+    def _ends(self, body: dict[str, Any]) -> bool:
+        return type(body.get("generated_text")) is str
 
     def _take(self, payload: bytes, chunks: list[Chunk]) -> None:
-        try:
-            body = _decode(payload)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            body = None
+        body = lenient(payload)
         if type(body) is dict and body.get("error"):
             self._fail(stream_error(body, self._wall()))
             return
@@ -98,22 +79,10 @@ class TgiStreamDecoder:
             chunks.append(Chunk({**self._base, "choices": [choice]}))
         if done and usage is not None:
             if self._show_usage:
-                shown = {**self._base, "choices": [], "usage": tgi_reply.usage_body(usage)}
+                shown = {**self._base, "choices": [], "usage": usage_body(usage)}
                 chunks.append(Chunk(shown, usage))
             else:
                 chunks[-1].usage = usage
-
-    def _fail(self, failure: InferenceError) -> None:
-        self._failure = failure
-        self.ended = True
-
-
-def _is_last(payload: bytes) -> bool:
-    try:
-        body = _decode(payload)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return False
-    return type(body) is dict and type(body.get("generated_text")) is str
 
 
 class TgiChatDecoder:

@@ -331,7 +331,7 @@ def _endpoint_keys(provider: RemoteProviderSpec) -> list[Key]:
     missing = [address for address in addresses if address not in said]
     if missing:
         raise ConfigError(
-            f"provider.endpoint_credentials: {missing[0]} has none; name one for each address, or use provider.credential"
+            f"provider.endpoint_credentials: {missing[0]} has none; name one for each, or use provider.credential"
         )
     found = [(find_keys(said[address], f"{provider.name} at {address}"), address) for address in addresses]
     for keys, address in found:
