@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import importlib.util
+import os
+import shutil
 import sys
 
 from engine.errors import SetupError
@@ -14,6 +16,7 @@ from schemas.hardware import (
     CpuHardwareSpec,
     CudaHardwareSpec,
     HardwareSpec,
+    MpsHardwareSpec,
     OpenVinoHardwareSpec,
 )
 from schemas.model import ModelSpec
@@ -21,10 +24,22 @@ from schemas.model import ModelSpec
 OPENVINO_EXTRA = 'pip install "ipfs-accelerate[openvino]"'
 TORCH_EXTRA = 'pip install "ipfs-accelerate[local]"'
 
-Concrete = CpuHardwareSpec | CudaHardwareSpec | OpenVinoHardwareSpec
+Concrete = CpuHardwareSpec | CudaHardwareSpec | MpsHardwareSpec | OpenVinoHardwareSpec
 
-RUNTIME_OF = {"cpu": "torch", "cuda": "torch", "openvino": "openvino"}
+RUNTIME_OF = {"cpu": "torch", "cuda": "torch", "mps": "torch", "openvino": "openvino"}
 """Which runtime serves which hardware."""
+QUANTIZERS = {
+    "cpu": {"int8": "torchao", "int4": "torchao"},
+    "cuda": {"int8": "torchao", "int4": "torchao", "bnb_int8": "bitsandbytes", "bnb_int4": "bitsandbytes"},
+    "openvino": {"int8": "nncf", "int4": "nncf", "int8_full": "nncf"},
+}
+"""The package that each hardware.quantization needs, by the hardware's kind."""
+_EXTRAS = {"torchao": "torchao", "bitsandbytes": "bitsandbytes", "nncf": "nncf", "accelerate": "multi_gpu"}
+_DRIVERS = (
+    ("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1", "cuInit", "cuDeviceGetCount"),
+    ("amdhip64.dll" if sys.platform == "win32" else "libamdhip64.so", "hipInit", "hipGetDeviceCount"),
+)
+"""NVIDIA's driver, and AMD's: the library, the call that starts it, and the call that counts GPUs."""
 
 
 def resolve(hardware: HardwareSpec, model: ModelSpec | None = None) -> Concrete:
@@ -35,17 +50,45 @@ def resolve(hardware: HardwareSpec, model: ModelSpec | None = None) -> Concrete:
     """
     if isinstance(hardware, AutoHardwareSpec):
         return _best(hardware, model)
-    if isinstance(hardware, CudaHardwareSpec):
-        _check_cuda(hardware)
-    elif isinstance(hardware, OpenVinoHardwareSpec):
+    if isinstance(hardware, OpenVinoHardwareSpec):
         _check_openvino(hardware)
     elif not _installed("torch", "transformers"):
-        raise SetupError(f"hardware: cpu needs torch and transformers, which are not installed. Next: {TORCH_EXTRA}")
+        raise SetupError(
+            f"hardware: {hardware.kind} needs torch and transformers, which are not installed. Next: {TORCH_EXTRA}"
+        )
+    if isinstance(hardware, CudaHardwareSpec):
+        _check_cuda(hardware)
+    elif isinstance(hardware, MpsHardwareSpec):
+        _check_mps()
+    _check_packages(hardware)
     return hardware
 
 
+def _check_packages(hardware: Concrete) -> None:
+    """What a knob needs besides the runtime."""
+    if not isinstance(hardware, MpsHardwareSpec):
+        needed = QUANTIZERS[hardware.kind].get(hardware.quantization)
+        if needed is not None and not _installed(needed):
+            raise SetupError(_lacks(f"hardware.quantization: {hardware.quantization}", needed))
+    if isinstance(hardware, CudaHardwareSpec) and hardware.device_map != "none" and not _installed("accelerate"):
+        raise SetupError(_lacks("hardware.device_map", "accelerate"))
+    if isinstance(hardware, CpuHardwareSpec) and hardware.compile and not _compiler():
+        raise SetupError(
+            "hardware.compile: torch.compile needs a C++ compiler, and neither $CXX, g++ nor clang++ was found. "
+            "Next: install g++, or hardware.compile=false"
+        )
+
+
+def _lacks(knob: str, package: str) -> str:
+    return f'{knob} needs {package}, which is not installed. Next: pip install "ipfs-accelerate[{_EXTRAS[package]}]"'
+
+
+def _compiler() -> str | None:
+    return shutil.which(os.environ.get("CXX") or "g++") or shutil.which("clang++")
+
+
 def _best(hardware: AutoHardwareSpec, model: ModelSpec | None) -> Concrete:
-    common = {"threads": hardware.threads, "max_sequences": hardware.max_sequences}
+    common = hardware.model_dump(exclude={"kind"})
     torch_there = _installed("torch", "transformers")
     found: list[Concrete] = []
     if torch_there and _driver_gpus() and cuda_devices() > 0:
@@ -68,12 +111,10 @@ def _reads(hardware: Concrete, model: ModelSpec) -> bool:
 
 
 def _check_cuda(hardware: CudaHardwareSpec) -> None:
-    if not _installed("torch", "transformers"):
-        raise SetupError(f"hardware: cuda needs torch and transformers, which are not installed. Next: {TORCH_EXTRA}")
     gpus = _driver_gpus()
     if not gpus:
         raise SetupError(
-            "hardware: cuda was asked for, but no NVIDIA driver with a GPU was found. "
+            "hardware: cuda was asked for, but no driver of NVIDIA or AMD with a GPU was found. "
             "Next: hardware=auto, hardware=openvino or hardware=cpu"
         )
     found = cuda_devices()
@@ -81,12 +122,39 @@ def _check_cuda(hardware: CudaHardwareSpec) -> None:
         build = importlib.metadata.version("torch")
         raise SetupError(
             f"hardware: cuda was asked for and the driver shows {gpus} GPU(s), but torch {build} can't use them. "
-            f"Next: install torch's CUDA build, or hardware=cpu"
+            f"Next: install torch's CUDA (or ROCm) build, or hardware=cpu"
+        )
+    if hardware.tensor_parallel:
+        _check_tensor_parallel(found)
+    if hardware.device + hardware.replicas > found > hardware.device:
+        raise SetupError(
+            f"hardware.replicas: {hardware.replicas} from GPU {hardware.device} on need "
+            f"{hardware.device + hardware.replicas} GPUs, and torch sees {found}. "
+            f"Next: hardware.replicas={found - hardware.device}"
         )
     if hardware.device >= found:
         raise SetupError(
             f"hardware.device: {hardware.device} was asked for, but torch sees {found} GPU(s), numbered from 0. "
             f"Next: hardware.device=0"
+        )
+
+
+def _check_tensor_parallel(gpus: int) -> None:
+    """Tensor parallelism runs one process a GPU; torchrun starts them and says so in the environment."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        raise SetupError(
+            f"hardware.tensor_parallel: needs one process a GPU, started by torchrun. "
+            f"Next: torchrun --nproc-per-node {gpus} -m engine …, or hardware=multi_gpu, which needs one process"
+        )
+
+
+def _check_mps() -> None:
+    import torch
+
+    if not torch.backends.mps.is_available():
+        raise SetupError(
+            "hardware: mps was asked for, but torch finds no GPU of an Apple machine here. "
+            "Next: hardware=auto or hardware=cpu"
         )
 
 
@@ -100,12 +168,14 @@ def _check_openvino(hardware: OpenVinoHardwareSpec) -> None:
     import openvino
 
     devices = openvino.Core().available_devices
-    plain = [device for device in devices if device == hardware.device or device.startswith(f"{hardware.device}.")]
-    if not plain:
-        raise SetupError(
-            f"hardware.device: OpenVINO has no {hardware.device!r} here; it found {', '.join(devices) or 'nothing'}. "
-            f"Next: hardware.device={devices[0] if devices else 'CPU'}"
-        )
+    several, _, parts = hardware.device.partition(":")
+    wanted = [part for part in parts.split(",") if part] if several in ("AUTO", "HETERO", "MULTI") else [hardware.device]
+    for name in wanted:
+        if not any(device == name or device.startswith(f"{name}.") for device in devices):
+            raise SetupError(
+                f"hardware.device: OpenVINO has no {name!r} here; it found {', '.join(devices) or 'nothing'}. "
+                f"Next: hardware.device={devices[0] if devices else 'CPU'}"
+            )
 
 
 def cuda_devices() -> int:
@@ -120,12 +190,16 @@ def _installed(*modules: str) -> bool:
 
 
 def _driver_gpus() -> int:
-    """GPUs that the NVIDIA driver shows: asked of the driver itself, because importing torch takes seconds."""
+    """GPUs that the drivers show: asked of the drivers themselves, because importing torch takes seconds."""
+    return max(_gpus_of(*driver) for driver in _DRIVERS)
+
+
+def _gpus_of(library: str, start: str, count: str) -> int:
     try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-        count = ctypes.c_int(0)
-        if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        driver = ctypes.CDLL(library)
+        found = ctypes.c_int(0)
+        if getattr(driver, start)(0) != 0 or getattr(driver, count)(ctypes.byref(found)) != 0:
             return 0
-        return count.value
+        return found.value
     except (OSError, AttributeError):
         return 0
