@@ -10,7 +10,7 @@ from pathlib import Path
 from engine.errors import ConfigError, nearest
 from engine.matrix.catalog import entries
 from engine.matrix.record import Row
-from engine.matrix.run import HARDWARE, Plan, run
+from engine.matrix.run import HARDWARE, PREVIOUS, Plan, environment, run
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -21,7 +21,7 @@ def main(arguments: argparse.Namespace) -> int:
     print(f"{len(plan.entries)} rows on {', '.join(plan.hardware)}, {plan.jobs} at a time; into {plan.out}", flush=True)
     started = time.monotonic()
     rows = run(plan, _say)
-    summary = write(plan.out, rows, plan.hardware)
+    summary = write(plan.out, rows, plan.hardware, plan.out / PREVIOUS, environment())
     print(f"{summary}\n{plan.out / 'matrix.html'}  ({time.monotonic() - started:.0f} s)")
     return 0
 

@@ -22,7 +22,7 @@ class Entry:
 
 
 def entries(patterns: Sequence[str] = ()) -> list[Entry]:
-    """Every row, or those whose name matches one of the patterns (as in a shell: `bert*`), in the order of the alphabet.
+    """Every row, or those whose name matches one of the patterns (as in a shell: `bert*`), by the alphabet.
 
     A pattern may also name a group: `mapped`, `named`, `installed`, `shape`. Raises ConfigError for one that matches
     nothing.

@@ -37,9 +37,9 @@ def greedy(forward: Forward, inputs: Mapping[str, Any], growing: str) -> list[li
         for name, value in inputs.items():
             if not isinstance(value, torch.Tensor) or name == growing:
                 continue
-            if _goes_along(name, growing) and now[name].dim() == 2 and now[name].shape[1] == length:
-                last = now[name][:, -1:]
-                now[name] = torch.cat([now[name], last], dim=1)
+            if _goes_along(name, growing) and now[name].dim() >= 2 and now[name].shape[-1] == length:
+                last = now[name][..., -1:] + (1 if name == "position_ids" else 0)
+                now[name] = torch.cat([now[name], last], dim=-1)
         now[growing] = torch.cat([now[growing], following.to(now[growing].dtype)], dim=1)
     tokens: list[list[int]] = now[growing][:, start:].tolist()
     return tokens

@@ -53,6 +53,7 @@ def prepare(
     builder.mask_audio()
     builder.write_text(real=source == "processors")
     builder.place_features()
+    builder.place_positions()
     builder.check()
     return Prepared(builder.ordered(), tuple(builder.processors))
 
@@ -186,6 +187,20 @@ class _Builder:
         for name in ("mm_token_type_ids",):
             if name in self.names and name not in self.made and kinds.any():
                 self.inputs[name] = kinds
+
+    def place_positions(self) -> None:
+        """Positions in time, height and width, where the model finds them in a loop over its text: they are
+        preprocessing, and a converted graph can't loop."""
+        if "position_ids" not in self.names or "position_ids" in self.made or "image_grid_thw" not in self.inputs:
+            return
+        finders = [module.get_rope_index for module in self.model.modules() if hasattr(module, "get_rope_index")]
+        if not finders:
+            return
+        wanted = inspect.signature(finders[0]).parameters
+        given = {name: value for name, value in {**self.aside, **self.inputs}.items() if name in wanted}
+        missing = [name for name, one in wanted.items() if one.default is inspect.Parameter.empty and name not in given]
+        if not [name for name in missing if name != "kwargs"]:
+            self.inputs["position_ids"] = finders[0](**given)[0]
 
     def _features(self, method: str) -> int:
         """How many features of each row the model will look for in the text."""

@@ -55,8 +55,7 @@ MAPPED: Mapping[str, str] = {
 }
 """The mapped models: model type to checkpoint."""
 
-NAMED: frozenset[str] = frozenset(
-    """
+_NAMES = """
     albert align altclip audio-spectrogram-transformer autoformer bark bart beit bert bert-generation big_bird
     bigbird_pegasus biogpt bit blenderbot blenderbot-small blip blip-2 bloom bridgetower bros camembert canine
     chameleon chinese_clip chinese_clip_vision_model clap clip clip_text_model clip_vision_model clipseg clvp
@@ -83,8 +82,8 @@ NAMED: frozenset[str] = frozenset(
     vit_mae vit_msn vitdet vitmatte vits vivit wav2vec2 wav2vec2-bert wav2vec2-conformer wavlm whisper xclip xglm
     xlm xlm-prophetnet xlm-roberta xlm-roberta-xl xlnet xmod yolos yoso zamba zoedepth deepseek_v3 gemma3 mistral3
     phi4_multimodal qwen3 qwen3_moe qwen3_vl
-    """.split()
-)
+"""
+NAMED: frozenset[str] = frozenset(_NAMES.split())
 """Every model type of the list."""
 
 _REMOVED = "was deprecated and left transformers with version 5"

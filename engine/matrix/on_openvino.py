@@ -95,7 +95,11 @@ def by_trace(built: Built) -> Any:
     import openvino
     import torch
 
-    names = [name for name, value in built.prepared.inputs.items() if isinstance(value, torch.Tensor)]
+    names = [
+        name
+        for name, value in built.prepared.inputs.items()
+        if isinstance(value, torch.Tensor) and name not in GEOMETRY
+    ]
     fixed = {name: value for name, value in built.prepared.inputs.items() if name not in names}
     model, wanted = built.model, list(built.outputs)
 
@@ -138,6 +142,11 @@ def _exported(built: Built, *, dynamic: bool) -> Any:
     return OpenVINOExporter().export(built.model, inputs, config).program
 
 
+GEOMETRY = ("image_sizes", "image_grid_thw", "grid_thw", "spatial_shapes", "target_sizes", "image_merge_sizes",
+            "merge_sizes")  # fmt: skip
+"""Inputs that say how pictures are cut up. Models loop over their values, so a traced graph is bound to them: one graph
+for each geometry."""
+
 ROUTES: Mapping[str, Callable[[Built], Any]] = {
     "trace": by_trace,
     "export": by_export,
@@ -161,12 +170,13 @@ def _compiled(graph: Any, precision: Mapping[str, str]) -> Forward:
     compiled = openvino.Core().compile_model(graph, "CPU", {**precision, "PERFORMANCE_HINT": "LATENCY"})
 
     def run(inputs: Inputs) -> dict[str, Any]:
+        given = {**_scalars(inputs), **inputs}
         feed = {}
         for port in compiled.inputs:
-            name = next((found for found in port.get_names() if found.removeprefix("input.") in inputs), None)
+            name = next((found for found in port.get_names() if found.removeprefix("input.") in given), None)
             if name is None:
                 raise ValueError(f"the graph asks for an input that was not given: {sorted(port.get_names())}")
-            value = inputs[name.removeprefix("input.")]
+            value = given[name.removeprefix("input.")]
             feed[name] = value.contiguous().numpy() if isinstance(value, torch.Tensor) else value
         # A request that failed once answers wrongly ever after, so each pass has its own.
         found = compiled.create_infer_request().infer(feed)
@@ -177,6 +187,17 @@ def _compiled(graph: Any, precision: Mapping[str, str]) -> Forward:
         }
 
     return run
+
+
+def _scalars(inputs: Inputs) -> dict[str, int]:
+    """Geometry as single numbers: the exporter makes a port `image_sizes_0_1` of the second number of the first row."""
+    return {
+        f"{name}_{row}_{column}": number
+        for name in GEOMETRY
+        if name in inputs and inputs[name].dim() == 2
+        for row, numbers in enumerate(inputs[name].tolist())
+        for column, number in enumerate(numbers)
+    }
 
 
 def _median_s(run: Forward, inputs: Inputs) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,17 +51,15 @@ class Built:
         ).inputs
 
 
-def build(model_type: str, override: Override | None = None) -> Built:
+def build(name: str, override: Override | None = None) -> Built:
     """Raises Unavailable or RecipeFailed."""
-    from transformers import CONFIG_MAPPING
-
-    override = override if override is not None else OVERRIDES.get(model_type, Override())
-    config_class = CONFIG_MAPPING[override.model_type or model_type]
-    chosen = _class(config_class, override.model_type or model_type, override)
+    override = override if override is not None else OVERRIDES.get(name, Override())
+    model_type = override.model_type or name
+    make = _maker(model_type, override)
     problems: list[str] = []
-    for level in (override.level,) if override.level else LEVELS:
+    for level in (override.level,) if override.level else LEVELS[:1] if override.build else LEVELS:
         try:
-            model, parameters, load_s = _model(chosen, config_class, level, override)
+            model, parameters, load_s = make(level)
         except ImportError as error:
             raise Unavailable(_said(error)) from error
         except Exception as error:  # the boundary: any architecture may refuse a small configuration in its own way
@@ -71,9 +69,7 @@ def build(model_type: str, override: Override | None = None) -> Built:
             continue
         for source in inputs_of.SOURCES:
             try:
-                prepared = inputs_of.prepare(
-                    model, override.model_type or model_type, BATCH, source=source, made=override.inputs
-                )
+                prepared = inputs_of.prepare(model, model_type, BATCH, source=source, made=override.inputs)
                 outputs = forward(model, prepared.inputs)
                 if not outputs:
                     raise ValueError("it returns no tensor")
@@ -82,9 +78,7 @@ def build(model_type: str, override: Override | None = None) -> Built:
             except Exception as error:  # the boundary: likewise for what it reads
                 problems.append(f"{level}, inputs by {source}: {_said(error)}")
                 continue
-            return Built(
-                model, override.model_type or model_type, level, source, prepared, outputs, parameters, load_s, override
-            )
+            return Built(model, model_type, level, source, prepared, outputs, parameters, load_s, override)
     raise RecipeFailed("; ".join(problems))
 
 
@@ -97,36 +91,55 @@ def forward(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         return leaves(model(**inputs))
 
 
-def _class(config_class: Any, model_type: str, override: Override) -> Any:
+Maker = Callable[[Level], tuple[Any, int, float]]
+"""A level to a model, its parameters and the seconds that building it took."""
+
+
+def _maker(model_type: str, override: Override) -> Maker:
+    """Raises Unavailable where there is nothing to build."""
+    from transformers import CONFIG_MAPPING
+
     if override.unavailable:
         raise Unavailable(override.unavailable)
+    if override.build is not None:
+        assemble = override.build
+        return lambda level: _finished(assemble)
+    config_class = CONFIG_MAPPING[model_type]
     try:
         chosen = class_named(override.head, config_class) if override.head else model_class(config_class, model_type)
     except ImportError as error:
         raise Unavailable(_said(error)) from error
     if chosen is None:
         raise Unavailable("only a configuration: transformers has no model that is built from it alone")
-    return chosen
+
+    def make(level: Level) -> tuple[Any, int, float]:
+        import torch
+
+        with torch.device("meta"):
+            sketch = chosen(small_config(config_class, level, override.config))
+        parameters = sum(weight.numel() for weight in sketch.parameters())
+        if parameters > MOST_PARAMETERS:
+            raise ValueError(f"still has {parameters / 1e6:.0f} million parameters")
+        return _finished(lambda: chosen(small_config(config_class, level, override.config)), override.part)
+
+    return make
 
 
-def _model(chosen: Any, config_class: Any, level: Level, override: Override) -> tuple[Any, int, float]:
+def _finished(construct: Callable[[], Any], part: str = "") -> tuple[Any, int, float]:
+    """Constructs a model and gives it its fixed random weights."""
     import torch
 
     started = time.perf_counter()
-    with torch.device("meta"):
-        sketch = chosen(small_config(config_class, level, override.config))
-    parameters = sum(weight.numel() for weight in sketch.parameters())
-    if parameters > MOST_PARAMETERS:
-        raise ValueError(f"still has {parameters / 1e6:.0f} million parameters")
     torch.manual_seed(SEED)
-    model = chosen(small_config(config_class, level, override.config)).float().eval()
-    if override.part:
-        model = model.get_submodule(override.part)
+    model = construct().float().eval()
+    if part:
+        model = model.get_submodule(part)
     _without_cache(model)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.is_floating_point() and weight.numel():
                 weight.add_(torch.randn_like(weight) * _NOISE)
+    parameters = sum(weight.numel() for weight in model.parameters())
     return model, parameters, time.perf_counter() - started
 
 

@@ -235,6 +235,11 @@ def _hidden_states(sizes: Sizes) -> Any:
     return sizes.floats(sizes.batch, WORDS, sizes.hidden())
 
 
+def _patches_or_states(sizes: Sizes) -> Any:
+    """Encoders of packed pictures call their patches hidden states."""
+    return _patches(sizes) if hasattr(sizes.config, "spatial_merge_size") else _hidden_states(sizes)
+
+
 MAKERS: Mapping[str, Make] = {
     "input_ids": lambda sizes: sizes.words(),
     "decoder_input_ids": lambda sizes: sizes.words(DECODED),
@@ -263,7 +268,7 @@ MAKERS: Mapping[str, Make] = {
         sizes.batch, sizes.config.prediction_length, sizes.config.num_time_features
     ),
     "future_values": lambda sizes: sizes.floats(sizes.batch, sizes.config.prediction_length),
-    "hidden_states": lambda sizes: _patches(sizes) if hasattr(sizes.config, "spatial_merge_size") else _hidden_states(sizes),
+    "hidden_states": _patches_or_states,
     "hidden_state": _hidden_states,
     "inputs_embeds": _hidden_states,
     "query_embeds": lambda sizes: sizes.floats(

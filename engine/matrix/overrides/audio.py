@@ -39,16 +39,16 @@ AUDIO: dict[str, Override] = {
     "granite_speech_encoder": Override("stacks two frames", inputs={"hidden_states": floats("B", 32, 160)}),
     "granite_speech_plus_encoder": Override("stacks two frames", inputs={"hidden_states": floats("B", 32, 160)}),
     "mimi": Override("its upsampling has a group for each channel", config={"upsample_groups": 32}),
-    "musicgen": Override("reads a token for each of four codebooks", inputs={"decoder_input_ids": ints(200, 8, 5)}),
+    "musicgen": Override("reads a token for each of four codebooks", inputs={"decoder_input_ids": ints(200, "4B", 5)}),
     "musicgen_decoder": Override(
-        "reads a token for each of four codebooks", inputs={"input_ids": ints(200, 8, 12), "attention_mask": None}
+        "reads a token for each of four codebooks", inputs={"input_ids": ints(200, "4B", 12), "attention_mask": None}
     ),
     "musicgen_melody": Override(
         "reads a token for each of four codebooks, and twelve pitches",
-        inputs={"decoder_input_ids": ints(200, 8, 5), "input_features": floats("B", 16, 12)},
+        inputs={"decoder_input_ids": ints(200, "4B", 5), "input_features": floats("B", 16, 12)},
     ),
     "musicgen_melody_decoder": Override(
-        "reads a token for each of four codebooks", inputs={"input_ids": ints(200, 8, 12), "attention_mask": None}
+        "reads a token for each of four codebooks", inputs={"input_ids": ints(200, "4B", 12), "attention_mask": None}
     ),
     "wav2vec2-bert": Override("its default configuration has no vocabulary", config={"vocab_size": 32}),
     "wav2vec2-conformer": Override("its default configuration has no vocabulary", config={"vocab_size": 32}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ class Override:
     """Whose shape it is, of such a row."""
     head: str | None = None
     """The class to build, where the most complete one is not the right one."""
+    build: Callable[[], Any] | None = None
+    """Makes the model, of a row that no configuration builds. Raises ImportError for a package that is not here."""
     part: str = ""
     """The submodule to run, of a model that has no forward pass of its own or none without a session."""
     level: Level | None = None
