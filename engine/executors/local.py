@@ -18,7 +18,7 @@ from engine.media_places import may_hold_media, read_media
 from engine.registry import RUNTIMES
 from engine.request import Chunk, ChunkStream, Context, Inputs, Request, Result, Usage
 from engine.runtimes import Runtime, Sampling, probe
-from engine.tasks import chat, completion, embedding, fields, forms, pipelines
+from engine.tasks import chat, completion, embedding, fields, forms, pipelines, similarity
 from engine.transports.download import download
 from schemas import TargetSpec
 from schemas.model import ModelSpec
@@ -79,6 +79,8 @@ class LocalExecutor:
             runtime = self._runtime = await self._shared.runtime()
         if request.task == "embedding":
             return await self._embed(runtime, request, context)
+        if request.task == "sentence-similarity":
+            return await self._compare(runtime, request)
         if request.task in pipelines.PIPELINES:
             return await self._infer(runtime, request)
         return await self._generate(runtime, request, context)
@@ -93,6 +95,11 @@ class LocalExecutor:
             context.warn(f"{len(cut) - 8} further inputs: cut likewise")
         body, usage = embedding.reply(ask, found, self._model_id)
         return Result(request.id or "", body, usage=usage, inputs=Inputs(found.tokens, cut))
+
+    async def _compare(self, runtime: Runtime, request: Request) -> Result:
+        found = await runtime.embed(similarity.read(request.body))
+        body, usage = similarity.reply(found, self._model_id)
+        return Result(request.id or "", body, usage=usage)
 
     async def _infer(self, runtime: Runtime, request: Request) -> Result:
         body = request.body

@@ -15,6 +15,7 @@ from engine.artifacts import Artifact, default_cache, gguf
 from engine.errors import Internal, SetupError, TooLong
 from engine.runtimes import Embeddings, Piece, Sampling
 from engine.runtimes.delivery import Delivery
+from engine.tasks import embedding
 from engine.tasks.pipelines import PIPELINES, Ask, formats
 from schemas.hardware import OpenVinoHardwareSpec
 from schemas.model import ModelSpec
@@ -61,7 +62,7 @@ class OpenVinoRuntime:
     @classmethod
     def formats(cls, model: ModelSpec) -> tuple[str, ...]:
         """Encoders and pipelines from safetensors; generators from GGUF or OpenVINO IR."""
-        if model.tasks == ("embedding",):
+        if embedding.TASKS.issuperset(model.tasks or ("chat",)):
             return ("safetensors",)
         if PIPELINES.keys() & set(model.tasks):
             return formats(model.tasks)
@@ -75,7 +76,7 @@ class OpenVinoRuntime:
     async def start(self) -> None:
         """Loads the model. Raises SetupError."""
         try:
-            if self._model.tasks == ("embedding",):
+            if embedding.TASKS.issuperset(self._model.tasks or ("chat",)):
                 await asyncio.to_thread(self._load_encoder)
             elif PIPELINES.keys() & set(self._model.tasks):
                 await asyncio.to_thread(self._load_pipelines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,10 +18,11 @@ from engine.errors import Internal, InvalidRequest, SetupError
 from engine.media import Media
 from engine.runtimes import pipeline_loading
 from engine.runtimes.pipeline_batches import Batcher, is_out_of_memory
+from engine.runtimes.torch_loading import quiet
 from engine.tasks import decoding
 from engine.tasks.pipelines import PIPELINES, Ask
 
-MAX_TOKENS = {"cpu": 2048, "cuda": 32768}
+MAX_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
 """In one batch, with padding."""
 MEDIUM_TOKENS = 256
 """What a picture or another tensor without tokens counts."""
@@ -125,12 +127,14 @@ class PipelineModel:
     def _kind(self, item: dict[str, Any], options: dict[str, Any]) -> tuple[Hashable, int]:
         """What may go together with this, and how many tokens it has."""
         shapes: list[Hashable] = [tuple(sorted((name, repr(value)) for name, value in options.items()))]
+        if options.get("seed") is not None:
+            return None, MEDIUM_TOKENS  # a seed promises the same answer again, whatever else is waiting
         masked = "attention_mask" in item
         tokens = 0
         for name in sorted(item):
             value = item[name]
             if not isinstance(value, torch.Tensor):
-                shapes.append((name, type(value)))
+                shapes.append((name, value if type(value) is int else type(value)))
                 continue
             if value.dim() == 0 or value.shape[0] != 1:
                 return None, MEDIUM_TOKENS  # one input that is several rows already
@@ -142,8 +146,13 @@ class PipelineModel:
 
     def _run(self, rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[Any]:
         options = rows[0][1]
+        # transformers warns of settings that overrule others, which here is meant.
+        with quiet() if self.pipe._pipeline_calls_generate else nullcontext():
+            return self._computed([item for item, _ in rows], options)
+
+    def _computed(self, rows: list[dict[str, Any]], options: dict[str, Any]) -> list[Any]:
         # A pipeline takes out of a row what is not for the model, and a row may be computed twice.
-        items = [dict(item) for item, _ in rows]
+        items = [dict(row) for row in rows]
         if len(items) == 1 or self._collate is None:
             return [self.pipe.forward(item, **options) for item in items]
         batch = self._collate(items)

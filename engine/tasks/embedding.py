@@ -14,6 +14,8 @@ from engine.runtimes import Embeddings
 from engine.tasks import fields
 
 SUPPORTED = frozenset(("input", "encoding_format"))
+TASKS = frozenset(("embedding", "sentence-similarity"))
+"""What a model for sentence embeddings answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 from engine.request import Usage
-from engine.tasks import pipelines, transcription
+from engine.tasks import pipelines, rerank, transcription
 from engine.tasks.pipelines import Ask
 
 _OWN: dict[str, Any] = {
+    "rerank": rerank,
     "transcription": transcription,
     "audio-translation": transcription,
 }
@@ -24,7 +25,9 @@ def read(task: str, body: dict[str, Any]) -> Ask:
     return ask
 
 
-def reply(task: str, model: str, outputs: list[Any], body: dict[str, Any], ask: Ask) -> tuple[dict[str, Any], Usage | None]:
+def reply(
+    task: str, model: str, outputs: list[Any], body: dict[str, Any], ask: Ask
+) -> tuple[dict[str, Any], Usage | None]:
     """The canonical reply of a task, and what it used."""
     form = _OWN.get(task)
     if form is None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.errors import InvalidRequest, nearest
+from engine.tasks import generation
 
 _LABELS = frozenset({"candidate_labels"})
 
@@ -34,6 +35,7 @@ class PipelineTask:
 
 _CLASSES = frozenset({"top_k", "function_to_apply"})
 _ZERO_SHOT = _LABELS | {"hypothesis_template"}
+_GENERATED = generation.NAMES | {"truncation", "clean_up_tokenization_spaces"}
 
 PIPELINES: dict[str, PipelineTask] = {
     "fill-mask": PipelineTask("fill-mask", parameters=frozenset({"top_k", "targets"})),
@@ -52,7 +54,19 @@ PIPELINES: dict[str, PipelineTask] = {
         frozenset({"padding", "sequential", "truncation"}),
         fields={"table": "table", "query": "query"},
     ),
-    "token-embedding": PipelineTask("feature-extraction"),
+    "question-answering": PipelineTask(
+        "question-answering",
+        "fields",
+        frozenset(
+            {"top_k", "doc_stride", "max_answer_len", "max_seq_len", "max_question_len", "handle_impossible_answer"}
+        ),
+        fields={"question": "question", "context": "context"},
+    ),
+    "summarization": PipelineTask("summarization", parameters=_GENERATED),
+    "translation": PipelineTask("translation", parameters=_GENERATED | {"src_lang", "tgt_lang"}),
+    "rerank": PipelineTask("relevance", fields={"text": "text", "text_pair": "text_pair"}),
+    "token-embedding": PipelineTask("token-vectors", parameters=frozenset({"truncation"})),
+    "sparse-embedding": PipelineTask("sparse-vector", parameters=frozenset({"truncation"})),
     "image-feature-extraction": PipelineTask("image-feature-extraction", "image", frozenset({"pool"})),
     "image-classification": PipelineTask("image-classification", "image", _CLASSES),
     "zero-shot-image-classification": PipelineTask(
@@ -118,7 +132,7 @@ def read(task: str, body: dict[str, Any]) -> Ask:
         parameters = {}
     if not isinstance(parameters, dict):
         raise InvalidRequest("body.parameters: expected an object")
-    strange = body.keys() - {"inputs", "parameters", "model"}
+    strange = body.keys() - {"inputs", "parameters", "model", "stream"}
     if strange:
         raise InvalidRequest(f"body.{min(strange)}: {task} takes inputs and parameters; put it into parameters")
     for name in sorted(parameters):
@@ -150,6 +164,9 @@ def _check(known: PipelineTask, task: str, value: Any, where: str) -> None:
         strange = value.keys() - known.fields.keys()
         if strange:
             raise InvalidRequest(f"{where}.{min(strange)}: {task} reads {', '.join(known.fields)}")
+        for name in known.fields:
+            if known.medium == "fields" and value.get(name) in (None, ""):
+                raise InvalidRequest(f"{where}.{name}: {task} needs it")
     elif known.medium == "fields":
         raise InvalidRequest(f"{where}: {task} takes an object with {' and '.join(known.fields)}")
     elif known.medium == "text" and (not isinstance(value, str) or not value.strip()):

@@ -4,7 +4,41 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import Malformed
+from engine.errors import InvalidRequest, Malformed, nearest
+from engine.request import Usage
+from engine.tasks.pipelines import Ask
+
+_FIELDS = frozenset(("query", "documents", "top_n", "return_documents"))
+_NO_EFFECT = frozenset(("model", "user"))
+
+
+def read(task: str, body: dict[str, Any]) -> Ask:
+    """Each document with the query, for a model in this process. Raises InvalidRequest with the field's path."""
+    for name in sorted(body.keys() - _FIELDS - _NO_EFFECT):
+        if body[name] is not None:
+            raise InvalidRequest(f"body.{name}: not supported by a model in this process; {nearest(name, _FIELDS)}")
+    query, documents, top_n = body.get("query"), body.get("documents"), body.get("top_n")
+    if not isinstance(query, str) or not query.strip():
+        raise InvalidRequest("body.query: expected text")
+    if not isinstance(documents, list) or not documents:
+        raise InvalidRequest("body.documents: expected a list with at least one text")
+    for index, document in enumerate(documents):
+        if not isinstance(_text(document), str):
+            raise InvalidRequest(f"body.documents[{index}]: expected text, or an object with text")
+    if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1):
+        raise InvalidRequest(f"body.top_n: expected a whole number of at least 1, got {top_n!r}")
+    pairs = [{"text": query, "text_pair": _text(document)} for document in documents]
+    return Ask(pairs, False, {}, "body.documents", "body")
+
+
+def reply(task: str, model: str, outputs: list[Any], body: dict[str, Any]) -> tuple[dict[str, Any], Usage]:
+    """The canonical reply, from the score and the tokens of each pair."""
+    results = [{"index": index, "relevance_score": each["score"]} for index, each in enumerate(outputs)]
+    usage = Usage(sum(each["tokens"] for each in outputs))
+    made: dict[str, Any] = {"object": "list", "results": results, "model": model}
+    complete(made, body, model)
+    made["usage"] = {"prompt_tokens": usage.input_tokens, "total_tokens": usage.input_tokens}
+    return made, usage
 
 
 def complete(reply: dict[str, Any], asked: dict[str, Any], model: str) -> None:

@@ -32,7 +32,7 @@ def read(task: str, body: dict[str, Any]) -> Ask:
             )
     sound = body.get("file")
     if not isinstance(sound, Media):
-        raise InvalidRequest("body.file: expected a sound: a path, a data: URL, or {\"data\": BASE64}")
+        raise InvalidRequest('body.file: expected a sound: a path, a data: URL, or {"data": BASE64}')
     parameters = {
         "translate": task == "audio-translation",
         "language": _text(body, "language"),

@@ -26,11 +26,9 @@ def bert(folder: Path, head: str, **config: Any) -> None:
     """`head` is the class after `BertFor`."""
     import transformers
 
-    (folder / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    bert_tokenizer(folder)
     settings = transformers.BertConfig(vocab_size=len(WORDS), max_position_embeddings=64, **SIZES, **config)
     getattr(transformers, f"BertFor{head}")(settings).save_pretrained(folder)
-    tokenizer = transformers.BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64)
-    tokenizer.save_pretrained(folder)
 
 
 def vit(folder: Path, **config: Any) -> None:
@@ -51,6 +49,49 @@ def wav2vec2(folder: Path, **config: Any) -> None:
     transformers.Wav2Vec2FeatureExtractor().save_pretrained(folder)
 
 
+def t5(folder: Path) -> None:
+    """With letters for tokens, and a prefix for summaries as T5's own checkpoints have it."""
+    import transformers
+
+    bert_tokenizer(folder)
+    settings = transformers.T5Config(
+        vocab_size=len(WORDS),
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        pad_token_id=0,
+        eos_token_id=3,
+        decoder_start_token_id=0,
+        task_specific_params={"summarization": {"prefix": "s : ", "max_length": 12}},
+    )
+    transformers.T5ForConditionalGeneration(settings).save_pretrained(folder)
+
+
+def marian(folder: Path) -> None:
+    import transformers
+
+    bert_tokenizer(folder)
+    sides = {
+        f"{side}_{name}": value
+        for side in ("encoder", "decoder")
+        for name, value in {"layers": 2, "attention_heads": 2, "ffn_dim": 64}.items()
+    }
+    special = {"pad_token_id": 0, "eos_token_id": 3, "decoder_start_token_id": 0, "forced_eos_token_id": 3}
+    settings = transformers.MarianConfig(
+        vocab_size=len(WORDS), d_model=32, max_position_embeddings=64, max_length=12, **sides, **special
+    )
+    transformers.MarianMTModel(settings).save_pretrained(folder)
+
+
+def bert_tokenizer(folder: Path) -> None:
+    import transformers
+
+    (folder / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    transformers.BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "text-classification": lambda folder: bert(folder, "SequenceClassification", num_labels=3),
     "zero-shot-classification": lambda folder: bert(
@@ -61,6 +102,12 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     ),
     "token-classification": lambda folder: bert(folder, "TokenClassification", num_labels=3),
     "fill-mask": lambda folder: bert(folder, "MaskedLM"),
+    "question-answering": lambda folder: bert(folder, "QuestionAnswering"),
+    "rerank": lambda folder: bert(folder, "SequenceClassification", num_labels=1),
+    "token-embedding": lambda folder: bert(folder, "MaskedLM"),
+    "sparse-embedding": lambda folder: bert(folder, "MaskedLM"),
+    "summarization": t5,
+    "translation": marian,
     "image-classification": vit,
     "audio-classification": wav2vec2,
 }

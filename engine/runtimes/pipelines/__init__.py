@@ -9,6 +9,12 @@ import importlib
 from typing import Any
 
 OWN = {
+    "summarization": "text_to_text:Summarization",
+    "translation": "text_to_text:Translation",
+    "question-answering": "question_answering:QuestionAnswering",
+    "relevance": "text_scores:Relevance",
+    "token-vectors": "token_vectors:TokenVectors",
+    "sparse-vector": "token_vectors:SparseVector",
     "speech-recognition": "speech_recognition:SpeechRecognition",
 }
 """Module and class, by the name that engine.tasks.pipelines gives it."""
