@@ -6,28 +6,28 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.artifacts import Artifact
 from engine.errors import Internal, SetupError, TooLong
 from engine.runtimes import Embeddings, Piece, Sampling
 from engine.runtimes.delivery import Delivery
+from engine.tasks import embedding
 from engine.tasks.pipelines import PIPELINES, Ask, formats
-from schemas.hardware import CpuHardwareSpec, CudaHardwareSpec
 from schemas.model import ModelSpec
 
 if TYPE_CHECKING:
     from engine.runtimes.pipeline_model import PipelineModel
     from engine.runtimes.torch_encoder import Encoder
     from engine.runtimes.torch_generation import Generator
+    from engine.runtimes.torch_loading import TorchHardware
 
 
 class TorchRuntime:
     """A model in torch."""
 
-    def __init__(
-        self, hardware: CpuHardwareSpec | CudaHardwareSpec, model: ModelSpec, artifact: Artifact, seed: int
-    ) -> None:
+    def __init__(self, hardware: TorchHardware, model: ModelSpec, artifact: Artifact, seed: int) -> None:
         self._hardware = hardware
         self._model = model
         self._artifact = artifact
@@ -36,7 +36,7 @@ class TorchRuntime:
         self._encoder: Encoder | None = None
         self._tokenizer: Any = None
         self._pipelines: dict[str, PipelineModel] = {}
-        where = f"cuda:{hardware.device}" if isinstance(hardware, CudaHardwareSpec) else "cpu"
+        where = f"cuda:{hardware.device}" if hardware.kind == "cuda" else hardware.kind
         self._where = where
         self.device = f"torch:{where}"
         self.context_length = model.context_length or 0
@@ -46,7 +46,7 @@ class TorchRuntime:
         """safetensors; generators also from GGUF, when the package gguf is installed."""
         if PIPELINES.keys() & set(model.tasks):
             return formats(model.tasks)
-        if model.tasks == ("embedding",) or importlib.util.find_spec("gguf") is None:
+        if embedding.TASKS.issuperset(model.tasks or ("chat",)) or importlib.util.find_spec("gguf") is None:
             return ("safetensors",)
         return ("safetensors", "gguf")
 
@@ -58,7 +58,7 @@ class TorchRuntime:
     async def start(self) -> None:
         """Loads the model. Raises SetupError."""
         try:
-            if self._model.tasks == ("embedding",):
+            if embedding.TASKS.issuperset(self._model.tasks or ("chat",)):
                 await asyncio.to_thread(self._load_encoder)
             elif PIPELINES.keys() & set(self._model.tasks):
                 await asyncio.to_thread(self._load_pipelines)
@@ -80,30 +80,24 @@ class TorchRuntime:
             ) from error
 
     def _load_generator(self) -> None:
-        import torch
-
         from engine.runtimes import torch_loading
         from engine.runtimes.torch_generation import Generator
 
         torch_loading.set_threads(self._hardware)
-        dtype = torch_loading.dtype(self._hardware)
-        model, self._tokenizer = torch_loading.generator(self._artifact, dtype, torch.device(self._where))
+        model, self._tokenizer = torch_loading.generator(self._artifact, self._hardware)
         self.context_length = self._model.context_length or int(model.config.max_position_embeddings)
-        self.device = f"torch:{self._where}:{str(dtype).removeprefix('torch.')}"
+        self.device = self._described()
         self._generator = Generator(model, self._tokenizer, self._hardware.max_sequences, self._seed)
 
     def _load_encoder(self) -> None:
-        import torch
-
         from engine.runtimes import sentence_model, torch_loading
         from engine.runtimes.torch_encoder import Encoder
 
         torch_loading.set_threads(self._hardware)
-        dtype = torch_loading.dtype(self._hardware)
         settings = sentence_model.read(self._artifact.path, self._model.context_length)
-        self._encoder = Encoder(self._artifact.path, settings, torch.device(self._where), dtype)
+        self._encoder = Encoder(self._artifact.path, settings, self._hardware)
         self.context_length = settings.max_tokens
-        self.device = f"torch:{self._where}:{str(dtype).removeprefix('torch.')}"
+        self.device = self._described()
 
     def _load_pipelines(self) -> None:
         import torch
@@ -114,11 +108,22 @@ class TorchRuntime:
         torch_loading.set_threads(self._hardware)
         dtype = torch_loading.dtype(self._hardware)
 
+        torch_loading.check_pipelines(self._hardware)
+        convert = partial(torch_loading.prepared, hardware=self._hardware)
+
         def make(task: str) -> PipelineModel:
-            return PipelineModel(task, self._artifact, torch.device(self._where), dtype, self._hardware.max_sequences)
+            where = torch.device(self._where)
+            return PipelineModel(task, self._artifact, where, dtype, self._hardware.max_sequences, convert)
 
         self._pipelines = by_pipeline(self._model.tasks, make)
-        self.device = f"torch:{self._where}:{str(dtype).removeprefix('torch.')}"
+        self.device = self._described()
+
+    def _described(self) -> str:
+        from engine.runtimes import torch_loading
+
+        dtype = str(torch_loading.dtype(self._hardware)).removeprefix("torch.")
+        quantized = "none" if self._hardware.kind == "mps" else self._hardware.quantization
+        return f"torch:{self._where}:{dtype}" + ("" if quantized == "none" else f":{quantized}")
 
     async def aclose(self) -> None:
         """Stops what is under way and frees the model."""

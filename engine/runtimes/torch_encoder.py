@@ -13,22 +13,20 @@ from transformers import AutoModel
 
 from engine.runtimes import Embeddings
 from engine.runtimes.sentence_model import Bucket, SentenceModel, Texts, buckets, padded, read_texts, tokenizer
-from engine.runtimes.torch_loading import quiet
+from engine.runtimes.torch_loading import TorchHardware, device, pretrained
 
-BUCKET_TOKENS = {"cpu": 1024, "cuda": 16384}
+BUCKET_TOKENS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
 """Tokens in one forward pass at most, with padding."""
 
 
 class Encoder:
     """A loaded sentence encoder. Making one blocks. Raises OSError, ValueError or RuntimeError."""
 
-    def __init__(self, folder: Path, settings: SentenceModel, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, folder: Path, settings: SentenceModel, hardware: TorchHardware) -> None:
         self._settings = settings
-        self._device = device
         self._tokenizer = tokenizer(folder, settings.max_tokens)
-        with quiet():
-            model = AutoModel.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True)
-        self._model: Any = model.eval().to(device)
+        self._model: Any = pretrained(AutoModel, folder, hardware)
+        self._device = device(hardware)
         self._hidden: int = settings.config["hidden_size"]
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="torch-encoder")
 
