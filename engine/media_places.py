@@ -29,7 +29,7 @@ _INPUTS = {
     "video-classification": "video",
 }  # fmt: skip
 """Tasks whose `inputs` are a medium, or an object with one under this name."""
-_MESSAGES = {"chat": "messages", "response": "input", "moderation": "input"}
+_MESSAGES = {"chat": "messages", "token-count": "messages", "response": "input", "moderation": "input"}
 _WHOLE = frozenset({*_FILES, *_INPUTS})
 
 

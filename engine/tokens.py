@@ -9,7 +9,17 @@ CHARS_PER_TOKEN = 4.0
 _TEXTS = ("messages", "prompt", "input", "query", "documents", "content", "text")
 """Where a body has text."""
 _NO_LIMIT = frozenset(
-    {"embedding", "rerank", "moderation", "image", "image-edit", "speech", "transcription", "audio-translation"}
+    {
+        "embedding",
+        "rerank",
+        "moderation",
+        "image",
+        "image-edit",
+        "speech",
+        "transcription",
+        "audio-translation",
+        "token-count",
+    }
 )
 
 

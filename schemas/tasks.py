@@ -15,6 +15,8 @@ Task = Literal[
     "speech",
     "transcription",
     "audio-translation",
+    # Its body is a chat's; it counts the tokens of the prompt and answers nothing.
+    "token-count",
     # Hugging Face's `inputs` and `parameters` are the canonical form of these.
     "fill-mask",
     "text-classification",

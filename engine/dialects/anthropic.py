@@ -19,6 +19,7 @@ from engine.dialects.anthropic_reply import chat_reply
 from engine.dialects.anthropic_request import SAMPLING, wire_body
 from engine.dialects.anthropic_stream import AnthropicStreamDecoder
 from engine.dialects.openai_errors import excerpt, is_error
+from engine.dialects.reading import counted
 from engine.errors import InferenceError, InvalidRequest, Malformed
 from engine.request import RateHints
 
@@ -34,9 +35,9 @@ _COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "
 
 
 class AnthropicDialect:
-    """Anthropic's wire. Its one task is chat: it has no embeddings, and its completions are gone."""
+    """Anthropic's wire: chat, and the count of a chat's tokens. It has no embeddings, and its completions are gone."""
 
-    tasks = frozenset({"chat"})
+    tasks = frozenset({"chat", "token-count"})
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         """`wall` gives the time now in seconds since the epoch, for `created` and for resets that are dates."""
@@ -49,8 +50,12 @@ class AnthropicDialect:
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
     ) -> WireCall:
+        if task == "token-count":
+            if stream:
+                raise InvalidRequest("task: a count can't be streamed")
+            return self.count_tokens(body, model=model)
         if task != "chat":
-            raise InvalidRequest(f"task: {task!r} is not on Anthropic's wire; it has chat only")
+            raise InvalidRequest(f"task: {task!r} is not on Anthropic's wire; it has chat and token-count")
         losses = Losses(drop_unsupported)
         wire = _wire(body, model, losses)
         if stream:
@@ -62,8 +67,8 @@ class AnthropicDialect:
     def count_tokens(self, body: dict[str, Any], *, model: str) -> WireCall:
         """The call that counts a chat body's input tokens, free of charge; `token_count` reads its reply."""
         wire = _wire(body, model, Losses(drop=True))
-        counted = {name: wire[name] for name in _COUNTED if name in wire}
-        return WireCall("POST", "/v1/messages/count_tokens", _json(counted))
+        fields = {name: wire[name] for name in _COUNTED if name in wire}
+        return WireCall("POST", "/v1/messages/count_tokens", _json(fields))
 
     def token_count(self, status: int, headers: Mapping[str, str], content: bytes) -> int:
         """Input tokens, from the reply to `count_tokens`. Raises an InferenceError."""
@@ -73,6 +78,8 @@ class AnthropicDialect:
         return count
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+        if task == "token-count":
+            return counted(self.token_count(status, headers, content), self.request_id(headers))
         message = self._object(status, headers, content)
         try:
             body, usage = chat_reply(message, content, int(self._wall()))

@@ -25,7 +25,11 @@ _decode = msgspec.json.Decoder().decode
 class AnthropicServerDialect:
     """The Messages API, as its clients see it."""
 
-    routes = {("POST", "/v1/messages"): "chat", ("GET", "/v1/models"): "models"}
+    routes = {
+        ("POST", "/v1/messages"): "chat",
+        ("POST", "/v1/messages/count_tokens"): "token-count",
+        ("GET", "/v1/models"): "models",
+    }
     stream_type = "text/event-stream"
 
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
@@ -36,14 +40,22 @@ class AnthropicServerDialect:
         if type(wire) is not dict:
             raise InvalidRequest(f"the body: expected an object, got {type(wire).__name__}")
         warnings: list[str] = []
+        task = self.routes["POST", path.partition("?")[0]]
+        if task == "token-count":
+            wire = {"max_tokens": 1, **wire}  # which a chat must have, and a count has not
         try:
             body = canonical_chat(wire, warnings)
         except (AttributeError, TypeError, KeyError) as error:
             raise InvalidRequest(f"the body is not as the Messages API has it: {error}") from error
-        return ClientCall("chat", body, wire.get("stream") is True, body["model"], _key(headers), warnings)
+        if task == "token-count":
+            body.pop("max_tokens")
+        stream = task == "chat" and wire.get("stream") is True
+        return ClientCall(task, body, stream, body["model"], _key(headers), warnings)
 
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
         """Raises Malformed when the model called a tool with arguments that are no JSON object."""
+        if call.task == "token-count":
+            return _encode({"input_tokens": body["input_tokens"]})
         return _encode(wire_message(body, call.model))
 
     def stream_encoder(self, call: ClientCall) -> AnthropicStreamEncoder:

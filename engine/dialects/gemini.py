@@ -19,6 +19,7 @@ from engine.dialects.gemini_request import wire_body
 from engine.dialects.gemini_stream import GeminiStreamDecoder
 from engine.dialects.losses import Losses
 from engine.dialects.openai_errors import excerpt, is_error, request_id
+from engine.dialects.reading import counted
 from engine.errors import InferenceError, InvalidRequest, Malformed
 from engine.request import RateHints
 
@@ -31,7 +32,7 @@ _EMBEDDING_EXTRAS = {"task_type": "taskType", "title": "title"}
 class GeminiDialect:
     """Gemini's own wire."""
 
-    tasks = frozenset({"chat", "embedding"})
+    tasks = frozenset({"chat", "embedding", "token-count"})
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         """`wall` gives the time now in seconds since the epoch, for `created` and for hints that are dates."""
@@ -44,6 +45,10 @@ class GeminiDialect:
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
     ) -> WireCall:
+        if task == "token-count":
+            if stream:
+                raise InvalidRequest("task: a count can't be streamed")
+            return self.count_tokens(body, model=model)
         losses = Losses("Gemini", drop_unsupported)
         if task == "chat":
             wire = _chat_body(body, model, losses)
@@ -54,15 +59,15 @@ class GeminiDialect:
             wire = _embedding_body(body, model, losses)
             method = ":batchEmbedContents" if "requests" in wire else ":embedContent"
         else:
-            raise InvalidRequest(f"task: {task!r} is not on Gemini's wire; it has chat and embedding")
+            raise InvalidRequest(f"task: {task!r} is not on Gemini's wire; it has chat, embedding and token-count")
         return WireCall("POST", _resource(model) + method, _json(wire), warnings=losses.warnings)
 
     def count_tokens(self, body: dict[str, Any], *, model: str) -> WireCall:
         """The call that counts a chat body's input tokens, free of charge; `token_count` reads its reply."""
         wire = _chat_body(body, model, Losses("Gemini", drop=True))
         resource = _resource(model)
-        counted = {"generateContentRequest": {"model": resource[1:], **wire}}
-        return WireCall("POST", resource + ":countTokens", _json(counted))
+        asked = {"generateContentRequest": {"model": resource[1:], **wire}}
+        return WireCall("POST", resource + ":countTokens", _json(asked))
 
     def token_count(self, status: int, headers: Mapping[str, str], content: bytes) -> int:
         """Input tokens, from the reply to `count_tokens`. Raises an InferenceError."""
@@ -72,6 +77,8 @@ class GeminiDialect:
         return count
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+        if task == "token-count":
+            return counted(self.token_count(status, headers, content), request_id(headers))
         response = self._object(status, headers, content)
         said = request_id(headers)
         if said is None:

@@ -1,4 +1,4 @@
-"""Gemini's wire as a server speaks it: generateContent, streamGenerateContent, both ways to embed, models.
+"""Gemini's wire as a server speaks it: generateContent, streamGenerateContent, both ways to embed, countTokens, models.
 
 Sources: as in `engine.dialects.gemini`.
 """
@@ -26,6 +26,7 @@ _METHODS = {
     "streamGenerateContent": "chat",
     "embedContent": "embedding",
     "batchEmbedContents": "embedding",
+    "countTokens": "token-count",
 }
 _VERSIONS = ("v1beta", "v1")
 
@@ -56,6 +57,11 @@ class GeminiServerDialect:
         try:
             if _METHODS[method] == "chat":
                 body = canonical_chat(wire, warnings)
+            elif method == "countTokens":
+                # Either a whole request, which names its model, or nothing but contents.
+                whole = {**wire.get("generateContentRequest", wire)}
+                whole.pop("model", None)
+                body = canonical_chat(whole, warnings)
             else:
                 body = canonical_embedding(wire, method == "batchEmbedContents", warnings)
         except (AttributeError, TypeError, KeyError, ValueError, RecursionError) as error:
@@ -65,6 +71,8 @@ class GeminiServerDialect:
 
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
         """Raises Malformed when the model called a tool with arguments that are no JSON object."""
+        if call.task == "token-count":
+            return _encode({"totalTokens": body["input_tokens"]})
         if call.task == "embedding":
             return _encode(wire_embeddings(body, type(call.body.get("input")) is list))
         return _encode(wire_response(body, call.model))

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from engine.dialects import Reply
 from engine.dialects.openai_errors import excerpt, request_id
 from engine.errors import InferenceError, InvalidRequest, Malformed
 from engine.request import Usage
@@ -32,6 +33,11 @@ def reply_json(headers: Mapping[str, str], content: bytes) -> Any:
         return _decode(content)
     except UNREADABLE as error:
         raise malformed(f"the body is not JSON ({error})", headers, content) from error
+
+
+def counted(tokens: int, request_id: str | None) -> Reply:
+    """The canonical reply to a `token-count`, which is free of charge."""
+    return Reply({"object": "token-count", "model": "", "input_tokens": tokens}, Usage(), request_id)
 
 
 def malformed(what: str, headers: Mapping[str, str], content: bytes) -> Malformed:

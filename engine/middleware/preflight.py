@@ -134,7 +134,7 @@ def check_body(task: str, body: dict[str, Any]) -> float:
         check = _FIELDS.get(name)
         if check is not None and value is not None:
             check(name, value)
-    if task == "chat":
+    if task == "chat" or task == "token-count":
         return _chat(body)
     size = _SIZES.get(task)
     return 0 if size is None else size(body)

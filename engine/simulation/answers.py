@@ -12,8 +12,8 @@ from engine.request import Usage
 from engine.tasks import rerank
 from engine.tasks.usage import openai_usage
 
-TASKS = frozenset({"chat", "completion", "embedding", "rerank"})
-COMPUTED = frozenset({"embedding", "rerank"})
+TASKS = frozenset({"chat", "completion", "embedding", "rerank", "token-count"})
+COMPUTED = frozenset({"embedding", "rerank", "token-count"})
 """Those whose answer is no text: it depends on the inputs alone, costs no output tokens, and is never streamed."""
 _SCALE = 32768.0
 _FIRST = "[simulated]"
@@ -49,7 +49,7 @@ def begun(task: str, body: dict[str, Any]) -> int | None:
 
 def input_tokens(task: str, body: dict[str, Any]) -> int:
     """Tokens of a request's prompt, inputs or messages: a simulated provider counts words."""
-    if task == "chat":
+    if task in ("chat", "token-count"):
         messages = body.get("messages")
         if not isinstance(messages, list):
             return 0
@@ -120,6 +120,8 @@ def computed(task: str, body: dict[str, Any], dimensions: int, model: str, usage
     """The reply to a body that `check` let through, of a task of `COMPUTED`."""
     if task == "rerank":
         return _ranking(body, model, usage)
+    if task == "token-count":
+        return {"object": "token-count", "model": model, "input_tokens": input_tokens(task, body)}
     data = [
         {"object": "embedding", "index": index, "embedding": vector(each, dimensions)}
         for index, each in enumerate(_inputs(body))

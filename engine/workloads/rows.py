@@ -37,6 +37,7 @@ _OPENAI_FIELDS = {
     "speech": "input",
     "transcription": "file",
     "audio-translation": "file",
+    "token-count": "messages",
 }
 TEXT_FIELDS = {task: _OPENAI_FIELDS.get(task, "inputs") for task in ENDPOINTS}
 """The field of a body that a task can't do without."""

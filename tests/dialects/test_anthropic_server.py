@@ -415,3 +415,14 @@ async def test_anthropics_client_lists_the_models() -> None:
         models = [model async for model in client(server).models.list()]
     assert [model.id for model in models] == ["a", "b"]
     assert {model.type for model in models} == {"model"}
+
+
+@pytest.mark.slow
+async def test_anthropics_client_counts_tokens() -> None:
+    async def count(call: ClientCall) -> dict[str, Any] | Sequence[Chunk | InferenceError]:
+        return {"object": "token-count", "model": "m", "input_tokens": 7}
+
+    async with DialectServer("anthropic", count) as server:
+        counted = await client(server).messages.count_tokens(model="m", messages=HI, system="Be brief.")
+    assert counted.input_tokens == 7
+    assert (server.calls[0].task, "max_tokens" in server.calls[0].body) == ("token-count", False)

@@ -156,6 +156,15 @@ async def test_embeddings_come_one_for_each_text(served: Any) -> None:
     assert server.calls[0].body == {"model": "m", "input": ["a", "b"], "dimensions": 2}
 
 
+async def test_tokens_are_counted(served: Any) -> None:
+    server = await served({"object": "token-count", "model": "m", "input_tokens": 7})
+    assert (await client(server).aio.models.count_tokens(model="m", contents="What?")).total_tokens == 7
+    assert (server.calls[0].task, server.calls[0].body["messages"]) == (
+        "token-count",
+        [{"role": "user", "content": "What?"}],
+    )
+
+
 async def test_the_models_are_listed(served: Any) -> None:
     server = await served()
     assert [model.name async for model in await client(server).aio.models.list()] == ["models/m", "models/n"]

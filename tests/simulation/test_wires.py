@@ -115,6 +115,13 @@ async def test_a_ranking_comes_over_every_wire_that_has_one(wire: str) -> None:
     assert [(each["index"], each["relevance_score"]) for each in body["results"]] == [(1, 1.0)]
 
 
+@pytest.mark.parametrize("wire", ["anthropic", "gemini"])
+async def test_a_count_of_tokens_comes_over_every_wire_that_has_one(wire: str) -> None:
+    result = await ask(wire, Request("token-count", CHAT.body))
+    assert result.body is not None
+    assert (result.body["object"], result.body["input_tokens"]) == ("token-count", 2)
+
+
 @pytest.mark.parametrize(("wire", "request_"), STREAMED)
 async def test_a_stream_comes_over_every_wire_that_has_one(wire: str, request_: Request) -> None:
     assert await stream(wire, request_) == (WORDS, "stop", None)
