@@ -44,7 +44,7 @@ def test_a_chat_is_a_message_call() -> None:
 
 @pytest.mark.parametrize("task", ["completion", "embedding", "rerank"])
 def test_another_task_is_refused(task: str) -> None:
-    with pytest.raises(InvalidRequest, match="it has chat only"):
+    with pytest.raises(InvalidRequest, match="it has chat and token-count"):
         AnthropicDialect().encode(task, {"input": "x"}, model="m", stream=False)
 
 

@@ -256,7 +256,7 @@ def test_sampling_that_a_model_ignores_is_told() -> None:
 
 @pytest.mark.parametrize("task", ["completion", "rerank", "speech"])
 def test_other_tasks_are_refused(task: str) -> None:
-    with pytest.raises(InvalidRequest, match="it has chat and embedding"):
+    with pytest.raises(InvalidRequest, match="it has chat, embedding and token-count"):
         GeminiDialect().encode(task, {}, model=MODEL, stream=False)
 
 
