@@ -17,7 +17,7 @@ from engine.media import MediaReader
 from engine.media_places import may_hold_media, read_media
 from engine.registry import RUNTIMES
 from engine.request import Chunk, ChunkStream, Context, Inputs, Request, Result, Usage
-from engine.runtimes import Runtime, Sampling, probe
+from engine.runtimes import Runtime, Sampling, memory, probe, replicas
 from engine.tasks import chat, completion, embedding, fields, forms, pipelines, similarity
 from engine.transports.download import download
 from schemas import TargetSpec
@@ -104,19 +104,24 @@ class LocalExecutor:
     async def _infer(self, runtime: Runtime, request: Request) -> Result:
         body = request.body
         if may_hold_media(request.task, body):
-            access = self._services.media if request.media is None else request.media
-            fetch = partial(download, self._services.transport(TransportSpec())) if access.urls else None
-            body = await read_media(request.task, body, MediaReader(access, fetch))
+            body = await read_media(request.task, body, self._media(request))
         ask = forms.read(request.task, body)
         outputs = await runtime.infer(request.task, ask)
         made, usage = forms.reply(request.task, self._model_id, outputs, body, ask)
         return Result(request.id or "", made, usage=usage)
 
+    def _media(self, request: Request) -> MediaReader:
+        access = self._services.media if request.media is None else request.media
+        fetch = partial(download, self._services.transport(TransportSpec())) if access.urls else None
+        return MediaReader(access, fetch)
+
     async def _generate(self, runtime: Runtime, request: Request, context: Context) -> Result:
         created = int(self._services.clock.wall())
         answer: chat.Answer | completion.Answer
         if request.task == "chat":
-            messages, sampling = chat.read(request.body)
+            messages, sampling = chat.read(request.body, runtime.reads_pictures)
+            if runtime.reads_pictures:
+                messages = await chat.open_pictures(messages, self._media(request))
             prompt = await runtime.encode_chat(messages)
             answer = chat.Answer(request.id or "", self._model_id, created)
         else:
@@ -207,9 +212,19 @@ class _Shared:
         )
         if services.notify is not None:
             services.notify(f"loading {self._model.name} from {self.artifact.source} on {self._hardware.kind}")
-        runtime: Runtime = kind(self._hardware, self._model, self.artifact, services.seed)
+        estimate = await asyncio.to_thread(memory.of, self.artifact, self._model, self._hardware)
+        memory.check(estimate, self._hardware, self._model.name)
+        runtime = self._made(kind, self.artifact)
         await runtime.start()
         return runtime
+
+    def _made(self, kind: Any, artifact: artifacts.Artifact) -> Runtime:
+        seed = self._services.seed
+        if self._hardware.replicas == 1:
+            one: Runtime = kind(self._hardware, self._model, artifact, seed)
+            return one
+        each = replicas.spread_hardware(self._hardware)
+        return replicas.Replicas([kind(hardware, self._model, artifact, seed) for hardware in each])
 
     @staticmethod
     def _failed(task: asyncio.Task[Runtime]) -> bool:

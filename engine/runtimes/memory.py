@@ -9,16 +9,22 @@ pass holds at once, and the logits of the last position.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from engine import artifacts
 from engine.artifacts import Artifact, gguf
 from engine.errors import SetupError
+from engine.runtimes.probe import Concrete
+from schemas.hardware import CpuHardwareSpec, CudaHardwareSpec, MpsHardwareSpec, OpenVinoHardwareSpec
+from schemas.model import ModelSpec
+from schemas.storage import StorageSpec
 
 GIB = 2**30
 _SAFETENSORS_BYTES = {
@@ -45,9 +51,9 @@ class Weights:
 
     def bytes_as(self, dtype: str | None, quantization: str = "none") -> int:
         """In memory as `dtype` (None: as stored), with quantized linear layers."""
-        if dtype is None:
+        if dtype is None and quantization == "none":
             return self.stored_bytes
-        each = DTYPE_BYTES[dtype]
+        each = self.stored_bytes / max(1, self.parameters) if dtype is None else DTYPE_BYTES[dtype]
         packed = QUANTIZED_BYTES.get(quantization, each)
         return math.ceil((self.parameters - self.linear) * each + self.linear * packed)
 
@@ -107,6 +113,27 @@ class Estimate:
     @property
     def most(self) -> int:
         return self.weights + self.kv_all + self.activations
+
+    def times(self, replicas: int) -> Estimate:
+        """For several copies."""
+        return replace(
+            self,
+            weights=self.weights * replicas,
+            kv_sequence=self.kv_sequence * replicas,
+            kv_all=self.kv_all * replicas,
+            activations=self.activations * replicas,
+        )
+
+    def said(self) -> str:
+        """The parts of what is needed, in one line."""
+        parts = [f"weights {_size(self.weights)}"]
+        if self.kv_sequence:
+            parts.append(f"KV cache {_size(self.kv_sequence)} for one sequence of {self.tokens} tokens")
+        return ", ".join([*parts, f"activations about {_size(self.activations)}"])
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.2f} GiB" if count >= GIB else f"{count / 2**20:.0f} MiB"
 
 
 def weights_of(artifact: Artifact) -> Weights:
@@ -237,3 +264,124 @@ def estimate(
         one = everything = 0
     work = shape.activation_bytes(min(tokens, BATCH_TOKENS), sequences, item) if shape else 0
     return Estimate(weights.bytes_as(dtype, quantization), one, everything, work, weights.parameters, tokens)
+
+
+def weights_of_config(folder: Path, tasks: Sequence[str]) -> Weights:
+    """What a folder with nothing but a config.json describes: built on the meta device. Imports torch.
+
+    Raises SetupError where the config can't be built.
+    """
+    from engine.runtimes import device_map
+
+    parameters = linear = 0
+    for name, tensor in device_map.sketch(folder, tasks).named_parameters():
+        parameters += tensor.numel()
+        linear += tensor.numel() if _is_linear(name, list(tensor.shape)) else 0
+    return Weights(parameters, linear, 4 * parameters)
+
+
+def at_hand(model: ModelSpec, formats: tuple[str, ...], storage: StorageSpec) -> Artifact | None:
+    """The model's files if they are on this machine, or else the folder with its config.json; nothing is fetched."""
+    try:
+        return artifacts.fetch(model, formats, storage=storage.model_copy(update={"offline": True}))
+    except SetupError:
+        pass
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    for source in model.sources:
+        if source.kind == "hub" and source.format in formats:
+            found = try_to_load_from_cache(source.repo, "config.json", revision=source.revision)
+            if isinstance(found, str):
+                return Artifact(Path(found).parent, source.format, f"hub {source.repo}")
+    return None
+
+
+def of(artifact: Artifact, model: ModelSpec, hardware: Concrete) -> Estimate:
+    """What the model will take on the hardware, for all its replicas together. Raises SetupError for damaged files."""
+    bare = artifact.path.is_dir() and not any(artifact.path.rglob("*.safetensors")) and artifact.format == "safetensors"
+    weights = weights_of_config(artifact.path, model.tasks) if bare else weights_of(artifact)
+    cache = None
+    if isinstance(hardware, OpenVinoHardwareSpec):
+        cache = int(hardware.kv_cache_gib * GIB)
+    quantized = "none" if isinstance(hardware, MpsHardwareSpec) else hardware.quantization
+    one = estimate(
+        weights,
+        shape_of(config_of(artifact)),
+        dtype=_dtype(hardware),
+        quantization=quantized,
+        sequences=hardware.max_sequences,
+        context=model.context_length,
+        generates=bool({"chat", "completion"} & set(model.tasks)),
+        kv_cache_bytes=cache,
+    )
+    return one.times(1 if isinstance(hardware, CudaHardwareSpec) else hardware.replicas)
+
+
+def check(found: Estimate, hardware: Concrete, name: str) -> None:
+    """Raises SetupError with the numbers and the next step when not even one request of full length fits."""
+    limit = int(hardware.memory_limit_gib * GIB) if hardware.memory_limit_gib else free_bytes(hardware)
+    if limit is None or found.least <= limit:
+        return
+    whose = "hardware.memory_limit_gib allows" if hardware.memory_limit_gib else "this machine has free"
+    steps = []
+    if not isinstance(hardware, MpsHardwareSpec) and hardware.quantization == "none":
+        steps.append("hardware.quantization=int8")
+    if found.kv_sequence and not isinstance(hardware, OpenVinoHardwareSpec):
+        steps.append(f"model.context_length={max(1, found.tokens // 4)}")
+    if isinstance(hardware, OpenVinoHardwareSpec) and found.kv_sequence:
+        steps.append(f"hardware.kv_cache_gib={hardware.kv_cache_gib / 4:g}")
+    if hardware.replicas > 1:
+        steps.append("hardware.replicas=1")
+    raise SetupError(
+        f"hardware: {name} needs at least {found.least / GIB:.2f} GiB ({found.said()}), and {whose} "
+        f"{limit / GIB:.2f} GiB. Next: {', '.join(steps) or 'a smaller model'}, or other hardware"
+    )
+
+
+def free_bytes(hardware: Concrete) -> int | None:
+    """What is free on the device: the GPU's own count, else Linux's MemAvailable within the control group's limit.
+
+    None: this system does not say.
+    """
+    if isinstance(hardware, CudaHardwareSpec):
+        import torch
+
+        spread = range(torch.cuda.device_count()) if hardware.device_map != "none" else (hardware.device,)
+        return sum(int(torch.cuda.mem_get_info(index)[0]) for index in spread)
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    group = _group_free()
+    return free if group is None or free is None else min(free, group)
+
+
+def _group_free() -> int | None:
+    """What the control group still allows (version 2: memory.max, memory.current)."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
+        used = int((folder / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else max(0, int(limit) - used)
+
+
+def _dtype(hardware: Concrete) -> str | None:
+    """The arithmetic that `auto` will choose, without importing torch; None: OpenVINO keeps weights as stored."""
+    if isinstance(hardware, OpenVinoHardwareSpec):
+        return None
+    if isinstance(hardware, CpuHardwareSpec) and hardware.quantization == "int8_dynamic":
+        return "float32"
+    if hardware.dtype != "auto":
+        return hardware.dtype
+    if not isinstance(hardware, CpuHardwareSpec):
+        return "float16"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return "float32"
+    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"

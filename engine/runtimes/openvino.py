@@ -45,6 +45,8 @@ class _Prompt:
 class OpenVinoRuntime:
     """A model on an OpenVINO device."""
 
+    reads_pictures = False
+
     def __init__(self, hardware: OpenVinoHardwareSpec, model: ModelSpec, artifact: Artifact, seed: int) -> None:
         self._hardware = hardware
         self._model = model
@@ -75,6 +77,12 @@ class OpenVinoRuntime:
 
     async def start(self) -> None:
         """Loads the model. Raises SetupError."""
+        if self._hardware.quantization != "none" and self._model.tasks != ("embedding",):
+            raise SetupError(
+                f"hardware.quantization: on OpenVINO {self._hardware.quantization} is for embedding models; a GGUF or "
+                f"OpenVINO file keeps the type it has. Next: hardware.quantization=none and a file of that type, "
+                f"or hardware=cpu"
+            )
         try:
             if embedding.TASKS.issuperset(self._model.tasks or ("chat",)):
                 await asyncio.to_thread(self._load_encoder)
@@ -117,7 +125,8 @@ class OpenVinoRuntime:
         model = sentence_model.read(self._artifact.path, self._model.context_length)
         self._encoder = Encoder(self._artifact.path, model, self._hardware)
         self.context_length = model.max_tokens
-        self.device = f"openvino:{self._hardware.device}:{self._encoder.precision}"
+        quantized = "" if self._hardware.quantization == "none" else f":{self._hardware.quantization}"
+        self.device = f"openvino:{self._hardware.device}:{self._encoder.precision}{quantized}"
 
     def _load_pipelines(self) -> None:
         import openvino as ov

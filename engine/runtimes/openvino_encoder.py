@@ -14,6 +14,7 @@ import openvino as ov
 
 from engine.runtimes import Embeddings
 from engine.runtimes.openvino_bert import build
+from engine.runtimes.quantization import calibration_texts, quantize_openvino
 from engine.runtimes.sentence_model import Bucket, SentenceModel, Texts, buckets, padded, read_texts, tokenizer
 from schemas.hardware import OpenVinoHardwareSpec
 
@@ -35,10 +36,19 @@ class Encoder:
             # A stream with a single thread loses nothing to synchronisation between the cores.
             self._streams = hardware.threads or _cores()
             properties |= {"NUM_STREAMS": self._streams, "INFERENCE_NUM_THREADS": self._streams}
-        self._compiled = core.compile_model(build(folder, model), hardware.device, properties)
+        graph = quantize_openvino(build(folder, model), hardware.quantization, self._calibration(hardware))
+        self._compiled = core.compile_model(graph, hardware.device, properties)
         self._calls = 0
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(self._streams, thread_name_prefix="openvino-encoder")
+
+    def _calibration(self, hardware: OpenVinoHardwareSpec) -> list[Any]:
+        """Inputs that int8_full measures activations with, a text each."""
+        if hardware.quantization != "int8_full":
+            return []
+        texts = read_texts(self._tokenizer, list(calibration_texts(hardware.calibration_texts)))
+        rows = (Bucket([row], len(ids)) for row, ids in enumerate(texts.ids))
+        return [list(padded(texts, bucket, np.int32)) for bucket in rows]
 
     async def embed(self, texts: list[str]) -> Embeddings:
         """One vector for each text; the buckets of all callers share the streams."""
