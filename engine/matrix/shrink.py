@@ -95,13 +95,18 @@ _EXACT: Mapping[str, int] = {
     "moe_k": 2,
     "mem_len": 16,
     "mm_tokens_per_image": 4,
+    "attn_layer_period": 2,
+    "attn_layer_offset": 1,
+    "expert_layer_period": 2,
+    "expert_layer_offset": 1,
     "attention_window": 8,
 }
 """Upper bounds by name, at the level `small`."""
 _UNSET: Mapping[str, int] = {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_shared_experts": 1}
 """Settings without a default that no model can be built without."""
 _SHALLOW_EXACT = ("num_experts_per_tok", "moe_topk", "top_k_experts", "moe_k", "n_group", "topk_group",
-                  "first_k_dense_replace")  # fmt: skip
+                  "first_k_dense_replace", "attn_layer_period", "attn_layer_offset", "expert_layer_period",
+                  "expert_layer_offset")  # fmt: skip
 
 
 def small_config(config_class: Any, level: Level, overrides: Mapping[str, Any]) -> Any:
