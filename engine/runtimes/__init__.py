@@ -60,6 +60,8 @@ class Runtime(Protocol):
     """Where it really runs, such as `openvino:CPU`."""
     context_length: int
     """Tokens of prompt and answer together."""
+    reads_pictures: bool
+    """Whether the messages of a chat may hold pictures."""
 
     def __init__(self, hardware: Any, model: ModelSpec, artifact: Artifact, seed: int) -> None: ...
 

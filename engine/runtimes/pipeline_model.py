@@ -129,7 +129,7 @@ class PipelineModel:
         shapes: list[Hashable] = [tuple(sorted((name, repr(value)) for name, value in options.items()))]
         if options.get("seed") is not None:
             return None, MEDIUM_TOKENS  # a seed promises the same answer again, whatever else is waiting
-        masked = "attention_mask" in item
+        masked = "attention_mask" in item and not getattr(self.pipe, "exact_lengths", False)
         tokens = 0
         for name in sorted(item):
             value = item[name]

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.artifacts import Artifact
 from engine.errors import Internal, SetupError, TooLong
-from engine.runtimes import Embeddings, Piece, Sampling
+from engine.runtimes import Embeddings, Piece, Sampling, visual
 from engine.runtimes.delivery import Delivery
+from engine.runtimes.visual import VisualPrompt
 from engine.tasks import embedding
 from engine.tasks.pipelines import PIPELINES, Ask, formats
 from schemas.model import ModelSpec
@@ -35,6 +36,9 @@ class TorchRuntime:
         self._generator: Generator | None = None
         self._encoder: Encoder | None = None
         self._tokenizer: Any = None
+        self._processor: Any = None
+        """Of a model that reads pictures."""
+        self.reads_pictures = False
         self._pipelines: dict[str, PipelineModel] = {}
         where = f"cuda:{hardware.device}" if hardware.kind == "cuda" else hardware.kind
         self._where = where
@@ -84,8 +88,12 @@ class TorchRuntime:
         from engine.runtimes.torch_generation import Generator
 
         torch_loading.set_threads(self._hardware)
-        model, self._tokenizer = torch_loading.generator(self._artifact, self._hardware)
-        self.context_length = self._model.context_length or int(model.config.max_position_embeddings)
+        if self._artifact.format == "safetensors" and visual.is_visual(self._artifact.path):
+            model, self._processor = torch_loading.visual(self._artifact.path, self._hardware)
+            self._tokenizer, self.reads_pictures = self._processor.tokenizer, True
+        else:
+            model, self._tokenizer = torch_loading.generator(self._artifact, self._hardware)
+        self.context_length = self._model.context_length or int(model.config.get_text_config().max_position_embeddings)
         self.device = self._described()
         self._generator = Generator(model, self._tokenizer, self._hardware.max_sequences, self._seed)
 
@@ -134,8 +142,14 @@ class TorchRuntime:
             if part is not None:
                 await asyncio.to_thread(part.close)
 
-    async def encode_chat(self, messages: list[dict[str, Any]]) -> list[int]:
+    async def encode_chat(self, messages: list[dict[str, Any]]) -> list[int] | VisualPrompt:
         """The prompt's tokens by the model's own chat template."""
+        if self._processor is not None:
+            from engine.runtimes import torch_loading
+
+            return await asyncio.to_thread(
+                visual.encode, self._processor, messages, torch_loading.dtype(self._hardware)
+            )
         if not self._tokenizer.chat_template:
             raise Internal(f"the model {self._model.name!r} has no chat template; ask it for a completion")
         text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -148,7 +162,7 @@ class TorchRuntime:
         return ids
 
     async def generate(
-        self, prompt: list[int], sampling: Sampling, *, whole: bool = False
+        self, prompt: list[int] | VisualPrompt, sampling: Sampling, *, whole: bool = False
     ) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece. Closing the iterator stops the generation at its next step."""
         if self._generator is None:
@@ -156,7 +170,10 @@ class TorchRuntime:
         if len(prompt) >= self.context_length:
             raise TooLong(f"the prompt has {len(prompt)} tokens or more, and the model reads {self.context_length}")
         delivery = Delivery(whole=whole and not sampling.stop)
-        self._generator.submit(prompt, sampling, delivery)
+        if isinstance(prompt, VisualPrompt):
+            self._generator.submit(prompt.ids, sampling, delivery, prompt.extras)
+        else:
+            self._generator.submit(prompt, sampling, delivery)
         try:
             while True:
                 piece = await delivery.next()

@@ -23,10 +23,11 @@ from engine.runtimes.delivery import Delivery, deliver
 class _Row:
     """One generation of a batch."""
 
-    __slots__ = ("delivery", "ended", "generated", "ids", "sampling", "text")
+    __slots__ = ("delivery", "ended", "extras", "generated", "ids", "sampling", "text")
 
-    def __init__(self, ids: list[int], sampling: Sampling, delivery: Delivery) -> None:
+    def __init__(self, ids: list[int], sampling: Sampling, delivery: Delivery, extras: dict[str, Any] | None) -> None:
         self.ids = ids
+        self.extras = extras
         self.sampling = sampling
         self.delivery = delivery
         self.text = AnswerText(sampling.stop)
@@ -52,11 +53,13 @@ class Generator:
         self._thread = threading.Thread(target=self._run, name="torch-generation", daemon=True)
         self._thread.start()
 
-    def submit(self, ids: list[int], sampling: Sampling, delivery: Delivery) -> None:
-        """Queues a generation."""
+    def submit(
+        self, ids: list[int], sampling: Sampling, delivery: Delivery, extras: dict[str, Any] | None = None
+    ) -> None:
+        """Queues a generation. One with `extras`, such as the tensors of pictures, is computed alone."""
         with self._gate:
             if not self._closing:
-                self._inbox.put(_Row(ids, sampling, delivery))
+                self._inbox.put(_Row(ids, sampling, delivery, extras))
                 return
         delivery.arrive(Internal("the model was closed while a request was on its way"))
 
@@ -85,7 +88,9 @@ class Generator:
         if not self._waiting:
             return []
         kind = _kind(self._waiting[0].sampling)
-        batch = [row for row in self._waiting if _kind(row.sampling) == kind][: self._max_sequences]
+        first = self._waiting[0]
+        batch = [row for row in self._waiting if row.extras is None and _kind(row.sampling) == kind]
+        batch = batch[: self._max_sequences] if first.extras is None else [first]
         if kind[-1] is not None:  # a seed promises the same answer again, whatever else is waiting
             batch = batch[:1]
         self._waiting = [row for row in self._waiting if row not in batch]
@@ -123,6 +128,7 @@ class Generator:
                 max_new_tokens=max(row.sampling.max_tokens for row in batch),
                 streamer=stream,
                 stopping_criteria=StoppingCriteriaList([_Ended(self, batch)]),
+                **{name: value.to(device) for name, value in (batch[0].extras or {}).items()},
                 **_options(sampling, longest),
             )
 

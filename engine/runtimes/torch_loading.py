@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from engine.artifacts import Artifact, gguf
 from engine.errors import SetupError
@@ -59,6 +59,13 @@ def generator(artifact: Artifact, hardware: TorchHardware) -> tuple[Any, Any]:
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(artifact.path, local_files_only=True)
     return pretrained(AutoModelForCausalLM, artifact.path, hardware), tokenizer
+
+
+def visual(folder: Path, hardware: TorchHardware) -> tuple[Any, Any]:
+    """A model that reads pictures, and its processor. Raises as `generator`."""
+    with quiet():
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    return pretrained(AutoModelForImageTextToText, folder, hardware), processor
 
 
 def pretrained(cls: Any, folder: Path, hardware: TorchHardware) -> Any:

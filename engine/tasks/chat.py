@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.errors import InvalidRequest
+from engine.media import MediaReader
 from engine.request import Usage
 from engine.runtimes import Sampling
 from engine.tasks import fields
@@ -14,16 +15,35 @@ SUPPORTED = fields.SAMPLING_FIELDS | {"messages"}
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
-def read(body: dict[str, Any]) -> tuple[list[dict[str, Any]], Sampling]:
-    """The messages, with plain text, and the sampling. Raises InvalidRequest with the field's path."""
+def read(body: dict[str, Any], pictures: bool = False) -> tuple[list[dict[str, Any]], Sampling]:
+    """The messages, with plain text, and the sampling. Raises InvalidRequest with the field's path.
+
+    With `pictures` a message that has any keeps its content as a list: `text` parts, and `image` parts with `image`, as
+    the request names it, and `where` it stands.
+    """
     fields.check(body, SUPPORTED)
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise InvalidRequest("body.messages: expected a list with at least one message")
-    return [_message(message, f"body.messages[{i}]") for i, message in enumerate(messages)], fields.sampling(body)
+    read = [_message(message, f"body.messages[{i}]", pictures) for i, message in enumerate(messages)]
+    return read, fields.sampling(body)
 
 
-def _message(message: Any, where: str) -> dict[str, Any]:
+async def open_pictures(messages: list[dict[str, Any]], reader: MediaReader) -> list[dict[str, Any]]:
+    """The messages of `read`, their pictures as Media. Raises InvalidRequest with the place."""
+    opened = []
+    for message in messages:
+        content = message["content"]
+        if isinstance(content, list):
+            content = [
+                {**part, "image": await reader.read(part["image"], part["where"])} if part["type"] == "image" else part
+                for part in content
+            ]
+        opened.append({**message, "content": content})
+    return opened
+
+
+def _message(message: Any, where: str, pictures: bool) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise InvalidRequest(f"{where}: expected an object with role and content")
     role = message.get("role")
@@ -32,7 +52,26 @@ def _message(message: Any, where: str) -> dict[str, Any]:
     for name, value in message.items():
         if name not in ("role", "content", "name") and value:
             raise InvalidRequest(f"{where}.{name}: not supported by a model in this process; supported: role, content")
-    return {"role": _ROLES[role], "content": fields.text_of(message.get("content"), f"{where}.content")}
+    content = message.get("content")
+    if pictures and isinstance(content, list) and any(map(_is_picture, content)):
+        parts = [_part(part, f"{where}.content[{index}]") for index, part in enumerate(content)]
+        return {"role": _ROLES[role], "content": parts}
+    return {"role": _ROLES[role], "content": fields.text_of(content, f"{where}.content")}
+
+
+def _is_picture(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "image_url"
+
+
+def _part(part: Any, where: str) -> dict[str, Any]:
+    if not _is_picture(part):
+        return {"type": "text", "text": fields.text_of([part], where)}
+    given = part.get("image_url")
+    return {
+        "type": "image",
+        "image": given.get("url") if isinstance(given, dict) and "url" in given else given,
+        "where": f"{where}.image_url",
+    }
 
 
 class Answer:

@@ -31,6 +31,8 @@ class PipelineTask:
     """What it must set."""
     fields: dict[str, str] = field(default_factory=dict)
     """Fields of an object in `inputs`, and the pipeline's names for them."""
+    all_fields: bool = False
+    """`inputs` must be such an object, and have every one of them."""
 
 
 _CLASSES = frozenset({"top_k", "function_to_apply"})
@@ -53,6 +55,7 @@ PIPELINES: dict[str, PipelineTask] = {
         "fields",
         frozenset({"padding", "sequential", "truncation"}),
         fields={"table": "table", "query": "query"},
+        all_fields=True,
     ),
     "question-answering": PipelineTask(
         "question-answering",
@@ -61,6 +64,7 @@ PIPELINES: dict[str, PipelineTask] = {
             {"top_k", "doc_stride", "max_answer_len", "max_seq_len", "max_question_len", "handle_impossible_answer"}
         ),
         fields={"question": "question", "context": "context"},
+        all_fields=True,
     ),
     "summarization": PipelineTask("summarization", parameters=_GENERATED),
     "translation": PipelineTask("translation", parameters=_GENERATED | {"src_lang", "tgt_lang"}),
@@ -85,6 +89,10 @@ PIPELINES: dict[str, PipelineTask] = {
         "mask-generation",
         "image",
         frozenset({"points_per_batch", "pred_iou_thresh", "stability_score_thresh", "mask_threshold"}),
+    ),
+    "image-to-text": PipelineTask("caption", "image", generation.NAMES | {"prompt"}),
+    "visual-question-answering": PipelineTask(
+        "picture-answer", "image", generation.NAMES, fields={"image": "image", "question": "question"}, all_fields=True
     ),
     "depth-estimation": PipelineTask("depth-estimation", "image"),
     "document-question-answering": PipelineTask(
@@ -165,9 +173,9 @@ def _check(known: PipelineTask, task: str, value: Any, where: str) -> None:
         if strange:
             raise InvalidRequest(f"{where}.{min(strange)}: {task} reads {', '.join(known.fields)}")
         for name in known.fields:
-            if known.medium == "fields" and value.get(name) in (None, ""):
+            if known.all_fields and value.get(name) in (None, ""):
                 raise InvalidRequest(f"{where}.{name}: {task} needs it")
-    elif known.medium == "fields":
+    elif known.all_fields:
         raise InvalidRequest(f"{where}: {task} takes an object with {' and '.join(known.fields)}")
     elif known.medium == "text" and (not isinstance(value, str) or not value.strip()):
         raise InvalidRequest(f"{where}: expected text")

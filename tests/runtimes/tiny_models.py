@@ -92,6 +92,82 @@ def bert_tokenizer(folder: Path) -> None:
     transformers.BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
 
 
+def blip(folder: Path, head: str) -> None:
+    import transformers
+
+    bert_tokenizer(folder)
+    text = {**SIZES, "vocab_size": len(WORDS), "encoder_hidden_size": 32, "max_position_embeddings": 64}
+    special = {"bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
+    vision = {**SIZES, "image_size": 32, "patch_size": 8}
+    settings = transformers.BlipConfig(
+        text_config={**text, **special}, vision_config=vision, projection_dim=16, image_text_hidden_size=16
+    )
+    getattr(transformers, f"BlipFor{head}")(settings).save_pretrained(folder)
+    pictures = transformers.BlipImageProcessorPil(size={"height": 32, "width": 32})
+    tokenizer = transformers.BertTokenizerFast.from_pretrained(folder)
+    transformers.BlipProcessor(pictures, tokenizer).save_pretrained(folder)
+
+
+def vilt(folder: Path) -> None:
+    import transformers
+
+    bert_tokenizer(folder)
+    settings = transformers.ViltConfig(
+        vocab_size=len(WORDS), image_size=32, patch_size=8, max_position_embeddings=64, num_labels=5, **SIZES
+    )
+    transformers.ViltForQuestionAnswering(settings).save_pretrained(folder)
+    pictures = transformers.ViltImageProcessorPil(size={"shortest_edge": 32}, size_divisor=8)
+    transformers.ViltProcessor(pictures, transformers.BertTokenizerFast.from_pretrained(folder)).save_pretrained(folder)
+
+
+def picture_reader(folder: Path) -> None:
+    """A ViT with a GPT-2 that reads what it saw."""
+    import transformers
+
+    bert_tokenizer(folder)
+    vision = transformers.ViTConfig(image_size=32, patch_size=8, **SIZES)
+    text = transformers.GPT2Config(
+        vocab_size=len(WORDS), n_positions=64, n_embd=32, n_layer=2, n_head=2, bos_token_id=2, eos_token_id=3
+    )
+    settings = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(
+        vision, text, decoder_start_token_id=2, pad_token_id=0, eos_token_id=3
+    )
+    transformers.VisionEncoderDecoderModel(settings).save_pretrained(folder)
+    transformers.ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% for part in message.content %}"
+    "{% if part.type == 'image' %}<image> {% else %}{{ part.text }} {% endif %}{% endfor %}{% endfor %}"
+)
+
+
+def llava(folder: Path) -> None:
+    """Every picture is 16 tokens."""
+    import transformers
+
+    words = [*WORDS, "<image>"]
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    tokenizer = transformers.BertTokenizerFast(
+        str(folder / "vocab.txt"), model_max_length=256, additional_special_tokens=["<image>"]
+    )
+    vision = transformers.CLIPVisionConfig(image_size=32, patch_size=8, projection_dim=16, **SIZES)
+    text = transformers.LlamaConfig(
+        vocab_size=len(words), max_position_embeddings=256, bos_token_id=2, eos_token_id=3, pad_token_id=0, **SIZES
+    )
+    settings = transformers.LlavaConfig(
+        vision_config=vision, text_config=text, image_token_index=len(WORDS), vision_feature_layer=-1
+    )
+    transformers.LlavaForConditionalGeneration(settings).save_pretrained(folder)
+    pictures = transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    transformers.LlavaProcessor(
+        pictures, tokenizer, patch_size=8, vision_feature_select_strategy="default", chat_template=CHAT_TEMPLATE,
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)  # fmt: skip
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "text-classification": lambda folder: bert(folder, "SequenceClassification", num_labels=3),
     "zero-shot-classification": lambda folder: bert(
@@ -108,6 +184,11 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "sparse-embedding": lambda folder: bert(folder, "MaskedLM"),
     "summarization": t5,
     "translation": marian,
+    "image-to-text": lambda folder: blip(folder, "ConditionalGeneration"),
+    "image-to-text, encoder and decoder": picture_reader,
+    "visual-question-answering": lambda folder: blip(folder, "QuestionAnswering"),
+    "visual-question-answering, from a list": vilt,
+    "chat": llava,
     "image-classification": vit,
     "audio-classification": wav2vec2,
 }

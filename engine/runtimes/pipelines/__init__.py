@@ -9,6 +9,8 @@ import importlib
 from typing import Any
 
 OWN = {
+    "caption": "picture_to_text:Caption",
+    "picture-answer": "picture_to_text:PictureAnswer",
     "summarization": "text_to_text:Summarization",
     "translation": "text_to_text:Translation",
     "question-answering": "question_answering:QuestionAnswering",
