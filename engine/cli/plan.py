@@ -12,6 +12,7 @@ from typing import Any
 from engine import batches, credentials, tokens
 from engine.artifacts import SOURCES
 from engine.build import build, executor_for
+from engine.cli import plan_local
 from engine.clock import SystemClock
 from engine.compose import Composition, compose, dump_yaml
 from engine.errors import EngineError, Internal
@@ -122,6 +123,10 @@ def make(composition: Composition, rows: str | None = None) -> tuple[Plan, int]:
     for route in pipeline.routes:
         prices = pipeline.resources.find(("prices", route.name))
         plan.targets.append(_target(route.name, route.target, route.executor) | _price(route.target, prices))
+        if route.target.provider.kind == "local":
+            record, problem = plan_local.describe(route.target, route.executor, spec.storage)
+            plan.targets[-1] |= record
+            errors += [problem] if problem is not None else []
     try:
         plan.workload = _workload(spec, pipeline.resources.find(("prices", pipeline.routes[0].name)))
     except EngineError as error:
@@ -250,6 +255,7 @@ def _render_target(target: dict[str, Any]) -> list[str]:
         lines.append(
             f"    in this process on {target['hardware']}; files from {', '.join(target['sources']) or 'nowhere'}"
         )
+        lines += plan_local.render(target, target["model"])
     if target["kind"] == "simulated":
         lines.append("    simulated: answers are not real")
     if target["price"] is not None:

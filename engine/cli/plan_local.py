@@ -1,0 +1,92 @@
+"""What `engine plan` says of a model in this process: the memory it will take, and which GPU holds which module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.errors import EngineError, SetupError
+from engine.executors import Executor
+from engine.executors.local import LocalExecutor
+from engine.registry import RUNTIMES
+from engine.runtimes import device_map, memory, probe
+from schemas import TargetSpec
+from schemas.hardware import AutoHardwareSpec, CudaHardwareSpec
+from schemas.storage import StorageSpec
+
+GIB = memory.GIB
+_ABSENT = "unknown before the model's files are here: python -m engine artifacts fetch model={}"
+
+
+def describe(target: TargetSpec, executor: Executor, storage: StorageSpec) -> tuple[dict[str, Any], EngineError | None]:
+    """The record, and what stands in the way. Loads nothing and fetches nothing; may read a config and build it empty.
+
+    Also for hardware that is not here, so that a model can be planned for another machine.
+    """
+    hardware = executor.hardware if isinstance(executor, LocalExecutor) else target.hardware
+    if isinstance(hardware, AutoHardwareSpec):
+        return {"memory": None}, None
+    formats = RUNTIMES.get(probe.RUNTIME_OF[hardware.kind]).formats(target.model)
+    artifact = memory.at_hand(target.model, formats, storage)
+    if artifact is None:
+        return {"memory": None}, None
+    found = memory.of(artifact, target.model, hardware)
+    record: dict[str, Any] = {
+        "memory": {
+            "parameters": found.parameters,
+            "weights_bytes": found.weights,
+            "kv_cache_bytes_a_sequence": found.kv_sequence,
+            "kv_cache_bytes_at_most": found.kv_all,
+            "activations_bytes": found.activations,
+            "least_bytes": found.least,
+            "tokens": found.tokens,
+            "limit_gib": hardware.memory_limit_gib,
+        }
+    }
+    try:
+        if isinstance(hardware, CudaHardwareSpec) and hardware.device_map != "none":
+            record["device_map"] = _spread(target, hardware, artifact)
+        if isinstance(executor, LocalExecutor):
+            memory.check(found, executor.hardware, target.model.name)
+    except EngineError as error:
+        return record, error
+    return record, None
+
+
+def _spread(target: TargetSpec, hardware: CudaHardwareSpec, artifact: memory.Artifact) -> dict[str, Any]:
+    free: dict[device_map.Device, int] = {}
+    if not hardware.max_memory_gib:
+        import torch
+
+        free = {index: int(torch.cuda.mem_get_info(index)[0]) for index in range(probe.cuda_devices())}
+        if not free and not isinstance(hardware.device_map, dict):
+            raise SetupError(
+                "hardware.max_memory_gib: there is no GPU here whose memory could be asked for. "
+                "Next: say what the GPUs have, 'hardware.max_memory_gib={0: 20, 1: 20}'"
+            )
+    model = device_map.sketch(artifact.path, target.model.tasks)
+    item_bytes = 4.0 if hardware.dtype == "float32" else 2.0
+    found = device_map.spread(model, hardware, device_map.memory_of(hardware, free), item_bytes)
+    return {"modules": found.map, "lines": found.lines()}
+
+
+def render(record: dict[str, Any], model: str) -> list[str]:
+    """The lines under a target."""
+    found = record.get("memory")
+    if found is None:
+        return [f"    memory: {_ABSENT.format(model)}"]
+    sequence, most = found["kv_cache_bytes_a_sequence"], found["kv_cache_bytes_at_most"]
+    cache = ""
+    if sequence:
+        each = f" ({_gib(sequence)} a sequence of {found['tokens']} tokens)" if most != sequence else ""
+        cache = f" + KV cache at most {_gib(most)}{each}"
+    lines = [
+        f"    memory: {found['parameters'] / 1e6:.1f} million parameters; weights {_gib(found['weights_bytes'])}{cache}"
+        f" + activations about {_gib(found['activations_bytes'])}; at least {_gib(found['least_bytes'])}"
+    ]
+    if "device_map" in record:
+        lines += [f"    {line}" for line in record["device_map"]["lines"]]
+    return lines
+
+
+def _gib(count: int) -> str:
+    return f"{count / GIB:.2f} GiB"
