@@ -330,7 +330,7 @@ async def test_a_bucket_says_how_long_a_call_would_wait(clock: VirtualClock) -> 
     await bucket.acquire((10, 0, 20, 0))
     assert bucket.wait_s((1, 0, 8, 0)) == pytest.approx(4.0)
     waiting = [asyncio.create_task(bucket.acquire((amount, 0, 2, 0))) for amount in (5, 2)]
-    gone = asyncio.create_task(bucket.acquire((7, 0, 2, 0)))
+    gone = asyncio.create_task(bucket.acquire((9, 0, 2, 0)))
     await asyncio.sleep(0)
     gone.cancel()
     assert bucket.wait_s((1, 0, 2, 0)) == pytest.approx(8.0)
