@@ -20,7 +20,7 @@ class CredentialSpec(Spec):
     file: str | None = None
     """A mounted secret file that holds one key a line."""
     required: bool = True
-    """False where the server may be used without a key."""
+    """False where the server may be used without a key; the system's keyring is asked only where this is true."""
 
 
 class TransportSpec(Spec):
@@ -32,13 +32,13 @@ class TransportSpec(Spec):
     connect_s: float = Field(10.0, gt=0)
     """Limit for DNS, TCP and TLS together, in seconds."""
     read_s: float = Field(600.0, gt=0)
-    """Longest silence between two reads, in seconds."""
+    """Longest wait for a reply's headers, and longest silence between two reads of its body, in seconds."""
     max_connections: int = Field(1000, ge=1)
     """Open connections at most, over all hosts."""
     keepalive_s: float = Field(30.0, ge=0)
     """How long an idle connection is kept, in seconds."""
     max_body_bytes: int = Field(256 * 1024 * 1024, ge=1024)
-    """A reply larger than this is refused, in bytes."""
+    """A reply larger than this is refused, in bytes, received or decoded."""
     verify: bool | str = True
     """TLS verification: true, false, or the path of a CA bundle."""
     proxy: str | None = None
