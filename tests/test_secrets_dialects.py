@@ -99,7 +99,8 @@ def words_of(dialect: str, server: DialectServer) -> list[str]:
     provider, path, _, _ = WIRES[dialect]
     return [
         f"provider={provider}", f"provider.base_url={server.url}{path}", "model=remote", "model.name=m",
-        "provider.transport.trust_env=false", "provider.drop_unsupported=true", "policy.retry.max_retries=0", "policy.queue.concurrency=1",
+        "provider.transport.trust_env=false", "provider.drop_unsupported=true",
+        "policy.retry.max_retries=0", "policy.queue.concurrency=1",
     ]  # fmt: skip
 
 
