@@ -211,7 +211,7 @@ class _Builder:
         named = [one for one in methods if next(iter(inspect.signature(one).parameters)) in known]
         if not named:
             return 0
-        count = named[0]
+        count = max(named, key=lambda one: len(inspect.signature(one).parameters))
         wanted = inspect.signature(count).parameters
         given = {
             name: known[name]

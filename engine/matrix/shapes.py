@@ -131,6 +131,19 @@ def each(row: Any) -> Make:
     return make
 
 
+def placed_patches(rows: int, width: int) -> Make:
+    """Flat patches of `rows` × `rows`, each after the numbers of its row and column, which begin with 1."""
+
+    def make(sizes: Sizes) -> Any:
+        import torch
+
+        places = torch.cartesian_prod(torch.arange(1.0, rows + 1), torch.arange(1.0, rows + 1))
+        patches = sizes.floats(sizes.batch, rows * rows, width)
+        return torch.cat([places.expand(sizes.batch, -1, -1), patches], dim=-1)
+
+    return make
+
+
 def value(fixed: Any) -> Make:
     """One value, whatever the number of rows."""
     return lambda sizes: fixed

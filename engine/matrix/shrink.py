@@ -156,7 +156,9 @@ class _Shrinker:
             [len(value) for name, value in values.items() if _INDEX_LIST.search(name) and _integers(value)], default=0
         )
         settings: Settings = {name: value for name, value in given.items() if name not in nested}
-        named_stages = values.get("out_features") is not None or values.get("_out_features") is not None
+        # Backbones of stages keep their number of them; only in those of equal layers does a stage go with its layer.
+        named_stages = any(values.get(name) for name in ("out_features", "_out_features", "depths", "hidden_sizes",
+                                                         "stage_out_channels", "layer_list_out_channels"))  # fmt: skip
         for name, value in values.items():
             if name in nested or name == "dtype" or (named_stages and name.endswith("out_indices")):
                 continue
@@ -199,7 +201,7 @@ class _Shrinker:
         own = {**(spec.init_kwargs or {}), **own}
         if spec.config_class is AutoConfig:
             model_type = own.get("model_type") or spec.model_type
-            if model_type is None:
+            if model_type not in CONFIG_MAPPING:
                 return None
             own["model_type"] = model_type
             part_class = CONFIG_MAPPING[model_type]

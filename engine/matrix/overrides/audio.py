@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.matrix.overrides.override import Override
-from engine.matrix.shapes import each, floats, ints, ones, trues, value
+from engine.matrix.shapes import after, each, floats, ints, ones, trues, value
 
 _MONO = "reads one channel of sound"
 _CHANNELS = "reads one token for each codebook"
@@ -72,7 +72,9 @@ AUDIO: dict[str, Override] = {
         "reads one token for each codebook, after a state of the large decoder",
         inputs={"input_ids": ints(200, "B", 8), "attention_mask": None, "last_hidden_state": floats("B", 8, 4096)},
     ),
-    "phi4_multimodal_audio": Override("names its mask otherwise", inputs={"mask": trues("B", 64)}),
+    "phi4_multimodal_audio": Override(
+        "names its inputs otherwise", inputs={"hidden_states": floats("B", 64, 80), "mask": trues("B", 64)}
+    ),
     "pop2piano": Override(
         "reads a spectrogram in place of tokens, as wide as its layers",
         inputs={"input_ids": None, "attention_mask": None, "input_features": floats("B", 64, 64)},
@@ -103,7 +105,9 @@ AUDIO: dict[str, Override] = {
         inputs={"latents": floats("B", 64, 10)},
     ),
     "muse_spark_audio": Override(
-        "has one stage for each layer", config={"num_hidden_layers": 4, "depths": [1, 1, 1, 1]}
+        "has one stage for each layer; reads blocks of 1920 samples",
+        config={"num_hidden_layers": 4, "depths": [1, 1, 1, 1]},
+        inputs={"input_values": floats("B", 3840)},
     ),
     "qwen2_5_omni_audio_encoder": Override(_PACKED, inputs=_PACK),
     "qwen3_omni_moe_audio_encoder": Override(_PACKED, inputs=_PACK),
@@ -127,4 +131,22 @@ AUDIO: dict[str, Override] = {
         )
     },
     "voxtral": Override("its default configuration has no token for sounds", config={"audio_token_id": 400}),
+    **{
+        name: Override("masks the features of its sounds, not their frames", inputs={"input_features_mask": None})
+        for name in ("granite_speech", "granite_speech_plus")
+    },
+    "moss_transcribe_diarize": Override("masks samples too", inputs={"padding_mask": ones("B", 16000)}),
+    "musicflamingo": Override(
+        "places its sounds in time by the tokens that stand for them",
+        inputs={"input_ids": after(750, "audio_token_id"), "attention_mask": ones("B", 762)},
+    ),
+    **{
+        name: Override(
+            "reads a wave and its spectrogram side by side",
+            config={"quantization_dim": 128},
+            inputs={"input_values": floats("B", 1, 3840), "input_features": floats("B", 12, 160)},
+        )
+        for name in ("xcodec2", "neucodec")
+    },
+    "voxtral_realtime_text": Override("reads how far in time it looks back", inputs={"t_cond": floats(1, 1, 64)}),
 }

@@ -41,7 +41,12 @@ MULTIMODAL: dict[str, Override] = {
     ),
     "emu3": Override(
         "its vocabulary maps codes of pictures to tokens",
-        config={"vocabulary_map": _EMU_WORDS, "vq_config.codebook_size": _CODES, "vq_config.base_channels": 32},
+        config={
+            "vocabulary_map": _EMU_WORDS,
+            "vq_config.codebook_size": _CODES,
+            "vq_config.base_channels": 32,
+            "vq_config.hidden_size": 128,
+        },
     ),
     "deepseek_vl_hybrid": Override(
         "reads each picture in two sizes",
@@ -142,18 +147,18 @@ MULTIMODAL: dict[str, Override] = {
         inputs={"input_ids": None, "inputs_embeds": floats("B", 12, 64)},
     ),
     "dots3_note": Override(
-        "its adapters are as wide as its text model",
+        "its adapters are as wide as its text model; its pictures have a row of their own",
         config={"audio_config.adapter_out_dim": 64, "vision_config.adapter_out_dim": 64},
+        inputs={"pixel_values": None, "input_features": None},
     ),
     "jev": Override(unavailable="decides between marked options of a prompt that only its own processor writes"),
     "muse_glimmer_assistant": Override(
         unavailable="drafts from the inner states of a muse_glimmer that runs beside it"
     ),
-    "molmo2": Override(
-        "reads two layers of its picture encoder", config={"adapter_config.vision_feature_layer": [1, 0]}
-    ),
     "molmo2_adapter": Override(unavailable="pools inner states of molmo2: runs in that row"),
-    "molmo2_vision": Override("reads flat patches", inputs={"pixel_values": floats("B", 16, 588)}),
+    "molmo2_vision": Override(
+        "reads flat patches", config={"image_size": [56, 56]}, inputs={"pixel_values": floats("B", 16, 588)}
+    ),
     "pi0": Override("reads the state of a robot", inputs={"state": floats("B", 32)}),
     "qwen2_audio": Override(
         "puts each sound in the place of one token",
@@ -173,4 +178,25 @@ MULTIMODAL: dict[str, Override] = {
     "vipllava": Override(
         "reads five layers of its picture encoder", config={"vision_feature_layer": [-1, -2, -1, -2, 1]}
     ),
+    "inkling2": Override(
+        "merges blocks of 20 by 20 patches",
+        inputs={"pixel_values": floats("1600B", 1200), "image_grid_thw": each([1, 40, 40])},
+    ),
+    "kimi_k25": Override(
+        "reads patches as small pictures",
+        inputs={"pixel_values": floats("16B", 3, 14, 14), "image_grid_thw": each([1, 4, 4])},
+    ),
+    "neomme": Override("reads flat patches", inputs={"pixel_values": floats("16B", 3072)}),
+    "molmo2": Override(
+        "its pictures come with tables that only its own processor makes; text alone runs here",
+        config={"adapter_config.vision_feature_layer": [1, 0]},
+        inputs={"pixel_values": None},
+    ),
+    "nemotron_h_omni": Override(
+        "its pictures come as tiles; text alone runs here", inputs={"pixel_values": None, "input_features": None}
+    ),
+    **{
+        name: Override("its projector reads four merged patches", config={"out_hidden_size": 256})
+        for name in ("muse_glimmer", "muse_spark")
+    },
 }

@@ -153,4 +153,8 @@ TEXT: dict[str, Override] = {
             "rope_parameters": MROPE,
         },
     ),
+    "nemotron_h": Override(
+        "its heads must add up to the width of its inner states",
+        config={"mamba_num_heads": 8, "mamba_head_dim": 16, "n_groups": 2, "ssm_state_size": 16, "chunk_size": 8},
+    ),
 }

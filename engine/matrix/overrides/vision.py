@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from engine.matrix.overrides.override import Override
-from engine.matrix.shapes import each, floats, ones
+from engine.matrix.shapes import each, floats, ints, ones, placed_patches
 
-_STAGES = "its encoder reads the stages of its backbone by number"
+_BOXES = "asks for more boxes than a small picture has places"
 _FLAT = "reads flat patches, each with its row and column"
 _SESSION = "tracks objects through a session of many frames; its picture encoder is what runs here"
 
 _FEW = {"num_queries": 12}
-_THREE = {"backbone_config.out_indices": [2, 3, 4], **_FEW}
 
 VISION: dict[str, Override] = {
     "beit": Override(
         "its segmentation reads four layers, more than the shallow model has", head="BeitForImageClassification"
     ),
-    "d_fine": Override(_STAGES, level="shallow", config=_THREE),
-    "deimv2": Override(_STAGES, level="shallow", config=_THREE),
-    "pp_doclayout_v2": Override("asks for more boxes than a small picture has places", level="shallow", config=_FEW),
-    "pp_doclayout_v3": Override("asks for more boxes than a small picture has places", level="shallow", config=_FEW),
-    "pp_doclayout_v4": Override("asks for more boxes than a small picture has places", level="shallow", config=_FEW),
+    "d_fine": Override(_BOXES, level="shallow", config=_FEW),
+    "deimv2": Override(_BOXES, level="shallow", config=_FEW),
+    "pp_doclayout_v2": Override(
+        _BOXES + "; its default configuration has no thresholds",
+        level="shallow",
+        config={**_FEW, "class_thresholds": [0.5] * 100, "class_order": list(range(100))},
+    ),
+    "pp_doclayout_v3": Override(_BOXES, level="shallow", config=_FEW),
+    "pp_doclayout_v4": Override(_BOXES, level="shallow", config=_FEW),
     "edgetam_video": Override(_SESSION, part="vision_encoder"),
     "sam2_video": Override(_SESSION, part="vision_encoder"),
     "sam3_tracker_video": Override(_SESSION, part="vision_encoder"),
@@ -39,10 +42,10 @@ VISION: dict[str, Override] = {
     ),
     "janus_vqgan": Override("its tokens are as many as its patches", config={"num_patches": 4}),
     "kosmos_2_5_vision_model": Override(
-        _FLAT, config={"patch_embed_hidden_size": 768}, inputs={"flattened_patches": floats("B", 16, 770)}
+        _FLAT, config={"patch_embed_hidden_size": 768}, inputs={"flattened_patches": placed_patches(4, 768)}
     ),
     "pix2struct_vision_model": Override(
-        _FLAT, config={"patch_embed_hidden_size": 768}, inputs={"flattened_patches": floats("B", 16, 770)}
+        _FLAT, config={"patch_embed_hidden_size": 768}, inputs={"flattened_patches": placed_patches(4, 768)}
     ),
     "llama4_vision_model": Override(
         "its widths depend on each other",
@@ -78,9 +81,9 @@ VISION: dict[str, Override] = {
         },
     ),
     "tvp": Override(
-        "reads short clips",
+        "reads short clips; adds the positions of columns to one row only",
         config={"max_img_size": 64, "visual_prompt_size": 8, "num_frames": 2},
-        inputs={"pixel_values": floats("B", 2, 3, 64, 64)},
+        inputs={"pixel_values": floats(1, 2, 3, 64, 64), "input_ids": ints(200, 1, 12), "attention_mask": ones(1, 12)},
     ),
     "vitmatte": Override(
         "names a stage that the shallow backbone lacks", config={"backbone_config.out_features": ["stage2"]}
@@ -113,8 +116,9 @@ VISION: dict[str, Override] = {
         "reads patches as small pictures",
         inputs={"pixel_values": floats("16B", 3, 14, 14), "grid_thw": each([1, 4, 4])},
     ),
-    "pp_ocrv5_mobile_rec": Override("reads lines of text", inputs={"pixel_values": floats("B", 3, 48, 320)}),
-    "rt_detr_resnet": Override("narrows its picture in the second layer of a stage", config={"depths": [2, 2, 2, 2]}),
+    "pp_ocrv5_mobile_rec": Override("reads lines of text", inputs={"pixel_values": floats("B", 3, 96, 320)}),
+    "rt_detr": Override(_BOXES, level="shallow", config=_FEW),
+    "rt_detr_v2": Override(_BOXES, level="shallow", config=_FEW),
     "sapiens2": Override("its default configuration has no head", head="Sapiens2Model"),
     "sam3_video": Override(unavailable="tracks objects through a session of many frames: see sam3"),
     **{
@@ -123,4 +127,46 @@ VISION: dict[str, Override] = {
         for part in ("detr_encoder", "detr_decoder", "mask_decoder")
     },
     "videomt": Override("reads clips", inputs={"pixel_values": None, "pixel_values_videos": floats("B", 2, 3, 64, 64)}),
+    **{
+        f"{name}_vision": Override(
+            "reads strips of patches of any size",
+            inputs={"pixel_values": floats(1, 3, 16, "256B"), "target_sizes": each([4, 4])},
+        )
+        for name in ("minicpm_ocr", "minicpmv4_6", "minicpmv4_7")
+    },
+    "inkling2_vision": Override(
+        "merges blocks of 20 by 20 patches",
+        inputs={"pixel_values": floats("1600B", 1200), "image_grid_thw": each([1, 40, 40])},
+    ),
+    "oneformer": Override("reads its task as 77 numbers", inputs={"task_inputs": ints(400, "B", 77)}),
+    "omdet-turbo": Override(
+        "its encoder reads the stages of its backbone; reads names of classes, and how many each picture has",
+        config={"backbone_config.embed_dim": 96, "apply_layernorm_after_vision_backbone": False},
+        inputs={
+            "classes_input_ids": ints(400, "2B", 12),
+            "classes_attention_mask": ones("2B", 12),
+            "tasks_input_ids": ints(400, "B", 12),
+            "tasks_attention_mask": ones("B", 12),
+            "classes_structure": each(2),
+        },
+    ),
+    "paddleocr_vl_vision": Override(
+        "reads patches as small pictures",
+        inputs={"pixel_values": floats(1, "16B", 3, 14, 14), "grid_thw": each([1, 4, 4])},
+    ),
+    "rf_detr": Override(
+        "names a backbone that has another name now",
+        config={
+            "backbone_config": {
+                "model_type": "rf_detr_dinov2",
+                "hidden_size": 64,
+                "num_hidden_layers": 4,
+                "num_attention_heads": 4,
+                "image_size": 64,
+                "patch_size": 16,
+                "out_features": ["stage2", "stage4"],
+                "num_windows": 2,
+            }
+        },
+    ),
 }
