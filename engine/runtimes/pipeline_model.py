@@ -116,6 +116,8 @@ class PipelineModel:
         if self._known.medium == "audio":
             rate = int(self.pipe.feature_extractor.sampling_rate)
             return decoding.sound(value, where, rate)
+        if self._known.medium == "video":
+            return partial(decoding.frames, value, where)
         return decoding.picture(value, where)
 
     # -- the model ------------------------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ class PipelineModel:
     def _kind(self, item: dict[str, Any], options: dict[str, Any]) -> tuple[Hashable, int]:
         """What may go together with this, and how many tokens it has."""
         shapes: list[Hashable] = [tuple(sorted((name, repr(value)) for name, value in options.items()))]
-        if options.get("seed") is not None:
+        if options.get("seed") is not None or getattr(self.pipe, "alone", False):
             return None, MEDIUM_TOKENS  # a seed promises the same answer again, whatever else is waiting
         masked = "attention_mask" in item and not getattr(self.pipe, "exact_lengths", False)
         tokens = 0
@@ -161,6 +163,8 @@ class PipelineModel:
 
     def _collation(self) -> Any:
         pipe = self.pipe
+        if hasattr(pipe, "collate"):
+            return pipe.collate
         extractor = pipe.feature_extractor if pipe.feature_extractor is not None else pipe.image_processor
         try:
             return pad_collate_fn(pipe.tokenizer, extractor)
@@ -171,8 +175,10 @@ class PipelineModel:
 
     def _finish(self, outputs: list[Any], where: str, options: dict[str, Any]) -> Any:
         try:
-            return decoding.plain(self.pipe.postprocess(outputs if self._chunked else outputs[0], **options))
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+            found = self.pipe.postprocess(outputs if self._chunked else outputs[0], **options)
+            # A sound is made a file of, not a list of numbers.
+            return found if self._known.pipeline == "synthesis" else decoding.plain(found)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise InvalidRequest(f"{where}, or the parameters: {_said(error)}") from error
 
 

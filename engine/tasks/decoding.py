@@ -1,6 +1,7 @@
 """Pictures and sounds from bytes, with limits on what they become; results of models as JSON.
 
-Pillow decodes pictures, libsndfile (soundfile) decodes WAV, FLAC, OGG and MP3, soxr resamples.
+Pillow decodes pictures, libsndfile (soundfile) reads and writes WAV, FLAC, OGG and MP3, soxr resamples, PyAV decodes
+videos.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import InvalidRequest, SetupError
+from engine.errors import Internal, InvalidRequest, SetupError
 from engine.media import Media
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 64_000_000
 """Of one picture: more is refused before it is decoded."""
+OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+"""Samples a second that the codec Opus knows (RFC 6716, section 2)."""
 MAX_SOUND_S = 4 * 3600
 """Of one sound, in seconds: more is refused before it is decoded."""
 
@@ -62,6 +65,53 @@ def sound(media: Media, where: str, rate: int) -> np.ndarray:
         raise InvalidRequest(f"{where}: {media.filename} holds no sound")
     heard: np.ndarray = samples if own == rate else soxr.resample(samples, own, rate)
     return heard
+
+
+def encoded_sound(samples: Any, rate: int, form: str) -> bytes:
+    """Samples in -1 … 1, a row a channel where there are several, as a file; `form` is wav, flac, mp3, opus or pcm
+    (16 bits, little-endian, no header). Raises SetupError, Internal."""
+    try:
+        import numpy as np
+        import soundfile
+        import soxr
+    except ImportError as error:
+        raise _missing(error.name or "soundfile", "sounds") from error
+    wave = np.atleast_2d(np.asarray(samples, np.float32)).T.clip(-1, 1)
+    if form == "pcm":
+        return bytes((wave * 32767).astype("<i2").tobytes())
+    container, coding = {"opus": ("OGG", "OPUS"), "mp3": ("MP3", None)}.get(form, (form.upper(), None))
+    if form == "opus" and rate not in OPUS_RATES:
+        wave, rate = soxr.resample(wave, rate, OPUS_RATES[-1]), OPUS_RATES[-1]
+    kept = io.BytesIO()
+    try:
+        soundfile.write(kept, wave, rate, format=container, subtype=coding)
+    except (soundfile.LibsndfileError, ValueError) as error:
+        raise Internal(f"the sound can't be written as {form}: {error}") from error
+    return kept.getvalue()
+
+
+def frames(media: Media, where: str, count: int, every: int) -> list[Any]:
+    """`count` pictures of a video, every `every`-th from its first; of a shorter one the last again. RGB arrays.
+    Raises InvalidRequest, SetupError."""
+    try:
+        import av
+    except ImportError as error:
+        raise SetupError('videos need av. Next: pip install "ipfs-accelerate[video]"') from error
+    found: list[Any] = []
+    try:
+        with av.open(io.BytesIO(media.data)) as opened:
+            for index, frame in enumerate(opened.decode(video=0)):
+                if frame.width * frame.height > MAX_PIXELS:
+                    raise InvalidRequest(f"{where}: {frame.width} × {frame.height} pixels are more than {MAX_PIXELS:,}")
+                if index % every == 0:
+                    found.append(frame.to_ndarray(format="rgb24"))
+                if len(found) == count:
+                    break
+    except (av.FFmpegError, IndexError, ValueError) as error:
+        raise InvalidRequest(f"{where}: {media.filename} can't be read as a video: {error}") from error
+    if not found:
+        raise InvalidRequest(f"{where}: {media.filename} holds no picture")
+    return found + [found[-1]] * (count - len(found))
 
 
 def plain(value: Any) -> Any:

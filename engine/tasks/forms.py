@@ -6,11 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 from engine.request import Usage
-from engine.tasks import pipelines, rerank, transcription
+from engine.tasks import pipelines, rerank, speech, transcription
 from engine.tasks.pipelines import Ask
 
 _OWN: dict[str, Any] = {
     "rerank": rerank,
+    "speech": speech,
+    "text-to-audio": speech,
     "transcription": transcription,
     "audio-translation": transcription,
 }

@@ -24,7 +24,8 @@ class PipelineTask:
     pipeline: str
     """transformers' name of it, or its name in engine.runtimes.pipelines.OWN."""
     medium: str = "text"
-    """What `inputs` are: text; image, audio or video; or fields: an object, whose fields the pipeline reads."""
+    """What `inputs` are: text; image, audio or video; numbers; or fields: an object, whose fields the pipeline
+    reads."""
     parameters: frozenset[str] = frozenset()
     """What a request may set."""
     needs: frozenset[str] = frozenset()
@@ -35,6 +36,11 @@ class PipelineTask:
     """`inputs` must be such an object, and have every one of them."""
 
 
+SERIES = (
+    "past_values", "past_time_features", "future_time_features", "past_observed_mask", "static_real_features",
+    "static_categorical_features",
+)  # fmt: skip
+"""What a model that forecasts may be given."""
 _CLASSES = frozenset({"top_k", "function_to_apply"})
 _ZERO_SHOT = _LABELS | {"hypothesis_template"}
 _GENERATED = generation.NAMES | {"truncation", "clean_up_tokenization_spaces"}
@@ -107,9 +113,15 @@ PIPELINES: dict[str, PipelineTask] = {
     "zero-shot-audio-classification": PipelineTask(
         "zero-shot-audio-classification", "audio", _ZERO_SHOT, _LABELS, {"audio": "audio"}
     ),
-    "video-classification": PipelineTask(
-        "video-classification", "video", _CLASSES | {"num_frames", "frame_sampling_rate"}
+    "speech": PipelineTask("synthesis"),
+    "text-to-audio": PipelineTask("synthesis", parameters=generation.NAMES),
+    "time-series-forecasting": PipelineTask(
+        "forecast",
+        "numbers",
+        frozenset({"seed"}),
+        fields={name: name for name in SERIES},
     ),
+    "video-classification": PipelineTask("video-classes", "video", _CLASSES | {"num_frames", "frame_sampling_rate"}),
 }
 
 
@@ -151,7 +163,7 @@ def read(task: str, body: dict[str, Any]) -> Ask:
         if not parameters.get(name):
             raise InvalidRequest(f"body.parameters.{name}: {task} needs it")
     inputs = body.get("inputs")
-    single = not isinstance(inputs, list)
+    single = not isinstance(inputs, list) or (known.medium == "numbers" and not _are_several(inputs))
     many = [inputs] if single else list(inputs or ())
     if not many:
         raise InvalidRequest("body.inputs: expected at least one input")
@@ -177,5 +189,13 @@ def _check(known: PipelineTask, task: str, value: Any, where: str) -> None:
                 raise InvalidRequest(f"{where}.{name}: {task} needs it")
     elif known.all_fields:
         raise InvalidRequest(f"{where}: {task} takes an object with {' and '.join(known.fields)}")
+    elif known.medium == "numbers" and not isinstance(value, list):
+        raise InvalidRequest(f"{where}: expected a list of numbers, or an object with past_values")
     elif known.medium == "text" and (not isinstance(value, str) or not value.strip()):
         raise InvalidRequest(f"{where}: expected text")
+
+
+def _are_several(inputs: list[Any]) -> bool:
+    """Whether a list holds several series: objects, or lists of lists. A list of lists of numbers is one series."""
+    first = inputs[0] if inputs else None
+    return isinstance(first, dict) or (isinstance(first, list) and bool(first) and isinstance(first[0], list))

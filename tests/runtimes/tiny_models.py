@@ -159,13 +159,159 @@ def llava(folder: Path) -> None:
         vision_config=vision, text_config=text, image_token_index=len(WORDS), vision_feature_layer=-1
     )
     transformers.LlavaForConditionalGeneration(settings).save_pretrained(folder)
-    pictures = transformers.CLIPImageProcessorPil(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
-    )
+    pictures = transformers.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     transformers.LlavaProcessor(
         pictures, tokenizer, patch_size=8, vision_feature_select_strategy="default", chat_template=CHAT_TEMPLATE,
         num_additional_image_tokens=1,
     ).save_pretrained(folder)  # fmt: skip
+
+
+def whisper(folder: Path) -> None:
+    """English only; a window is a second."""
+    import transformers
+
+    sides = {
+        f"{side}_{name}": value
+        for side in ("encoder", "decoder")
+        for name, value in {"layers": 2, "attention_heads": 2, "ffn_dim": 64}.items()
+    }
+    letters = {letter: index for index, letter in enumerate([*LETTERS, "\u0120"])}
+    added = ["<|endoftext|>", "<|startoftranscript|>", "<|startofprev|>", "<|notimestamps|>"]
+    tokenizer = transformers.WhisperTokenizerFast(vocab=letters, merges=[])
+    tokenizer.add_special_tokens({"additional_special_tokens": added})
+    tokenizer.save_pretrained(folder)
+    end, start, before, timeless = tokenizer.convert_tokens_to_ids(added)
+    special = {"pad_token_id": end, "bos_token_id": end, "eos_token_id": end, "decoder_start_token_id": start}
+    settings = transformers.WhisperConfig(
+        vocab_size=timeless + 1 + 51, num_mel_bins=16, d_model=32, max_source_positions=50, max_target_positions=32,
+        suppress_tokens=[], begin_suppress_tokens=[], **sides, **special
+    )  # fmt: skip
+    model = transformers.WhisperForConditionalGeneration(settings)
+    model.generation_config.update(
+        is_multilingual=False, max_length=12, no_timestamps_token_id=timeless, prev_sot_token_id=before,
+        alignment_heads=[[0, 0], [1, 1]], return_timestamps=False, max_initial_timestamp_index=25,
+    )  # fmt: skip
+    model.save_pretrained(folder)
+    transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(folder)
+
+
+def ctc(folder: Path) -> None:
+    """A wav2vec 2.0 that hears letters."""
+    import json
+
+    import transformers
+
+    letters = {name: index for index, name in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", *LETTERS])}
+    (folder / "vocab.json").write_text(json.dumps(letters), encoding="utf-8")
+    transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
+    convolutions = {"conv_dim": (16, 16), "conv_kernel": (10, 8), "conv_stride": (20, 16), "num_feat_extract_layers": 2}
+    positions = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "pad_token_id": 0}
+    settings = transformers.Wav2Vec2Config(vocab_size=len(letters), **convolutions, **positions, **SIZES)
+    transformers.Wav2Vec2ForCTC(settings).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
+
+
+def vits(folder: Path) -> None:
+    """Two voices; without noise, so that the same text is the same sound."""
+    import json
+
+    import transformers
+
+    letters = {name: index for index, name in enumerate(["<pad>", *LETTERS, " ", "<unk>"])}
+    (folder / "vocab.json").write_text(json.dumps(letters), encoding="utf-8")
+    transformers.VitsTokenizer(str(folder / "vocab.json"), phonemize=False, language="eng").save_pretrained(folder)
+    settings = transformers.VitsConfig(
+        vocab_size=len(letters), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, flow_size=16,
+        spectrogram_bins=9, prior_encoder_num_flows=1, prior_encoder_num_wavenet_layers=1, duration_predictor_num_flows=1,
+        posterior_encoder_num_wavenet_layers=1, upsample_initial_channel=16, upsample_rates=[4, 4],
+        upsample_kernel_sizes=[8, 8], resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 3]], num_speakers=2,
+        speaker_embedding_size=8, wavenet_kernel_size=3, depth_separable_channels=2, depth_separable_num_layers=1,
+        sampling_rate=8000, noise_scale=0.0, noise_scale_duration=0.0,
+    )  # fmt: skip
+    transformers.VitsModel(settings).save_pretrained(folder)
+
+
+def speecht5(folder: Path) -> None:
+    """With a vocoder, and two voices."""
+    import numpy as np
+    import transformers
+
+    bert_tokenizer(folder)
+    settings = transformers.SpeechT5Config(
+        vocab_size=len(WORDS), hidden_size=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=8, speech_decoder_prenet_units=16,
+        speech_decoder_postnet_units=16, speech_decoder_postnet_layers=1, speaker_embedding_dim=4, reduction_factor=2,
+        max_text_positions=64, bos_token_id=2, eos_token_id=3, pad_token_id=0, decoder_start_token_id=2,
+    )  # fmt: skip
+    transformers.SpeechT5ForTextToSpeech(settings).save_pretrained(folder)
+    vocoder = transformers.SpeechT5HifiGanConfig(
+        model_in_dim=8, upsample_initial_channel=8, upsample_rates=[4, 4], upsample_kernel_sizes=[8, 8],
+        resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 3]], sampling_rate=8000,
+    )  # fmt: skip
+    transformers.SpeechT5HifiGan(vocoder).save_pretrained(folder / "vocoder")
+    (folder / "voices").mkdir(exist_ok=True)
+    for index, name in enumerate(("anna", "bert")):
+        np.save(folder / "voices" / f"{name}.npy", np.full(4, index, np.float32))
+
+
+def musicgen(folder: Path) -> None:
+    import transformers
+
+    bert_tokenizer(folder)
+    text = transformers.T5Config(
+        vocab_size=len(WORDS), d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, pad_token_id=0, eos_token_id=3
+    )
+    sound = transformers.EncodecConfig(
+        num_filters=4, hidden_size=16, codebook_size=32, codebook_dim=16, upsampling_ratios=[4, 4], num_lstm_layers=1,
+        sampling_rate=8000, target_bandwidths=[40.0], num_residual_layers=1, kernel_size=3, last_kernel_size=3,
+    )  # fmt: skip
+    codes = transformers.MusicgenDecoderConfig(
+        vocab_size=32, num_codebooks=2, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, ffn_dim=32,
+        max_position_embeddings=64, pad_token_id=32, bos_token_id=32,
+    )  # fmt: skip
+    settings = transformers.MusicgenConfig(
+        text_encoder=text.to_dict(), audio_encoder=sound.to_dict(), decoder=codes.to_dict()
+    )
+    model = transformers.MusicgenForConditionalGeneration(settings)
+    model.generation_config.update(
+        decoder_start_token_id=32, pad_token_id=32, bos_token_id=32, guidance_scale=1.0, max_length=12, do_sample=False
+    )
+    model.save_pretrained(folder)
+    transformers.EncodecFeatureExtractor(sampling_rate=8000).save_pretrained(folder)
+
+
+def videomae(folder: Path) -> None:
+    import transformers
+
+    settings = transformers.VideoMAEConfig(
+        image_size=32, patch_size=16, num_frames=4, tubelet_size=2, num_labels=4, **SIZES
+    )
+    transformers.VideoMAEForVideoClassification(settings).save_pretrained(folder)
+    transformers.VideoMAEImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(folder)
+
+
+def patchtst(folder: Path) -> None:
+    """Reads 16 numbers of each of two channels, and says 4."""
+    import transformers
+
+    settings = transformers.PatchTSTConfig(
+        num_input_channels=2, context_length=16, prediction_length=4, patch_length=4, patch_stride=4, d_model=16,
+        num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, loss="mse",
+    )  # fmt: skip
+    transformers.PatchTSTForPrediction(settings).save_pretrained(folder)
+
+
+def informer(folder: Path) -> None:
+    """Reads 10 numbers of one series, and draws 3 from a distribution."""
+    import transformers
+
+    settings = transformers.InformerConfig(
+        prediction_length=3, context_length=8, lags_sequence=[1, 2], num_time_features=1, d_model=16, encoder_layers=1,
+        decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16,
+    )  # fmt: skip
+    transformers.InformerForPrediction(settings).save_pretrained(folder)
 
 
 MAKERS: dict[str, Callable[[Path], None]] = {
@@ -189,6 +335,14 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "visual-question-answering": lambda folder: blip(folder, "QuestionAnswering"),
     "visual-question-answering, from a list": vilt,
     "chat": llava,
+    "transcription": whisper,
+    "transcription, letters": ctc,
+    "speech": vits,
+    "speech, by a spectrogram": speecht5,
+    "text-to-audio": musicgen,
+    "video-classification": videomae,
+    "time-series-forecasting": patchtst,
+    "time-series-forecasting, drawn": informer,
     "image-classification": vit,
     "audio-classification": wav2vec2,
 }

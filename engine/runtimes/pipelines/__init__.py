@@ -9,6 +9,9 @@ import importlib
 from typing import Any
 
 OWN = {
+    "forecast": "forecasting:Forecast",
+    "synthesis": "speech_synthesis:Synthesis",
+    "video-classes": "video_classes:VideoClasses",
     "caption": "picture_to_text:Caption",
     "picture-answer": "picture_to_text:PictureAnswer",
     "summarization": "text_to_text:Summarization",
