@@ -81,16 +81,17 @@ def _modules(config_class: Any) -> list[Any]:
 
 def _own_class(config_class: Any, modules: list[Any]) -> Any | None:
     """A model that no table lists, because it is a part of another one."""
+    found = [value for module in modules for value in vars(module).values() if _built_from(value, config_class, module)]
+    return found[-1] if found else None
+
+
+def _built_from(value: Any, config_class: Any, module: Any) -> bool:
     from transformers import PreTrainedModel
 
-    found = [
-        value
-        for module in modules
-        for value in vars(module).values()
-        if isinstance(value, type)
+    return (
+        isinstance(value, type)
         and issubclass(value, PreTrainedModel)
         and value.__module__ == module.__name__
-        and value.config_class is config_class
+        and getattr(value, "config_class", None) is config_class
         and "forward" in vars(value)
-    ]
-    return found[-1] if found else None
+    )

@@ -225,7 +225,7 @@ class _Builder:
         if rows is None:
             rows = found[0] if isinstance(found, tuple) else getattr(found, "last_hidden_state", found)
         parts = rows if isinstance(rows, (list, tuple)) else [rows]
-        return sum(part.numel() // part.shape[-1] for part in parts) // self.batch
+        return sum(int(part.numel()) // int(part.shape[-1]) for part in parts) // self.batch
 
     def check(self) -> None:
         missing = [

@@ -185,13 +185,13 @@ class _Shrinker:
                 same = next(head for head in heads if values[name] == values[head])
                 if same in settings:
                     settings[name] = settings[same]
-        stages = values.get("num_heads")
+        stages: Any = values.get("num_heads")
         if _integers(stages) and isinstance(values.get("embed_dim"), int) and self._level == "small":
             settings["embed_dim"] = 8 * stages[0]
         for name in ("rope_parameters", "rope_scaling"):
             rope = values.get(name)
             if isinstance(rope, dict) and "mrope_section" in rope and self._level == "small":
-                share = float(rope.get("partial_rotary_factor", values.get("partial_rotary_factor") or 1.0))
+                share = float(rope.get("partial_rotary_factor") or values.get("partial_rotary_factor") or 1.0)
                 settings[name] = {**rope, "mrope_section": _sections(int(WIDTH // HEADS * share) // 2)}
 
     def _part(self, spec: Any, value: Any) -> Settings | None:
