@@ -32,6 +32,7 @@ flags:
   simulate: --host HOST --port PORT  where it listens (127.0.0.1, 8000); port 0 takes a free one
   matrix: --hardware cpu,openvino,cuda  --jobs N (1)  --time-limit SECONDS (300)  --memory-limit GIB (4)
           --resume  go on with the last run  --out DIR (outputs/matrix)
+  bench:  seed [ROW …] --clock wall|cpu   quantization [GROUP=OPTION …]   --out DIR (outputs/bench)
   schema: --export DIR  write the schema of every group
 """
 

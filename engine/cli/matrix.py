@@ -41,7 +41,7 @@ def _plan(arguments: argparse.Namespace) -> Plan:
     return Plan(
         entries=entries(arguments.words),
         hardware=hardware,
-        out=Path(arguments.out),
+        out=Path(arguments.out or "outputs/matrix"),
         jobs=arguments.jobs,
         time_limit_s=arguments.time_limit,
         memory_limit_bytes=int(arguments.memory_limit * 2**30),

@@ -9,6 +9,7 @@ VERBS = {
     "artifacts": "fetch models, get and put objects of S3 stores, look after the cache",
     "runs": "list, show, diff, report, resume, cancel, prune finished and stopped runs",
     "matrix": "build every model type small, run it on each hardware, and say what works",
+    "bench": "measure the seed's rows, or what quantization does to a model",
     "completion": "print the completion script of bash, zsh or fish",
 }
 EXIT_CODES = {

@@ -52,7 +52,7 @@ def resolve(hardware: HardwareSpec, model: ModelSpec | None = None) -> Concrete:
         return _best(hardware, model)
     if isinstance(hardware, OpenVinoHardwareSpec):
         _check_openvino(hardware)
-    elif not _installed("torch", "transformers"):
+    elif not installed("torch", "transformers"):
         raise SetupError(
             f"hardware: {hardware.kind} needs torch and transformers, which are not installed. Next: {TORCH_EXTRA}"
         )
@@ -68,9 +68,9 @@ def _check_packages(hardware: Concrete) -> None:
     """What a knob needs besides the runtime."""
     if not isinstance(hardware, MpsHardwareSpec):
         needed = QUANTIZERS[hardware.kind].get(hardware.quantization)
-        if needed is not None and not _installed(needed):
+        if needed is not None and not installed(needed):
             raise SetupError(_lacks(f"hardware.quantization: {hardware.quantization}", needed))
-    if isinstance(hardware, CudaHardwareSpec) and hardware.device_map != "none" and not _installed("accelerate"):
+    if isinstance(hardware, CudaHardwareSpec) and hardware.device_map != "none" and not installed("accelerate"):
         raise SetupError(_lacks("hardware.device_map", "accelerate"))
     if isinstance(hardware, CpuHardwareSpec) and hardware.compile and not _compiler():
         raise SetupError(
@@ -89,11 +89,11 @@ def _compiler() -> str | None:
 
 def _best(hardware: AutoHardwareSpec, model: ModelSpec | None) -> Concrete:
     common = hardware.model_dump(exclude={"kind"})
-    torch_there = _installed("torch", "transformers")
+    torch_there = installed("torch", "transformers")
     found: list[Concrete] = []
     if torch_there and _driver_gpus() and cuda_devices() > 0:
         found.append(CudaHardwareSpec.model_validate({"kind": "cuda", **common}))
-    if _installed("openvino", "openvino_genai"):
+    if installed("openvino", "openvino_genai"):
         found.append(OpenVinoHardwareSpec.model_validate({"kind": "openvino", **common}))
     if torch_there:
         found.append(CpuHardwareSpec.model_validate({"kind": "cpu", **common}))
@@ -159,7 +159,7 @@ def _check_mps() -> None:
 
 
 def _check_openvino(hardware: OpenVinoHardwareSpec) -> None:
-    if not _installed("openvino", "openvino_genai"):
+    if not installed("openvino", "openvino_genai"):
         raise SetupError(
             f"hardware: openvino needs openvino and openvino-genai, which are not installed. Next: {OPENVINO_EXTRA}"
         )
@@ -185,7 +185,8 @@ def cuda_devices() -> int:
     return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
 
 
-def _installed(*modules: str) -> bool:
+def installed(*modules: str) -> bool:
+    """Whether all of these packages are here; imports none."""
     return all(importlib.util.find_spec(module) is not None for module in modules)
 
 

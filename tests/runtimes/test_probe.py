@@ -20,8 +20,8 @@ def without_gpu() -> bool:
     return probe._driver_gpus() == 0
 
 
-needs_openvino = pytest.mark.skipif(not probe._installed("openvino_genai"), reason="openvino is not installed")
-needs_torch = pytest.mark.skipif(not probe._installed("torch"), reason="torch is not installed")
+needs_openvino = pytest.mark.skipif(not probe.installed("openvino_genai"), reason="openvino is not installed")
+needs_torch = pytest.mark.skipif(not probe.installed("torch"), reason="torch is not installed")
 
 
 @needs_openvino

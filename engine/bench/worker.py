@@ -1,0 +1,125 @@
+"""One contender in a process of its own: `python -m engine.bench.worker ROW VARIANT CLOCK` prints its figures as JSON.
+
+CLOCK is wall (all cores, the time that went by) or cpu (one thread, the processor time that it took: what one core would
+need that nobody else uses; the measure for a machine that is busy with other work).
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine.bench.rows import ROWS, Row
+
+SHORT_TOKENS = 16
+"""Tokens of an answer whose whole time is the latency."""
+ROUNDS = 3
+LEAST_S = 0.2
+"""A round repeats the call until this much time has gone by."""
+
+
+_CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def main(name: str, variant: str, clock: str) -> dict[str, Any]:
+    """The figures of one contender."""
+    warnings.simplefilter("ignore")
+    import torch
+
+    if clock == "cpu":
+        torch.set_num_threads(1)
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    row = next(each for each in ROWS if each.name == name)
+    if row.prepare is not None:
+        row.prepare()  # imports what it needs, which is no part of the model's memory
+    before = _resident_bytes()
+    model, parameters = _model(row, variant, 1 if clock == "cpu" else None)
+    assert row.inputs is not None
+    torch.manual_seed(1)
+    inputs = row.inputs(model)
+    with torch.inference_mode():
+        found = _measure(row, model, inputs, _CLOCKS[clock])
+    gc.collect()
+    found["memory_mb"] = (_resident_bytes() - before) / 1e6
+    found["parameters"] = parameters
+    return found
+
+
+def _model(row: Row, variant: str, threads: int | None) -> tuple[Any, int]:
+    """The model, and how many parameters it has."""
+    import torch
+
+    from engine.runtimes import torch_loading
+    from schemas.hardware import CpuHardwareSpec
+
+    assert row.build is not None
+    runtime, _, how = variant.partition(" ")
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16 if variant == "torch bf16" else torch.float32)
+    model = row.build().eval()
+    torch.set_default_dtype(torch.float32)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    if how == "int8_dynamic":
+        model = torch_loading.prepared(model, CpuHardwareSpec(kind="cpu", quantization="int8_dynamic"))
+    if runtime == "openvino":
+        from engine.runtimes.openvino_module import OpenVinoModule
+
+        properties = {"PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            properties["INFERENCE_NUM_THREADS"] = str(threads)
+        return OpenVinoModule(model, "CPU", properties, how), parameters
+    return model, parameters
+
+
+def _measure(row: Row, model: Any, inputs: dict[str, Any], clock: Callable[[], float]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if row.prepare is not None:
+        found["preprocessing_s"] = _median_s(row.prepare, clock)
+    if row.call == "decode":
+        short = _median_s(lambda: _decode(model, inputs, SHORT_TOKENS), clock)
+        whole = _median_s(lambda: _decode(model, inputs, row.new_tokens), clock)
+        found |= {"tokens_s": (row.new_tokens - SHORT_TOKENS) / max(whole - short, 1e-9), "latency_s": short}
+        if row.seconds:
+            found["latency_s"] = whole + found["preprocessing_s"]
+    else:
+        forward = _median_s(lambda: model(**inputs), clock)
+        found["latency_s"] = forward
+        found["query_ms"] = 1000 * (forward + found.get("preprocessing_s", 0.0))
+        found["sentence_ms"] = 1000 * forward / row.rows
+    if row.seconds:
+        found["realtime"] = row.seconds / found["latency_s"]
+    return found
+
+
+def _decode(model: Any, inputs: dict[str, Any], tokens: int) -> None:
+    model.generate(**inputs, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)
+
+
+def _median_s(call: Callable[[], object], clock: Callable[[], float]) -> float:
+    call()
+    times = []
+    for _ in range(ROUNDS):
+        count, started = 0, clock()
+        while count == 0 or clock() - started < LEAST_S:
+            call()
+            count += 1
+        times.append((clock() - started) / count)
+    return statistics.median(times)
+
+
+def _resident_bytes() -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(*sys.argv[1:])))

@@ -1,0 +1,66 @@
+"""`engine bench seed [ROW …]` and `engine bench quantization [OVERRIDE …]`: measurements that anybody can repeat."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from engine.errors import ConfigError, SetupError, nearest
+from engine.runtimes import probe
+
+WHAT = ("seed", "quantization")
+CLOCKS = ("wall", "cpu")
+_SEED = (
+    "Models have their full size and fixed random weights: neither speed nor memory depends on the values. Each "
+    "contender runs in a process of its own; memory is what the process grew by. A claim is the old system's, on a CPU "
+    "that it does not name."
+)
+_CLOCK = {
+    "wall": "Times are those that went by, on all cores.",
+    "cpu": "Times are processor time of one thread: what one core needs that nobody else uses.",
+}
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Exit code 0 when it was measured. Raises ConfigError, SetupError, OutputError."""
+    words = list(arguments.words)
+    what = words.pop(0) if words else ""
+    if what not in WHAT:
+        raise ConfigError(f"bench {what}: expected one of {', '.join(WHAT)}; {nearest(what, WHAT)}")
+    if not probe.installed("torch", "transformers"):
+        raise SetupError(f"bench {what} needs torch and transformers. Next: {probe.TORCH_EXTRA}")
+    out = Path(arguments.out or "outputs/bench")
+    if what == "seed":
+        return _seed(words, arguments.clock, out)
+    return _quantization(words, arguments.config_dir, out)
+
+
+def _seed(names: list[str], clock: str, out: Path) -> int:
+    from engine.bench import report, seed
+
+    if clock not in CLOCKS:
+        raise ConfigError(f"--clock {clock}: expected one of {', '.join(CLOCKS)}")
+    outcomes = seed.run(names, clock, lambda line: print(line, flush=True))
+    table = seed.table(outcomes)
+    data = [{"row": each.row.name, "claim": each.row.claim, "figures": each.figures, "problems": each.problems}
+            for each in outcomes]  # fmt: skip
+    said = [f"Command: python -m engine bench seed --clock {clock}. {_SEED} {_CLOCK[clock]}"]
+    files = report.write(out, "seed", "The seed's rows", said, table, data)
+    print(table.markdown())
+    print("\n".join(str(file) for file in files))
+    return 0
+
+
+def _quantization(words: list[str], config_dir: str | None, out: Path) -> int:
+    from engine.bench import quantization, report
+    from engine.compose import compose
+
+    spec = compose(["provider=local", *words], config_dir).spec
+    lines = quantization.run(spec, lambda line: print(line, flush=True))
+    table = quantization.table(lines)
+    said = [f"Command: python -m engine bench quantization {' '.join(words)}. {quantization.SAID}"]
+    data = [vars(line) for line in lines]
+    files = report.write(out, "quantization", f"Quantization of {spec.model.name}", said, table, data)
+    print(table.markdown())
+    print("\n".join(str(file) for file in files))
+    return 0
