@@ -117,8 +117,10 @@ def by_trace(built: Built) -> Any:
     example = tuple(built.prepared.inputs[name] for name in names)
     with torch.no_grad():
         graph = openvino.convert_model(Flat().eval(), example_input=example)
-    _name(graph.inputs, names)
-    _name(graph.outputs, wanted)
+    for port, name in zip(graph.inputs, names, strict=True):
+        port.get_tensor().set_names({name})
+    for port, name in zip(graph.outputs, wanted, strict=True):
+        port.get_tensor().add_names({name})  # one tensor may be two outputs, and has two names then
     return graph
 
 
@@ -157,16 +159,12 @@ LAST_RESORT = "export, fixed shapes"
 """Not tried where a route with other shapes is right."""
 
 
-def _name(ports: Any, names: list[str]) -> None:
-    for port, name in zip(ports, names, strict=True):
-        port.get_tensor().set_names({name})
-
-
 def _compiled(graph: Any, precision: Mapping[str, str]) -> Forward:
     """A function from named inputs to named outputs."""
     import openvino
     import torch
 
+    labels = [set(port.get_names()) for port in graph.outputs]
     compiled = openvino.Core().compile_model(graph, "CPU", {**precision, "PERFORMANCE_HINT": "LATENCY"})
 
     def run(inputs: Inputs) -> dict[str, Any]:
@@ -180,9 +178,9 @@ def _compiled(graph: Any, precision: Mapping[str, str]) -> Forward:
             feed[name] = value.contiguous().numpy() if isinstance(value, torch.Tensor) else value
         found = compiled(feed)
         return {
-            name.removeprefix("output."): torch.from_numpy(found[port].copy())
-            for port in compiled.outputs
-            for name in port.get_names()
+            name.removeprefix("output."): torch.from_numpy(found[number].copy())
+            for number, names in enumerate(labels)
+            for name in names
         }
 
     return run

@@ -90,9 +90,12 @@ def _generates(model: Any, inputs: Mapping[str, Any], device: str) -> bool:
     """Whether transformers' own generate() adds tokens, with its cache."""
     import torch
 
+    settings = {"max_new_tokens": 2, "do_sample": False, "use_cache": True}
+    if getattr(model.config, "is_encoder_decoder", False) and model.generation_config.decoder_start_token_id is None:
+        settings["decoder_start_token_id"] = 0
     try:
         with torch.no_grad():
-            tokens = model.generate(**moved(inputs, device), max_new_tokens=2, do_sample=False, use_cache=True)
+            tokens = model.generate(**moved(inputs, device), **settings)
     except Exception:  # the boundary: what it can't do is a fact about the model, not an error of the matrix
         return False
     return bool(torch.is_tensor(tokens) and tokens.numel() > 0)
