@@ -41,7 +41,7 @@ def main(name: str, variant: str, clock: str) -> dict[str, Any]:
     row = next(each for each in ROWS if each.name == name)
     if row.prepare is not None:
         row.prepare()  # imports what it needs, which is no part of the model's memory
-    before = _resident_bytes()
+    before = resident_bytes()
     model, parameters = _model(row, variant, 1 if clock == "cpu" else None)
     assert row.inputs is not None
     torch.manual_seed(1)
@@ -49,7 +49,7 @@ def main(name: str, variant: str, clock: str) -> dict[str, Any]:
     with torch.inference_mode():
         found = _measure(row, model, inputs, _CLOCKS[clock])
     gc.collect()
-    found["memory_mb"] = (_resident_bytes() - before) / 1e6
+    found["memory_mb"] = (resident_bytes() - before) / 1e6
     found["parameters"] = parameters
     return found
 
@@ -116,7 +116,8 @@ def _median_s(call: Callable[[], object], clock: Callable[[], float]) -> float:
     return statistics.median(times)
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM (VmRSS of Linux's /proc)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
 
