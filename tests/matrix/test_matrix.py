@@ -18,7 +18,7 @@ QUICK = ["bert", "gpt2", "t5", "vit", "clip", "wav2vec2", "mobilevit", "patchtst
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("matrix")
-    assert main(["matrix", *QUICK, "--hardware", "cpu,openvino,cuda", "--out", str(out)]) == 0
+    assert main(["matrix", *QUICK, "--hardware", "cpu,openvino,cuda", "--jobs", "2", "--out", str(out)]) == 0
     return out
 
 
