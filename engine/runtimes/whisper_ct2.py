@@ -44,7 +44,7 @@ _CROSS = (
 def load(folder: Path, kind: torch.dtype) -> tuple[Any, Any, Any]:
     """The model, its weights as `kind`, its tokenizer and its feature extractor. Raises ValueError or OSError."""
     weights = read(folder / "model.bin")
-    tokenizer = WhisperTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    tokenizer = WhisperTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="<|endoftext|>")
     config = _config(weights)
     model = WhisperForConditionalGeneration(config)
     missing, strange = model.load_state_dict(_renamed(weights, config), strict=False)

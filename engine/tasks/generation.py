@@ -16,8 +16,8 @@ _WHOLE = {
     "seed": (0, 2**63 - 1),
 }  # fmt: skip
 _NUMBERS = {
-    "length_penalty": (-10.0, 10.0), "temperature": (0.0, 5.0), "top_p": (1e-9, 1.0), "repetition_penalty": (0.01, 10.0),
-    "guidance_scale": (0.0, 100.0),
+    "length_penalty": (-10.0, 10.0), "temperature": (0.0, 5.0), "top_p": (1e-9, 1.0),
+    "repetition_penalty": (0.01, 10.0), "guidance_scale": (0.0, 100.0),
 }  # fmt: skip
 _FLAGS = frozenset(("do_sample", "early_stopping"))
 NAMES = frozenset(_WHOLE) | frozenset(_NUMBERS) | _FLAGS | {"generate_parameters"}

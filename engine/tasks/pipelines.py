@@ -1,8 +1,9 @@
 """Tasks of a model in this process that are no chat and no embedding: which pipeline reads and writes for each.
 
 A pipeline of transformers does its own pre- and post-processing, as it is; only the model between them, and the batches
-that it gets, are ours. Where transformers has none (any more), `engine/runtimes/pipelines` has one. Requests are `{"inputs": …, "parameters": {…}}`; replies `{"object": TASK, "model": …, "outputs": …}`, where
-`outputs` is what the pipeline says: for a list of inputs a list.
+that it gets, are ours. Where transformers has none (any more), `engine/runtimes/pipelines` has one. Requests are
+`{"inputs": …, "parameters": {…}}`; replies `{"object": TASK, "model": …, "outputs": …}`, where `outputs` is what the
+pipeline says: for a list of inputs a list. Tasks with another form have a file of their own: `forms.py` lists them.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Task `sentence-similarity`: Hugging Face's Inference API, `inputs` with `source_sentence` and `sentences`; answered by
-a model for sentence embeddings with the cosine of each sentence's vector and the source's."""
+"""Task `sentence-similarity`: Hugging Face's Inference API, `inputs` with `source_sentence` and `sentences`.
+
+A model for sentence embeddings answers it: the cosine of each sentence's vector and the source's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Tasks `transcription` and `audio-translation`: OpenAI's (API reference, "Create transcription", "Create translation").
+"""Tasks `transcription` and `audio-translation`: OpenAI's (API reference, "Create transcription" and "Create
+translation").
 
 What is not a text alone is made here of the parts with their times: segments, words, SubRip and WebVTT.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from engine.artifacts import Artifact
 from engine.registry import RUNTIMES
 from schemas.hardware import CpuHardwareSpec, OpenVinoHardwareSpec
 from schemas.model import ModelSpec
+
+from .tiny_models import make
 
 HARDWARE = {
     "openvino": OpenVinoHardwareSpec(kind="openvino", prefix_caching=False),
@@ -53,3 +55,16 @@ def minilm_folder() -> Path:
         return fetch(compose(["model=minilm-l6"]).spec.model, ("safetensors",)).path
     except EngineError as error:
         pytest.skip(f"the model can't be had here: {error}")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a task's tiny model, made once for all tests."""
+    made: dict[str, Path] = {}
+
+    def of(task: str) -> Path:
+        if task not in made:
+            made[task] = make(task, tmp_path_factory.mktemp("model") / "tiny")
+        return made[task]
+
+    return of

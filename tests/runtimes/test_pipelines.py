@@ -19,23 +19,8 @@ from engine.compose import compose
 from engine.media import MediaAccess
 from schemas import RunSpec
 
-from .tiny_models import make
-
 pytestmark = pytest.mark.slow
 Folder = Callable[[str], Path]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """The folder of a task's model, made once."""
-    made: dict[str, Path] = {}
-
-    def of(task: str) -> Path:
-        if task not in made:
-            made[task] = make(task, tmp_path_factory.mktemp("models") / task)
-        return made[task]
-
-    return of
 
 
 def spec(folder: Path, task: str, *words: str, hardware: str = "cpu") -> RunSpec:
@@ -84,6 +69,10 @@ ASKED: dict[str, tuple[Any, dict[str, Any]]] = {
     "zero-shot-classification": ("hello world", {"candidate_labels": ["a b", "c", "d"]}),
     "token-classification": ("hello world", {"aggregation_strategy": "none"}),
     "fill-mask": ("hello [MASK]", {"top_k": 3}),
+    "question-answering": ({"question": "hello", "context": "a b c hello world " * 20}, {"top_k": 3}),
+    "token-embedding": (["hello", "a b"], {}),
+    "sparse-embedding": (["hello", "a b"], {}),
+    "time-series-forecasting": ([[index / 10, 1 - index / 5] for index in range(16)], {}),
     "image-classification": (encoded(picture()), {"top_k": 4}),
     "audio-classification": (encoded(sound()), {"top_k": 3}),
 }
@@ -124,6 +113,65 @@ async def test_many_at_once_go_together_and_change_nothing(folder: Folder) -> No
     assert counts.batches < 80
 
 
+async def test_the_parts_of_a_long_context_compete(folder: Folder) -> None:
+    asked = {"question": "hello", "context": "a b c hello world " * 20}
+    async with Engine(spec(folder("question-answering"), "question-answering", "hardware.dtype=float32")) as engine:
+        one = await answered(engine, "question-answering", asked)
+        many = await answered(engine, "question-answering", asked, top_k=20, max_answer_len=3)
+    assert one.keys() == {"score", "start", "end", "answer"}
+    assert [answer["score"] for answer in many] == sorted((answer["score"] for answer in many), reverse=True)
+    assert all(asked["context"][answer["start"] : answer["end"]] == answer["answer"] for answer in many)
+    assert max(answer["start"] for answer in many) > 150  # the first window ends before that
+
+
+async def test_several_series_are_several_forecasts(folder: Folder) -> None:
+    series = [[[number / 10 + shift, 1.0] for number in range(16)] for shift in range(3)]
+    task = "time-series-forecasting"
+    async with Engine(spec(folder(task), task, "hardware.dtype=float32")) as engine:
+        alone = [await answered(engine, task, each) for each in series]
+        together = await answered(engine, task, series)
+    assert numbers(together) == pytest.approx(numbers(alone), abs=1e-5)
+    assert [len(each["forecast"]) for each in together] == [4, 4, 4]
+
+
+async def test_a_seed_draws_the_same_future(folder: Folder) -> None:
+    told = {
+        "past_values": [float(index) for index in range(10)],
+        "past_time_features": [[index / 10] for index in range(10)],
+        "future_time_features": [[1.0], [1.1], [1.2]],
+    }
+    made = spec(folder("time-series-forecasting, drawn"), "time-series-forecasting", "hardware.dtype=float32")
+    async with Engine(made) as engine:
+        first, again = [await answered(engine, "time-series-forecasting", told, seed=4) for _ in range(2)]
+        lacking = await ask(engine, "time-series-forecasting", {"past_values": told["past_values"]})
+    assert first == again
+    assert len(first["forecast"]) == 3
+    assert lacking.error is not None
+    assert "past_time_features: expected 10 lists of 1 numbers" in lacking.error.message
+
+
+async def test_a_video_has_a_class(folder: Folder) -> None:
+    av = pytest.importorskip("av")
+    import numpy as np
+
+    kept = io.BytesIO()
+    with av.open(kept, "w", "mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for shade in range(6):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), shade * 40, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    task = "video-classification"
+    async with Engine(spec(folder(task), task, "hardware.dtype=float32")) as engine:
+        found = await answered(engine, task, encoded(kept.getvalue()), top_k=2)
+        wrong = await ask(engine, task, encoded(b"no video"))
+    assert len(found) == 2
+    assert found[0].keys() == {"label", "score"}
+    assert wrong.error is not None
+    assert "body.inputs: file can't be read as a video" in wrong.error.message
+
+
 async def test_one_input_gives_one_output_and_a_list_a_list(folder: Folder) -> None:
     async with Engine(spec(folder("fill-mask"), "fill-mask")) as engine:
         one = await answered(engine, "fill-mask", "hello [MASK]", top_k=2)
@@ -142,6 +190,16 @@ async def test_one_input_gives_one_output_and_a_list_a_list(folder: Folder) -> N
         ("text-classification", {"inputs": {"texts": "a"}}, "body.inputs.texts: .*reads text, text_pair"),
         ("fill-mask", {"inputs": "nothing to fill"}, "body.inputs: No mask_token"),
         ("zero-shot-classification", {"inputs": "a"}, "body.parameters.candidate_labels: .*needs it"),
+        ("question-answering", {"inputs": {"question": "a"}}, "body.inputs.context: .*needs it"),
+        ("question-answering", {"inputs": "a"}, "body.inputs: .*object with question and context"),
+        (
+            "question-answering",
+            {"inputs": {"question": "a", "context": "b"}, "parameters": {"top_k": 0}},
+            "body.parameters.top_k: .*at least 1",
+        ),
+        ("time-series-forecasting", {"inputs": [[1.0, 2.0]] * 9}, "body.inputs: the model reads 16 numbers"),
+        ("time-series-forecasting", {"inputs": [1.0] * 16}, "body.inputs: the model reads 2 channels"),
+        ("time-series-forecasting", {"inputs": "a"}, "body.inputs: expected a list of numbers"),
         ("image-classification", {"inputs": encoded(b"no picture")}, "body.inputs: .*no picture"),
         ("audio-classification", {"inputs": encoded(b"no sound")}, "body.inputs: .*can't be read as a sound"),
     ],

@@ -26,7 +26,7 @@ def bert(folder: Path, head: str, **config: Any) -> None:
     """`head` is the class after `BertFor`."""
     import transformers
 
-    bert_tokenizer(folder)
+    bert_tokenizer(folder, kinds=True)
     settings = transformers.BertConfig(vocab_size=len(WORDS), max_position_embeddings=64, **SIZES, **config)
     getattr(transformers, f"BertFor{head}")(settings).save_pretrained(folder)
 
@@ -49,8 +49,8 @@ def wav2vec2(folder: Path, **config: Any) -> None:
     transformers.Wav2Vec2FeatureExtractor().save_pretrained(folder)
 
 
-def t5(folder: Path) -> None:
-    """With letters for tokens, and a prefix for summaries as T5's own checkpoints have it."""
+def t5(folder: Path, **summaries: Any) -> None:
+    """`summaries` is what its config says of them, such as a prefix, as T5's own checkpoints have it."""
     import transformers
 
     bert_tokenizer(folder)
@@ -64,7 +64,7 @@ def t5(folder: Path) -> None:
         pad_token_id=0,
         eos_token_id=3,
         decoder_start_token_id=0,
-        task_specific_params={"summarization": {"prefix": "s : ", "max_length": 12}},
+        task_specific_params={"summarization": summaries},
     )
     transformers.T5ForConditionalGeneration(settings).save_pretrained(folder)
 
@@ -85,11 +85,15 @@ def marian(folder: Path) -> None:
     transformers.MarianMTModel(settings).save_pretrained(folder)
 
 
-def bert_tokenizer(folder: Path) -> None:
+def bert_tokenizer(folder: Path, *, kinds: bool = False) -> None:
+    """`kinds`: with the token_type_ids that only BERT's like read."""
     import transformers
 
     (folder / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8")
-    transformers.BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
+    names = ["input_ids", *(["token_type_ids"] if kinds else []), "attention_mask"]
+    transformers.BertTokenizerFast(
+        str(folder / "vocab.txt"), model_max_length=64, model_input_names=names
+    ).save_pretrained(folder)
 
 
 def blip(folder: Path, head: str) -> None:
@@ -111,7 +115,7 @@ def blip(folder: Path, head: str) -> None:
 def vilt(folder: Path) -> None:
     import transformers
 
-    bert_tokenizer(folder)
+    bert_tokenizer(folder, kinds=True)
     settings = transformers.ViltConfig(
         vocab_size=len(WORDS), image_size=32, patch_size=8, max_position_embeddings=64, num_labels=5, **SIZES
     )
@@ -178,7 +182,7 @@ def whisper(folder: Path) -> None:
     letters = {letter: index for index, letter in enumerate([*LETTERS, "\u0120"])}
     added = ["<|endoftext|>", "<|startoftranscript|>", "<|startofprev|>", "<|notimestamps|>"]
     tokenizer = transformers.WhisperTokenizerFast(vocab=letters, merges=[])
-    tokenizer.add_special_tokens({"additional_special_tokens": added})
+    tokenizer.add_special_tokens({"additional_special_tokens": added, "pad_token": added[0]})
     tokenizer.save_pretrained(folder)
     end, start, before, timeless = tokenizer.convert_tokens_to_ids(added)
     special = {"pad_token_id": end, "bos_token_id": end, "eos_token_id": end, "decoder_start_token_id": start}
@@ -190,6 +194,7 @@ def whisper(folder: Path) -> None:
     model.generation_config.update(
         is_multilingual=False, max_length=12, no_timestamps_token_id=timeless, prev_sot_token_id=before,
         alignment_heads=[[0, 0], [1, 1]], return_timestamps=False, max_initial_timestamp_index=25,
+        suppress_tokens=[26, end, start, before, *range(timeless + 1, settings.vocab_size)],
     )  # fmt: skip
     model.save_pretrained(folder)
     transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(folder)
@@ -222,7 +227,8 @@ def vits(folder: Path) -> None:
     transformers.VitsTokenizer(str(folder / "vocab.json"), phonemize=False, language="eng").save_pretrained(folder)
     settings = transformers.VitsConfig(
         vocab_size=len(letters), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, flow_size=16,
-        spectrogram_bins=9, prior_encoder_num_flows=1, prior_encoder_num_wavenet_layers=1, duration_predictor_num_flows=1,
+        spectrogram_bins=9, prior_encoder_num_flows=1, prior_encoder_num_wavenet_layers=1,
+        duration_predictor_num_flows=1,
         posterior_encoder_num_wavenet_layers=1, upsample_initial_channel=16, upsample_rates=[4, 4],
         upsample_kernel_sizes=[8, 8], resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 3]], num_speakers=2,
         speaker_embedding_size=8, wavenet_kernel_size=3, depth_separable_channels=2, depth_separable_num_layers=1,
@@ -239,7 +245,8 @@ def speecht5(folder: Path) -> None:
     bert_tokenizer(folder)
     settings = transformers.SpeechT5Config(
         vocab_size=len(WORDS), hidden_size=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=8, speech_decoder_prenet_units=16,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=8,
+        speech_decoder_prenet_units=16,
         speech_decoder_postnet_units=16, speech_decoder_postnet_layers=1, speaker_embedding_dim=4, reduction_factor=2,
         max_text_positions=64, bos_token_id=2, eos_token_id=3, pad_token_id=0, decoder_start_token_id=2,
     )  # fmt: skip
@@ -328,7 +335,8 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "rerank": lambda folder: bert(folder, "SequenceClassification", num_labels=1),
     "token-embedding": lambda folder: bert(folder, "MaskedLM"),
     "sparse-embedding": lambda folder: bert(folder, "MaskedLM"),
-    "summarization": t5,
+    "summarization": lambda folder: t5(folder, prefix="s : ", max_length=12),
+    "summarization, no prefix": t5,
     "translation": marian,
     "image-to-text": lambda folder: blip(folder, "ConditionalGeneration"),
     "image-to-text, encoder and decoder": picture_reader,
