@@ -62,7 +62,11 @@ AUDIO: dict[str, Override] = {
         "reads a token for each codebook and one of text",
         inputs={"input_ids": ints(200, "B", 6, 33), "attention_mask": ones("B", 6)},
     ),
-    "dots3_note_audio_encoder": Override("its adapter is as wide as its layers", config={"adapter_input_size": 64}),
+    "dots3_note_audio_encoder": Override(
+        "its adapter is as wide as its layers; reads chunks with their lengths in samples",
+        config={"adapter_input_size": 64},
+        inputs={"input_features": floats("B", 128, 100), "chunk_sample_lengths": each(16000)},
+    ),
     "fun_asr_nano_encoder": Override(
         "stacks seven frames", inputs={"input_features": floats("B", 32, 560), "input_features_mask": ones("B", 32)}
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.matrix.overrides.override import Override
-from engine.matrix.shapes import after, each, floats, ints, ones
+from engine.matrix.shapes import after, each, floats, ints, ones, trues
 
 _TEXT_ONLY = "its default configuration has no part for pictures and sounds; those have rows of their own"
 _CODES = 64
@@ -159,7 +159,18 @@ MULTIMODAL: dict[str, Override] = {
     "molmo2_vision": Override(
         "reads flat patches", config={"image_size": [56, 56]}, inputs={"pixel_values": floats("B", 16, 588)}
     ),
-    "pi0": Override("reads the state of a robot", inputs={"state": floats("B", 32)}),
+    "pi0": Override(
+        "reads cameras and the state of a robot, and denoises its actions",
+        inputs={
+            "input_ids": ints(200, "B", 12, low=10),
+            "attention_mask": ones("B", 12),
+            "state": floats("B", 32),
+            "noise": floats("B", 50, 32),
+            "timestep": floats("B"),
+            "pixel_values": floats("B", 1, 3, 56, 56),
+            "pixel_attention_mask": trues("B", 1),
+        },
+    ),
     "qwen2_audio": Override(
         "puts each sound in the place of one token",
         inputs={"input_ids": after(1, "audio_token_index"), "attention_mask": ones("B", 13)},

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from engine.matrix.overrides.override import Override
-from engine.matrix.shapes import each, floats, ints, ones, placed_patches
+from engine.matrix.shapes import each, floats, ints, ones, placed_patches, value
 
 _BOXES = "asks for more boxes than a small picture has places"
 _FLAT = "reads flat patches, each with its row and column"
 _SESSION = "tracks objects through a session of many frames; its picture encoder is what runs here"
 
 _FEW = {"num_queries": 12}
+_AS_WIDE = "ends as wide as the encoder that reads it"
 
 VISION: dict[str, Override] = {
     "beit": Override(
@@ -24,8 +25,8 @@ VISION: dict[str, Override] = {
     ),
     "pp_doclayout_v3": Override(_BOXES, level="shallow", config=_FEW),
     "pp_doclayout_v4": Override(_BOXES, level="shallow", config=_FEW),
-    "edgetam_video": Override(_SESSION, part="vision_encoder"),
-    "sam2_video": Override(_SESSION, part="vision_encoder"),
+    "edgetam_video": Override(_SESSION, part="vision_encoder", inputs={"pixel_values": floats("B", 3, 128, 128)}),
+    "sam2_video": Override(_SESSION, part="vision_encoder", inputs={"pixel_values": floats("B", 3, 128, 128)}),
     "sam3_tracker_video": Override(_SESSION, part="vision_encoder"),
     "lw_detr": Override("its projector needs a scale", config={"projector_scale_factors": [1.0]}),
     "xclip_vision_model": Override(
@@ -169,4 +170,24 @@ VISION: dict[str, Override] = {
             }
         },
     ),
+    **dict.fromkeys(
+        ("efficientnet", "align_vision_model"),
+        Override(
+            "multiplies its widths and depths",
+            level="shallow",
+            config={"width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 640, "image_size": 64},
+        ),
+    ),
+    "deepseek_ocr2_sam_vision_model": Override(_AS_WIDE, config={"downsample_channels": [64, 64]}),
+    "deepseek_ocr2_encoder": Override(
+        "reads the patches of another encoder, and how many they are",
+        inputs={"inputs_embeds": floats("B", 32, 64), "num_patches": value(16)},
+    ),
+    "unlimited_ocr_sam_vision_model": Override(_AS_WIDE, config={"downsample_channels": [64, 64]}),
+    "unlimited_ocr_vision_encoder": Override(
+        "reads the patches of another encoder", inputs={"patch_embeds": floats("B", 64, 4, 4)}
+    ),
+    "inkling_vision": Override("reads patches as short clips", inputs={"pixel_values": floats("B", 2, 40, 40, 3)}),
+    "inkling_mm_model": Override("reads patches as short clips", inputs={"pixel_values": floats("B", 2, 40, 40, 3)}),
+    "align": Override("both sides end as wide as its picture encoder", level="shallow", config={"projection_dim": 640}),
 }
