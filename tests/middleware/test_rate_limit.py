@@ -543,6 +543,27 @@ def test_the_reply_of_a_failed_call_teaches_too(error: InferenceError | None) ->
 
 
 @in_virtual_time
+async def test_of_a_failed_call_all_that_the_provider_may_have_counted_stays_taken(clock: VirtualClock) -> None:
+    made = branch(clock, policy(**LIMITS))
+    with pytest.raises(ServerFailed):
+        await chain([route, rate_limit], made, Answers(error=ServerFailed("no connection")))(ASKED, context(clock))
+    assert bucket_in(made).levels == [59.0, 6000.0 - 110, 590.0, 6000.0]
+
+
+@in_virtual_time
+async def test_a_failure_right_after_a_success_teaches_also_where_no_limit_is_known(clock: VirtualClock) -> None:
+    made = branch(clock, policy())
+    executor = Answers(hints=RateHints)
+    stage = chain([route, rate_limit], made, executor)
+    await stage(request(), context(clock))
+    executor.error = ServerFailed("boom")
+    executor.noted = {"hints": lambda: RateHints(requests=(10.0, 2.0, 8.0))}
+    with pytest.raises(ServerFailed):
+        await stage(request(), context(clock))
+    assert bucket_in(made).levels[0] == 2.0
+
+
+@in_virtual_time
 async def test_nothing_is_learned_when_that_is_off(clock: VirtualClock) -> None:
     made = branch(clock, policy(requests_per_min=60, learn=False))
     stage = chain([route, rate_limit], made, Answers(hints=lambda: RateHints(requests=(10.0, 2.0, 8.0))))
