@@ -17,7 +17,8 @@ from engine.media import MediaReader
 from engine.media_places import may_hold_media, read_media
 from engine.registry import RUNTIMES
 from engine.request import Chunk, ChunkStream, Context, Inputs, Request, Result, Usage
-from engine.runtimes import Runtime, Sampling, memory, probe, replicas
+from engine.runtime import Runtime, Sampling
+from engine.runtimes import memory, probe, replicas
 from engine.tasks import chat, completion, embedding, fields, forms, pipelines, similarity
 from engine.transports.download import download
 from schemas import TargetSpec

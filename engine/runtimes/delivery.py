@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from engine.errors import InferenceError
-from engine.runtimes import Piece
+from engine.runtime import Piece
 
 
 class Delivery:

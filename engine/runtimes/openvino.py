@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.artifacts import Artifact, default_cache, gguf
 from engine.errors import Internal, SetupError, TooLong
-from engine.runtimes import Embeddings, Piece, Sampling
+from engine.runtime import Embeddings, Piece, Sampling
 from engine.runtimes.delivery import Delivery
 from engine.tasks import embedding
 from engine.tasks.pipelines import PIPELINES, Ask, formats

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from engine.runtimes import Embeddings
+from engine.runtime import Embeddings
 from engine.runtimes.openvino_bert import build
 from engine.runtimes.quantization import calibration_texts, quantize_openvino
 from engine.runtimes.sentence_model import Bucket, SentenceModel, Texts, buckets, padded, read_texts, tokenizer

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from engine.errors import InferenceError, Internal, TooLong
-from engine.runtimes import Piece, Sampling
+from engine.runtime import Piece, Sampling
 from engine.runtimes.answer_text import AnswerText, advance
 from engine.runtimes.delivery import Delivery, deliver
 from schemas.hardware import OpenVinoHardwareSpec

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from engine.runtimes import Embeddings, Piece, Runtime, Sampling
+from engine.runtime import Embeddings, Piece, Runtime, Sampling
 from engine.tasks.pipelines import Ask
 from schemas.hardware import CudaHardwareSpec
 

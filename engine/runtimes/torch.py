@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.artifacts import Artifact
 from engine.errors import Internal, SetupError, TooLong
-from engine.runtimes import Embeddings, Piece, Sampling, visual
+from engine.runtime import Embeddings, Piece, Sampling
+from engine.runtimes import visual
 from engine.runtimes.delivery import Delivery
 from engine.runtimes.visual import VisualPrompt
 from engine.tasks import embedding

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import AutoModel
 
-from engine.runtimes import Embeddings
+from engine.runtime import Embeddings
 from engine.runtimes.sentence_model import Bucket, SentenceModel, Texts, buckets, padded, read_texts, tokenizer
 from engine.runtimes.torch_loading import TorchHardware, device, pretrained
 

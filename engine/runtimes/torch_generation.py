@@ -15,7 +15,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from engine.errors import InferenceError, Internal
-from engine.runtimes import Piece, Sampling
+from engine.runtime import Piece, Sampling
 from engine.runtimes.answer_text import AnswerText, advance
 from engine.runtimes.delivery import Delivery, deliver
 

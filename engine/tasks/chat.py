@@ -7,7 +7,7 @@ from typing import Any
 from engine.errors import InvalidRequest
 from engine.media import MediaReader
 from engine.request import Usage
-from engine.runtimes import Sampling
+from engine.runtime import Sampling
 from engine.tasks import fields
 from engine.tasks.usage import openai_usage
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.errors import InvalidRequest, Malformed
 from engine.request import Usage
-from engine.runtimes import Embeddings
+from engine.runtime import Embeddings
 from engine.tasks import fields
 
 SUPPORTED = frozenset(("input", "encoding_format"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from engine.errors import InvalidRequest, TooLong, nearest
-from engine.runtimes import Sampling
+from engine.runtime import Sampling
 
 DEFAULT_MAX_TOKENS = 256
 """Tokens of an answer where the request sets no limit."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.errors import InvalidRequest
 from engine.request import Usage
-from engine.runtimes import Embeddings
+from engine.runtime import Embeddings
 from engine.tasks import fields
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.errors import TooLong
-from engine.runtimes import Piece, Sampling
+from engine.runtime import Piece, Sampling
 
 pytestmark = pytest.mark.slow
 

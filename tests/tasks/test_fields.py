@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.errors import InvalidRequest, TooLong
-from engine.runtimes import Sampling
+from engine.runtime import Sampling
 from engine.tasks import fields
 from engine.tasks.chat import SUPPORTED
 
