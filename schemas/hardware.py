@@ -31,7 +31,7 @@ class CpuHardwareSpec(_Hardware):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 for encoders on CPUs that compute it natively, else float32. float16 is ~100 times slower here."""
     quantization: Literal["none", "int8_dynamic", "int8", "int4"] = "none"
-    """int8_dynamic: torch's own, weights and activations as 8-bit in linear layers. int8, int4: torchao, weights only."""
+    """int8_dynamic: torch's own, weights and activations of linear layers. int8, int4: torchao, weights only."""
     compile: bool = False
     """Compile the model with torch.compile when it is first called; needs a C++ compiler. Slow to start."""
 

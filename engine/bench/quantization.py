@@ -1,7 +1,7 @@
 """`engine bench quantization`: what each `hardware.quantization` does to a model's size, speed and answers.
 
-Each kind runs in a process of its own (`python -m engine.bench.quantization FOLDER`). Drift is the cosine between what a
-kind answers and what full precision answers: an embedding's vector, or the logits after a prompt.
+Each kind runs in a process of its own (`python -m engine.bench.quantization FOLDER`). Drift is the cosine between what
+a kind answers and what full precision answers: an embedding's vector, or the logits after a prompt.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from engine.errors import SetupError
 from engine.registry import RUNTIMES
 from engine.runtimes import memory, probe
 from schemas import RunSpec
-from schemas.hardware import HardwareSpec, MpsHardwareSpec
+from schemas.hardware import MpsHardwareSpec
 from schemas.model import ModelSpec
 
 SAID = (
@@ -148,7 +148,8 @@ def measure(folder: Path) -> None:
     """Reads `ask.json`, writes `figures.json` and `answers.npy`. Raises SetupError and what the runtime raises."""
     ask = json.loads((folder / "ask.json").read_text(encoding="utf-8"))
     model = ModelSpec.model_validate(ask["model"])
-    hardware = TypeAdapter(HardwareSpec).validate_python(ask["hardware"])
+    concrete: TypeAdapter[probe.Concrete] = TypeAdapter(probe.Concrete)
+    hardware = concrete.validate_python(ask["hardware"])
     runtime = RUNTIMES.get(probe.RUNTIME_OF[hardware.kind])
     artifact = artifacts.fetch(model, runtime.formats(model))
     work = _embeddings if model.tasks == ("embedding",) else _logits

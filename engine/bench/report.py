@@ -70,11 +70,12 @@ def write(folder: Path, name: str, title: str, said: Sequence[str], table: Table
     markdown = "\n\n".join([f"# {title}", *paragraphs, table.markdown()]) + "\n"
     style = (
         "body{font:15px system-ui,sans-serif;margin:2em auto;max-width:75em;padding:0 1em}"
-        "table{border-collapse:collapse}th,td{border:1px solid #bbb;padding:.3em .6em;text-align:left;vertical-align:top}"
+        "table{border-collapse:collapse}th,td{border:1px solid #bbb;padding:.3em .6em;text-align:left}"
         "th{background:#eee}"
     )
     page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{style}</style>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{style}</style>"
         f"<h1>{html.escape(title)}</h1>"
         + "".join(f"<p>{html.escape(text)}</p>" for text in paragraphs)
         + table.as_html()

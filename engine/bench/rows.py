@@ -108,17 +108,13 @@ def _wav2vec2() -> Any:
 def _bert_tiny() -> Any:
     from transformers import BertConfig, BertModel
 
-    return BertModel(
-        BertConfig(hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512)
-    )
+    return BertModel(BertConfig(hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512))
 
 
 def _minilm() -> Any:
     from transformers import BertConfig, BertModel
 
-    return BertModel(
-        BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
-    )
+    return BertModel(BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536))
 
 
 def _clap() -> Any:

@@ -67,9 +67,7 @@ def _one(outcome: Outcome, variant: str, clock: str) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"} if clock == "cpu" else dict(os.environ)
     command = [sys.executable, "-m", "engine.bench.worker", outcome.row.name, variant, clock]
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
         outcome.problems[variant] = f"took longer than {LIMIT_S:g} s"
         return

@@ -1,7 +1,7 @@
-"""One contender in a process of its own: `python -m engine.bench.worker ROW VARIANT CLOCK` prints its figures as JSON.
+"""One contender in its own process: `python -m engine.bench.worker ROW VARIANT CLOCK` prints its figures as JSON.
 
-CLOCK is wall (all cores, the time that went by) or cpu (one thread, the processor time that it took: what one core would
-need that nobody else uses; the measure for a machine that is busy with other work).
+CLOCK is wall (all cores, the time that went by) or cpu (one thread, the processor time that it took: what one core
+would need that nobody else uses; the measure for a machine that is busy with other work).
 """
 
 from __future__ import annotations

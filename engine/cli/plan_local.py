@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.artifacts import Artifact
 from engine.errors import EngineError, SetupError
 from engine.executors import Executor
 from engine.executors.local import LocalExecutor
@@ -52,7 +53,7 @@ def describe(target: TargetSpec, executor: Executor, storage: StorageSpec) -> tu
     return record, None
 
 
-def _spread(target: TargetSpec, hardware: CudaHardwareSpec, artifact: memory.Artifact) -> dict[str, Any]:
+def _spread(target: TargetSpec, hardware: CudaHardwareSpec, artifact: Artifact) -> dict[str, Any]:
     free: dict[device_map.Device, int] = {}
     if not hardware.max_memory_gib:
         import torch

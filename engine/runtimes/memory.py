@@ -1,6 +1,6 @@
 """How much memory a model will take, said before it is loaded: weights, KV cache, activations.
 
-Weights: read from the headers of the files (safetensors: 8 bytes of length, then JSON of names, types and offsets; GGUF:
+Weights: read from the headers of the files (safetensors: 8 bytes of length, then JSON of names, types, offsets; GGUF:
 its table of tensors), else from the model that `config.json` describes, built on torch's meta device, which allocates
 nothing. KV cache: two tensors a layer of `sequences × KV heads × tokens × head size` (Shazeer 2019, arXiv:1911.02150,
 section 2; layers with a sliding window keep no more than the window). Activations: what the widest layer of a forward
@@ -33,7 +33,8 @@ _SAFETENSORS_BYTES = {
 }  # fmt: skip
 DTYPE_BYTES = {"float32": 4.0, "f32": 4.0, "bfloat16": 2.0, "bf16": 2.0, "float16": 2.0, "f16": 2.0}
 QUANTIZED_BYTES = {
-    "int8_dynamic": 1.0, "int8": 1.0, "int8_full": 1.0, "int4": 0.5 + 4 / 128, "bnb_int8": 1.0, "bnb_int4": 0.5 + 4 / 64,
+    "int8_dynamic": 1.0, "int8": 1.0, "int8_full": 1.0, "int4": 0.5 + 4 / 128, "bnb_int8": 1.0,
+    "bnb_int4": 0.5 + 4 / 64,
 }  # fmt: skip
 """A weight of a linear layer, with the scale and zero point (2 bytes each) of its group of 128 (bitsandbytes: 64)."""
 BATCH_TOKENS = 2048
@@ -166,7 +167,9 @@ def safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
                 raise ValueError("its header is longer than the file")
             header: dict[str, dict[str, Any]] = json.loads(file.read(length))
     except (struct.error, ValueError) as error:
-        raise SetupError(f"model.sources: {path} is not a safetensors file; delete it, so that it is fetched") from error
+        raise SetupError(
+            f"model.sources: {path} is not a safetensors file; delete it, so that it is fetched"
+        ) from error
     header.pop("__metadata__", None)
     return header
 

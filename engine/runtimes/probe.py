@@ -169,7 +169,9 @@ def _check_openvino(hardware: OpenVinoHardwareSpec) -> None:
 
     devices = openvino.Core().available_devices
     several, _, parts = hardware.device.partition(":")
-    wanted = [part for part in parts.split(",") if part] if several in ("AUTO", "HETERO", "MULTI") else [hardware.device]
+    wanted = (
+        [part for part in parts.split(",") if part] if several in ("AUTO", "HETERO", "MULTI") else [hardware.device]
+    )
     for name in wanted:
         if not any(device == name or device.startswith(f"{name}.") for device in devices):
             raise SetupError(

@@ -2,8 +2,8 @@
 
 torch: linear layers only; embeddings and the layer that scores words stay (they are often one and the same tensor, and
 the answers depend on it most). int8_dynamic: torch.ao.quantization.quantize_dynamic, 8-bit weights, activations
-quantized as they come. int8, int4: torchao's weight-only configurations. bnb_*: transformers' BitsAndBytesConfig, applied
-while loading. OpenVINO: nncf.compress_weights and nncf.quantize. A GGUF file keeps the type it has.
+quantized as they come. int8, int4: torchao's weight-only configurations. bnb_*: transformers' BitsAndBytesConfig,
+applied while loading. OpenVINO: nncf.compress_weights and nncf.quantize. A GGUF file keeps the type it has.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from engine.runtime import Embeddings, Piece, Runtime, Sampling
 from engine.tasks.pipelines import Ask
 from schemas.hardware import CudaHardwareSpec
+from schemas.model import ModelSpec
 
 T = TypeVar("T")
 
@@ -33,12 +34,18 @@ class Replicas:
         """Calls that each has ended."""
         self.device = self._runtimes[0].device
         self.context_length = 0
+        self.reads_pictures = False
+
+    def formats(self, model: ModelSpec) -> tuple[str, ...]:
+        """What each of them reads."""
+        return self._runtimes[0].formats(model)
 
     async def start(self) -> None:
         """Loads them one after the other, so that loading needs the memory of one. Raises SetupError."""
         for runtime in self._runtimes:
             await runtime.start()
         self.context_length = min(runtime.context_length for runtime in self._runtimes)
+        self.reads_pictures = self._runtimes[0].reads_pictures
         self.device = f"{len(self._runtimes)} × {self._runtimes[0].device}"
 
     async def aclose(self) -> None:

@@ -174,7 +174,8 @@ def test_openvinos_cache_has_the_size_that_was_given_to_it() -> None:
             110 * 64,
         ),
         (
-            {"is_encoder_decoder": True, "num_layers": 6, "num_decoder_layers": 2, "num_heads": 4, "d_model": 64, "d_kv": 8},
+            {"is_encoder_decoder": True, "num_layers": 6, "num_decoder_layers": 2, "num_heads": 4, "d_model": 64,
+             "d_kv": 8},
             100,
             2 * 2 * 100 * 32,
         ),

@@ -19,7 +19,7 @@ class Held:
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
-        self.device, self.context_length = "test", 8
+        self.device, self.context_length, self.reads_pictures = "test", 8, False
         self.calls = 0
 
     async def start(self) -> None:
