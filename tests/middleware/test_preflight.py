@@ -71,6 +71,7 @@ def stage(
         ("transcription", {}, "body.file: expected a recording"),
         ("audio-translation", {"file": ""}, "body.file: expected a recording"),
         ("chat", {}, "body.messages: expected a list with at least one message"),
+        ("token-count", {}, "body.messages: expected a list with at least one message"),
         ("chat", {"messages": []}, "body.messages: expected a list with at least one message"),
         ("chat", {"messages": "hello"}, "body.messages: expected a list"),
         ("chat", {"messages": [TEXT, "hello"]}, "body.messages[1]: expected an object with role and content, got str"),

@@ -317,9 +317,9 @@ async def test_those_who_were_evicted_take_no_room_even_if_nobody_ever_leaves(cl
 async def test_when_most_have_left_the_others_keep_their_order(clock: VirtualClock) -> None:
     gate = gate_of(clock, concurrency=1)
     await come(gate, clock, "inside")
-    tiers = [(number * 7) % 3 for number in range(100)]
+    tiers = [(number * 7) % 3 for number in range(200)]
     tasks = [await come(gate, clock, f"{number}", tier) for number, tier in enumerate(tiers)]
-    leaving = [number for number in range(100) if number % 4]
+    leaving = [number for number in range(200) if number % 5]
     for number in leaving:
         tasks[number].cancel()
     await asyncio.wait([tasks[number] for number in leaving])
@@ -328,7 +328,7 @@ async def test_when_most_have_left_the_others_keep_their_order(clock: VirtualClo
         gate.release()
         await asyncio.sleep(0)
         order += [n for n, state in enumerate(states(*tasks)) if state == "inside" and n not in order]
-    assert order == sorted(range(0, 100, 4), key=lambda number: (tiers[number], number))
+    assert order == sorted(range(0, 200, 5), key=lambda number: (tiers[number], number))
 
 
 @in_virtual_time
