@@ -9,7 +9,7 @@ run:    ## answer the shipped sample with a local model
 	$(PYTHON) -m engine
 
 test:   ## the whole test set
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 4 --dist loadfile
 
 test-servers:  ## install third-party servers for the tests, and run the tests that need them
 	PYTHON=$(PYTHON) bash .ci/servers
