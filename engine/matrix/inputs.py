@@ -160,6 +160,9 @@ class _Builder:
             self.processors.append("tokenizer")
         else:
             self.inputs["input_ids"] = MAKERS["input_ids"](self.sizes)
+        end = setting(self.sizes.text, "eos_token_id")
+        if isinstance(end, int) and 0 <= end < self.sizes.vocabulary() and not _generates(self.model):
+            self.inputs["input_ids"][:, -1] = end  # encoders of text look for it, to take the state at its place
         if "attention_mask" in self.names and "attention_mask" not in self.inputs and "attention_mask" not in self.made:
             self.inputs["attention_mask"] = torch.ones_like(self.inputs["input_ids"])
 
@@ -242,3 +245,8 @@ class _Builder:
         """In the order of the signature, as a trace will see them."""
         first = {name: self.inputs[name] for name in self.names if name in self.inputs}
         return {**first, **self.inputs}
+
+
+def _generates(model: Any) -> bool:
+    can_generate = getattr(model, "can_generate", None)
+    return can_generate is not None and bool(can_generate())

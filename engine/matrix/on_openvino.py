@@ -114,7 +114,7 @@ def by_trace(built: Built) -> Any:
             found = leaves(self.model(**dict(zip(names, values, strict=True)), **fixed))
             return tuple(found[name] for name in wanted)
 
-    example = tuple(built.prepared.inputs[name] for name in names)
+    example = tuple(built.prepared.inputs[name].clone() for name in names)
     with torch.no_grad():
         graph = openvino.convert_model(Flat().eval(), example_input=example)
     for port, name in zip(graph.inputs, names, strict=True):

@@ -63,11 +63,13 @@ def run(model: Any, inputs: Mapping[str, Any], device: str) -> dict[str, Any]:
 
 
 def moved(inputs: Mapping[str, Any], device: str, dtype: Any = None) -> dict[str, Any]:
+    """Copies on a device; some models write into what they read."""
     import torch
 
     def one(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return value.to(device, dtype) if dtype is not None and value.is_floating_point() else value.to(device)
+            kind = dtype if dtype is not None and value.is_floating_point() else value.dtype
+            return value.to(device=device, dtype=kind, copy=True)
         return value
 
     return {name: one(value) for name, value in inputs.items()}

@@ -86,9 +86,11 @@ def forward(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The outputs of one pass, from a fixed seed for models that draw inside."""
     import torch
 
+    # Copies, because some models write into what they read.
+    copies = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
     torch.manual_seed(SEED)
     with torch.no_grad():
-        return leaves(model(**inputs))
+        return leaves(model(**copies))
 
 
 Maker = Callable[[Level], tuple[Any, int, float]]

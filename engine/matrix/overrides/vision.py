@@ -189,5 +189,5 @@ VISION: dict[str, Override] = {
     ),
     "inkling_vision": Override("reads patches as short clips", inputs={"pixel_values": floats("B", 2, 40, 40, 3)}),
     "inkling_mm_model": Override("reads patches as short clips", inputs={"pixel_values": floats("B", 2, 40, 40, 3)}),
-    "align": Override("both sides end as wide as its picture encoder", level="shallow", config={"projection_dim": 640}),
+    "align": Override("both sides end as wide as its picture encoder", level="shallow", config={"projection_dim": 160}),
 }
