@@ -185,7 +185,8 @@ class _Builder:
             placeholders = torch.full((self.batch, count), token)
             self.inputs["input_ids"] = torch.cat([placeholders, self.inputs["input_ids"]], dim=1)
             kinds = torch.cat([torch.full_like(placeholders, number), kinds], dim=1)
-        if "attention_mask" in self.inputs and self.inputs["attention_mask"].shape[1] == WORDS:
+        text_masked = "attention_mask" in self.inputs and "attention_mask" not in self.made
+        if text_masked and self.inputs["attention_mask"].shape[1] == WORDS:
             self.inputs["attention_mask"] = torch.ones_like(self.inputs["input_ids"])
         for name in ("mm_token_type_ids",):
             if name in self.names and name not in self.made and kinds.any():
