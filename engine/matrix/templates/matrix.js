@@ -14,7 +14,7 @@ function line(row) {
   for (const name of hardware) {
     const cell = row.cells[name], status = text("td", "", "edge");
     if (cell) status.append(text("span", cell.status, "chip " + cell.status));
-    made.append(status, text("td", cell && cell.error != null ? cell.error.toExponential(0) : "–", "n"), text("td", seconds(cell && cell.load_s), "n"), text("td", seconds(cell && cell.run_s), "n"), text("td", bytes(cell && cell.peak_bytes), "n"));
+    made.append(status, text("td", cell && cell.error != null ? (cell.error ? cell.error.toExponential(0) : "0") : "–", "n"), text("td", seconds(cell && cell.load_s), "n"), text("td", seconds(cell && cell.run_s), "n"), text("td", bytes(cell && cell.peak_bytes), "n"));
   }
   made.addEventListener("click", () => made.nextSibling && made.nextSibling.className === "more" ? made.nextSibling.remove() : made.after(more(row)));
   return made;
