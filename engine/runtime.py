@@ -55,7 +55,7 @@ class Embeddings:
 
 
 class Runtime(Protocol):
-    """A loaded model; blocking work happens on its own threads. `seed` seeds what a request leaves open."""
+    """A loaded model; blocking work happens on its own threads."""
 
     device: str
     """Where it really runs, such as `openvino:CPU`."""
@@ -63,13 +63,6 @@ class Runtime(Protocol):
     """Tokens of prompt and answer together."""
     reads_pictures: bool
     """Whether the messages of a chat may hold pictures."""
-
-    def __init__(self, hardware: Any, model: ModelSpec, artifact: Artifact, seed: int) -> None: ...
-
-    @classmethod
-    def formats(cls, model: ModelSpec) -> tuple[str, ...]:
-        """Layouts of schemas.model.Format that it can read for this model's tasks."""
-        ...
 
     async def start(self) -> None:
         """Loads the model. Raises SetupError."""
@@ -104,4 +97,16 @@ class Runtime(Protocol):
 
         Raises InvalidRequest for inputs that can't be read, Internal when the model fails.
         """
+        ...
+
+
+class RuntimeKind(Protocol):
+    """A class of runtimes. `seed` seeds what a request leaves open."""
+
+    def __call__(self, hardware: Any, model: ModelSpec, artifact: Artifact, seed: int) -> Runtime:
+        """A runtime, with nothing loaded yet."""
+        ...
+
+    def formats(self, model: ModelSpec) -> tuple[str, ...]:
+        """Layouts of schemas.model.Format that it can read for this model's tasks."""
         ...

@@ -17,7 +17,7 @@ from engine.media import MediaReader
 from engine.media_places import may_hold_media, read_media
 from engine.registry import RUNTIMES
 from engine.request import Chunk, ChunkStream, Context, Inputs, Request, Result, Usage
-from engine.runtime import Runtime, Sampling
+from engine.runtime import Runtime, RuntimeKind, Sampling
 from engine.runtimes import memory, probe, replicas
 from engine.tasks import chat, completion, embedding, fields, forms, pipelines, similarity
 from engine.transports.download import download
@@ -219,11 +219,10 @@ class _Shared:
         await runtime.start()
         return runtime
 
-    def _made(self, kind: Any, artifact: artifacts.Artifact) -> Runtime:
+    def _made(self, kind: RuntimeKind, artifact: artifacts.Artifact) -> Runtime:
         seed = self._services.seed
         if self._hardware.replicas == 1:
-            one: Runtime = kind(self._hardware, self._model, artifact, seed)
-            return one
+            return kind(self._hardware, self._model, artifact, seed)
         each = replicas.spread_hardware(self._hardware)
         return replicas.Replicas([kind(hardware, self._model, artifact, seed) for hardware in each])
 

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from engine.runtime import Embeddings, Piece, Runtime, Sampling
 from engine.tasks.pipelines import Ask
 from schemas.hardware import CudaHardwareSpec
-from schemas.model import ModelSpec
 
 T = TypeVar("T")
 
@@ -35,10 +34,6 @@ class Replicas:
         self.device = self._runtimes[0].device
         self.context_length = 0
         self.reads_pictures = False
-
-    def formats(self, model: ModelSpec) -> tuple[str, ...]:
-        """What each of them reads."""
-        return self._runtimes[0].formats(model)
 
     async def start(self) -> None:
         """Loads them one after the other, so that loading needs the memory of one. Raises SetupError."""

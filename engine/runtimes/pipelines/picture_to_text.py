@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -20,7 +20,7 @@ class Caption(OwnPipeline):
     """Says what is in a picture: BLIP and its like, an encoder of pictures with a decoder of text, and models that
     talk about pictures, which are asked `QUESTION` or `prompt`."""
 
-    models = ("AutoModelForImageTextToText",)
+    models: ClassVar[tuple[str, ...]] = ("AutoModelForImageTextToText",)
     parts = ("tokenizer", "image_processor")
     exact_lengths = True
     """Rows are only computed together when none has to be padded: not every decoder of pictures knows masks."""

@@ -26,10 +26,10 @@ class QuestionAnswering(OwnPipeline, ChunkPipeline):  # type: ignore[misc]  # tr
     _load_tokenizer = True
 
     def _sanitize_parameters(self, **asked: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        before = {
+        before: dict[str, Any] = {
             name: _count(asked, name) for name in ("doc_stride", "max_seq_len", "max_question_len") if name in asked
         }
-        after = {name: _count(asked, name) for name in ("top_k", "max_answer_len") if name in asked}
+        after: dict[str, Any] = {name: _count(asked, name) for name in ("top_k", "max_answer_len") if name in asked}
         if asked.get("handle_impossible_answer") is not None:
             after["handle_impossible_answer"] = bool(asked["handle_impossible_answer"])
         return before, {}, after
