@@ -233,12 +233,21 @@ def _same_tokens(built: Built, run: Forward, growing: str) -> bool | None:
 
 
 def _said(problem: BaseException) -> str:
-    """The line of a converter's long message that says what is wrong."""
+    """The part of a converter's long message that says what is wrong."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    telling = [line for line in lines if any(word in line for word in _TELLING)]
-    text = " ".join((telling or lines)[:2] if lines else [""])
-    return f"{type(problem).__name__}: {text[:260]}"
+    for words in _TELLING:
+        found = next((number for number, line in enumerate(lines) if words in line), None)
+        if found is not None:
+            return f"{type(problem).__name__}: {' '.join(lines[found : found + 3])[:280]}"
+    return f"{type(problem).__name__}: {' '.join(lines[:2])[:280]}"
 
 
-_TELLING = ("No conversion rule", "Conversion is failed", "GuardOnDataDependent", "Could not guard", "is not supported",
-            "Check '", "Exception from", "Error when", "Unsupported", "failed")  # fmt: skip
+_TELLING = (
+    "No conversion rule",
+    "Conversion is failed",
+    "module by tracing",
+    "Could not guard",
+    "is not supported",
+    "Check '",
+)
+"""What marks the line that says it, the most telling first."""

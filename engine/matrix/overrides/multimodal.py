@@ -47,6 +47,7 @@ MULTIMODAL: dict[str, Override] = {
             "vq_config.base_channels": 32,
             "vq_config.hidden_size": 128,
         },
+        inputs={"pixel_values": floats("B", 3, 64, 64), "image_sizes": each([64, 64])},
     ),
     "deepseek_vl_hybrid": Override(
         "reads each picture in two sizes",

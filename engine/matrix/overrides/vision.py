@@ -142,8 +142,10 @@ VISION: dict[str, Override] = {
     "oneformer": Override("reads its task as 77 numbers", inputs={"task_inputs": ints(400, "B", 77)}),
     "omdet-turbo": Override(
         "its encoder reads the stages of its backbone; reads names of classes, and how many each picture has",
-        config={"backbone_config.embed_dim": 96, "apply_layernorm_after_vision_backbone": False},
+        level="shallow",
+        config={"apply_layernorm_after_vision_backbone": False, "num_queries": 12},
         inputs={
+            "pixel_values": floats("B", 3, 128, 128),
             "classes_input_ids": ints(400, "2B", 12),
             "classes_attention_mask": ones("2B", 12),
             "tasks_input_ids": ints(400, "B", 12),
@@ -190,4 +192,27 @@ VISION: dict[str, Override] = {
     "inkling_vision": Override("reads patches as short clips", inputs={"pixel_values": floats("B", 2, 40, 40, 3)}),
     "inkling_mm_model": Override("reads patches as short clips", inputs={"pixel_values": floats("B", 2, 40, 40, 3)}),
     "align": Override("both sides end as wide as its picture encoder", level="shallow", config={"projection_dim": 160}),
+    **dict.fromkeys(
+        ("sam", "sam_hq"),
+        Override(
+            "its parts meet at one width",
+            level="small",
+            config={
+                "vision_config.output_channels": 64,
+                "vision_config.num_pos_feats": 32,
+                "mask_decoder_config.vit_dim": 64,
+            },
+            inputs={"pixel_values": floats("B", 3, 64, 64)},
+        ),
+    ),
+    "sam2": Override(
+        "knows the sizes of its feature maps",
+        level="small",
+        config={
+            "vision_config.backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+            "vision_config.backbone_config.hidden_size": 96,
+            "prompt_encoder_config.image_size": 64,
+        },
+        inputs={"pixel_values": floats("B", 3, 64, 64)},
+    ),
 }
