@@ -126,11 +126,19 @@ async def test_a_question_about_a_picture_is_answered_in_words_or_from_a_list(fo
 async def test_a_model_that_openvino_can_not_run_says_so_and_a_fallback_answers(folder: Folder) -> None:
     task = "visual-question-answering"
     asked = {"image": encoded(picture()), "question": "hello world"}
-    async with Engine(spec(folder(f"{task}, from a list"), task, hardware="openvino")) as engine:
-        result = await ask(engine, task, asked)
-    assert result.error is not None
-    assert "OpenVINO can't run ViltForQuestionAnswering" in result.error.message
-    assert "hardware=cpu" in result.error.message
+    path = folder(f"{task}, from a list")
+    source = f"{{kind: file, path: {path}, format: safetensors}}"
+    model = f"{{use: remote, name: tiny, tasks: [{task}], sources: [{source}]}}"
+    fallback = f"fallbacks=[{{provider: local, model: {model}, hardware: cpu}}]"
+    async with Engine(spec(path, task, fallback, hardware="openvino")) as engine:
+        result = await ask(engine, task, asked, top_k=2)
+    assert result.body is not None, result.error
+    assert len(result.body["outputs"]) == 2
+    first, second = result.engine.attempts
+    assert (first.target, second.target) == ("local/tiny@openvino", "local/tiny@cpu")
+    assert first.message is not None
+    assert "OpenVINO can't run ViltForQuestionAnswering" in first.message
+    assert "hardware=cpu" in first.message
 
 
 # -- sounds -----------------------------------------------------------------------------------------------------------
@@ -223,7 +231,7 @@ async def test_documents_are_ranked_by_a_cross_encoder(folder: Folder) -> None:
         assert len(best.body["results"]) == 1
         assert best.body["results"][0]["document"]["text"]
         assert result.usage is not None
-        assert result.usage.input_tokens > 60
+        assert result.usage.input_tokens > 50
     assert scores["cpu"] == pytest.approx(scores["openvino"], abs=1e-5)
 
 
