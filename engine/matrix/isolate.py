@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -77,6 +79,22 @@ def run_each(
             one.process.join()
 
 
+@contextmanager
+def within(time_s: float) -> Iterator[None]:
+    """Raises TimeoutError in the main thread when the block takes longer; for one step of a process among several."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"took longer than {time_s:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, time_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def _start(context: Any, job: Any, target: Target, arguments: Callable[[Any], tuple[Any, ...]]) -> _Running:
     reading, writing = context.Pipe(duplex=False)
     process = context.Process(target=target, args=(*arguments(job), writing), daemon=True)
@@ -118,7 +136,5 @@ def _kill(one: _Running, why: str) -> str:
 
 def _exit_text(code: int | None) -> str:
     if code is not None and code < 0:
-        import signal
-
         return f"signal {-code} ({signal.Signals(-code).name})"
     return f"exit code {code}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.matrix.generation import Forward, greedy, growing_input
+from engine.matrix.isolate import within
 from engine.matrix.memory import Peak
 from engine.matrix.on_torch import RUNS, torch_batches
 from engine.matrix.outputs import TOLERANCE, relative_error
@@ -21,10 +22,10 @@ _FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 _BFLOAT16 = {"INFERENCE_PRECISION_HINT": "bf16"}
 
 
-def measure(built: Built, peak: Peak, say: Say) -> Cell:
+def measure(built: Built, peak: Peak, say: Say, route_s: float) -> Cell:
     """Converts, compiles for the CPU, runs and compares, route by route until one gives the same outputs and tokens.
 
-    The best one counts: right outputs first, then the same generated tokens, then the most numbers of rows.
+    `route_s`: how long one route may take. The best one counts: right outputs first, then the same generated tokens, then the most numbers of rows.
     """
     problems: list[str] = []
     found: list[Cell] = []
@@ -35,7 +36,8 @@ def measure(built: Built, peak: Peak, say: Say) -> Cell:
             continue
         say(f"openvino: {route}")
         try:
-            cell = _by(route, convert, built, peak, say, growing, wanted)
+            with within(route_s):
+                cell = _by(route, convert, built, peak, say, growing, wanted)
         except Exception as problem:  # the boundary: converters and plug-ins fail in ways of their own
             problems.append(f"{route}: {_said(problem)}")
             continue

@@ -54,7 +54,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Row]:
     total = len(plan.entries)
     limits = Limits(plan.time_limit_s, plan.memory_limit_bytes)
     ended = run_each(
-        todo, work, lambda entry: (entry, tuple(plan.hardware)), parallel=plan.jobs, limits=limits,
+        todo, work, lambda entry: (entry, tuple(plan.hardware), plan.time_limit_s), parallel=plan.jobs, limits=limits,
         preload=("engine.matrix.preload",),
     )  # fmt: skip
     for number, one in enumerate(ended, start=total - len(todo) + 1):

@@ -13,6 +13,9 @@ from engine.matrix.memory import Peak, resident_bytes
 from engine.matrix.record import Cell, Row
 from engine.matrix.suggest import suggestion
 
+_ROUTE_SHARE = 0.3
+"""Of the time of a row, for one of OpenVINO's three routes, so that the last one also gets its turn."""
+
 
 class Message(msgspec.Struct):
     """One finding: a stage that begins, the row as far as it is known, or a cell."""
@@ -24,8 +27,8 @@ class Message(msgspec.Struct):
     cell: Cell | None = None
 
 
-def work(entry: Entry, hardware: Sequence[str], pipe: Any) -> None:
-    """Runs in a process of its own; `pipe` is the writing end of a connection."""
+def work(entry: Entry, hardware: Sequence[str], time_s: float, pipe: Any) -> None:
+    """Runs in a process of its own, for `time_s` at most; `pipe` is the writing end of a connection."""
 
     def say(message: Message) -> None:
         pipe.send_bytes(msgspec.msgpack.encode(message))
@@ -34,14 +37,14 @@ def work(entry: Entry, hardware: Sequence[str], pipe: Any) -> None:
     say(Message(stage="build", resident=resident_bytes()))
     _limit_threads()
     row = Row(entry.name, entry.group, model_type=entry.model_type, checkpoint=entry.checkpoint)
-    for name, cell in _cells(entry, row, hardware, say):
+    for name, cell in _cells(entry, row, hardware, time_s, say):
         if cell.status not in ("ok", "no device", "unavailable") and not cell.fix:
             cell.fix = suggestion(cell.reason)
         say(Message(hardware=name, cell=cell))
     pipe.close()
 
 
-def _cells(entry: Entry, row: Row, hardware: Sequence[str], say: Any) -> Any:
+def _cells(entry: Entry, row: Row, hardware: Sequence[str], time_s: float, say: Any) -> Any:
     from engine.matrix.overrides import OVERRIDES
     from engine.matrix.recipe import RecipeFailed, Unavailable, build
 
@@ -71,15 +74,15 @@ def _cells(entry: Entry, row: Row, hardware: Sequence[str], say: Any) -> Any:
     say(Message(row=row))
     for name in hardware:
         say(Message(stage=name))
-        yield name, _measured(built, name, peak, say)
+        yield name, _measured(built, name, peak, time_s, say)
         peak = Peak()
 
 
-def _measured(built: Any, hardware: str, peak: Peak, say: Any) -> Cell:
+def _measured(built: Any, hardware: str, peak: Peak, time_s: float, say: Any) -> Cell:
     from engine.matrix import on_openvino, on_torch
 
     if hardware == "openvino":
-        return on_openvino.measure(built, peak, lambda stage: say(Message(stage=stage)))
+        return on_openvino.measure(built, peak, lambda stage: say(Message(stage=stage)), route_s=time_s * _ROUTE_SHARE)
     if hardware == "cuda":
         import torch
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from engine.matrix.isolate import Ended, Limits, Target, run_each
+from engine.matrix.isolate import Ended, Limits, Target, run_each, within
 from tests.matrix import targets
 
 pytestmark = pytest.mark.slow
@@ -53,3 +53,15 @@ def test_one_bad_process_leaves_the_others_alone() -> None:
     assert found["good"].ended_by is None
     assert found["hangs"].ended_by is not None
     assert found["dies"].ended_by is not None
+
+
+def test_a_step_that_takes_too_long_is_given_up() -> None:
+    with pytest.raises(TimeoutError, match="took longer than 0 s"), within(0.05):
+        while True:
+            time.sleep(0.01)
+
+
+def test_a_step_within_its_time_is_left_alone() -> None:
+    with within(30):
+        found = 1 + 1
+    assert found == 2
