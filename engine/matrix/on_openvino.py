@@ -25,7 +25,8 @@ _BFLOAT16 = {"INFERENCE_PRECISION_HINT": "bf16"}
 def measure(built: Built, peak: Peak, say: Say, route_s: float) -> Cell:
     """Converts, compiles for the CPU, runs and compares, route by route until one gives the same outputs and tokens.
 
-    `route_s`: how long one route may take. The best one counts: right outputs first, then the same generated tokens, then the most numbers of rows.
+    `route_s`: how long one route may take. The best one counts: right outputs first, then the same generated tokens,
+    then the most numbers of rows.
     """
     problems: list[str] = []
     found: list[Cell] = []
