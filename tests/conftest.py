@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from servers.scripted import Script, ScriptedServer
+
+# A busy machine is no fault of the code under test.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 

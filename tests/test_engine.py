@@ -175,7 +175,7 @@ async def test_handlers_are_a_mapping_and_a_call_and_work_awaited() -> None:
     async with simulated() as engine:
         handlers = engine.endpoint_handler
         assert list(handlers) == ["simulated"]
-        assert list(handlers["simulated"]) == ["chat", "completion", "embedding"]
+        assert list(handlers["simulated"]) == ["chat", "completion", "embedding", "rerank", "token-count"]
         assert "embeddings" in handlers["simulated"]
         assert repr(handlers("simulated", "/v1/chat/completions")) == repr(handlers("simulated", "chat"))
         assert repr(handlers["simulated"]["chat"]) == repr(handlers("simulated", "chat"))

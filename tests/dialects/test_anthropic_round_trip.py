@@ -323,6 +323,9 @@ def heard(stream: bytes, cuts: list[int]) -> list[Chunk]:
     places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     pieces = [stream[start:stop] for start, stop in pairwise(places)]
     chunks = [chunk for piece in pieces for chunk in decoder.feed(piece)]
+    for chunk in chunks:
+        if chunk.usage is not None and chunk.usage.estimated:
+            chunk.usage = None  # what the beginning tells, in case the stream is cut; the end tells all
     return [*chunks, *decoder.finish()]
 
 

@@ -21,9 +21,9 @@ Fault = dict[str, Any]
 ONE_TRY = [
     "policy=off",
     "policy/timeout=default",
-    "policy.timeout.attempt_s=0.2",
-    "policy.timeout.first_token_s=0.2",
-    "policy.timeout.idle_s=0.2",
+    "policy.timeout.attempt_s=1.0",
+    "policy.timeout.first_token_s=1.0",
+    "policy.timeout.idle_s=1.0",
 ]
 REFUSALS = [(kind, status) for kind, statuses in STATUSES.items() if kind != "error_in_200" for status in statuses]
 IN_200 = {500: "server", 502: "server", 503: "overloaded", 529: "overloaded", 429: "throttled"}

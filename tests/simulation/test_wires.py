@@ -43,7 +43,7 @@ OWN = [("anthropic", CHAT), ("gemini", CHAT), ("ollama", CHAT), ("tgi", COMPLETI
 """One path of each wire that is its own."""
 BOTH = [*OWN, ("kserve", EMBEDDING)]
 TEXTS = [(wire, request) for wire, request in OWN if request.task != "embedding"]
-ONE_TRY = ["policy=off", "policy/timeout=default", "policy.timeout.first_token_s=0.2", "policy.timeout.attempt_s=0.2"]
+ONE_TRY = ["policy=off", "policy/timeout=default", "policy.timeout.first_token_s=1.0", "policy.timeout.attempt_s=1.0"]
 pytestmark = pytest.mark.slow
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OLLAMA_API_KEY", "HF_TOKEN", "KSERVE_API_KEY")
 

@@ -205,7 +205,7 @@ async def test_a_reply_that_is_not_http_is_malformed(make: Make, serve: Serve) -
 
 async def test_silence_before_the_headers_times_out(make: Make, serve: Serve) -> None:
     server = await serve(hang)
-    error = await failure(make(read_s=0.05).open(post(server.url)))
+    error = await failure(make(read_s=0.3).open(post(server.url)))
     assert isinstance(error, TimedOut)
     assert "transport.read_s" in error.message
     await left(server.exchanges[0])
@@ -213,7 +213,7 @@ async def test_silence_before_the_headers_times_out(make: Make, serve: Serve) ->
 
 async def test_silence_in_the_middle_of_a_body_times_out(make: Make, serve: Serve) -> None:
     server = await serve(stream_then_hang)
-    error = await failure(get_body(make(read_s=0.05), server.url))
+    error = await failure(get_body(make(read_s=0.3), server.url))
     assert isinstance(error, TimedOut)
     await left(server.exchanges[0])
 
