@@ -106,7 +106,8 @@ def _one(folder: Path, label: str, hardware: Any, spec: RunSpec, reference: Path
         line.problem = f"took longer than {LIMIT_S:g} s"
         return line
     if done.returncode != 0:
-        line.problem = (done.stderr.strip().splitlines() or ["no reason was given"])[-1][:300]
+        ended = f"ended by signal {-done.returncode}" if done.returncode < 0 else "no reason was given"
+        line.problem = (done.stderr.strip().splitlines() or [ended])[-1][:300]
         return line
     for name, value in json.loads((folder / "figures.json").read_text(encoding="utf-8")).items():
         setattr(line, name, value)

@@ -265,5 +265,5 @@ ROWS = (
     Row("xclip", "8 frames and one text", {}, _xclip, "forward", _xclip_inputs, variants=("torch bf16",),
         note="ViT-B/32; nothing was claimed"),
     Row("llava-next", "not measured", {}, None, "decode", variants=(),
-        note="7.6 billion parameters are 14.1 GiB as bfloat16, more than this machine has free; nothing was claimed"),
+        note="not built: 7 billion parameters, about 14 GiB as bfloat16; nothing was claimed"),
 )  # fmt: skip

@@ -73,7 +73,8 @@ def _one(outcome: Outcome, variant: str, clock: str) -> None:
         return
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:
-        last = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
+        ended = f"ended by signal {-done.returncode}" if done.returncode < 0 else "no reason was given"
+        last = (done.stderr.strip().splitlines() or [ended])[-1]
         outcome.problems[variant] = last[:200]
         return
     outcome.figures[variant] = json.loads(lines[-1])
