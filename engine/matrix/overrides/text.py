@@ -83,9 +83,8 @@ TEXT: dict[str, Override] = {
     "qwen2_vl_text": Override(_SECTIONS, config={"rope_parameters": MROPE}),
     "rag": Override(unavailable="an assembly of a question encoder, a generator and an index: run its parts"),
     "reformer": Override(
-        "a decoder, whose rows of positions must multiply to its length",
+        "its rows of positions must multiply to its length",
         config={
-            "is_decoder": True,
             "axial_pos_shape": [4, 4],
             "axial_pos_embds_dim": [16, 48],
             "lsh_attn_chunk_length": 4,

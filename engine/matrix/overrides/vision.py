@@ -215,4 +215,8 @@ VISION: dict[str, Override] = {
         },
         inputs={"pixel_values": floats("B", 3, 64, 64)},
     ),
+    **dict.fromkeys(
+        ("sam2_hiera_det_model", "sam2_vision_model"),
+        Override("takes pictures of any size; a small one here", inputs={"pixel_values": floats("B", 3, 128, 128)}),
+    ),
 }
