@@ -30,7 +30,10 @@ def describe(target: TargetSpec, executor: Executor, storage: StorageSpec) -> tu
     artifact = memory.at_hand(target.model, formats, storage)
     if artifact is None:
         return {"memory": None}, None
-    found = memory.of(artifact, target.model, hardware)
+    try:
+        found = memory.of(artifact, target.model, hardware)
+    except EngineError as error:
+        return {"memory": None}, error
     record: dict[str, Any] = {
         "memory": {
             "parameters": found.parameters,
@@ -54,6 +57,10 @@ def describe(target: TargetSpec, executor: Executor, storage: StorageSpec) -> tu
 
 
 def _spread(target: TargetSpec, hardware: CudaHardwareSpec, artifact: Artifact) -> dict[str, Any]:
+    if artifact.format == "gguf":
+        raise SetupError(
+            "hardware.device_map: a GGUF file goes on one device. Next: a source with safetensors, or hardware=cuda"
+        )
     free: dict[device_map.Device, int] = {}
     if not hardware.max_memory_gib:
         import torch
@@ -64,7 +71,7 @@ def _spread(target: TargetSpec, hardware: CudaHardwareSpec, artifact: Artifact) 
                 "hardware.max_memory_gib: there is no GPU here whose memory could be asked for. "
                 "Next: say what the GPUs have, 'hardware.max_memory_gib={0: 20, 1: 20}'"
             )
-    model = device_map.sketch(artifact.path, target.model.tasks)
+    model = device_map.sketch(artifact.path, device_map.model_class(target.model.tasks))
     item_bytes = 4.0 if hardware.dtype == "float32" else 2.0
     found = device_map.spread(model, hardware, device_map.memory_of(hardware, free), item_bytes)
     return {"modules": found.map, "lines": found.lines()}

@@ -45,16 +45,22 @@ class Spread:
         return found
 
 
-def sketch(folder: Path, tasks: Sequence[str]) -> Any:
-    """The model of a folder's config.json without weights. Raises SetupError."""
+def model_class(tasks: Sequence[str]) -> Any:
+    """The class of transformers that loads a model for these tasks: its modules' names depend on it."""
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    return AutoModelForCausalLM if {"chat", "completion"} & set(tasks) else AutoModel
+
+
+def sketch(folder: Path, cls: Any) -> Any:
+    """The model of a folder's config.json without weights, as `cls` would load it. Raises SetupError."""
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        kind = AutoModelForCausalLM if {"chat", "completion"} & set(tasks) else AutoModel
         with torch.device("meta"):
-            model = kind.from_config(config)
+            model = cls.from_config(config)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise SetupError(f"model: {folder}/config.json can't be built: {str(error).splitlines()[0]}") from error
     model.tie_weights()

@@ -277,7 +277,7 @@ def weights_of_config(folder: Path, tasks: Sequence[str]) -> Weights:
     from engine.runtimes import device_map
 
     parameters = linear = 0
-    for name, tensor in device_map.sketch(folder, tasks).named_parameters():
+    for name, tensor in device_map.sketch(folder, device_map.model_class(tasks)).named_parameters():
         parameters += tensor.numel()
         linear += tensor.numel() if _is_linear(name, list(tensor.shape)) else 0
     return Weights(parameters, linear, 4 * parameters)

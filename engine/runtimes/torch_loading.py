@@ -71,7 +71,7 @@ def visual(folder: Path, hardware: TorchHardware) -> tuple[Any, Any]:
 def pretrained(cls: Any, folder: Path, hardware: TorchHardware) -> Any:
     """A model of a folder, where and how `hardware` says. Raises OSError, ValueError, RuntimeError or SetupError."""
     kind = dtype(hardware)
-    places = _places(folder, hardware, kind)
+    places = _places(cls, folder, hardware, kind)
     with quiet():
         model = cls.from_pretrained(folder, dtype=kind, attn_implementation="sdpa", local_files_only=True, **places)
     if "device_map" not in places and "tp_plan" not in places:
@@ -90,7 +90,7 @@ def prepared(model: Any, hardware: TorchHardware) -> Any:
     return model
 
 
-def _places(folder: Path, hardware: TorchHardware, kind: torch.dtype) -> dict[str, Any]:
+def _places(cls: Any, folder: Path, hardware: TorchHardware, kind: torch.dtype) -> dict[str, Any]:
     """What `from_pretrained` is told of where the weights go, and of quantization that happens while it reads."""
     if not isinstance(hardware, CudaHardwareSpec):
         return {}
@@ -101,7 +101,7 @@ def _places(folder: Path, hardware: TorchHardware, kind: torch.dtype) -> dict[st
         free: dict[device_map.Device, int] = {
             index: torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count())
         }
-        model = device_map.sketch(folder, ("chat",))
+        model = device_map.sketch(folder, cls)
         found = device_map.spread(model, hardware, device_map.memory_of(hardware, free), kind.itemsize)
         return {**told, "device_map": found.map}
     if told:  # bitsandbytes can't be moved after it was loaded

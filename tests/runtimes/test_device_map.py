@@ -27,7 +27,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Llama 3.1 8B without weights."""
     folder: Path = tmp_path_factory.mktemp("llama")
     (folder / "config.json").write_text(json.dumps(LLAMA_8B), encoding="utf-8")
-    return device_map.sketch(folder, ("chat",))
+    return device_map.sketch(folder, device_map.model_class(("chat",)))
 
 
 def spread(model: Any, kind: Any, **gib: float) -> device_map.Spread:
@@ -107,3 +107,15 @@ def test_the_lines_say_what_each_gpu_holds(llama: Any) -> None:
 def test_ways_of_spreading_that_exclude_each_other_are_refused(knobs: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         CudaHardwareSpec.model_validate({"kind": "cuda", **knobs})
+
+
+def test_an_embedding_model_is_spread_by_the_names_it_is_loaded_with(tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    config = {"model_type": "bert", "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2,
+              "intermediate_size": 128, "vocab_size": 100}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert device_map.model_class(("embedding",)) is AutoModel
+    found = spread(device_map.sketch(tmp_path, device_map.model_class(("embedding",))), "balanced", gpu0=1, gpu1=1)
+    assert found.map["encoder.layer.0"] == 0
+    assert found.map["encoder.layer.3"] == 1
