@@ -315,6 +315,7 @@ def told(body: dict[str, Any]) -> list[Chunk]:
     details, answer = usage.get("prompt_tokens_details", {}), usage.get("completion_tokens_details", {})
     counts = (usage["prompt_tokens"], usage["completion_tokens"])
     tokens = Usage(*counts, details.get("cached_tokens", 0), answer.get("reasoning_tokens", 0))
+    tokens.cache_write_tokens = details.get("cache_write_tokens", 0)
     return [*chunks, Chunk({**head, "choices": [], "usage": usage}, tokens)]
 
 
