@@ -219,4 +219,13 @@ VISION: dict[str, Override] = {
         ("sam2_hiera_det_model", "sam2_vision_model"),
         Override("takes pictures of any size; a small one here", inputs={"pixel_values": floats("B", 3, 128, 128)}),
     ),
+    "sam3_tracker": Override(
+        "knows the sizes of its feature maps",
+        level="small",
+        config={
+            "vision_config.backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+            "prompt_encoder_config.image_size": 56,
+        },
+        inputs={"pixel_values": floats("B", 3, 56, 56)},
+    ),
 }
