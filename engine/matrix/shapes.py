@@ -144,6 +144,17 @@ def placed_patches(rows: int, width: int) -> Make:
     return make
 
 
+def rows(numbers: list[list[int]]) -> Make:
+    """The same whole numbers, whatever the number of rows in a batch."""
+
+    def make(sizes: Sizes) -> Any:
+        import torch
+
+        return torch.tensor(numbers)
+
+    return make
+
+
 def value(fixed: Any) -> Make:
     """One value, whatever the number of rows."""
     return lambda sizes: fixed

@@ -11,6 +11,8 @@ MROPE = {**ROPE, "mrope_section": [4, 2, 2]}
 _SECTIONS = "the three sections of its rotary positions must fit the narrow heads"
 _THETA = "its default configuration sets no rotary base"
 
+_NARROW = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+
 TEXT: dict[str, Override] = {
     "blt": Override(
         "its hash tables alone have 500,000 rows by default",
@@ -81,7 +83,33 @@ TEXT: dict[str, Override] = {
     "qwen2_5_omni_text": Override(_SECTIONS, config={"rope_parameters": MROPE}),
     "qwen2_5_vl_text": Override(_SECTIONS, config={"rope_parameters": MROPE}),
     "qwen2_vl_text": Override(_SECTIONS, config={"rope_parameters": MROPE}),
-    "rag": Override(unavailable="an assembly of a question encoder, a generator and an index: run its parts"),
+    "rag": Override(
+        "an encoder of questions and a generator; what an index would find is drawn",
+        config={
+            "question_encoder": {"model_type": "dpr", "vocab_size": 512, **_NARROW},
+            "generator": {
+                "model_type": "bart",
+                "vocab_size": 512,
+                "d_model": 64,
+                "encoder_layers": 2,
+                "decoder_layers": 2,
+                "encoder_attention_heads": 4,
+                "decoder_attention_heads": 4,
+                "encoder_ffn_dim": 64,
+                "decoder_ffn_dim": 64,
+                "max_position_embeddings": 64,
+            },
+            "n_docs": 2,
+        },
+        inputs={
+            "input_ids": ints(200, "B", 12, low=10),
+            "attention_mask": ones("B", 12),
+            "decoder_input_ids": ints(200, "B", 5, low=10),
+            "context_input_ids": ints(200, "2B", 12, low=10),
+            "context_attention_mask": ones("2B", 12),
+            "doc_scores": floats("B", 2),
+        },
+    ),
     "reformer": Override(
         "its rows of positions must multiply to its length",
         config={

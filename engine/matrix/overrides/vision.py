@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.matrix.overrides.override import Override
-from engine.matrix.shapes import each, floats, ints, ones, placed_patches, value
+from engine.matrix.shapes import each, floats, ints, ones, placed_patches, rows, several, value
 
 _BOXES = "asks for more boxes than a small picture has places"
 _FLAT = "reads flat patches, each with its row and column"
@@ -11,6 +11,24 @@ _SESSION = "tracks objects through a session of many frames; its picture encoder
 
 _FEW = {"num_queries": 12}
 _AS_WIDE = "ends as wide as the encoder that reads it"
+_SAM3_PARTS = {
+    "detr_encoder": {
+        "vision_features": several(floats("B", 64, 8, 8)),
+        "vision_pos_embeds": several(floats("B", 64, 8, 8)),
+        "text_features": floats("B", 6, 64),
+    },
+    "detr_decoder": {
+        "vision_features": floats("B", 64, 64),
+        "vision_pos_encoding": floats("B", 64, 64),
+        "text_features": floats("B", 6, 64),
+        "spatial_shapes": rows([[8, 8]]),
+    },
+    "mask_decoder": {
+        "decoder_queries": floats("B", 12, 64),
+        "backbone_features": several(*(floats("B", 64, side, side) for side in (32, 16, 8))),
+        "encoder_hidden_states": floats("B", 64, 64),
+    },
+}
 
 VISION: dict[str, Override] = {
     "beit": Override(
@@ -123,9 +141,9 @@ VISION: dict[str, Override] = {
     "sapiens2": Override("its default configuration has no head", head="Sapiens2Model"),
     "sam3_video": Override(unavailable="tracks objects through a session of many frames: see sam3"),
     **{
-        f"{family}_{part}": Override(unavailable=f"reads inner states of {family}: runs in that row")
+        f"{family}_{part}": Override("reads inner states of the whole model", inputs=made)
         for family in ("sam3", "sam3_lite_text")
-        for part in ("detr_encoder", "detr_decoder", "mask_decoder")
+        for part, made in _SAM3_PARTS.items()
     },
     "videomt": Override("reads clips", inputs={"pixel_values": None, "pixel_values_videos": floats("B", 2, 3, 64, 64)}),
     **{
