@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from engine.matrix.generation import Forward, greedy, growing_input
@@ -17,6 +18,17 @@ from engine.matrix.record import Cell
 
 Say = Callable[[str], None]
 Inputs = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A converted model, with what its exporter worked out from the inputs beforehand and the graph asks for."""
+
+    model: Any
+    aside: Inputs
+
+
+Convert = Callable[[Built], Graph]
 
 _FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 _BFLOAT16 = {"INFERENCE_PRECISION_HINT": "bf16"}
@@ -60,7 +72,7 @@ def _rank(cell: Cell) -> tuple[bool, bool, int]:
 
 
 def _by(
-    route: str, convert: Callable[[Built], Any], built: Built, peak: Peak, say: Say, growing: str | None,
+    route: str, convert: Convert, built: Built, peak: Peak, say: Say, growing: str | None,
     batches: Sequence[int],
 ) -> Cell:  # fmt: skip
     """The cell of one route. Raises whatever the converter or the plug-in raises."""
@@ -93,7 +105,7 @@ def _by(
     return cell
 
 
-def by_trace(built: Built) -> Any:
+def by_trace(built: Built) -> Graph:
     """`openvino.convert_model` on a TorchScript trace (OpenVINO: Convert a PyTorch model)."""
     import openvino
     import torch
@@ -124,27 +136,30 @@ def by_trace(built: Built) -> Any:
         port.get_tensor().set_names({name})
     for port, name in zip(graph.outputs, wanted, strict=True):
         port.get_tensor().add_names({name})  # one tensor may be two outputs, and has two names then
-    return graph
+    return Graph(graph, {})
 
 
-def by_export(built: Built) -> Any:
+def by_export(built: Built) -> Graph:
     """transformers' OpenVINO exporter, over torch.export, with dynamic shapes."""
     return _exported(built, dynamic=True)
 
 
-def by_static_export(built: Built) -> Any:
+def by_static_export(built: Built) -> Graph:
     """The same exporter with the shapes of the example: for models whose shapes torch.export can't keep symbolic."""
     return _exported(built, dynamic=False)
 
 
-def _exported(built: Built, *, dynamic: bool) -> Any:
+def _exported(built: Built, *, dynamic: bool) -> Graph:
     import copy
 
     from transformers.exporters import OpenVINOConfig, OpenVINOExporter
+    from transformers.exporters.utils import get_leaf_tensors
 
     inputs = {name: copy.deepcopy(value) for name, value in built.prepared.inputs.items()}
     config = OpenVINOConfig(dynamic=dynamic, stateful=False)
-    return OpenVINOExporter().export(built.model, inputs, config).program
+    program = OpenVINOExporter().export(built.model, inputs, config).program
+    aside = {name: value for name, value in inputs.items() if name not in built.prepared.inputs}
+    return Graph(program, {**aside, **get_leaf_tensors(aside)})
 
 
 GEOMETRY = ("image_sizes", "image_grid_thw", "grid_thw", "spatial_shapes", "target_sizes", "image_merge_sizes",
@@ -152,7 +167,7 @@ GEOMETRY = ("image_sizes", "image_grid_thw", "grid_thw", "spatial_shapes", "targ
 """Inputs that say how pictures are cut up. Models loop over their values, so a traced graph is bound to them: one graph
 for each geometry."""
 
-ROUTES: Mapping[str, Callable[[Built], Any]] = {
+ROUTES: Mapping[str, Convert] = {
     "trace": by_trace,
     "export": by_export,
     "export, fixed shapes": by_static_export,
@@ -162,16 +177,16 @@ LAST_RESORT = "export, fixed shapes"
 """Not tried where a route with other shapes is right."""
 
 
-def _compiled(graph: Any, precision: Mapping[str, str]) -> Forward:
+def _compiled(graph: Graph, precision: Mapping[str, str]) -> Forward:
     """A function from named inputs to named outputs."""
     import openvino
     import torch
 
-    labels = [set(port.get_names()) for port in graph.outputs]
-    compiled = openvino.Core().compile_model(graph, "CPU", {**precision, "PERFORMANCE_HINT": "LATENCY"})
+    labels = [set(port.get_names()) for port in graph.model.outputs]
+    compiled = openvino.Core().compile_model(graph.model, "CPU", {**precision, "PERFORMANCE_HINT": "LATENCY"})
 
     def run(inputs: Inputs) -> dict[str, Any]:
-        given = {**_scalars(inputs), **inputs}
+        given = {**graph.aside, **_scalars(inputs), **inputs}
         feed = {}
         for port in compiled.inputs:
             name = next((found for found in port.get_names() if found.removeprefix("input.") in given), None)
@@ -209,7 +224,7 @@ def _median_s(run: Forward, inputs: Inputs) -> float:
     return statistics.median(times)
 
 
-def _batches(built: Built, graph: Any, batches: Sequence[int]) -> list[int]:
+def _batches(built: Built, graph: Graph, batches: Sequence[int]) -> list[int]:
     """The numbers of rows that give what torch gives."""
     run = _compiled(graph, _FLOAT32)
     found = []

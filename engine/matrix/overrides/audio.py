@@ -129,7 +129,7 @@ AUDIO: dict[str, Override] = {
             "its filters double in each of seven stages", config={"num_filters": 4, "depths": [1] * 7}, inputs=made
         )
         for part, made in (
-            ("", {"input_values": floats("B", 1, 6400)}),
+            ("", {"input_values": floats("B", 1, 6400), "sample": value(False)}),
             ("_encoder", {"hidden_states": floats("B", 1, 6400)}),
             ("_decoder", {"hidden_states": floats("B", 64, 4)}),
         )
