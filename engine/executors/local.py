@@ -108,7 +108,8 @@ class LocalExecutor:
             body = await read_media(request.task, body, self._media(request))
         ask = forms.read(request.task, body)
         outputs = await runtime.infer(request.task, ask)
-        made, usage = forms.reply(request.task, self._model_id, outputs, body, ask)
+        created = int(self._services.clock.wall())
+        made, usage = forms.reply(request.task, self._model_id, outputs, body, ask, created)
         return Result(request.id or "", made, usage=usage)
 
     def _media(self, request: Request) -> MediaReader:

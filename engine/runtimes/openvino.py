@@ -143,7 +143,7 @@ class OpenVinoRuntime:
             properties["INFERENCE_NUM_THREADS"] = str(self._hardware.threads)
 
         def convert(model: Any) -> Any:
-            if model.can_generate():
+            if hasattr(model, "can_generate") and model.can_generate():
                 self._parts.append(OpenVinoParts(model, self._hardware.device, properties, precision))
                 return model
             return OpenVinoModule(model, self._hardware.device, properties, precision)

@@ -44,7 +44,6 @@ class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
         """By the names of the inputs and the constants."""
         self._fixed: dict[tuple[Any, ...], Run] = {}
         """By the shapes as well, of inputs whose shapes an open graph can't take."""
-        self.config = model.config
         self.routes: list[str] = []
         """What was converted, and how, one line each."""
         # Pipelines look at the signature to see what a model takes.

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers.pipelines.base import ChunkPipeline, PipelineException, pad_collate_fn
+from transformers.pipelines.base import ChunkPipeline, Pipeline, PipelineException, pad_collate_fn
 from transformers.pipelines.pt_utils import PipelineIterator
 
 from engine.artifacts import Artifact
@@ -49,14 +49,21 @@ class PipelineModel:
         self._known = PIPELINES[task]
         self.pipe: Any = pipeline_loading.load(task, artifact, device, dtype)
         if convert is not None:
-            self.pipe.model = convert(self.pipe.model)
-        self._chunked = isinstance(self.pipe, ChunkPipeline)
+            self._convert(convert)
+        # One of ours without transformers' base class has rows, too.
+        self._chunked = isinstance(self.pipe, ChunkPipeline) or not isinstance(self.pipe, Pipeline)
         self._collate = self._collation()
         # One thread: a tokenizer that several threads use at once refuses ("already borrowed").
         self._desk = ThreadPoolExecutor(1, thread_name_prefix=f"prepare-{task}")
         self.batches = Batcher(
             self._run, f"model-{task}", max_rows=max_rows if self._collate else 1, max_tokens=MAX_TOKENS[device.type]
         )
+
+    def _convert(self, convert: Callable[[Any], Any]) -> None:
+        if hasattr(self.pipe, "convert"):  # a model of several parts, each of which computes
+            self.pipe.convert(convert)
+        else:
+            self.pipe.model = convert(self.pipe.model)
 
     async def answer(self, ask: Ask) -> list[Any]:
         """The outputs, one for each input, as JSON has them. Raises InvalidRequest, SetupError, Internal."""
@@ -132,7 +139,7 @@ class PipelineModel:
         if options.get("seed") is not None or getattr(self.pipe, "alone", False):
             return None, MEDIUM_TOKENS  # a seed promises the same answer again, whatever else is waiting
         masked = "attention_mask" in item and not getattr(self.pipe, "exact_lengths", False)
-        tokens = 0
+        tokens = self.pipe.tokens(item, options) if hasattr(self.pipe, "tokens") else 0
         for name in sorted(item):
             value = item[name]
             if not isinstance(value, torch.Tensor):

@@ -6,10 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 from engine.request import Usage
-from engine.tasks import pipelines, rerank, speech, transcription
+from engine.tasks import images, pipelines, rerank, speech, transcription
 from engine.tasks.pipelines import Ask
 
 _OWN: dict[str, Any] = {
+    "image": images,
+    "text-to-image": images,
     "rerank": rerank,
     "speech": speech,
     "text-to-audio": speech,
@@ -28,11 +30,13 @@ def read(task: str, body: dict[str, Any]) -> Ask:
 
 
 def reply(
-    task: str, model: str, outputs: list[Any], body: dict[str, Any], ask: Ask
+    task: str, model: str, outputs: list[Any], body: dict[str, Any], ask: Ask, created: int
 ) -> tuple[dict[str, Any], Usage | None]:
-    """The canonical reply of a task, and what it used."""
+    """The canonical reply of a task, and what it used; `created` is in Unix seconds, for the forms that say it."""
     form = _OWN.get(task)
     if form is None:
         return pipelines.reply(task, model, outputs, ask.single), None
+    if form is images:
+        return images.reply(task, model, outputs, body, created)
     made: tuple[dict[str, Any], Usage] = form.reply(task, model, outputs, body)
     return made

@@ -116,6 +116,13 @@ PIPELINES: dict[str, PipelineTask] = {
     ),
     "speech": PipelineTask("synthesis"),
     "text-to-audio": PipelineTask("synthesis", parameters=generation.NAMES),
+    "image": PipelineTask("pictures"),
+    "text-to-image": PipelineTask(
+        "pictures",
+        parameters=frozenset(
+            {"width", "height", "num_inference_steps", "guidance_scale", "negative_prompt", "seed"}
+        ),
+    ),
     "time-series-forecasting": PipelineTask(
         "forecast",
         "numbers",

@@ -1,6 +1,8 @@
 """Pipelines of our own, in the form of transformers' (`Pipeline`: preprocess, _forward, postprocess), one file a kind.
 
-They are for the tasks that transformers has no pipeline for, or one that leaves something out.
+They are for the tasks that transformers has no pipeline for, or one that leaves something out. One whose model is none
+of transformers' has the form and not the base class: `preprocess` gives a list of rows, `forward` a batch of them,
+`postprocess` gets the outputs of all rows.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ OWN = {
     "relevance": "text_scores:Relevance",
     "token-vectors": "token_vectors:TokenVectors",
     "sparse-vector": "token_vectors:SparseVector",
+    "pictures": "text_to_image:Pictures",
     "speech-recognition": "speech_recognition:SpeechRecognition",
 }
 """Module and class, by the name that engine.tasks.pipelines gives it."""

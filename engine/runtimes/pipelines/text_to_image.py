@@ -1,0 +1,180 @@
+"""Pictures from text through diffusers: Stable Diffusion and whatever else its `DiffusionPipeline` loads from a folder
+with a `model_index.json`.
+
+Each picture has a seed of its own, from which its noise is drawn, so that what is computed beside it makes no
+difference. No safety checker is loaded: what a model paints is not looked at.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.errors import InvalidRequest, SetupError, TooLong
+
+_SEEN_AS = ("text_encoder", "text_encoder_2", "text_encoder_3", "unet", "transformer")
+"""diffusers' names of the parts that compute, besides the decoder of `vae`."""
+_TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
+_UNWANTED = ("safety_checker", "feature_extractor", "image_encoder")
+"""Parts of a checkpoint that no picture is made with."""
+ROW_POSITIONS = 4096
+"""Pictures of one request with a seed are computed together up to so many positions of their latents: a fixed number,
+so that the same request is the same arithmetic."""
+
+
+class Pictures:
+    """Its result is the pictures of one prompt, as PIL images."""
+
+    tokenizer: Any = None
+    feature_extractor: Any = None
+    image_processor: Any = None
+    _preprocess_params: dict[str, Any] = {}
+    _forward_params: dict[str, Any] = {}
+    _postprocess_params: dict[str, Any] = {}
+    _pipeline_calls_generate = False
+
+    def __init__(self, pipe: Any) -> None:
+        """`pipe` is diffusers'."""
+        self._pipe = pipe
+        self._takes = frozenset(inspect.signature(pipe.__call__).parameters)
+        self.model = pipe.unet if getattr(pipe, "unet", None) is not None else pipe.transformer
+        self._scale = int(pipe.vae_scale_factor)
+        side = self.model.config.sample_size
+        self._own_size = tuple(side[:2]) if isinstance(side, list | tuple) else (side, side)
+        """Height and width of the latents where nobody says a size."""
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device, kind: torch.dtype) -> Pictures:
+        """The pipeline of the folder. Raises OSError, ValueError, RuntimeError, ImportError, or SetupError without
+        diffusers."""
+        try:
+            from diffusers import DiffusionPipeline
+        except ImportError as error:
+            raise SetupError(
+                f'pictures from text need {error.name}. Next: pip install "ipfs-accelerate[diffusers]"'
+            ) from error
+        index = folder / "model_index.json"
+        if not index.is_file():
+            raise ValueError("it has no model_index.json, so it is no model of diffusers")
+        held = json.loads(index.read_text(encoding="utf-8"))
+        left_out: dict[str, Any] = {name: None for name in _UNWANTED if name in held}
+        if "safety_checker" in held:
+            left_out["requires_safety_checker"] = False
+        with _quiet():
+            pipe = DiffusionPipeline.from_pretrained(
+                folder, dtype=kind, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, **left_out
+            )
+            pipe.set_progress_bar_config(disable=True)
+            return cls(pipe.to(device))
+
+    def convert(self, convert: Callable[[Any], Any]) -> None:
+        """Puts each part that computes through `convert`, and the result in its place."""
+        for name in _SEEN_AS:
+            part = getattr(self._pipe, name, None)
+            if part is not None:
+                setattr(self._pipe, name, convert(part))
+        self._pipe.vae.decoder = convert(self._pipe.vae.decoder)
+
+    def tokens(self, row: dict[str, Any], options: dict[str, Any]) -> int:
+        """Positions of the latents of its pictures: what a batch is measured by."""
+        return len(row["prompts"]) * self._positions(options)
+
+    def _positions(self, options: dict[str, Any]) -> int:
+        height = options["height"] // self._scale if "height" in options else self._own_size[0]
+        width = options["width"] // self._scale if "width" in options else self._own_size[1]
+        return int(height * width)
+
+    def _sanitize_parameters(
+        self, *, n: int, seed: int | None, negative_prompt: str | None, **painted: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        told = {name: value for name, value in painted.items() if value is not None}
+        for name in (*told, *(["negative_prompt"] if negative_prompt is not None else [])):
+            if name not in self._takes:
+                raise ValueError(f"this model takes no {name}; leave it out")
+        for name in ("width", "height"):
+            if told.get(name, 0) % self._scale:
+                raise ValueError(f"the {name} must be a multiple of {self._scale} pixels, not {told[name]}")
+        # A seed promises the same picture, so a request that has one is computed with nothing else beside it.
+        within = {**told, "seed": seed} if seed is not None else told
+        before = {"n": n, "seed": seed, "negative_prompt": negative_prompt, "positions": self._positions(told)}
+        return before, within, {}
+
+    def preprocess(
+        self, prompt: str, *, n: int, seed: int | None, negative_prompt: str | None, positions: int
+    ) -> list[dict[str, Any]]:
+        """What is computed together at most, each with a seed a picture. Raises TooLong."""
+        self._check_length(prompt, "the prompt")
+        self._check_length(negative_prompt or "", "negative_prompt")
+        if seed is None:
+            seeds, each = torch.randint(0, 2**62, (n,)), 1
+        else:
+            seeds, each = torch.arange(seed, seed + n), max(1, ROW_POSITIONS // positions)
+        rows = []
+        for part in seeds.split(each):
+            row: dict[str, Any] = {"prompts": [prompt] * len(part), "seeds": part}
+            if negative_prompt is not None:
+                row["negatives"] = [negative_prompt] * len(part)
+            rows.append(row)
+        return rows
+
+    def _check_length(self, text: str, what: str) -> None:
+        longest: tuple[int, int] | None = None
+        for name in _TOKENIZERS:
+            tokenizer = getattr(self._pipe, name, None)
+            if tokenizer is not None:
+                count, most = len(tokenizer(text, verbose=False).input_ids), int(tokenizer.model_max_length)
+                if count <= most:
+                    return
+                longest = max(longest or (0, 0), (most, count))
+        if longest is not None:
+            raise TooLong(f"{what} has {longest[1]} tokens, and the model reads {longest[0]}; shorten it")
+
+    @staticmethod
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Several pictures as one batch."""
+        batch: dict[str, Any] = {"seeds": torch.cat([row["seeds"] for row in rows])}
+        for name in rows[0].keys() - {"seeds"}:
+            batch[name] = [text for row in rows for text in row[name]]
+        return batch
+
+    def forward(self, batch: dict[str, Any], seed: int | None = None, **painted: Any) -> dict[str, torch.Tensor]:
+        """The pictures as bytes, shape (pictures, height, width, 3)."""
+        negative = {"negative_prompt": batch["negatives"]} if "negatives" in batch else {}
+        generators = [torch.Generator().manual_seed(int(each)) for each in batch["seeds"]]
+        with _quiet():
+            made = self._pipe(
+                prompt=batch["prompts"], generator=generators, output_type="pt", **negative, **painted
+            ).images
+        return {"pictures": (made.float().permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).cpu()}
+
+    def postprocess(self, outputs: list[dict[str, torch.Tensor]]) -> list[Any]:
+        """The pictures of a prompt."""
+        from PIL import Image
+
+        return [Image.fromarray(picture.numpy()) for output in outputs for picture in output["pictures"]]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the notes of diffusers and transformers from the terminal, where our own progress stands."""
+    from diffusers.utils import logging as own
+
+    from engine.runtimes.torch_loading import quiet
+
+    level, shown = own.get_verbosity(), own.is_progress_bar_enabled()
+    own.set_verbosity(logging.ERROR)
+    own.disable_progress_bar()
+    try:
+        with quiet():
+            yield
+    finally:
+        own.set_verbosity(level)
+        if shown:
+            own.enable_progress_bar()
