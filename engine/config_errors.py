@@ -29,14 +29,15 @@ def unknown_key(key: str, options: Mapping[str, list[str]]) -> str | None:
     walked: list[str] = []
     for part in key.split("."):
         fields = {name: field for model in models for name, field in model.model_fields.items()}
-        if part not in fields:
+        if part.partition("[")[0] not in fields:
             where = ".".join(walked) or "the run"
             names = [".".join([*walked, name]) for name in fields]
             if not walked:
                 names += [group for group in options if "/" not in group]
             return f"{key}: {where} has no key {part!r}; {nearest('.'.join([*walked, part]), names)}"
         walked.append(part)
-        annotations = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        name = part.partition("[")[0]
+        annotations = [model.model_fields[name].annotation for model in models if name in model.model_fields]
         if any(get_origin(annotation) in (dict, tuple, list) for annotation in annotations):
             return None  # free keys, or a list that pydantic checks
         models = [found for annotation in annotations for found in _models(annotation)]
@@ -72,7 +73,7 @@ def from_pydantic(error: ValidationError) -> list[str]:
     for item in error.errors(include_url=False):
         path = _dotted(item["loc"])
         if item["type"] == "extra_forbidden":
-            lines.append(unknown_key(path, {}) or f"{path}: no such key here (another `kind` has it)")
+            lines.append(unknown_key(path, {}) or _not_here(path))
         elif item["type"] == "missing":
             lines.append(f"{path}: needs a value; add {path}=…")
         elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
@@ -84,6 +85,21 @@ def from_pydantic(error: ValidationError) -> list[str]:
             quoted = f"; quote a number that is a name: {path}='\"{value}\"'" if _unquoted(item) else ""
             lines.append(f"{path}={shown}{item['msg'][0].lower()}{item['msg'][1:]}{quoted}")
     return lines
+
+
+def _not_here(path: str) -> str:
+    """What to say of a key that the chosen kind lacks: which kinds have it, else the nearest names."""
+    where, _, key = path.rpartition(".")
+    models: list[type[BaseModel]] = [RunSpec]
+    for part in where.split("."):
+        name = part.partition("[")[0]
+        annotations = [model.model_fields[name].annotation for model in models if name in model.model_fields]
+        models = [found for annotation in annotations for found in _models(annotation)]
+    having = [model for model in models if key in model.model_fields and "kind" in model.model_fields]
+    kinds = sorted({str(kind) for model in having for kind in get_args(model.model_fields["kind"].annotation)})
+    if not kinds:
+        return f"{path}: no such key here; {nearest(key, [name for model in models for name in model.model_fields])}"
+    return f"{path}: no such key here; {where} has it where its kind is {' or '.join(kinds)}"
 
 
 def _unquoted(item: Mapping[str, Any]) -> bool:
