@@ -247,7 +247,7 @@ def _task_of_url(url: Any) -> str:
         raise InvalidRequest(f"url: expected text, got {_type(url)}")
     path = url.split("?")[0].strip("/").removeprefix("v1/")
     if path not in _TASKS:
-        raise InvalidRequest(f"url: {url!r} is not known; one of: {', '.join(ENDPOINTS.values())}")
+        raise InvalidRequest(f"url: {url!r} is not known; {nearest(url, ENDPOINTS.values())}")
     return _TASKS[path]
 
 
