@@ -13,8 +13,9 @@ from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
 from schemas.base import Spec
 
-Format = Literal["safetensors", "gguf", "openvino", "ctranslate2"]
-"""Layouts of model files. ctranslate2: of Whisper only."""
+Format = Literal["safetensors", "gguf", "openvino", "ctranslate2", "state_dict", "torchscript", "onnx"]
+"""Layouts of model files. ctranslate2: of Whisper only; state_dict, what torch.save wrote: of EfficientNet-Lite0 only;
+torchscript (torch) and onnx (OpenVINO): of Silero VAD only."""
 
 _SHA256 = r"^[0-9a-f]{64}$"
 _CID = r"^(b[a-z2-7]{8,}|Qm[1-9A-HJ-NP-Za-km-z]{44}|z[1-9A-HJ-NP-Za-km-z]{8,}|f[0-9a-f]{10,})$"
@@ -152,6 +153,8 @@ def _s3(rest: str) -> dict[str, Any]:
 
 def _ipfs(rest: str) -> dict[str, Any]:
     cid, _, path = rest.partition("/")
+    if not re.fullmatch(_CID, cid):
+        raise ValueError(f"{cid!r} is not a content id; expected ipfs://CID, or ipfs://CID/PATH")
     return {"kind": "ipfs", "cid": cid, "path": unquote(path), "named": path}
 
 

@@ -62,7 +62,7 @@ def test_mappings_and_uris_may_stand_side_by_side() -> None:
         ("package://name/inside.gguf", "expected package://NAME==VERSION/PATH#sha256=DIGEST"),
         ("http://host/x.gguf", "anybody on the way can change what http brings; add #sha256=…, or use https"),
         ("https://host/x.gguf#sha256=abc", "sources[0].sha256"),
-        ("ipfs://notacid/x.gguf", "sources[0].cid"),
+        ("ipfs://notacid/x.gguf", "'notacid' is not a content id; expected ipfs://CID"),
         ("s3://bucket/m.gguf?colour=red", "sources[0].colour"),
         ("https://user:password@host/x.gguf", "looks like a secret (not shown)"),
     ],
