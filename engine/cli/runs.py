@@ -89,7 +89,10 @@ def _show(path: Path, arguments: argparse.Namespace) -> int:
     rows += [(f"batch job {job['number']}", _job(job)) for job in record["jobs"]]
     for name, value in rows:
         print(f"{name:<20} {', '.join(value) if isinstance(value, list) else value}")
-    print(f"{'report':<20} {path / 'report.html'}")
+    if (path / "report.html").exists():
+        print(f"{'report':<20} {path / 'report.html'}")
+    if record["status"] == "crashed":
+        print(f"{'next':<20} python -m engine runs resume {path}")
     return 0
 
 

@@ -15,6 +15,7 @@ import msgspec
 from engine.errors import OutputError
 from engine.runs.directory import load_manifest, load_plain_spec
 from engine.runs.fingerprint import diff as spec_diff
+from engine.runs.journal import counts
 from engine.runs.ledger import jobs_of
 from engine.runs.lock import LOCK, RunLock, is_locked
 from engine.runs.manifest import Manifest
@@ -101,6 +102,7 @@ def show(path: Path) -> dict[str, Any]:
     record["path"] = str(path)
     record["metrics"] = _metrics(path)
     journal = path / "journal.sqlite"
+    record["ok"], record["failed"] = _counts(path, manifest)
     record["jobs"] = [job.as_dict() for job in jobs_of(journal)] if journal.exists() else []
     return record
 
@@ -161,14 +163,15 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _info(path: Path, manifest: Manifest, name: str) -> RunInfo:
+    ok, failed = _counts(path, manifest)
     return RunInfo(
         name=name,
         path=path,
         status=_status(path, manifest),
         started=manifest.started,
         rows=manifest.rows,
-        ok=manifest.ok,
-        failed=manifest.failed,
+        ok=ok,
+        failed=failed,
         wall_s=manifest.wall_s,
         targets=manifest.targets,
         workload=manifest.workload,
@@ -177,6 +180,17 @@ def _info(path: Path, manifest: Manifest, name: str) -> RunInfo:
 
 def _status(path: Path, manifest: Manifest) -> str:
     return "crashed" if manifest.status == "running" and not is_locked(path) else manifest.status
+
+
+def _counts(path: Path, manifest: Manifest) -> tuple[int, int]:
+    """How many rows are recorded as ok and as failed. Only the journal knows while a run goes on and after a crash."""
+    journal = path / "journal.sqlite"
+    if manifest.status != "running" or not journal.exists():
+        return manifest.ok, manifest.failed
+    try:
+        return counts(journal)
+    except OutputError:
+        return manifest.ok, manifest.failed  # a list shows a run with a broken journal, too
 
 
 def _metrics(path: Path) -> dict[str, Any] | None:

@@ -51,8 +51,11 @@ class Findings:
         return {**self.metrics.summary(wall_s), "stages": self.stages}
 
     def first_errors(self, count: int = 3) -> list[str]:
-        """One line each."""
-        return [_failure(record) for record in self.failures[:count]]
+        """One line each, and no two that say the same."""
+        told: dict[tuple[str, str], str] = {}
+        for record in self.failures:
+            told.setdefault((record["error"]["kind"], record["error"]["message"]), _failure(record))
+        return list(told.values())[:count]
 
 
 def rewrite_report(run: RunDirectory, source: Source | None) -> None:

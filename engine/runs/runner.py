@@ -61,7 +61,7 @@ class Summary:
     wall_s: float
     """Virtual seconds, of a run in virtual time."""
     first_errors: list[str] = field(default_factory=list)
-    """`custom_id: kind: message` of the first failed rows."""
+    """`custom_id: kind: message` of the first failed rows that differ in it."""
     metrics: dict[str, Any] = field(default_factory=dict)
     real_s: float | None = None
     """Of a run in virtual time: the seconds that it took."""

@@ -41,6 +41,15 @@ async def test_both_reports_have_counts_targets_failures_and_answers(run: RunDir
             assert part.lower() in text.lower(), (path.name, part)
 
 
+def test_failures_that_say_the_same_are_told_once() -> None:
+    findings = Findings()
+    for number, message in enumerate(("no route", "no route", "too slow")):
+        error = {"kind": "connect", "message": message}
+        record = {"custom_id": f"row-{number}", "response": None, "error": error, "engine": {"attempts": []}}
+        findings.see(json.dumps(record).encode(), ok=False)
+    assert findings.first_errors() == ["row-0: connect: no route", "row-2: connect: too slow"]
+
+
 async def test_a_row_cannot_put_markup_into_the_report(run: RunDirectory) -> None:
     assert "<script" not in run.report_html.read_text()
     assert "<script" not in run.report_md.read_text()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from engine import Engine, virtual_time
+from engine.cli import main
 from engine.compose import compose
 from engine.errors import ConfigError, Interrupted, OutputError
 from engine.executors import Services
@@ -160,6 +161,23 @@ def test_a_killed_run_resumes_without_a_row_lost_or_doubled(
     assert child.returncode == 3, errors
     check_complete(run, rows)
     assert len(calls.read_text().splitlines()) <= rows + kills * window
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_shown_with_the_rows_that_are_recorded(
+    workload: Workload, tmp_path: Path, launch: Launch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    child = launch(workload(300), tmp_path / "out", delay_s=0.01, window=16)
+    run = run_of(child)
+    wait_for_rows(run, 20)
+    child.kill()
+    child.wait()
+    assert main(["runs", "show", str(run), "--root", str(tmp_path / "out")]) == 0
+    shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert shown["status"] == "crashed"
+    assert int(shown["ok"]) + int(shown["failed"]) >= 20
+    assert shown["next"] == f"python -m engine runs resume {run}"
+    assert "report" not in shown
 
 
 @pytest.mark.slow
