@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.errors import InferenceError
+from engine.errors import InferenceError, nearest
 from engine.request import RateHints
 from engine.transports import HttpReply
 
@@ -58,5 +58,7 @@ async def probe(
     if not models:
         raise dialect.error(reply.status, reply.headers, content)
     # Ollama lists `llama3.2:latest` for what everybody calls `llama3.2`.
-    known = "has" if model in models or f"{model}:latest" in models else "does not list"
-    return f"{known} {model} ({len(models)} models)", limits
+    counted = f"({len(models)} {'model' if len(models) == 1 else 'models'})"
+    if model in models or f"{model}:latest" in models:
+        return f"has {model} {counted}", limits
+    return f"does not list {model} {counted}; {nearest(model, models)}", limits

@@ -66,9 +66,20 @@ async def test_each_key_has_a_row_with_its_place_whether_it_works_and_its_limits
     assert cells[0][:4] == [
         "OPENAI_API_KEY", "environment", "yes", "4,999 of 5,000 requests, 39,000 of 40,000 tokens",
     ]  # fmt: skip
-    assert cells[0][4] == "has gpt-4o-mini (1 models)"
+    assert cells[0][4] == "has gpt-4o-mini (1 model)"
     assert cells[1][:4] == ["OPENAI_API_KEY_1", ".env", "no", "–"]
     assert cells[1][4].startswith("auth: key OPENAI_API_KEY_1: HTTP 401: Incorrect API key ***")
+
+
+@pytest.mark.slow
+async def test_a_model_that_is_not_listed_has_the_nearest_name_beside_it(
+    alone: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", GOOD)
+    server = await serve(models)
+    words = ["provider=openai", f"provider.base_url={server.url}", "model=remote", "model.name=gpt-4o-mni"]
+    _, said = await check(capsys, *words)
+    assert "does not list gpt-4o-mni (1 model); did you mean gpt-4o-mini?" in said
 
 
 @pytest.mark.slow

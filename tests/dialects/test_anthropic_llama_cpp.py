@@ -96,7 +96,7 @@ def test_llama_cpp_lists_its_model_to_a_check(
     assert main(["check", "provider=anthropic"]) == 0
     said = capsys.readouterr().out
     assert "1 of 1 keys work" in said
-    assert "does not list claude-haiku-5-5 (1 models)" in said
+    assert "does not list claude-haiku-5-5 (1 model)" in said
 
 
 async def test_the_key_goes_only_into_its_header_and_an_echo_of_it_is_masked(claude: Any, serve: Any) -> None:

@@ -292,7 +292,7 @@ async def test_an_error_that_looks_like_a_success_says_what_its_wire_can(wire: s
 @pytest.mark.parametrize("wire", WIRES)
 async def test_every_wire_lists_the_model(wire: str) -> None:
     # OPEA's services say that they are well, and not which model they have.
-    expected = "it answers" if wire == "opea" else "has simulated (1 models)"
+    expected = "it answers" if wire == "opea" else "has simulated (1 model)"
     async with served() as server, engine_of(wire, server) as engine:
         assert expected in await engine.pipeline.routes[0].executor.check()
 

@@ -142,7 +142,7 @@ async def test_a_status_is_a_word_of_the_vocabulary(
 async def test_a_method_that_the_server_lacks_is_no_list_of_models(services: Services) -> None:
     async with GrpcServer(vectors) as server:
         own = executor(server.url, services)
-        assert "has m (1 models); engine 1, the model is ready" in await own.check()
+        assert "has m (1 model); engine 1, the model is ready" in await own.check()
         other = executor(server.url + "/prefix", services)
         assert "it keeps no list of models (HTTP 501)" in await other.check()
 
