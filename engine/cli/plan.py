@@ -23,6 +23,7 @@ from engine.pipeline import StageLine
 from engine.prices import Prices
 from engine.request import Context, Request, Result, Usage
 from engine.resources import Resources
+from engine.runs.report_view import money
 from engine.workloads import open_source
 from schemas import RunSpec, TargetSpec
 from schemas.sources import SourceSpec
@@ -37,7 +38,8 @@ ANSWER_TOKENS = 256
 PRICE_DAYS = 90
 """A price list that was read longer ago than this is worth a warning."""
 
-_EXPLAINED = ("key", "key_why", "queue", "rate_limit_wait_s", "circuit")
+_EXPLAINED = {"queue": "queue", "rate_limit_wait_s": "rate limit, wait in s", "circuit": "circuit"}
+"""What is shown of a target that would be asked, and what it is called."""
 
 
 class _Unavailable:
@@ -286,7 +288,9 @@ def _render_request(request: dict[str, Any]) -> list[str]:
     for place, target in enumerate(request.get("targets", ()), 1):
         lines.append(f"  {place}. {target['target']}: " + (target["refused"] or f"tries: {target['tries']}"))
         if target["refused"] is None:
-            lines += [f"     {name}: {target[name]}" for name in _EXPLAINED if target.get(name)]
+            if target.get("key"):
+                lines.append(f"     key: {target['key']} ({target['key_why']})")
+            lines += [f"     {said}: {target[name]}" for name, said in _EXPLAINED.items() if target.get(name)]
     return [*lines, *(f"  {note}" for note in request["notes"])]
 
 
@@ -303,7 +307,7 @@ def _render_workload(workload: dict[str, Any]) -> list[str]:
         f"at most about {workload['output_tokens_at_most']} out"
     )
     cost = workload["cost_usd"]
-    said = f"at most about ${cost:.4f} at the first target" if cost else "nothing but this machine's time"
+    said = f"at most about {money(cost)} at the first target" if cost else "nothing but this machine's time"
     if cost is None:
         said = "unknown, for a price is"
     return [*lines, f"  cost: {said}"]

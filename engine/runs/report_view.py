@@ -141,10 +141,10 @@ def dollars(view: dict[str, Any]) -> str:
         return f"unknown ({unknown})" if unknown else "nothing"
     notes = []
     if view.get("cost_estimated"):
-        notes.append(f"{_money(view['cost_estimated'])} of it estimated")
+        notes.append(f"{money(view['cost_estimated'])} of it estimated")
     if unknown:
         notes.append(f"{unknown} unknown")
-    said = f"at least {_money(cost)}" if unknown else _money(cost)
+    said = f"at least {money(cost)}" if unknown else money(cost)
     return f"{said} ({', '.join(notes)})" if notes else said
 
 
@@ -152,8 +152,8 @@ def _counted(count: int, what: str) -> str:
     return f"{number(count)} {what}" + ("" if count == 1 else "s")
 
 
-def _money(dollars: float) -> str:
-    """Cents where there are many dollars, three digits that count where there is a part of a cent."""
+def money(dollars: float) -> str:
+    """US dollars: cents where there are many, three digits that count where there is a part of a cent."""
     if dollars >= 100:
         return f"${dollars:,.2f}"
     return f"${dollars:.{max(4, 2 - math.floor(math.log10(dollars)))}f}" if dollars else "$0.00"
