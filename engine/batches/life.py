@@ -83,7 +83,9 @@ class Life:
         left = [key for key in self.client.keys if key not in self._parked]
         if not left:
             reasons = "; ".join(f"{key or 'no key'}: {reason}" for key, reason in self._parked.items())
-            raise SetupError(f"no key is left to make a batch job with: {reasons}. Next: set a key that works")
+            raise SetupError(
+                f"no key is left to make a batch job with: {reasons.rstrip('.')}. Next: set a key that works"
+            )
         return left[len(self.ledger.jobs()) % len(left)]
 
     async def send(self, job: Job) -> None:

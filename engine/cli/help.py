@@ -23,6 +23,7 @@ flags:
   -m, --multirun      several values a key: run every combination, and compare them
   --config-dir DIR    a folder of options that adds to ours and overrides them
   --json              plan, check, runs: data instead of text
+  --all               check: every provider for which a key is found
   --request FILE      plan: say what would become of each row of a JSONL file
   --debug             show the traceback of an error
   --version, -h, --help
@@ -43,11 +44,15 @@ def text() -> str:
     lines += [f"  {verb:<11} {what}" for verb, what in VERBS.items()]
     lines += ["", "groups and their options:"]
     for group in GROUPS:
-        shown = textwrap.fill(" ".join(found[group]), 92, initial_indent="  ", subsequent_indent=" " * 14)
+        shown = textwrap.fill(
+            " ".join(found[group]), 92, initial_indent="  ", subsequent_indent=" " * 14, break_on_hyphens=False
+        )
         lines.append(f"  {group:<11} {shown.strip()}")
     subgroups = sorted(name.partition("/")[2] for name in found if name.startswith("policy/"))
     lines += [f"  policy/…    {' '.join(subgroups)}"]
-    faults = textwrap.fill(" ".join(found["provider/faults"]), 92, initial_indent="  ", subsequent_indent=" " * 14)
+    faults = textwrap.fill(
+        " ".join(found["provider/faults"]), 92, initial_indent="  ", subsequent_indent=" " * 14, break_on_hyphens=False
+    )
     lines += [f"  provider/faults  {faults.strip()}", "", FLAGS, "exit codes:"]
     lines += [f"  {code:<4} {what}" for code, what in EXIT_CODES.items()]
     return "\n".join(lines)

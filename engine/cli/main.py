@@ -88,6 +88,8 @@ def _dispatch(words: list[str]) -> int:
     if rest and "=" not in rest[0] and rest[0][:1] not in "+~":
         verb = rest.pop(0)
         if verb not in VERBS:
+            if rest and rest[0].startswith("="):
+                raise ConfigError(f"{verb} {' '.join(rest)}: no spaces around =; write {verb}=VALUE")
             raise ConfigError(f"{verb}: not a verb; {nearest(verb, VERBS)} (see --help)")
     if arguments.multirun and verb == "run":
         verb = "sweep"

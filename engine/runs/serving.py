@@ -202,7 +202,9 @@ class Serving:
         if failure is not None:
             self._observe(row.request, result)
             if failure.parks_key and (reason := getattr(self._engine, "locked_out", None)):
-                raise SetupError(f"no key is left to call anything with: {reason}. Next: set a key that works")
+                raise SetupError(
+                    f"no key is left to call anything with: {reason.rstrip('.')}. Next: set a key that works"
+                )
             if self.stopping and failure.kind == "cancelled":
                 raise asyncio.CancelledError
         try:

@@ -63,6 +63,7 @@ def test_a_run_leaves_its_whole_directory(tmp_path: Path) -> None:
         (["provider=simulated", "output.dir=/proc/nowhere/run"], 5, ["output.dir", "/proc/nowhere"]),
         (["provider=simulated", "output.resume=outputs/none"], 5, ["output.resume", "outputs/none"]),
         (["provider=openai", "provider.api_key=abcdefgh12345678"], 2, ["provider.api_key", "secret"]),
+        (["provider", "=", "groq"], 2, ["no spaces around =", "provider=VALUE"]),
         (["rum"], 2, ["rum", "did you mean run"]),
         (["--typo"], 2, ["--typo"]),
         (["runs", "show"], 2, ["usage: runs show RUN"]),
@@ -97,6 +98,11 @@ def _cuda() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())
+
+
+def test_help_breaks_no_name_in_two(tmp_path: Path) -> None:
+    shown = engine("--help", cwd=tmp_path).stdout.split()
+    assert all(path.stem in shown for path in (ROOT / "conf" / "model").glob("*.yaml"))
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
@@ -325,6 +331,7 @@ def test_a_run_whose_last_key_is_refused_stops_and_can_be_resumed(tmp_path: Path
     done = engine("provider=simulated", "provider.keys=1", "provider.faults=[{kind: auth}]", cwd=tmp_path)
     assert done.returncode == 4
     assert "no key is left" in done.stderr
+    assert ".. " not in done.stderr
     assert "runs resume" in done.stderr
     manifest = json.loads((the_run(tmp_path) / "manifest.json").read_text())
     assert (manifest["status"], manifest["failed"]) == ("failed", 0)
