@@ -17,7 +17,9 @@ _FILES = {
     "image-edit": ("image", "mask", "markup"),
 }
 _INPUTS = {
-    **dict.fromkeys(("audio-classification", "zero-shot-audio-classification"), "audio"),
+    **dict.fromkeys(
+        ("audio-classification", "zero-shot-audio-classification", "voice-activity-detection"), "audio"
+    ),
     **dict.fromkeys(
         (
             "image-classification", "zero-shot-image-classification", "object-detection", "zero-shot-object-detection",

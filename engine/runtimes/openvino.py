@@ -67,7 +67,7 @@ class OpenVinoRuntime:
         if embedding.TASKS.issuperset(model.tasks or ("chat",)):
             return ("safetensors",)
         if PIPELINES.keys() & set(model.tasks):
-            return formats(model.tasks)
+            return formats(model.tasks, "onnx")
         return ("gguf", "openvino")
 
     @property
@@ -143,6 +143,9 @@ class OpenVinoRuntime:
             properties["INFERENCE_NUM_THREADS"] = str(self._hardware.threads)
 
         def convert(model: Any) -> Any:
+            if isinstance(model, Path):  # a graph as it is
+                told = {**properties, "INFERENCE_PRECISION_HINT": precision}
+                return ov.Core().compile_model(model, self._hardware.device, told)
             if hasattr(model, "can_generate") and model.can_generate():
                 self._parts.append(OpenVinoParts(model, self._hardware.device, properties, precision))
                 return model

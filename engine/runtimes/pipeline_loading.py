@@ -24,6 +24,10 @@ def load(task: str, artifact: Artifact, device: torch.device, kind: torch.dtype)
 
             model, tokenizer, extractor = whisper_ct2.load(artifact.path, kind)
             pipe = mine(model=model, tokenizer=tokenizer, feature_extractor=extractor, device=device)
+        elif artifact.format == "state_dict":
+            from engine.runtimes import efficientnet_lite
+
+            pipe = efficientnet_lite.load(artifact.path, device, kind)
         elif mine is not None and not hasattr(mine, "transformers_task"):
             pipe = mine.load(artifact.path, device, kind)
         else:
@@ -31,5 +35,6 @@ def load(task: str, artifact: Artifact, device: torch.device, kind: torch.dtype)
             pipe = pipelines.pipeline(
                 task_name, model=str(artifact.path), device=device, dtype=kind, pipeline_class=mine
             )
-    pipe.model.eval()
+    if isinstance(pipe.model, torch.nn.Module):
+        pipe.model.eval()
     return pipe

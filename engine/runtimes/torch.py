@@ -50,7 +50,7 @@ class TorchRuntime:
     def formats(cls, model: ModelSpec) -> tuple[str, ...]:
         """safetensors; generators also from GGUF, when the package gguf is installed."""
         if PIPELINES.keys() & set(model.tasks):
-            return formats(model.tasks)
+            return formats(model.tasks, "torchscript")
         if embedding.TASKS.issuperset(model.tasks or ("chat",)) or importlib.util.find_spec("gguf") is None:
             return ("safetensors",)
         return ("safetensors", "gguf")

@@ -109,6 +109,11 @@ PIPELINES: dict[str, PipelineTask] = {
         fields={"image": "image", "question": "question", "word_boxes": "word_boxes"},
     ),
     "audio-classification": PipelineTask("audio-classification", "audio", _CLASSES),
+    "voice-activity-detection": PipelineTask(
+        "voice-activity",
+        "audio",
+        frozenset({"threshold", "min_speech_duration_ms", "min_silence_duration_ms", "speech_pad_ms"}),
+    ),
     "transcription": PipelineTask("speech-recognition", "audio"),
     "audio-translation": PipelineTask("speech-recognition", "audio"),
     "zero-shot-audio-classification": PipelineTask(
@@ -133,9 +138,15 @@ PIPELINES: dict[str, PipelineTask] = {
 }
 
 
-def formats(tasks: Iterable[str]) -> tuple[str, ...]:
-    """Layouts of schemas.sources.Format in which a model for these tasks can come."""
-    return ("safetensors", "ctranslate2") if "transcription" in tasks else ("safetensors",)
+def formats(tasks: Iterable[str], graphs: str) -> tuple[str, ...]:
+    """Layouts of schemas.sources.Format in which a model for these tasks can come; `graphs`: in which this runtime reads
+    a graph as it is."""
+    wanted = set(tasks)
+    if "transcription" in wanted:
+        return ("safetensors", "ctranslate2")
+    if wanted == {"voice-activity-detection"}:
+        return (graphs,)
+    return ("safetensors", "state_dict") if wanted == {"image-classification"} else ("safetensors",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ OWN = {
     "token-vectors": "token_vectors:TokenVectors",
     "sparse-vector": "token_vectors:SparseVector",
     "pictures": "text_to_image:Pictures",
+    "voice-activity": "voice_activity:VoiceActivity",
     "speech-recognition": "speech_recognition:SpeechRecognition",
 }
 """Module and class, by the name that engine.tasks.pipelines gives it."""
