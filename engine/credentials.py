@@ -41,6 +41,10 @@ _WORD_CHARS = 12
 """A secret shorter than this may be a word, such as `none` or `lm-studio`, and so part of an honest answer."""
 
 
+class NoKey(SetupError):
+    """No place holds a key where one is required."""
+
+
 class Secret:
     """A value that prints as `***`, and can be neither pickled, copied nor written as JSON. `reveal()` gives it."""
 
@@ -116,7 +120,7 @@ def find_keys(
     holds a key is used, with all its keys: a stale key further down never joins a fresh one. Of several variables the
     first that is set is used, with its numbered ones (NAME, NAME_1, NAME_2 …, gaps allowed). Raises SetupError, which
     never shows a value: a file that others can read, a broken file, a key with characters that can't stand in a
-    header, no key where one is required.
+    header, and NoKey: no key where one is required.
     """
     variables = os.environ if environ is None else environ
     home = Path.home() if home is None else home
@@ -145,7 +149,7 @@ def find_keys(
             )
         keys.setdefault(value, Key(name, Secret(value), place or ("environment" if name in variables else ".env")))
     if not keys and credential.required:
-        raise SetupError(_nothing_found(credential, provider))
+        raise NoKey(_nothing_found(credential, provider))
     return list(keys.values())
 
 

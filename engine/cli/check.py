@@ -19,7 +19,7 @@ from engine import batches
 from engine.build import executor_for, target_names
 from engine.compose import compose
 from engine.config_files import conf_dir
-from engine.credentials import find_keys
+from engine.credentials import NoKey, find_keys
 from engine.errors import ConfigError, EngineError, SetupError
 from engine.executors import Executor, Services
 from engine.executors.checking import KeyCheck
@@ -44,13 +44,14 @@ class Line:
 
 def main(arguments: argparse.Namespace) -> int:
     """Exit code 0 when every target was reached with every key, else 4."""
+    troubles: list[str] = []
     if arguments.all:
-        specs = _with_keys(arguments.words, arguments.config_dir)
-        if not specs:
+        specs, troubles = _with_keys(arguments.words, arguments.config_dir)
+        if not specs and not troubles:
             raise SetupError("no provider has a key here. Next: export OPENAI_API_KEY=… (or another provider's)")
     else:
         specs = [compose(arguments.words, arguments.config_dir).spec]
-    lines = asyncio.run(_check_all(specs))
+    lines = [Line("keys", False, trouble) for trouble in troubles] + asyncio.run(_check_all(specs))
     if arguments.json:
         print(json.dumps([_as_data(line) for line in lines], indent=2))
     else:
@@ -58,18 +59,20 @@ def main(arguments: argparse.Namespace) -> int:
     return 0 if all(line.ok for line in lines) else 4
 
 
-def _with_keys(words: Sequence[str], config_dir: str | None) -> list[RunSpec]:
-    """The run spec of every provider option for which a key is found."""
+def _with_keys(words: Sequence[str], config_dir: str | None) -> tuple[list[RunSpec], list[str]]:
+    """The run spec of every provider option for which a key is found, and why keys could not be looked for."""
     if any(word.startswith("provider=") for word in words):
         raise ConfigError(
             "check --all: it takes every provider for which a key is found; leave out --all or provider=…"
         )
     names = _options(config_dir)
     with ThreadPoolExecutor(4) as threads:  # a keyring answers slowly
-        found = [name for name, has in zip(names, threads.map(_may_have_key, names.values()), strict=True) if has]
+        looked = list(threads.map(_may_have_key, names.values()))
+    troubles = list(dict.fromkeys(has for has in looked if isinstance(has, str)))
+    found = [name for name, has in zip(names, looked, strict=True) if has is True]
     specs = [spec for name in found if (spec := _with_key(name, words, config_dir)) is not None]
     # An option of a config repo may be another name of the same provider.
-    return list({spec.provider.name: spec for spec in specs}.values())
+    return list({spec.provider.name: spec for spec in specs}.values()), troubles
 
 
 def _options(config_dir: str | None) -> dict[str, dict[str, Any]]:
@@ -81,14 +84,17 @@ def _options(config_dir: str | None) -> dict[str, dict[str, Any]]:
     return dict(sorted(found.items()))
 
 
-def _may_have_key(option: dict[str, Any]) -> bool:
-    """False where a key is surely not there; composing every option to ask would take seconds."""
+def _may_have_key(option: dict[str, Any]) -> bool | str:
+    """False where a key is surely not there, for composing every option to ask would take seconds; a text where a
+    place of keys can't be read."""
     if option.get("kind") != "remote" or not isinstance(option.get("credential"), dict):
         return "defaults" in option
     try:
         return bool(find_keys(CredentialSpec.model_validate(option["credential"]), str(option.get("name"))))
-    except (SetupError, ValidationError):
+    except (NoKey, ValidationError):
         return False
+    except SetupError as error:
+        return _in_one_line(error)
 
 
 def _with_key(option: str, words: Sequence[str], config_dir: str | None) -> RunSpec | None:

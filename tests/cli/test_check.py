@@ -137,6 +137,17 @@ async def test_all_without_any_key_says_what_to_do(alone: Path, capsys: pytest.C
     assert "no provider has a key here" in said
 
 
+@pytest.mark.slow
+async def test_all_says_why_keys_could_not_be_looked_for(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (alone / ".ipfs_api_credentials").write_text(json.dumps({"anthropic_api_key": GOOD}))
+    (alone / ".ipfs_api_credentials").chmod(0o644)
+    code, said = await check(capsys, "--all")
+    assert code == 4
+    assert said == (
+        "FAIL keys: ~/.ipfs_api_credentials: others can read it (mode 644). Next: chmod 600 ~/.ipfs_api_credentials\n"
+    )
+
+
 async def test_all_and_one_provider_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     code, said = await check(capsys, "--all", "provider=openai")
     assert code == 2
