@@ -18,7 +18,7 @@ from engine.config_files import conf_dir
 from engine.errors import ConfigError, nearest
 from engine.usage import Usage
 from schemas import TargetSpec
-from schemas.prices import PriceListSpec, PriceSpec, TokenPricesSpec
+from schemas.prices import PriceListSpec, PriceSpec, PriceTierSpec, TokenPricesSpec
 
 PICO = 1_000_000_000_000
 """Picodollars in a dollar."""
@@ -198,8 +198,10 @@ def load(name: str) -> PriceListSpec:
     except OSError as error:
         known = sorted(file.stem for file in (conf_dir() / "prices").glob("*.yaml"))
         what = f"{path}: {error.strerror}" if path.suffix != ".yaml" or path.name != f"{name}.yaml" else repr(name)
+        near = nearest(name, known)
+        other = " Or" if near.endswith("?") else ", or"
         raise ConfigError(
-            f"provider.prices: no price list {what}; {nearest(name, known)} Or give the path of a YAML file of your own"
+            f"provider.prices: no price list {what}; {near}{other} give the path of a YAML file of your own"
         ) from error
     return _read(path, changed)
 
@@ -215,8 +217,21 @@ def _read(path: Path, changed: int) -> PriceListSpec:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"provider.prices: {path} can't be read: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        lines = (f"{path}: {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise ConfigError("provider.prices: " + "\n".join(lines)) from error
+        raise ConfigError(
+            "provider.prices: " + "\n".join(_wrong(path, dict(each)) for each in error.errors())
+        ) from error
+
+
+def _wrong(path: Path, problem: dict[str, Any]) -> str:
+    """One line for what pydantic found."""
+    *within, key = map(str, problem["loc"])
+    said = str(problem["msg"])
+    if problem["type"] == "extra_forbidden":
+        words = (
+            PriceListSpec if not within else PriceSpec if within[0] == "models" and len(within) == 2 else PriceTierSpec
+        )
+        said = f"no such word here; {nearest(key, words.model_fields)}"
+    return f"{path}: {'.'.join([*within, key])}: {said}"
 
 
 def total(costs: Iterable[float]) -> float:

@@ -115,7 +115,7 @@ def test_a_list_that_is_not_there_or_can_not_be_read_says_why(tmp_path: Path) ->
     with pytest.raises(ConfigError, match=r"mine\.yaml can't be read"):
         remote(prices=str(tmp_path / "mine.yaml"))
     (tmp_path / "mine.yaml").write_text("date: 2026-11-01\nsource: s\nmodels: {m: {inptu: 1}}", "utf-8")
-    with pytest.raises(ConfigError, match=r"models\.m\.inptu"):
+    with pytest.raises(ConfigError, match=r"models\.m\.inptu: no such word here; did you mean input"):
         remote(prices=str(tmp_path / "mine.yaml"))
 
 

@@ -309,5 +309,5 @@ def _render_workload(workload: dict[str, Any]) -> list[str]:
     cost = workload["cost_usd"]
     said = f"at most about {money(cost)} at the first target" if cost else "nothing but this machine's time"
     if cost is None:
-        said = "unknown, for a price is"
+        said = "unknown, for not every price is known; set provider.price.input=… provider.price.output=…"
     return [*lines, f"  cost: {said}"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.prices import PICO
 from engine.runs.journal import entries
+from engine.runs.report_view import money
 from engine.telemetry.lines import read_line
 from engine.telemetry.tally import AttemptLike
 
@@ -54,10 +55,10 @@ class Spending:
     @property
     def reason(self) -> str:
         """Why the run stops, and the next step."""
-        spent = f"${self._picodollars / PICO:,.4f}"
+        spent = money(self._picodollars / PICO)
         if self._unknown is not None:
             return (
                 f"what {self._unknown} costs is not known, so output.max_cost_usd can't be kept; {spent} are known to "
                 "be spent. Set provider.price.input=… provider.price.output=…, or output.max_cost_usd=null"
             )
-        return f"{spent} are spent, the limit is ${self._limit_usd:,.4f} (output.max_cost_usd); raise it to go on"
+        return f"{spent} are spent, the limit is {money(self._limit_usd)} (output.max_cost_usd); raise it to go on"
