@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from engine.artifacts import Artifact
+from engine.artifacts import Artifact, diffusers
 from engine.artifacts.job import Job, Notify
 from engine.errors import SetupError
 from schemas.sources import HubSourceSpec
@@ -110,11 +110,17 @@ def complete(path: Path, layout: str) -> bool:
         return any(path.rglob("*.gguf"))
     if layout == "openvino":
         return (path / "openvino_model.xml").is_file() and (path / "openvino_model.bin").is_file()
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return all((path / shard).is_file() for shard in shards)
-    return (path / "config.json").is_file() and any(path.glob("*.safetensors"))
+    if (path / diffusers.INDEX).is_file():
+        return all(map(_weights_whole, diffusers.with_weights(path)))
+    return _weights_whole(path) and (path / "config.json").is_file()
+
+
+def _weights_whole(folder: Path) -> bool:
+    index = next(folder.glob("*.safetensors.index.json"), None)
+    if index is None:
+        return any(folder.glob("*.safetensors"))
+    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return all((folder / shard).is_file() for shard in shards)
 
 
 def _within(limit_s: float, call: Callable[[], T], what: str) -> T:

@@ -16,6 +16,8 @@ from engine.runs.atomic import CantWrite, sync_directory
 
 FOLDER = "media"
 """In the run's directory."""
+_SIGNS = (b'"b64_json":"', b'"audio":{', b'"image":{')
+"""One of these stands in each line that may hold media."""
 
 
 class MediaFiles:
@@ -28,7 +30,7 @@ class MediaFiles:
     def put(self, line: bytes, index: int) -> bytes:
         """The line of results.jsonl with each picture and sound as the path of its file: `{"path": "media/…"}`, a media
         value that a row of another run can name. `index` is the row's, from 0. Raises OutputError."""
-        if b'"b64_json":"' not in line and b'"audio":{' not in line:
+        if not any(sign in line for sign in _SIGNS):
             return line
         record = msgspec.json.decode(line)
         body = (record.get("response") or {}).get("body")
@@ -76,6 +78,9 @@ def _places(body: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     """The objects of a reply that hold base64, and where in them."""
     found = [(item, "b64_json") for item in _objects(body.get("data"))]
     found += [(audio, "data") for audio in _objects([body.get("audio")])]
+    outputs = body.get("outputs")
+    for output in _objects(outputs if type(outputs) is list else [outputs]):
+        found += [(made, "data") for made in _objects([output.get("image"), output.get("audio")])]
     messages = _objects([choice.get("message") for choice in _objects(body.get("choices"))])
     return found + [(audio, "data") for audio in _objects([message.get("audio") for message in messages])]
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from engine import artifacts
-from engine.artifacts import Artifact, gguf
+from engine.artifacts import Artifact, diffusers, gguf
 from engine.errors import SetupError
+from engine.runtimes import memory_pictures
 from engine.runtimes.probe import Concrete
 from schemas.hardware import CpuHardwareSpec, CudaHardwareSpec, MpsHardwareSpec, OpenVinoHardwareSpec
 from schemas.model import ModelSpec
@@ -144,7 +145,11 @@ def weights_of(artifact: Artifact) -> Weights:
     if artifact.format == "openvino":
         size = (artifact.path / "openvino_model.bin").stat().st_size
         return Weights(size, 0, size)
-    files = sorted(artifact.path.glob("*.safetensors"))
+    if artifact.path.is_file():  # weights in float32 and little else
+        size = artifact.path.stat().st_size
+        return Weights(size // 4, 0, size)
+    several = (artifact.path / diffusers.INDEX).is_file()
+    files = memory_pictures.weight_files(artifact.path) if several else sorted(artifact.path.glob("*.safetensors"))
     if not files:
         size = sum(file.stat().st_size for file in artifact.path.rglob("*") if file.is_file())
         return Weights(size, 0, size)
@@ -319,7 +324,17 @@ def of(artifact: Artifact, model: ModelSpec, hardware: Concrete) -> Estimate:
         generates=bool({"chat", "completion"} & set(model.tasks)),
         kv_cache_bytes=cache,
     )
+    if (artifact.path / diffusers.INDEX).is_file():
+        one = _of_pictures(one, artifact.path, hardware)
     return one.times(1 if isinstance(hardware, CudaHardwareSpec) else hardware.replicas)
+
+
+def _of_pictures(found: Estimate, folder: Path, hardware: Concrete) -> Estimate:
+    dtype = _dtype(hardware)
+    work = memory_pictures.activation_bytes(folder, DTYPE_BYTES[dtype] if dtype is not None else 4.0)
+    # On OpenVINO torch's weights stay beside those of the graphs, which other inputs may be converted anew from.
+    copies = 2 if isinstance(hardware, OpenVinoHardwareSpec) else 1
+    return replace(found, weights=found.weights * copies, activations=work)
 
 
 def check(found: Estimate, hardware: Concrete, name: str) -> None:

@@ -40,8 +40,6 @@ def read(task: str, body: dict[str, Any]) -> Ask:
                 f"body.{name}: not supported by a model in this process; {nearest(name, _FIELDS)}. "
                 f"Next: leave it out, or choose a remote provider"
             )
-    if body.get("stream"):
-        raise InvalidRequest("body.stream: a model in this process gives whole pictures only; leave it out")
     for name, only in _ONLY.items():
         if body.get(name) not in (None, only):
             raise InvalidRequest(f"body.{name}: a model in this process makes {only} only, not {body[name]!r}")
@@ -56,8 +54,8 @@ def read(task: str, body: dict[str, Any]) -> Ask:
 def reply(
     task: str, model: str, outputs: list[Any], body: dict[str, Any], created: int
 ) -> tuple[dict[str, Any], Usage]:
-    """The canonical reply. `outputs`: for each prompt its pictures, `{"data": BASE64, "format": "png"}`; `created` is in
-    Unix seconds."""
+    """The canonical reply. `outputs`: for each prompt its pictures, `{"data": BASE64, "format": "png"}`; `created` is
+    in Unix seconds."""
     usage = Usage(images=sum(map(len, outputs)))
     if task == "text-to-image":
         made = [{"image": each[0]} for each in outputs]

@@ -124,9 +124,7 @@ PIPELINES: dict[str, PipelineTask] = {
     "image": PipelineTask("pictures"),
     "text-to-image": PipelineTask(
         "pictures",
-        parameters=frozenset(
-            {"width", "height", "num_inference_steps", "guidance_scale", "negative_prompt", "seed"}
-        ),
+        parameters=frozenset({"width", "height", "num_inference_steps", "guidance_scale", "negative_prompt", "seed"}),
     ),
     "time-series-forecasting": PipelineTask(
         "forecast",
@@ -139,8 +137,8 @@ PIPELINES: dict[str, PipelineTask] = {
 
 
 def formats(tasks: Iterable[str], graphs: str) -> tuple[str, ...]:
-    """Layouts of schemas.sources.Format in which a model for these tasks can come; `graphs`: in which this runtime reads
-    a graph as it is."""
+    """Layouts of schemas.sources.Format in which a model for these tasks can come; `graphs`: in which this runtime
+    reads a graph as it is."""
     wanted = set(tasks)
     if "transcription" in wanted:
         return ("safetensors", "ctranslate2")

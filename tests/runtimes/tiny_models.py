@@ -69,6 +69,16 @@ def t5(folder: Path, **summaries: Any) -> None:
     transformers.T5ForConditionalGeneration(settings).save_pretrained(folder)
 
 
+def causal(folder: Path, kind: str, **config: Any) -> None:
+    """A decoder of the classes `kind`Config and `kind`ForCausalLM, with weights so large that prompts matter."""
+    import transformers
+
+    bert_tokenizer(folder)
+    special = {"bos_token_id": 2, "eos_token_id": None, "pad_token_id": 0, "initializer_range": 0.5}
+    settings = getattr(transformers, f"{kind}Config")(vocab_size=len(WORDS), **SIZES, **special, **config)
+    getattr(transformers, f"{kind}ForCausalLM")(settings).save_pretrained(folder)
+
+
 def marian(folder: Path) -> None:
     import transformers
 
@@ -321,6 +331,35 @@ def informer(folder: Path) -> None:
     transformers.InformerForPrediction(settings).save_pretrained(folder)
 
 
+def stable_diffusion(folder: Path) -> None:
+    """Pictures of 16 pixels; prompts have up to 22 letters."""
+    import transformers
+    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+    words = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = transformers.CLIPTokenizer(
+        vocab={word: index for index, word in enumerate(words)}, merges=[], model_max_length=24
+    )
+    end = len(words) - 1
+    text = transformers.CLIPTextConfig(
+        vocab_size=len(words), max_position_embeddings=24, bos_token_id=end - 1, eos_token_id=end, pad_token_id=end,
+        **SIZES,
+    )  # fmt: skip
+    network = UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(32, 64),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32, attention_head_dim=8,
+    )  # fmt: skip
+    pixels = AutoencoderKL(
+        block_out_channels=(32, 64), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4,
+    )  # fmt: skip
+    noise = PNDMScheduler(skip_prk_steps=True, steps_offset=1, beta_schedule="scaled_linear")
+    StableDiffusionPipeline(
+        pixels, transformers.CLIPTextModel(text), tokenizer, network, noise, None, None, requires_safety_checker=False
+    ).save_pretrained(folder)
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "text-classification": lambda folder: bert(folder, "SequenceClassification", num_labels=3),
     "zero-shot-classification": lambda folder: bert(
@@ -348,6 +387,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "speech": vits,
     "speech, by a spectrogram": speecht5,
     "text-to-audio": musicgen,
+    "text-to-image": stable_diffusion,
     "video-classification": videomae,
     "time-series-forecasting": patchtst,
     "time-series-forecasting, drawn": informer,

@@ -8,7 +8,6 @@ difference. No safety checker is loaded: what a model paints is not looked at.
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,13 +16,10 @@ from typing import Any
 
 import torch
 
-from engine.errors import InvalidRequest, SetupError, TooLong
+from engine.artifacts import diffusers as layout
+from engine.errors import SetupError, TooLong
 
-_SEEN_AS = ("text_encoder", "text_encoder_2", "text_encoder_3", "unet", "transformer")
-"""diffusers' names of the parts that compute, besides the decoder of `vae`."""
 _TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
-_UNWANTED = ("safety_checker", "feature_extractor", "image_encoder")
-"""Parts of a checkpoint that no picture is made with."""
 ROW_POSITIONS = 4096
 """Pictures of one request with a seed are computed together up to so many positions of their latents: a fixed number,
 so that the same request is the same arithmetic."""
@@ -60,11 +56,10 @@ class Pictures:
             raise SetupError(
                 f'pictures from text need {error.name}. Next: pip install "ipfs-accelerate[diffusers]"'
             ) from error
-        index = folder / "model_index.json"
-        if not index.is_file():
-            raise ValueError("it has no model_index.json, so it is no model of diffusers")
-        held = json.loads(index.read_text(encoding="utf-8"))
-        left_out: dict[str, Any] = {name: None for name in _UNWANTED if name in held}
+        if not (folder / layout.INDEX).is_file():
+            raise ValueError(f"it has no {layout.INDEX}, so it is no model of diffusers")
+        held = layout.listed(folder)
+        left_out: dict[str, Any] = {name: None for name in layout.UNWANTED if name in held}
         if "safety_checker" in held:
             left_out["requires_safety_checker"] = False
         with _quiet():
@@ -76,7 +71,7 @@ class Pictures:
 
     def convert(self, convert: Callable[[Any], Any]) -> None:
         """Puts each part that computes through `convert`, and the result in its place."""
-        for name in _SEEN_AS:
+        for name in layout.COMPUTING:
             part = getattr(self._pipe, name, None)
             if part is not None:
                 setattr(self._pipe, name, convert(part))

@@ -119,11 +119,19 @@ class VoiceActivity:
             least_silence=min_silence_duration_ms * RATE / 1000,
             pad=int(speech_pad_ms * RATE / 1000),
         )
-        return {"segments": [{"start_s": round(start / RATE, 3), "end_s": round(end / RATE, 3)} for start, end in found]}
+        return {
+            "segments": [{"start_s": round(start / RATE, 3), "end_s": round(end / RATE, 3)} for start, end in found]
+        }
 
 
 def spoken(
-    probabilities: Sequence[float], samples: int, *, threshold: float, least_speech: float, least_silence: float, pad: int
+    probabilities: Sequence[float],
+    samples: int,
+    *,
+    threshold: float,
+    least_speech: float,
+    least_silence: float,
+    pad: int,
 ) -> list[tuple[int, int]]:
     """The parts with speech, as first and last sample; all lengths are in samples.
 
