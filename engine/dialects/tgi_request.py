@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.dialects import tgi_messages
 from engine.dialects.losses import Losses
 from engine.errors import InvalidRequest
 
@@ -29,8 +30,8 @@ OWN = ("typical_p", "truncate", "watermark", "adapter_id", "do_sample")
 _READ = frozenset(("model", "stream", "stream_options", "prompt"))
 _CHAT = frozenset(
     (
-        "model", "messages", "stream", "stream_options", "frequency_penalty", "presence_penalty", "logprobs",
-        "top_logprobs", "seed", "temperature", "top_p", "tools", "tool_choice", "tool_prompt",
+        "model", "stream", "stream_options", "frequency_penalty", "presence_penalty", "logprobs", "top_logprobs",
+        "seed", "temperature", "top_p", "tool_choice", "tool_prompt",
     )
 )  # fmt: skip
 """What the chat takes as OpenAI has it; the server passes over every other field without a word."""
@@ -74,7 +75,11 @@ def chat(body: dict[str, Any], losses: Losses) -> dict[str, Any]:
     """The body for the server's OpenAI path, in the few things that it says otherwise. Raises InvalidRequest."""
     wire: dict[str, Any] = {}
     for name, value in body.items():
-        if name in _CHAT:
+        if name == "messages":
+            wire[name] = tgi_messages.messages(value, losses)
+        elif name == "tools":
+            wire[name] = tgi_messages.tools(value)
+        elif name in _CHAT:
             wire[name] = value
         elif name == "max_tokens" or name == "max_completion_tokens":
             if value is not None and (name != "max_tokens" or body.get("max_completion_tokens") is None):
@@ -90,6 +95,10 @@ def chat(body: dict[str, Any], losses: Losses) -> dict[str, Any]:
     if wire.get("response_format") and wire.get("tools"):
         losses.lose("body.response_format", "this server holds an answer to a form, or offers tools, but not both")
         del wire["response_format"]
+    if wire.get("top_p") == 1:
+        del wire["top_p"]  # refused by the server, and says nothing
+    if wire.get("presence_penalty") == 0:
+        del wire["presence_penalty"]  # the server makes a repetition penalty of 2 of it
     return wire
 
 

@@ -148,6 +148,58 @@ def test_what_the_chat_would_pass_over_is_refused(dialect: TgiDialect, body: dic
         chat(dialect, **body)
 
 
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+
+
+def sent_messages(dialect: TgiDialect, *messages: dict[str, Any]) -> Any:
+    return chat(dialect, messages=list(messages))["messages"]
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_an_answer_with_tool_calls_has_no_content_that_would_hide_them(
+    dialect: TgiDialect, content: str | None
+) -> None:
+    (sent,) = sent_messages(dialect, {"role": "assistant", "content": content, "refusal": None, "tool_calls": [CALL]})
+    function = {"name": "f", "arguments": {"a": 1}}
+    assert sent == {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "function": function}]}
+
+
+def test_messages_have_what_the_server_demands_and_no_role_that_templates_do_not_know(dialect: TgiDialect) -> None:
+    empty = {"role": "assistant", "content": None}
+    sent = sent_messages(dialect, {"role": "developer", "content": "brief"}, empty)
+    assert sent == [{"role": "system", "content": "brief"}, {"role": "assistant", "content": ""}]
+
+
+@pytest.mark.parametrize(
+    ("message", "where"),
+    [
+        ({"role": "assistant", "content": "so", "tool_calls": [CALL]}, r"messages\[0\]\.content: "),
+        ({"role": "assistant", "content": "so", "reasoning_content": "hm"}, r"messages\[0\]\.reasoning_content"),
+        ({"role": "user", "content": [{"type": "input_audio"}]}, r"messages\[0\]\.content\[0\]: "),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://a/b", "detail": "low"}}]},
+            r"messages\[0\]\.content\[0\]\.image_url\.detail",
+        ),
+    ],
+)
+def test_what_the_server_would_lose_of_a_message_is_refused(
+    dialect: TgiDialect, message: dict[str, Any], where: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=where):
+        chat(dialect, messages=[message])
+    call = dialect.encode("chat", {"messages": [message]}, model="m", stream=False, drop_unsupported=True)
+    assert len(call.warnings) == 1
+
+
+def test_a_chats_values_that_the_server_refuses_or_misreads_are_left_out(dialect: TgiDialect) -> None:
+    assert chat(dialect, top_p=1, presence_penalty=0).keys() == {"messages", "model"}
+
+
+def test_a_tool_without_parameters_takes_none(dialect: TgiDialect) -> None:
+    (tool,) = chat(dialect, tools=[{"type": "function", "function": {"name": "now"}}])["tools"]
+    assert tool["function"] == {"name": "now", "parameters": {"type": "object", "properties": {}}}
+
+
 @pytest.mark.parametrize("prompt", ["", ["a", "b"], [1, 2], None])
 def test_a_prompt_is_one_text(dialect: TgiDialect, prompt: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"body\.prompt"):
