@@ -32,6 +32,10 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
 """The fields that the token counter takes."""
+_COUNTING = (
+    "messages", "tools", "tool_choice", "parallel_tool_calls", "thinking", "reasoning_effort", "response_format",
+)  # fmt: skip
+"""The canonical fields that these come from."""
 
 
 class AnthropicDialect:
@@ -53,7 +57,7 @@ class AnthropicDialect:
         if task == "token-count":
             if stream:
                 raise InvalidRequest("task: a count can't be streamed")
-            return self.count_tokens(body, model=model)
+            return self.count_tokens(body, model=model, drop_unsupported=drop_unsupported)
         if task != "chat":
             raise InvalidRequest(f"task: {task!r} is not on Anthropic's wire; it has chat and token-count")
         losses = Losses(drop_unsupported)
@@ -64,11 +68,14 @@ class AnthropicDialect:
         headers = {"anthropic-version": SAMPLING_VERSION} if sampled else {}
         return WireCall("POST", "/v1/messages", _json(wire), headers, losses.warnings)
 
-    def count_tokens(self, body: dict[str, Any], *, model: str) -> WireCall:
-        """The call that counts a chat body's input tokens, free of charge; `token_count` reads its reply."""
-        wire = _wire(body, model, Losses(drop=True))
+    def count_tokens(self, body: dict[str, Any], *, model: str, drop_unsupported: bool = False) -> WireCall:
+        """The call that counts a chat body's input tokens, free of charge; `token_count` reads its reply.
+
+        Fields that say how to answer are passed over. Raises InvalidRequest for what the wire can't count."""
+        losses = Losses(drop_unsupported)
+        wire = _wire({name: body[name] for name in _COUNTING if name in body}, model, losses)
         fields = {name: wire[name] for name in _COUNTED if name in wire}
-        return WireCall("POST", "/v1/messages/count_tokens", _json(fields))
+        return WireCall("POST", "/v1/messages/count_tokens", _json(fields), warnings=losses.warnings)
 
     def token_count(self, status: int, headers: Mapping[str, str], content: bytes) -> int:
         """Input tokens, from the reply to `count_tokens`. Raises an InferenceError."""

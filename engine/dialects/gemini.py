@@ -29,6 +29,10 @@ _IN_EMBEDDING = frozenset(("input", "model", "dimensions", "encoding_format", "s
 _EMBEDDING_EXTRAS = {"task_type": "taskType", "title": "title"}
 
 
+_COUNTING = ("messages", "tools", "tool_choice", "response_format", "extra_body")
+"""The canonical fields that have tokens, or say where there are some."""
+
+
 class GeminiDialect:
     """Gemini's own wire."""
 
@@ -48,7 +52,7 @@ class GeminiDialect:
         if task == "token-count":
             if stream:
                 raise InvalidRequest("task: a count can't be streamed")
-            return self.count_tokens(body, model=model)
+            return self.count_tokens(body, model=model, drop_unsupported=drop_unsupported)
         losses = Losses("Gemini", drop_unsupported)
         if task == "chat":
             wire = _chat_body(body, model, losses)
@@ -62,12 +66,15 @@ class GeminiDialect:
             raise InvalidRequest(f"task: {task!r} is not on Gemini's wire; it has chat, embedding and token-count")
         return WireCall("POST", _resource(model) + method, _json(wire), warnings=losses.warnings)
 
-    def count_tokens(self, body: dict[str, Any], *, model: str) -> WireCall:
-        """The call that counts a chat body's input tokens, free of charge; `token_count` reads its reply."""
-        wire = _chat_body(body, model, Losses("Gemini", drop=True))
+    def count_tokens(self, body: dict[str, Any], *, model: str, drop_unsupported: bool = False) -> WireCall:
+        """The call that counts a chat body's input tokens, free of charge; `token_count` reads its reply.
+
+        Fields that say how to answer are passed over. Raises InvalidRequest for what the wire can't count."""
+        losses = Losses("Gemini", drop_unsupported)
+        wire = _chat_body({name: body[name] for name in _COUNTING if name in body}, model, losses)
         resource = _resource(model)
         asked = {"generateContentRequest": {"model": resource[1:], **wire}}
-        return WireCall("POST", resource + ":countTokens", _json(asked))
+        return WireCall("POST", resource + ":countTokens", _json(asked), warnings=losses.warnings)
 
     def token_count(self, status: int, headers: Mapping[str, str], content: bytes) -> int:
         """Input tokens, from the reply to `count_tokens`. Raises an InferenceError."""

@@ -83,12 +83,21 @@ def test_what_json_can_not_hold_is_refused() -> None:
 
 
 def test_tokens_are_counted_by_a_call_of_their_own() -> None:
-    call = AnthropicDialect().count_tokens({"messages": HI, "temperature": 0.5, "tools": [TOOL]}, model="m")
+    call = AnthropicDialect().count_tokens({"seed": 1, "messages": HI, "temperature": 0.5, "tools": [TOOL]}, model="m")
     assert (call.path, set(msgspec.json.decode(call.content))) == (
         "/v1/messages/count_tokens",
         {"model", "messages", "tools"},
     )
     assert AnthropicDialect().token_count(200, {}, b'{"input_tokens":14}') == 14
+
+
+def test_what_can_not_be_counted_is_refused_and_never_left_out_of_a_count_in_silence() -> None:
+    sound = {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}
+    body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hear"}, sound]}]}
+    with pytest.raises(InvalidRequest, match="input_audio"):
+        AnthropicDialect().encode("token-count", body, model="m", stream=False)
+    call = AnthropicDialect().encode("token-count", body, model="m", stream=False, drop_unsupported=True)
+    assert "input_audio" in call.warnings[0]
 
 
 # -- parameters --------------------------------------------------------------------------------------------------------

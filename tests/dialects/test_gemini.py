@@ -327,6 +327,8 @@ def test_tokens_are_counted_of_the_whole_request() -> None:
         "systemInstruction": {"parts": [{"text": "s"}]},
         "contents": [{"role": "user", "parts": [{"text": "hi"}]}],
     }
+    with pytest.raises(InvalidRequest, match=r"body\.messages\.1: Gemini takes system messages only before"):
+        dialect.count_tokens({"messages": [*HI, {"role": "system", "content": "s"}]}, model=MODEL)
     assert dialect.token_count(200, {}, b'{"totalTokens": 31, "cachedContentTokenCount": 3}') == 31
     with pytest.raises(ServerFailed):
         dialect.token_count(500, {}, b'{"error": {"code": 500, "message": "x", "status": "INTERNAL"}}')
