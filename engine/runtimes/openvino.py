@@ -1,12 +1,13 @@
-"""Runtime `openvino`: continuous batching from GGUF or OpenVINO IR, sentence embeddings from safetensors.
+"""Runtime `openvino`: continuous batching, sentence embeddings, and the models of transformers' pipelines.
 
-Needs openvino, openvino-genai and tokenizers; not torch.
+Needs openvino, openvino-genai and tokenizers. torch and transformers too, to export a generator's safetensors and for
+pipelines; not for GGUF, OpenVINO's own files and embeddings.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from engine.artifacts import Artifact, default_cache, gguf
 from engine.errors import Internal, SetupError, TooLong
 from engine.runtime import Embeddings, Piece, Sampling
+from engine.runtimes import memory
 from engine.runtimes.delivery import Delivery
 from engine.tasks import embedding
 from engine.tasks.pipelines import PIPELINES, Ask, formats
@@ -24,22 +26,14 @@ if TYPE_CHECKING:
     from engine.runtimes.openvino_encoder import Encoder
     from engine.runtimes.openvino_generation import Generator
     from engine.runtimes.openvino_parts import OpenVinoParts
+    from engine.runtimes.openvino_prompts import Prompt, Prompts
     from engine.runtimes.pipeline_model import PipelineModel
+    from engine.runtimes.torch_generation import Generator as PartsGenerator
+
+log = logging.getLogger("engine.runtimes")
 
 INLINE_CHARACTERS = 4000
 """A longer prompt is tokenised on a thread; a shorter one costs less than the way there."""
-
-
-class _Prompt:
-    """A prompt's tokens: a tensor of shape (1, length)."""
-
-    __slots__ = ("tensor",)
-
-    def __init__(self, tensor: Any) -> None:
-        self.tensor = tensor
-
-    def __len__(self) -> int:
-        return int(self.tensor.shape[1])
 
 
 class OpenVinoRuntime:
@@ -52,23 +46,25 @@ class OpenVinoRuntime:
         self._model = model
         self._artifact = artifact
         self._seed = seed
-        self._generator: Generator | None = None
+        self._generator: Generator | PartsGenerator | None = None
         self._encoder: Encoder | None = None
-        self._tokenizer: Any = None
+        self._prompts: Prompts | None = None
         self._pipelines: dict[str, PipelineModel] = {}
         self._parts: list[OpenVinoParts] = []
-        """Of the pipelines' models that generate."""
+        """Of models that generate, and not with OpenVINO GenAI."""
         self.device = f"openvino:{hardware.device}"
         self.context_length = model.context_length or 0
 
     @classmethod
     def formats(cls, model: ModelSpec) -> tuple[str, ...]:
-        """Encoders and pipelines from safetensors; generators from GGUF or OpenVINO IR."""
+        """Encoders and pipelines from safetensors; generators from GGUF or IR, else exported from safetensors."""
         if embedding.TASKS.issuperset(model.tasks or ("chat",)):
             return ("safetensors",)
         if PIPELINES.keys() & set(model.tasks):
             return formats(model.tasks, "onnx")
-        return ("gguf", "openvino")
+        as_they_are = ("gguf", "openvino")
+        others = not any(source.format in as_they_are for source in model.sources)
+        return (*as_they_are, "safetensors") if others else as_they_are
 
     @property
     def steps(self) -> int:
@@ -77,12 +73,7 @@ class OpenVinoRuntime:
 
     async def start(self) -> None:
         """Loads the model. Raises SetupError."""
-        if self._hardware.quantization != "none" and self._model.tasks != ("embedding",):
-            raise SetupError(
-                f"hardware.quantization: on OpenVINO {self._hardware.quantization} is for embedding models; a GGUF or "
-                f"OpenVINO file keeps the type it has. Next: hardware.quantization=none and a file of that type, "
-                f"or hardware=cpu"
-            )
+        self._check_quantization()
         try:
             if embedding.TASKS.issuperset(self._model.tasks or ("chat",)):
                 await asyncio.to_thread(self._load_encoder)
@@ -100,23 +91,76 @@ class OpenVinoRuntime:
                 f"{str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__}"
             ) from error
 
+    def _check_quantization(self) -> None:
+        kind = self._hardware.quantization
+        if kind == "none" or self._model.tasks == ("embedding",):
+            return
+        if PIPELINES.keys() & set(self._model.tasks):
+            raise SetupError(
+                f"hardware.quantization: on OpenVINO {kind} is for chat, completion and embedding models. "
+                f"Next: hardware.quantization=none, or hardware=cpu"
+            )
+        if self._artifact.format != "safetensors":
+            raise SetupError(
+                f"hardware.quantization: a file of {self._artifact.format} keeps the type it has. "
+                f"Next: hardware.quantization=none, or a source with safetensors only"
+            )
+        if kind == "int8_full":
+            raise SetupError(
+                "hardware.quantization: int8_full is for embedding models. Next: int8 or int4, of the weights only"
+            )
+
     def _load_generator(self) -> None:
         from engine.runtimes import openvino_gguf
-        from engine.runtimes.openvino_generation import Generator, open_pipeline
 
         path = self._artifact.path
         if self._artifact.format == "gguf":
             path = gguf.find(path)
             own = gguf.context_length(path)
             if self._hardware.gguf_weights == "exact" and openvino_gguf.needs_repair(path):
-                path = openvino_gguf.repaired(path, default_cache(), self._artifact.cid)
+                path = openvino_gguf.repaired(self._artifact, path, default_cache())
         else:
-            own = _ir_context_length(path)
+            shape = memory.shape_of(memory.config_of(self._artifact))
+            own = shape.context if shape else None
         # The tokenizer cuts a prompt at the model's own length, so no longer context can be promised.
         self.context_length = min(self._model.context_length or own or 2048, own or 2**31)
+        if self._artifact.format != "safetensors":
+            self._open_pipeline(path)
+            return
+        from engine.runtimes import openvino_export
+
+        try:
+            self._open_pipeline(openvino_export.exported(self._artifact, default_cache(), self._hardware.quantization))
+        except openvino_export.CannotExport as error:
+            if self._hardware.quantization != "none":
+                raise
+            log.info("%s; its parts are converted one by one", error)
+            self._load_parts()
+
+    def _open_pipeline(self, path: Path) -> None:
+        from engine.runtimes.openvino_generation import Generator, open_pipeline
+        from engine.runtimes.openvino_prompts import GenAiPrompts
+
         pipeline = open_pipeline(str(path), self._hardware)
-        self._tokenizer = pipeline.get_tokenizer()
+        self._prompts = GenAiPrompts(pipeline.get_tokenizer())
         self._generator = Generator(pipeline, self._seed)
+
+    def _load_parts(self) -> None:
+        """transformers' generation over graphs of the forward pass, in static batches."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from engine.runtimes.openvino_prompts import HubPrompts
+        from engine.runtimes.torch_generation import Generator as PartsGenerator
+        from engine.runtimes.torch_loading import quiet
+
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(self._artifact.path, local_files_only=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                self._artifact.path, dtype="float32", local_files_only=True
+            ).eval()
+        self._parts.append(self._on_openvino(model))
+        self._prompts = HubPrompts(tokenizer)
+        self._generator = PartsGenerator(model, tokenizer, self._hardware.max_sequences, self._seed)
 
     def _load_encoder(self) -> None:
         from engine.runtimes import sentence_model
@@ -129,25 +173,20 @@ class OpenVinoRuntime:
         self.device = f"openvino:{self._hardware.device}:{self._encoder.precision}{quantized}"
 
     def _load_pipelines(self) -> None:
-        import openvino as ov
+        import openvino
         import torch
 
-        from engine.runtimes.openvino_encoder import precision_of
         from engine.runtimes.openvino_module import OpenVinoModule
-        from engine.runtimes.openvino_parts import OpenVinoParts
         from engine.runtimes.pipeline_model import PipelineModel, by_pipeline
 
-        precision = precision_of(ov.Core(), self._hardware)
-        properties = {"PERFORMANCE_HINT": "THROUGHPUT"}
-        if self._hardware.threads is not None and self._hardware.device == "CPU":
-            properties["INFERENCE_NUM_THREADS"] = str(self._hardware.threads)
+        precision, properties = self._settings()
 
         def convert(model: Any) -> Any:
             if isinstance(model, Path):  # a graph as it is
                 told = {**properties, "INFERENCE_PRECISION_HINT": precision}
-                return ov.Core().compile_model(model, self._hardware.device, told)
+                return openvino.Core().compile_model(model, self._hardware.device, told)
             if hasattr(model, "can_generate") and model.can_generate():
-                self._parts.append(OpenVinoParts(model, self._hardware.device, properties, precision))
+                self._parts.append(self._on_openvino(model))
                 return model
             return OpenVinoModule(model, self._hardware.device, properties, precision)
 
@@ -158,47 +197,62 @@ class OpenVinoRuntime:
         self._pipelines = by_pipeline(self._model.tasks, make)
         self.device = f"openvino:{self._hardware.device}:{precision}"
 
+    def _on_openvino(self, model: Any) -> OpenVinoParts:
+        from engine.runtimes.openvino_parts import OpenVinoParts
+
+        precision, properties = self._settings()
+        return OpenVinoParts(model, self._hardware.device, properties, precision)
+
+    def _settings(self) -> tuple[str, dict[str, str]]:
+        """The arithmetic, and what else a graph is compiled with."""
+        import openvino as ov
+
+        from engine.runtimes.openvino_encoder import precision_of
+
+        properties = {"PERFORMANCE_HINT": "THROUGHPUT"}
+        if self._hardware.threads is not None and self._hardware.device == "CPU":
+            properties["INFERENCE_NUM_THREADS"] = str(self._hardware.threads)
+        return precision_of(ov.Core(), self._hardware), properties
+
     async def aclose(self) -> None:
         """Stops what is under way and frees the model."""
-        generator, self._generator, self._tokenizer = self._generator, None, None
+        generator, self._generator, self._prompts = self._generator, None, None
         encoder, self._encoder = self._encoder, None
         loaded, self._pipelines = self._pipelines, {}
         for part in (generator, encoder, *dict.fromkeys(loaded.values())):
             if part is not None:
                 await asyncio.to_thread(part.close)
 
-    async def encode_chat(self, messages: list[dict[str, Any]]) -> _Prompt:
+    async def encode_chat(self, messages: list[dict[str, Any]]) -> Prompt:
         """The prompt's tokens by the model's own chat template."""
         size = sum(len(message["content"]) for message in messages)
-        return await self._encode(size, self._apply_template, messages)
+        return await self._encoded(size, self._loaded_prompts().of_chat, messages)
 
-    async def encode_text(self, text: str) -> _Prompt:
+    async def encode_text(self, text: str) -> Prompt:
         """The text's tokens as they are."""
-        return await self._encode(len(text), self._tokenize, text)
+        return await self._encoded(len(text), self._loaded_prompts().of_text, text)
 
-    async def _encode(self, size: int, call: Any, argument: Any) -> _Prompt:
-        tensor = call(argument) if size < INLINE_CHARACTERS else await asyncio.to_thread(call, argument)
-        return _Prompt(tensor)
+    async def _encoded(self, size: int, call: Any, argument: Any) -> Prompt:
+        prompt: Prompt = call(argument) if size < INLINE_CHARACTERS else await asyncio.to_thread(call, argument)
+        return prompt
 
-    def _apply_template(self, messages: list[dict[str, Any]]) -> Any:
-        return self._tokenize(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+    def _loaded_prompts(self) -> Prompts:
+        if self._prompts is None:
+            raise Internal("the model is not loaded")
+        return self._prompts
 
-    def _tokenize(self, text: str) -> Any:
-        return self._tokenizer.encode(text, add_special_tokens=False).input_ids
-
-    async def generate(
-        self, prompt: _Prompt, sampling: Sampling, *, whole: bool = False
-    ) -> AsyncGenerator[Piece, None]:
+    async def generate(self, prompt: Prompt, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece. Closing the iterator stops the generation at its next step."""
         if self._generator is None:
             raise Internal("the model is not loaded")
         if len(prompt) >= self.context_length:
             raise TooLong(f"the prompt has {len(prompt)} tokens or more, and the model reads {self.context_length}")
         delivery = Delivery(whole=whole and not sampling.stop)
-        self._generator.submit(prompt.tensor, sampling, delivery)
+        self._generator.submit(prompt.tokens, sampling, delivery)
         try:
             while True:
                 piece = await delivery.next()
+                self._check_parts()
                 yield piece
                 if piece.finish_reason is not None:
                     return
@@ -220,14 +274,9 @@ class OpenVinoRuntime:
         if pipeline is None:
             raise Internal("the model is not loaded")
         outputs = await pipeline.answer(ask)
-        for parts in self._parts:
-            parts.check()
+        self._check_parts()
         return outputs
 
-
-def _ir_context_length(folder: Path) -> int | None:
-    config = folder / "config.json"
-    if not config.is_file():
-        return None
-    length = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
-    return int(length) if length else None
+    def _check_parts(self) -> None:
+        for parts in self._parts:
+            parts.check()

@@ -226,4 +226,8 @@ def open_pipeline(path: str, hardware: OpenVinoHardwareSpec) -> Any:
     properties: dict[str, Any] = {}
     if hardware.threads is not None and hardware.device == "CPU":
         properties["INFERENCE_NUM_THREADS"] = hardware.threads
+    if hardware.precision != "auto":
+        properties["INFERENCE_PRECISION_HINT"] = hardware.precision
+        if hardware.device == "CPU":
+            properties["KV_CACHE_PRECISION"] = hardware.precision  # else 8 bits
     return openvino_genai.ContinuousBatchingPipeline(path, scheduler, hardware.device, properties)

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from engine.artifacts import Artifact
 from engine.artifacts.gguf import TensorInfo, read
-from engine.cid import cid_of_json
+from engine.runtimes.openvino_cache import kept
 
 RECIPE = 1
 """Counts the changes of what is written; an older copy in the cache is then made anew."""
@@ -30,28 +31,16 @@ def needs_repair(path: Path) -> bool:
     return any(tensor.kind in WITH_MINIMUM for tensor in read(path)[1])
 
 
-def repaired(path: Path, cache: Path, cid: str | None) -> Path:
-    """A folder of OpenVINO IR with the file's weights, made once and kept in the cache. Blocks, some seconds.
+def repaired(artifact: Artifact, path: Path, cache: Path) -> Path:
+    """A folder of OpenVINO IR with the weights of `path`, the artifact's file, made once and kept in the cache.
 
-    Raises OSError when the cache can't be written and RuntimeError when OpenVINO can't read the file.
+    Blocks, some seconds. Raises OSError when the cache can't be written and RuntimeError when OpenVINO can't read the
+    file.
     """
     import openvino_genai
 
-    state = path.stat()
-    source = cid or f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
-    name = cid_of_json({"source": source, "genai": openvino_genai.__version__, "recipe": RECIPE})
-    folder = cache / "openvino" / name
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".make-", dir=folder.parent) as temp:
-        fresh = _convert(path, Path(temp))
-        try:
-            os.replace(fresh, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was first, with the same content
-                raise
-    return folder
+    recipe = {"genai": openvino_genai.__version__, "recipe": str(RECIPE)}
+    return kept(replace(artifact, path=path), cache, recipe, lambda temp: _convert(path, temp))
 
 
 def _convert(path: Path, temp: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engine.artifacts import Artifact
 from engine.errors import Internal, SetupError, TooLong
 from engine.runtime import Embeddings, Piece, Sampling
-from engine.runtimes import visual
+from engine.runtimes import memory, visual
 from engine.runtimes.delivery import Delivery
 from engine.runtimes.visual import VisualPrompt
 from engine.tasks import embedding
@@ -94,7 +94,8 @@ class TorchRuntime:
             self._tokenizer, self.reads_pictures = self._processor.tokenizer, True
         else:
             model, self._tokenizer = torch_loading.generator(self._artifact, self._hardware)
-        self.context_length = self._model.context_length or int(model.config.get_text_config().max_position_embeddings)
+        shape = memory.shape_of(model.config.to_dict())
+        self.context_length = self._model.context_length or (shape.context if shape else 0) or 2048
         self.device = self._described()
         self._generator = Generator(model, self._tokenizer, self._hardware.max_sequences, self._seed)
 

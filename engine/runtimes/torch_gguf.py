@@ -23,13 +23,13 @@ def load(path: Path, kind: torch.dtype) -> tuple[Any, Any]:
     if not _is_plain_llama(metadata, tensors):
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=kind, attn_implementation="sdpa", local_files_only=True
+            path.parent, gguf_file=path.name, dtype=kind, local_files_only=True
         )
         return model, tokenizer
     tokenizer = PreTrainedTokenizerFast.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
     config = _llama_config(metadata, tensors, len(tokenizer))
     with no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=kind, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_config(config, dtype=kind)
     missing = model.load_state_dict(_weights(path, tensors, model, kind), strict=False).missing_keys
     model.tie_weights()
     lost = [name for name in missing if not (config.tie_word_embeddings and name.startswith("lm_head"))]

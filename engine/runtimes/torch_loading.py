@@ -73,7 +73,7 @@ def pretrained(cls: Any, folder: Path, hardware: TorchHardware) -> Any:
     kind = dtype(hardware)
     places = _places(cls, folder, hardware, kind)
     with quiet():
-        model = cls.from_pretrained(folder, dtype=kind, attn_implementation="sdpa", local_files_only=True, **places)
+        model = cls.from_pretrained(folder, dtype=kind, local_files_only=True, **places)
     if "device_map" not in places and "tp_plan" not in places:
         model = model.to(device(hardware))
     return prepared(model, hardware)

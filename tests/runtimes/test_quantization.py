@@ -106,11 +106,3 @@ def test_calibration_texts_are_the_lines_of_the_file(tmp_path: Path) -> None:
 def test_a_file_of_calibration_texts_that_cant_be_read_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"^hardware\.calibration_texts: .*missing\.txt can't be read"):
         quantization.calibration_texts(str(tmp_path / "missing.txt"))
-
-
-@pytest.mark.skipif(not probe.installed("openvino_genai"), reason="openvino is not installed")
-async def test_a_gguf_file_on_openvino_keeps_its_type(tmp_path: Path) -> None:
-    hardware = OpenVinoHardwareSpec(kind="openvino", quantization="int8")
-    chat = ModelSpec(name="m", tasks=("chat",))
-    with pytest.raises(SetupError, match=r"int8 is for embedding models; a GGUF"):
-        await RUNTIMES.get("openvino")(hardware, chat, Artifact(tmp_path, "gguf", "test"), 0).start()

@@ -71,11 +71,19 @@ def t5(folder: Path, **summaries: Any) -> None:
 
 def causal(folder: Path, kind: str, **config: Any) -> None:
     """A decoder of the classes `kind`Config and `kind`ForCausalLM, with weights so large that prompts matter."""
+    import tokenizers
     import transformers
 
-    bert_tokenizer(folder)
-    special = {"bos_token_id": 2, "eos_token_id": None, "pad_token_id": 0, "initializer_range": 0.5}
-    settings = getattr(transformers, f"{kind}Config")(vocab_size=len(WORDS), **SIZES, **special, **config)
+    words = ["<pad>", "<s>", "</s>", "\u0120", *map(chr, range(33, 127))]  # \u0120 is its way to write a space
+    vocabulary = {word: index for index, word in enumerate(words)}
+    bytes_only = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    bytes_only.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytes_only.decoder = tokenizers.decoders.ByteLevel()
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=bytes_only, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+    ).save_pretrained(folder)
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.5}
+    settings = getattr(transformers, f"{kind}Config")(vocab_size=len(vocabulary), **SIZES, **special, **config)
     getattr(transformers, f"{kind}ForCausalLM")(settings).save_pretrained(folder)
 
 
@@ -180,8 +188,8 @@ def llava(folder: Path) -> None:
     ).save_pretrained(folder)  # fmt: skip
 
 
-def whisper(folder: Path) -> None:
-    """English only; a window is a second."""
+def whisper(folder: Path, *languages: str) -> None:
+    """English only where no languages are given; a window is a second."""
     import transformers
 
     sides = {
@@ -190,11 +198,14 @@ def whisper(folder: Path) -> None:
         for name, value in {"layers": 2, "attention_heads": 2, "ffn_dim": 64}.items()
     }
     letters = {letter: index for index, letter in enumerate([*LETTERS, "\u0120"])}
-    added = ["<|endoftext|>", "<|startoftranscript|>", "<|startofprev|>", "<|notimestamps|>"]
+    tongues = [f"<|{code}|>" for code in languages]
+    tasks = ["<|translate|>", "<|transcribe|>"] if languages else []
+    added = ["<|endoftext|>", "<|startoftranscript|>", *tongues, *tasks, "<|startofprev|>", "<|notimestamps|>"]
     tokenizer = transformers.WhisperTokenizerFast(vocab=letters, merges=[])
     tokenizer.add_special_tokens({"additional_special_tokens": added, "pad_token": added[0]})
     tokenizer.save_pretrained(folder)
-    end, start, before, timeless = tokenizer.convert_tokens_to_ids(added)
+    end, start, *spoken, before, timeless = tokenizer.convert_tokens_to_ids(added)
+    known = dict(zip((*tongues, "translate", "transcribe"), spoken, strict=False))
     special = {"pad_token_id": end, "bos_token_id": end, "eos_token_id": end, "decoder_start_token_id": start}
     settings = transformers.WhisperConfig(
         vocab_size=timeless + 1 + 51, num_mel_bins=16, d_model=32, max_source_positions=50, max_target_positions=32,
@@ -204,8 +215,16 @@ def whisper(folder: Path) -> None:
     model.generation_config.update(
         is_multilingual=False, max_length=12, no_timestamps_token_id=timeless, prev_sot_token_id=before,
         alignment_heads=[[0, 0], [1, 1]], return_timestamps=False, max_initial_timestamp_index=25,
-        suppress_tokens=[26, end, start, before, *range(timeless + 1, settings.vocab_size)],
+        suppress_tokens=[26, end, start, *spoken, before, *range(timeless + 1, settings.vocab_size)],
     )  # fmt: skip
+    if languages:
+        # `update` leaves out what a config does not have from the start, and what was made of the model's is made anew.
+        model.generation_config._from_model_config = False
+        model.generation_config.is_multilingual = True
+        model.generation_config.no_timestamps_token_id = timeless
+        model.generation_config.prev_sot_token_id = before
+        model.generation_config.lang_to_id = {name: known[name] for name in tongues}
+        model.generation_config.task_to_id = {name: known[name] for name in ("translate", "transcribe")}
     model.save_pretrained(folder)
     transformers.WhisperFeatureExtractor(feature_size=16, chunk_length=1).save_pretrained(folder)
 
@@ -383,6 +402,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "visual-question-answering, from a list": vilt,
     "chat": llava,
     "transcription": whisper,
+    "transcription, many languages": lambda folder: whisper(folder, "en", "de", "fr"),
     "transcription, letters": ctc,
     "speech": vits,
     "speech, by a spectrogram": speecht5,

@@ -1,0 +1,165 @@
+"""A generator's safetensors for OpenVINO GenAI: exported once, checked against torch, kept in the cache.
+
+The graph is transformers' own export with its KV cache as the graph's state, which GenAI turns into paged attention;
+the tokenizer goes with it (openvino-tokenizers). Before it is kept, GenAI generates with it, and torch says of each
+token whether it would have chosen it, too. Sources: transformers.exporters; OpenVINO GenAI, "Continuous batching".
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import logging
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.artifacts import Artifact
+from engine.errors import SetupError
+from engine.runtimes import quantization
+from engine.runtimes.openvino_cache import kept
+from engine.runtimes.openvino_compare import TOLERANCE, said
+from engine.runtimes.torch_loading import quiet
+
+RECIPE = 1
+"""Counts the changes of what is written; an older copy in the cache is then made anew."""
+_CHECKED_TOKENS = 8
+_PROMPT_TOKENS = 12
+
+log = logging.getLogger("engine.runtimes")
+
+
+class CannotExport(SetupError):
+    """OpenVINO GenAI has no way to run this architecture."""
+
+
+def exported(artifact: Artifact, cache: Path, kind: str) -> Path:
+    """A folder of OpenVINO IR with weights quantized as `kind`. Blocks, up to a minute for 30 layers.
+
+    Raises CannotExport when GenAI can't run the architecture or answers other than torch, SetupError for its tokenizer,
+    OSError when the cache can't be written, ValueError or RuntimeError when the files can't be loaded.
+    """
+    versions = {name: importlib.metadata.version(name) for name in ("openvino", "openvino-tokenizers", "transformers")}
+    versions["recipe"] = str(RECIPE)
+    plain = kept(artifact, cache, versions, lambda temp: _export(artifact.path, temp))
+    if kind == "none":
+        return plain
+    smaller = {**versions, "quantization": kind, "nncf": importlib.metadata.version("nncf")}
+    return kept(artifact, cache, smaller, lambda temp: _quantize(plain, temp, kind))
+
+
+def _export(source: Path, temp: Path) -> Path:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    log.info("exporting %s for OpenVINO", source.name)
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about versions that were not tested together
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", local_files_only=True).eval()
+        fresh = temp / "fresh"
+        _save_tokenizer(tokenizer, fresh)
+        model.config.save_pretrained(fresh)
+        problems = []
+        for masked in (True, False) if not _windowed(model) else (True,):
+            try:
+                _save_graph(model, fresh, masked)
+                behind = _behind(model, fresh)
+            except Exception as problem:  # the boundary: exporters and plug-ins fail in ways of their own
+                problems.append(f"{type(problem).__name__}: {said(problem)}")
+                continue
+            if behind <= TOLERANCE["f32" if model.dtype == torch.float32 else "bf16"]:
+                log.info("%s exported: its tokens are at most %.1e behind torch's", type(model).__name__, behind)
+                return fresh
+            problems.append(f"it chose a token whose logit is {behind:.2g} below the best of torch's")
+    raise CannotExport(
+        f"model: OpenVINO GenAI can't run {type(model).__name__} ({'; '.join(problems)}). "
+        f"Next: hardware=cpu runs it with torch"
+    )
+
+
+def _windowed(model: Any) -> bool:
+    """Whether a layer sees only the last tokens, which the graph learns from the mask."""
+    config = model.config.get_text_config()
+    return bool(getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None))
+
+
+def _save_graph(model: Any, folder: Path, masked: bool) -> None:
+    """The forward pass with its growing cache as state. Raises whatever the exporter raises."""
+    import openvino
+    from transformers.exporters import OpenVINOConfig, OpenVINOExporter
+
+    # Sizes that differ from each other and from 1, which torch.export takes for constants.
+    rows, before, now = 2, 7, 3
+    ids = torch.arange(rows * (before + now)).reshape(rows, -1) % model.config.get_text_config().vocab_size
+    with torch.no_grad():
+        cache = model(input_ids=ids[:, :before], use_cache=True).past_key_values
+        inputs = {"input_ids": ids[:, before:].contiguous(), "past_key_values": cache, "use_cache": True}
+        if masked:
+            inputs["attention_mask"] = torch.ones_like(ids)
+        if "position_ids" in inspect.signature(model.forward).parameters:
+            inputs["position_ids"] = torch.arange(before, before + now).repeat(rows, 1)
+        graph = OpenVINOExporter().export(model, inputs, OpenVINOConfig(dynamic=True, stateful=True)).program
+    if graph.has_rt_info(["runtime_options"]):
+        del graph.rt_info["runtime_options"]  # the exporter fixes the arithmetic, which the hardware is to choose
+    openvino.save_model(graph, str(folder / "openvino_model.xml"), compress_to_fp16=False)
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    import openvino
+    from openvino_tokenizers import convert_tokenizer
+
+    tokenizer.save_pretrained(folder)
+    try:
+        parts = convert_tokenizer(tokenizer, with_detokenizer=True)
+    except Exception as error:  # the boundary, as above
+        raise SetupError(
+            f"model: OpenVINO has no counterpart of {type(tokenizer).__name__} ({said(error)}). "
+            f"Next: hardware=cpu runs it with torch"
+        ) from error
+    for part, name in zip(parts, ("tokenizer", "detokenizer"), strict=True):
+        openvino.save_model(part, str(folder / f"openvino_{name}.xml"))
+
+
+def _behind(model: Any, folder: Path) -> float:
+    """How far the logit of a token that GenAI chose is below the best of torch's in the same place, at worst: a share
+    of the largest logit. Raises RuntimeError."""
+    prompt = torch.arange(3, 3 + _PROMPT_TOKENS)[None] % model.config.get_text_config().vocab_size
+    chosen = _generated(folder, prompt)
+    with torch.no_grad():
+        logits = model(input_ids=torch.cat([prompt, torch.tensor([chosen])], dim=1)).logits[0, _PROMPT_TOKENS - 1 : -1]
+    logits = logits.float()
+    taken = logits.gather(1, torch.tensor(chosen)[:, None])[:, 0]
+    return float(((logits.max(dim=1).values - taken) / logits.abs().max(dim=1).values.clamp_min(1e-12)).max())
+
+
+def _generated(folder: Path, prompt: torch.Tensor) -> list[int]:
+    """The likeliest tokens after the prompt, by continuous batching in float32. Raises RuntimeError."""
+    import openvino
+    import openvino_genai
+
+    scheduler = openvino_genai.SchedulerConfig()
+    scheduler.cache_size = 1
+    scheduler.enable_prefix_caching = False
+    exact = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
+    pipeline = openvino_genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", exact)
+    config = openvino_genai.GenerationConfig()
+    config.max_new_tokens = _CHECKED_TOKENS
+    config.ignore_eos = True
+    handle = pipeline.add_request(0, openvino.Tensor(prompt.numpy()), config)
+    while pipeline.has_non_finished_requests():
+        pipeline.step()
+    return list(handle.read_all()[0].generated_ids)
+
+
+def _quantize(plain: Path, temp: Path, kind: str) -> Path:
+    import openvino
+
+    fresh = temp / "fresh"
+    shutil.copytree(plain, fresh, ignore=shutil.ignore_patterns("openvino_model.*"))
+    graph = openvino.Core().read_model(plain / "openvino_model.xml")
+    smaller = quantization.quantize_openvino(graph, kind)
+    openvino.save_model(smaller, str(fresh / "openvino_model.xml"), compress_to_fp16=False)
+    return fresh

@@ -1,0 +1,62 @@
+"""Prompts for a generator on OpenVINO: by OpenVINO GenAI's tokenizer, or by transformers' where GenAI does not run."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from engine.errors import Internal
+
+
+class Prompt:
+    """A prompt's tokens, in the form that its generator reads."""
+
+    __slots__ = ("length", "tokens")
+
+    def __init__(self, tokens: Any, length: int) -> None:
+        self.tokens = tokens
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class Prompts(Protocol):
+    """Makes prompts; every call blocks."""
+
+    def of_text(self, text: str) -> Prompt:
+        """The text's tokens as they are."""
+        ...
+
+    def of_chat(self, messages: list[dict[str, Any]]) -> Prompt:
+        """By the model's own chat template. Raises Internal without one."""
+        ...
+
+
+class GenAiPrompts:
+    """Tensors of shape (1, length)."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def of_text(self, text: str) -> Prompt:
+        ids = self._tokenizer.encode(text, add_special_tokens=False).input_ids
+        return Prompt(ids, int(ids.shape[1]))
+
+    def of_chat(self, messages: list[dict[str, Any]]) -> Prompt:
+        return self.of_text(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+
+
+class HubPrompts:
+    """Lists of tokens."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def of_text(self, text: str) -> Prompt:
+        ids = self._tokenizer(text, add_special_tokens=False).input_ids
+        return Prompt(ids, len(ids))
+
+    def of_chat(self, messages: list[dict[str, Any]]) -> Prompt:
+        if not self._tokenizer.chat_template:
+            raise Internal("the model has no chat template; ask it for a completion")
+        return self.of_text(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
