@@ -15,6 +15,7 @@ from engine.matrix.on_torch import RUNS, torch_batches
 from engine.matrix.outputs import TOLERANCE, relative_error
 from engine.matrix.recipe import BATCH, Built, forward
 from engine.matrix.record import Cell
+from engine.runtimes.openvino_patches import GEOMETRY, rewritten
 
 Say = Callable[[str], None]
 Inputs = Mapping[str, Any]
@@ -130,7 +131,7 @@ def by_trace(built: Built) -> Graph:
             return tuple(found[name] for name in wanted)
 
     example = tuple(built.prepared.inputs[name].clone() for name in names)
-    with torch.no_grad():
+    with torch.no_grad(), rewritten(model):
         graph = openvino.convert_model(Flat().eval(), example_input=example)
     for port, name in zip(graph.inputs, names, strict=True):
         port.get_tensor().set_names({name})
@@ -161,11 +162,6 @@ def _exported(built: Built, *, dynamic: bool) -> Graph:
     aside = {name: value for name, value in inputs.items() if name not in built.prepared.inputs}
     return Graph(program, {**aside, **get_leaf_tensors(aside)})
 
-
-GEOMETRY = ("image_sizes", "image_grid_thw", "grid_thw", "spatial_shapes", "target_sizes", "image_merge_sizes",
-            "merge_sizes")  # fmt: skip
-"""Inputs that say how pictures are cut up. Models loop over their values, so a traced graph is bound to them: one graph
-for each geometry."""
 
 ROUTES: Mapping[str, Convert] = {
     "trace": by_trace,

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from engine.errors import Internal
 from engine.runtimes.openvino_compare import TOLERANCE, distance, leaves, said
+from engine.runtimes.openvino_patches import GEOMETRY, rewritten
 from engine.runtimes.torch_loading import quiet
 
 Tensors = dict[str, torch.Tensor]
@@ -41,7 +42,7 @@ class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
         self._properties = {**properties, "INFERENCE_PRECISION_HINT": precision}
         self._tolerance = TOLERANCE[precision]
         self._open: dict[tuple[Any, ...], Run] = {}
-        """By the names of the inputs and the constants."""
+        """By the names of the inputs, the constants, and how pictures are cut up."""
         self._fixed: dict[tuple[Any, ...], Run] = {}
         """By the shapes as well, of inputs whose shapes an open graph can't take."""
         self.routes: list[str] = []
@@ -63,7 +64,8 @@ class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
         given = {name: value for name, value in kwargs.items() if value is not None}
         tensors = {name: value for name, value in given.items() if isinstance(value, torch.Tensor)}
         constants = {name: value for name, value in given.items() if name not in tensors}
-        key = (tuple(sorted(tensors)), repr(sorted(constants.items())))
+        geometry = [(name, tensors[name].tolist()) for name in GEOMETRY if name in tensors]
+        key = (tuple(sorted(tensors)), repr(sorted(constants.items())), repr(geometry))
         shapes = (*key, tuple(tuple(tensors[name].shape) for name in sorted(tensors)))
         if shapes in self._fixed:
             return self._fixed[shapes](tensors)
@@ -135,7 +137,8 @@ def _by_trace(model: Any, inputs: Tensors, constants: dict[str, Any], compile_: 
             found = pytree.tree_leaves(self.model(**dict(zip(names, values, strict=True)), **constants))
             return tuple(found[index] for index in kept)
 
-    graph = openvino.convert_model(Flat().eval(), example_input=tuple(inputs[name] for name in names))
+    with rewritten(model):
+        graph = openvino.convert_model(Flat().eval(), example_input=tuple(inputs[name] for name in names))
     compiled = compile_(graph)
 
     def run(tensors: Tensors) -> Any:
