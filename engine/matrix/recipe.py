@@ -18,8 +18,6 @@ SEED = 20240229
 BATCH = 2
 MOST_PARAMETERS = 150_000_000
 """A model that is still larger than this after shrinking is not built."""
-_NOISE = 0.02
-"""Added to every weight, so that biases and scales which begin as 0 or 1 take part in the comparison."""
 
 
 class Unavailable(Exception):
@@ -105,7 +103,7 @@ def _maker(model_type: str, override: Override) -> Maker:
         raise Unavailable(override.unavailable)
     if override.build is not None:
         assemble = override.build
-        return lambda level: _finished(assemble)
+        return lambda level: _finished(assemble, override.noise)
     config_class = CONFIG_MAPPING[model_type]
     try:
         chosen = class_named(override.head, config_class) if override.head else model_class(config_class, model_type)
@@ -122,12 +120,14 @@ def _maker(model_type: str, override: Override) -> Maker:
         parameters = sum(weight.numel() for weight in sketch.parameters())
         if parameters > MOST_PARAMETERS:
             raise ValueError(f"still has {parameters / 1e6:.0f} million parameters")
-        return _finished(lambda: chosen(small_config(config_class, level, override.config)), override.part)
+        return _finished(
+            lambda: chosen(small_config(config_class, level, override.config)), override.noise, override.part
+        )
 
     return make
 
 
-def _finished(construct: Callable[[], Any], part: str = "") -> tuple[Any, int, float]:
+def _finished(construct: Callable[[], Any], noise: float, part: str = "") -> tuple[Any, int, float]:
     """Constructs a model and gives it its fixed random weights."""
     import torch
 
@@ -140,7 +140,7 @@ def _finished(construct: Callable[[], Any], part: str = "") -> tuple[Any, int, f
     with torch.no_grad():
         for weight in model.parameters():
             if weight.is_floating_point() and weight.numel():
-                weight.add_(torch.randn_like(weight) * _NOISE)
+                weight.add_(torch.randn_like(weight) * noise)
     parameters = sum(weight.numel() for weight in model.parameters())
     return model, parameters, time.perf_counter() - started
 

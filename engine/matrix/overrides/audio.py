@@ -134,6 +134,12 @@ AUDIO: dict[str, Override] = {
             ("_decoder", {"hidden_states": floats("B", 64, 4)}),
         )
     },
+    "vibevoice_asr": Override(
+        "adds noise to its sounds; none here", config={"acoustic_tokenizer_encoder_config.vae_std": 0.0}
+    ),
+    "voxtral_realtime": Override(
+        "adds eight frames of a spectrogram to each token", inputs={"input_features": floats("B", 128, 96)}
+    ),
     "voxtral": Override("its default configuration has no token for sounds", config={"audio_token_id": 400}),
     **{
         name: Override("masks the features of its sounds, not their frames", inputs={"input_features_mask": None})

@@ -191,8 +191,8 @@ MULTIMODAL: dict[str, Override] = {
         "reads five layers of its picture encoder", config={"vision_feature_layer": [-1, -2, -1, -2, 1]}
     ),
     "inkling2": Override(
-        "merges blocks of 20 by 20 patches",
-        inputs={"pixel_values": floats("1600B", 1200), "image_grid_thw": each([1, 40, 40])},
+        "reads patches as small pictures",
+        inputs={"pixel_values": floats("4B", 40, 40, 3), "image_grid_thw": each([1, 2, 2])},
     ),
     "kimi_k25": Override(
         "reads patches as small pictures",

@@ -31,6 +31,8 @@ class Override:
     """The only level to try."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Settings by their dotted path, set after shrinking."""
+    noise: float = 0.02
+    """Added to every weight, so that biases and scales which begin as 0 or 1 take part in the comparison."""
     not_routes: tuple[str, ...] = ()
     """Routes to OpenVINO that are left out, because they end the process or never end."""
     inputs: Mapping[str, Make | None] = field(default_factory=dict)

@@ -10,7 +10,11 @@ _AHEAD = {"prediction_length": 16, "num_time_features": 1}
 
 SERIES: dict[str, Override] = {
     "autoformer": Override(_LENGTH, head="AutoformerForPrediction", config=_AHEAD),
-    "informer": Override(_LENGTH, head="InformerForPrediction", config=_AHEAD),
+    "informer": Override(
+        _LENGTH + "; chooses queries by keys that it draws, and with this factor it chooses all",
+        head="InformerForPrediction",
+        config={**_AHEAD, "sampling_factor": 20},
+    ),
     "time_series_transformer": Override(_LENGTH, head="TimeSeriesTransformerForPrediction", config=_AHEAD),
     "timesfm": Override(
         "learns no value of the future", inputs={"past_values": floats("B", 64), "future_values": None}

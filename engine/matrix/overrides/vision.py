@@ -9,6 +9,7 @@ _BOXES = "asks for more boxes than a small picture has places"
 _FLAT = "reads flat patches, each with its row and column"
 _SESSION = "tracks objects through a session of many frames; its picture encoder is what runs here"
 
+_NEAR = "; with smaller weights its scores lie so near each other that rounding changes their order"
 _FEW = {"num_queries": 12}
 _AS_WIDE = "ends as wide as the encoder that reads it"
 _SAM3_PARTS = {
@@ -29,6 +30,21 @@ _SAM3_PARTS = {
         "encoder_hidden_states": floats("B", 64, 64),
     },
 }
+
+_INTRACLASS = {
+    "reduce_channel": [1, 1, 0],
+    "return_channel": [1, 1, 0],
+    **{
+        f"{name}_{ratio}ratio": [[height(side), width(side)], [1, 1], [height(side) // 2, width(side) // 2]]
+        for name, height, width in (
+            ("vertical_long_to_small_conv", int, lambda side: 1),
+            ("horizontal_small_to_long_conv", lambda side: 1, int),
+            ("symmetric_conv_long", int, int),
+        )
+        for ratio, side in (("long", 7), ("mid", 5), ("short", 3))
+    },
+}
+"""The kernels, strides and paddings of its multi-scale convolutions, of which the model's docstring tells."""
 
 VISION: dict[str, Override] = {
     "beit": Override(
@@ -135,9 +151,22 @@ VISION: dict[str, Override] = {
         "reads patches as small pictures",
         inputs={"pixel_values": floats("16B", 3, 14, 14), "grid_thw": each([1, 4, 4])},
     ),
+    "pp_ocrv5_server_det": Override(
+        "its default configuration leaves out its blocks and scales",
+        config={
+            "intraclass_block_config": _INTRACLASS,
+            "scale_factor_list": [1, 2, 4, 8],
+            "kernel_list": [3, 2, 2],
+            "backbone_config.out_features": ["stage1", "stage2", "stage3", "stage4"],
+        },
+    ),
+    "phi4_multimodal_vision": Override(
+        "torch looks only back where no patch is padding, and a graph always both ways; so one patch is",
+        inputs={"patch_attention_mask": each([[True] * 4] * 3 + [[True] * 3 + [False]])},
+    ),
     "pp_ocrv5_mobile_rec": Override("reads lines of text", inputs={"pixel_values": floats("B", 3, 96, 320)}),
     "rt_detr": Override(_BOXES, level="shallow", config=_FEW),
-    "rt_detr_v2": Override(_BOXES, level="shallow", config=_FEW),
+    "rt_detr_v2": Override(_BOXES + _NEAR, level="shallow", config=_FEW, noise=0.1),
     "sapiens2": Override("its default configuration has no head", head="Sapiens2Model"),
     "sam3_video": Override(unavailable="tracks objects through a session of many frames: see sam3"),
     **{
@@ -154,8 +183,8 @@ VISION: dict[str, Override] = {
         for name in ("minicpm_ocr", "minicpmv4_6", "minicpmv4_7")
     },
     "inkling2_vision": Override(
-        "merges blocks of 20 by 20 patches",
-        inputs={"pixel_values": floats("1600B", 1200), "image_grid_thw": each([1, 40, 40])},
+        "reads patches as small pictures",
+        inputs={"pixel_values": floats("4B", 40, 40, 3), "image_grid_thw": each([1, 2, 2])},
     ),
     "oneformer": Override("reads its task as 77 numbers", inputs={"task_inputs": ints(400, "B", 77)}),
     "omdet-turbo": Override(
