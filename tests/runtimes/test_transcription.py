@@ -154,6 +154,12 @@ async def test_subtitles_are_the_whole_text(form: str, begins: str, folder: Fold
         ("transcription", "transcription", {"file": None}, "body.file: expected a"),
         ("transcription", "transcription", {"file": encoded(b"no sound")}, "body.file: .*can't be read as a sound"),
         ("transcription", "audio-translation", {}, "task: this Whisper knows only English"),
+        (
+            "transcription, many languages",
+            "transcription",
+            {"language": "german?"},
+            "body.language: this Whisper does not know 'german\\?'; one of: de, en, fr",
+        ),
         ("transcription, letters", "transcription", {"prompt": "a"}, "body.prompt: this model can't take a prompt"),
         ("transcription, letters", "transcription", {"num_beams": 2}, "body.num_beams: this model has no decoder"),
         ("transcription, letters", "audio-translation", {}, "task: this model can't translate"),
@@ -177,3 +183,63 @@ async def test_a_file_that_is_no_whisper_is_a_clear_error(tmp_path: Path) -> Non
     with pytest.raises(EngineError, match=r"model.bin is not in the form of CTranslate2|holds a abc"):
         async with Engine(real(tmp_path)) as engine:
             await engine.start()
+
+
+def begins(engine: Engine, task: str, seen: list[list[str]]) -> Any:
+    """Writes down the tokens that the decoder begins each window with."""
+    runtime = engine.pipeline.routes[0].executor._runtime  # type: ignore[attr-defined]
+    pipe = runtime._pipelines[task].pipe
+
+    def look(module: Any, args: Any, given: dict[str, Any]) -> None:
+        ids = given["input_ids"]
+        if ids.shape[1] > 1 or not seen:
+            seen.append(pipe.tokenizer.convert_ids_to_tokens(ids[0]))
+
+    return pipe.model.model.decoder.register_forward_pre_hook(look, with_kwargs=True)
+
+
+@pytest.mark.parametrize(
+    ("task", "language", "tokens"),
+    [
+        ("transcription", "de", ["<|de|>", "<|transcribe|>"]),
+        ("transcription", "French", ["<|fr|>", "<|transcribe|>"]),
+        ("audio-translation", "de", ["<|de|>", "<|translate|>"]),
+    ],
+)
+async def test_language_and_task_are_what_a_multilingual_whisper_begins_with(
+    task: str, language: str, tokens: list[str], folder: Folder
+) -> None:
+    seen: list[list[str]] = []
+    made = spec(folder("transcription, many languages"), "transcription, audio-translation", "hardware.dtype=float32")
+    async with Engine(made) as engine:
+        await engine.start()
+        begins(engine, task, seen)
+        body = {"file": encoded(sound(0.3)), "language": language, "response_format": "json"}
+        result = await engine.submit(Request(task, body))
+    assert result.body is not None, result.error
+    assert seen[-1] == ["<|startoftranscript|>", *tokens, "<|notimestamps|>"]
+
+
+async def test_the_language_and_task_that_were_asked_for_are_told(folder: Folder) -> None:
+    made = spec(folder("transcription, many languages"), "transcription, audio-translation", "hardware.dtype=float32")
+    async with Engine(made) as engine:
+        asked = {"file": encoded(sound(0.3)), "response_format": "verbose_json"}
+        heard = {
+            (task, code): await engine.submit(Request(task, {**asked, "language": code}))
+            for task in ("transcription", "audio-translation")
+            for code in ("de", "fr")
+        }
+    for (task, code), result in heard.items():
+        assert result.body is not None, result.error
+        body = result.body
+        assert body["language"] == {"de": "german", "fr": "french"}[code]
+        assert body["task"] == {"transcription": "transcribe", "audio-translation": "translate"}[task]
+
+
+async def test_an_english_whisper_refuses_another_language(whisper: Path) -> None:
+    async with Engine(real(whisper)) as engine:
+        result = await hear(engine, encoded(sound(0.3)), language="de")
+        translated = await engine.submit(Request("transcription", {"file": encoded(sound(0.3)), "language": "en"}))
+    assert result.error is not None
+    assert result.error.message == "body.language: this Whisper knows only English, not 'de'"
+    assert translated.error is None

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 from transformers import AutomaticSpeechRecognitionPipeline
+from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-from engine.errors import InvalidRequest
+from engine.errors import InvalidRequest, nearest
 
 WINDOW_S = 30.0
 """Of models other than Whisper."""
@@ -60,7 +61,7 @@ class SpeechRecognition(AutomaticSpeechRecognitionPipeline):  # type: ignore[mis
             options["task"] = "translate" if asked["translate"] else "transcribe"
             options["return_language"] = True
             if asked["language"]:
-                options["language"] = asked["language"]
+                options["language"] = self._known(asked["language"])
         elif asked["translate"]:
             raise InvalidRequest("task: this Whisper knows only English, so it can't translate; choose another model")
         elif asked["language"] not in (None, "en", "english"):
@@ -72,6 +73,14 @@ class SpeechRecognition(AutomaticSpeechRecognitionPipeline):  # type: ignore[mis
                 raise InvalidRequest(f"body.prompt: {len(ids)} tokens are more than the {most} that Whisper reads")
             options["prompt_ids"] = ids
         return options
+
+    def _known(self, language: str) -> str:
+        """The code of a language, given as code or English name. Raises InvalidRequest for one that is not known."""
+        codes = {token[2:-2] for token in self.model.generation_config.lang_to_id}
+        code = TO_LANGUAGE_CODE.get(language.lower(), language.lower())
+        if code not in codes:
+            raise InvalidRequest(f"body.language: this Whisper does not know {language!r}; {nearest(code, codes)}")
+        return code
 
     def _refuse(self, asked: dict[str, Any], *names: str) -> None:
         for name in names:
