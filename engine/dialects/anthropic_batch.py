@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from engine.dialects import Dialect, WireCall
+from engine.dialects.anthropic import SAMPLING_VERSION
 from engine.dialects.batch import (
     ENDED,
     RUNNING,
@@ -49,6 +50,26 @@ _ENDS = ("succeeded", "errored", "canceled", "expired")
 _encode = msgspec.json.Encoder().encode
 
 
+class _Sampling(msgspec.Struct):
+    """The fields of a request that only the older version of the API takes."""
+
+    temperature: Any = None
+    top_p: Any = None
+    top_k: Any = None
+
+
+class _Line(msgspec.Struct):
+    params: _Sampling
+
+
+_read_line = msgspec.json.Decoder(_Line).decode
+
+
+def _sets_sampling(line: bytes) -> bool:
+    params = _read_line(line).params
+    return any(each is not None for each in (params.temperature, params.top_p, params.top_k))
+
+
 class AnthropicBatchDialect:
     """Anthropic's batch API."""
 
@@ -69,7 +90,10 @@ class AnthropicBatchDialect:
         yield  # a generator without a step: the requests go with the call that creates the batch
 
     def create(self, job: JobRequest, file: str | None) -> BatchCall:
-        return BatchCall("POST", _PATH, b'{"requests":[' + b",".join(job.lines) + b"]}")
+        # One version holds for the whole batch, and only the older one takes sampling parameters.
+        sampled = any(_sets_sampling(line) for line in job.lines)
+        headers = {"anthropic-version": SAMPLING_VERSION} if sampled else {}
+        return BatchCall("POST", _PATH, b'{"requests":[' + b",".join(job.lines) + b"]}", headers)
 
     def poll(self, id: str) -> BatchCall:
         return BatchCall("GET", f"{_PATH}/{id}", b"")

@@ -155,6 +155,19 @@ def test_a_further_page_is_asked_for_with_the_last_id() -> None:
     assert GEMINI.listing(cursor).path == "/batches?pageSize=100&pageToken=p2"
 
 
+@pytest.mark.parametrize(("temperatures", "version"), [([None, None], None), ([None, 0], "2023-06-01")])
+def test_a_batch_of_anthropic_has_the_version_that_all_its_requests_need(
+    temperatures: list[float | None], version: str | None
+) -> None:
+    lines = []
+    for number, temperature in enumerate(temperatures):
+        body = {"messages": [{"role": "user", "content": "temperature"}], "temperature": temperature}
+        call = ANTHROPIC.live.encode("chat", body, model="m", stream=False)
+        lines.append(ANTHROPIC.member(f"t-{number}", "chat", call))
+    create = ANTHROPIC.create(JobRequest("t", "chat", "m", "24h", lines), None)
+    assert create.headers.get("anthropic-version") == version
+
+
 def test_anthropics_batch_is_read_as_the_reference_has_it() -> None:
     view = ANTHROPIC.view(heard(MESSAGE_BATCH))
     assert (view.state, view.total, view.done, view.failed, view.tag) == ("ended", 100, 95, 5, None)
