@@ -42,7 +42,7 @@ class Pictures:
         self._takes = frozenset(inspect.signature(pipe.__call__).parameters)
         self.model = pipe.unet if getattr(pipe, "unet", None) is not None else pipe.transformer
         self._scale = int(pipe.vae_scale_factor)
-        side = self.model.config.sample_size
+        side = getattr(self.model.config, "sample_size", None) or pipe.default_sample_size
         self._own_size = tuple(side[:2]) if isinstance(side, list | tuple) else (side, side)
         """Height and width of the latents where nobody says a size."""
 
