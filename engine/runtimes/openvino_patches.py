@@ -50,6 +50,7 @@ def _places() -> list[tuple[Any, str, Rewrite]]:
         (torch, "meshgrid", _meshgrid),
         (torch, "nan_to_num", _nan_to_num),
         (torch, "repeat_interleave", _repeat_interleave),
+        (torch.Tensor, "new_full", _new_full),
         (torch.Tensor, "repeat_interleave", _repeat_interleave),
         (torch.Tensor, "scatter", _scatter),
         (torch.Tensor, "scatter_", _scatter),
@@ -196,6 +197,11 @@ def _nan_to_num(original: Callable[..., Any]) -> Callable[..., Any]:
         return torch.where(found == float("-inf"), torch.full_like(input, least), found)
 
     return nan_to_num
+
+
+def _new_full(original: Callable[..., Any]) -> Callable[..., Any]:
+    """OpenVINO can't write into a part of what this makes, but into zeros."""
+    return lambda self, size, fill_value, **kwargs: self.new_zeros(size, **kwargs) + fill_value
 
 
 def _rows(repeats: torch.Tensor) -> Any:

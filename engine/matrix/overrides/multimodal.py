@@ -218,7 +218,8 @@ MULTIMODAL: dict[str, Override] = {
             inputs={"attention_mask": each([1] * 11 + [0])},
         ),
     ),
-    "paligemma": Override(
-        "reads its question both ways and its answer one way", inputs={"token_type_ids": each([0] * 28)}
+    **dict.fromkeys(
+        ("paligemma", "colpali"),
+        Override("reads its question both ways and its answer one way", inputs={"token_type_ids": each([0] * 28)}),
     ),
 }

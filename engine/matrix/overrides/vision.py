@@ -62,6 +62,10 @@ VISION: dict[str, Override] = {
     "edgetam_video": Override(_SESSION, part="vision_encoder", inputs={"pixel_values": floats("B", 3, 128, 128)}),
     "sam2_video": Override(_SESSION, part="vision_encoder", inputs={"pixel_values": floats("B", 3, 128, 128)}),
     "sam3_tracker_video": Override(_SESSION, part="vision_encoder"),
+    "lightglue": Override(
+        "stops early and drops points by what it sees, unless told not to",
+        config={"depth_confidence": -1.0, "width_confidence": -1.0},
+    ),
     "lw_detr": Override("its projector needs a scale", config={"projector_scale_factors": [1.0]}),
     "xclip_vision_model": Override(
         "reads whole clips, whose frames it counts", inputs={"pixel_values": floats("4B", 3, 128, 128)}
