@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from engine import tokens
@@ -25,6 +26,10 @@ class Endpoints:
     def __init__(self, count: int, spec: RouteSpec) -> None:
         self.in_flight = [0] * count
         self.spec = spec
+        self.last_failure = ""
+        """Kind and message of the last failed attempt, for who wonders why nothing gets on."""
+        self.failed_at = -math.inf
+        """When that was, on the engine's clock."""
         self._turn = 0
 
     def choose(self, avoid: int | None, rejected: set[int]) -> int:
@@ -173,6 +178,9 @@ class Route(Middleware):
             return False
         attempt.outcome = error.kind
         attempt.message = error.message
+        if error.kind != "cancelled":
+            self.endpoints.last_failure = f"{error.kind}: {error.message}"
+            self.endpoints.failed_at = started + attempt.duration_s
         attempt.status = error.status if error.status is not None else attempt.status
         attempt.provider_request_id = error.provider_request_id or attempt.provider_request_id
         attempt.usage = error.usage or attempt.usage

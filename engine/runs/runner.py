@@ -22,6 +22,7 @@ import msgspec
 from engine.batches import Jobs
 from engine.engine import Engine
 from engine.errors import EngineError, Interrupted, OutputError, OverLimit, SetupError, Stalled
+from engine.runs import trouble
 from engine.runs.atomic import CantWrite, write_atomic
 from engine.runs.directory import RunDirectory
 from engine.runs.feed import Feed
@@ -271,6 +272,8 @@ class _Execution:
         if self._spec.output.stalled_s is not None:
             watched.append(asyncio.create_task(serving.wait_stalled(self._spec.output.stalled_s)))
         watched.append(asyncio.create_task(self._spending.wait_reached()))
+        resources = None if self._virtual else getattr(self._engine, "resources", None)
+        telling = [] if resources is None else [asyncio.create_task(trouble.tell(serving, resources, self._say))]
         try:
             await asyncio.wait({everything, serving.failed, *watched}, return_when=asyncio.FIRST_COMPLETED)
             if not everything.done() and not serving.failed.done():
@@ -297,7 +300,7 @@ class _Execution:
                 everything.result()
             return feed.exhausted and everything.done() and not serving.dropped
         finally:
-            for task in (everything, now, *watched):
+            for task in (everything, now, *watched, *telling):
                 await _cancel(task)
 
     def _say(self, text: str) -> None:

@@ -89,7 +89,7 @@ class Serving:
         self._spending = spending
         self._answers = answers
         self._loop = asyncio.get_running_loop()
-        self._moved_at = self._idle_since = self._loop.time()
+        self.moved_at = self._idle_since = self._loop.time()
         """When a row last got anywhere, put off by the time in which none was under way."""
         self._observers: list[Callable[[Request | None, Result], None]] = getattr(engine, "observers", [])
         self._observers.append(self._observe)
@@ -115,7 +115,7 @@ class Serving:
     def start(self, row: Row, digest: int) -> asyncio.Task[None]:
         """Starts a row; the task ends when it has its outcome, which is then on its way to the journal."""
         if not self.tasks:
-            self._moved_at += self._loop.time() - self._idle_since
+            self.moved_at += self._loop.time() - self._idle_since
         self._open += 1
         task = self._loop.create_task(self._serve(row, digest))
         self.tasks[row.index] = task
@@ -123,12 +123,12 @@ class Serving:
 
     def touch(self) -> None:
         """Something got on, although no row has its outcome yet."""
-        self._moved_at = self._loop.time()
+        self.moved_at = self._loop.time()
 
     async def wait_stalled(self, limit_s: float) -> None:
         """Until no row has got anywhere for `limit_s` seconds although rows are under way."""
         while True:
-            rest_s = self._moved_at + limit_s - self._loop.time()
+            rest_s = self.moved_at + limit_s - self._loop.time()
             if rest_s <= 0 and self.tasks:
                 return
             await asyncio.sleep(rest_s if rest_s > 0 else limit_s)
@@ -198,7 +198,7 @@ class Serving:
         self._spending.add(result.engine.attempts)
         failure = result.error
         if failure is None or failure.kind in OWN_FAULT:
-            self._moved_at = self._loop.time()
+            self.moved_at = self._loop.time()
         if failure is not None:
             self._observe(row.request, result)
             if failure.parks_key and (reason := getattr(self._engine, "locked_out", None)):

@@ -1,0 +1,51 @@
+"""engine/runs/trouble.py: what a run says while it goes on trying."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from engine import Engine, virtual_time
+from engine.compose import compose
+from engine.executors import Services
+from engine.runs.journal import Journal
+from engine.runs.serving import Serving
+from engine.runs.spending import Spending
+from engine.runs.trouble import tell
+from engine.virtual_time import VirtualClock
+from engine.workloads import open_source
+
+FAILED = "still trying: simulated/simulated: server: simulated: the server failed inside"
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("{kind: server}", [f"no answer for 10 s, {FAILED}", f"no answer for 30 s, {FAILED}"]),
+        ("{kind: slow, delay_s: 40}", []),
+    ],
+)
+def test_a_run_that_goes_on_trying_says_why_and_a_slow_one_says_nothing(
+    fault: str, told: list[str], tmp_path: Path
+) -> None:
+    said: list[str] = []
+
+    async def for_45_s(clock: VirtualClock) -> None:
+        retries = ["policy.retry.max_retries=100", "policy.retry.initial_delay_s=4"]
+        spec = compose(["provider=simulated", f"provider.faults=[{fault}]", *retries]).spec
+        async with Engine(spec, services=Services(clock=clock)) as engine:
+            journal = Journal(tmp_path / "journal.sqlite", threaded=False)
+            serving = Serving(engine, journal, "run", 1, None, True, Spending(None))
+            telling = asyncio.create_task(tell(serving, engine.resources, said.append))
+            for row in islice(open_source(spec.workload), 1):
+                serving.start(row, 0)
+            await asyncio.sleep(45)
+            telling.cancel()
+            await serving.cancel()
+            await journal.aclose()
+
+    virtual_time.run(for_45_s)
+    assert [line.rstrip(".") for line in said] == told
