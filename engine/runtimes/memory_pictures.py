@@ -33,9 +33,9 @@ def activation_bytes(folder: Path, item_bytes: float) -> int:
     if not isinstance(channels, list) or not channels:
         return 0
     side = network.get("sample_size") or _OWN_SIDE
-    latents = math.prod(side[-2:]) if isinstance(side, list) else int(side) ** 2
-    pixels = latents * 4 ** (len(channels) - 1)
-    return math.ceil(pixels * (_KEPT_AT_ONCE * channels[min(1, len(channels) - 1)] + channels[0]) * item_bytes)
+    latents = math.prod(side[-2:]) if isinstance(side, list) else side**2
+    wide = _KEPT_AT_ONCE * channels[min(1, len(channels) - 1)] + channels[0]
+    return math.ceil(float(latents * 4 ** (len(channels) - 1) * wide) * item_bytes)
 
 
 def _config(folder: Path) -> dict[str, Any]:

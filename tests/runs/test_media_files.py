@@ -125,6 +125,19 @@ def test_a_format_can_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     assert (tmp_path / "media" / "000001-1.bin").read_bytes() == WAV
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_what_a_task_of_hugging_face_made_becomes_files(several: bool, tmp_path: Path) -> None:
+    outputs = [{"image": {"data": encoded(PNG), "format": "png"}}, {"audio": {"data": encoded(WAV), "format": "wav"}}]
+    body = {"outputs": outputs if several else outputs[0]}
+    media = MediaFiles(tmp_path)
+    put = json.loads(media.put(json.dumps({"response": {"body": body}}, separators=(",", ":")).encode(), 0))
+    media.close()
+    image = {"image": {"format": "png", "path": "media/000001-1.png"}}
+    audio = {"audio": {"format": "wav", "path": "media/000001-2.wav"}}
+    assert put["response"]["body"]["outputs"] == ([image, audio] if several else image)
+    assert (tmp_path / "media" / "000001-1.png").read_bytes() == PNG
+
+
 @pytest.mark.parametrize(
     "body", [{"audio": {"data": "no base64!"}}, {"data": [{"b64_json": "%"}]}, {"audio": {"data": None}}, {"data": 5}]
 )

@@ -77,7 +77,7 @@ class SpeechRecognition(AutomaticSpeechRecognitionPipeline):  # type: ignore[mis
     def _known(self, language: str) -> str:
         """The code of a language, given as code or English name. Raises InvalidRequest for one that is not known."""
         codes = {token[2:-2] for token in self.model.generation_config.lang_to_id}
-        code = TO_LANGUAGE_CODE.get(language.lower(), language.lower())
+        code: str = TO_LANGUAGE_CODE.get(language.lower(), language.lower())
         if code not in codes:
             raise InvalidRequest(f"body.language: this Whisper does not know {language!r}; {nearest(code, codes)}")
         return code

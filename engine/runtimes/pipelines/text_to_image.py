@@ -51,7 +51,7 @@ class Pictures:
         """The pipeline of the folder. Raises OSError, ValueError, RuntimeError, ImportError, or SetupError without
         diffusers."""
         try:
-            from diffusers import DiffusionPipeline
+            import diffusers
         except ImportError as error:
             raise SetupError(
                 f'pictures from text need {error.name}. Next: pip install "ipfs-accelerate[diffusers]"'
@@ -63,7 +63,7 @@ class Pictures:
         if "safety_checker" in held:
             left_out["requires_safety_checker"] = False
         with _quiet():
-            pipe = DiffusionPipeline.from_pretrained(
+            pipe = diffusers.DiffusionPipeline.from_pretrained(
                 folder, dtype=kind, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, **left_out
             )
             pipe.set_progress_bar_config(disable=True)
