@@ -83,6 +83,8 @@ class LocalExecutor:
         if request.task == "sentence-similarity":
             return await self._compare(runtime, request)
         if request.task in pipelines.PIPELINES:
+            if context.stream:
+                raise InvalidRequest(f"body.stream: a model in this process answers {request.task} whole; leave it out")
             return await self._infer(runtime, request)
         return await self._generate(runtime, request, context)
 

@@ -16,6 +16,7 @@ import pytest
 
 from engine import Engine, Request, Result
 from engine.cli import main
+from engine.errors import InferenceError, SetupError
 from schemas import RunSpec
 
 from .test_pipelines import Folder, spec
@@ -158,6 +159,13 @@ async def test_what_can_not_be_painted_is_refused_with_its_place(
         raise result.error
 
 
+async def test_a_picture_comes_whole(made: RunSpec) -> None:
+    async with Engine(made) as engine:
+        with pytest.raises(InferenceError, match=r"body\.stream: a model in this process answers image whole"):
+            async for _ in engine.stream(Request("image", {"prompt": "a cat", **SMALL})):
+                pass
+
+
 def words(folder: Path, *more: str) -> list[str]:
     source = f"{{kind: file, path: {folder}, format: safetensors}}"
     return [
@@ -191,8 +199,6 @@ def test_a_run_leaves_its_pictures_as_files(folder: Folder, tmp_path: Path) -> N
 
 
 async def test_a_folder_that_is_no_model_of_diffusers_is_a_clear_error(folder: Folder) -> None:
-    from engine.errors import SetupError
-
     with pytest.raises(SetupError, match=r"it has no model_index\.json, so it is no model of diffusers"):
         async with Engine(spec(folder("image-classification"), "image", FLOAT32)) as engine:
             await engine.start()
