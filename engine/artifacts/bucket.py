@@ -196,7 +196,7 @@ class Bucket:
             except BaseError as error:
                 if not _is_down(error):
                     attempt.worked()
-                    raise SetupError(self.said(error)) from None  # its text shows what was sent
+                    raise SetupError(f"s3://{self.name}: {self.said(error)}") from None  # its text shows what was sent
                 attempt.failed()
                 reasons[attempt.name] = self.said(error)
         listed = "; ".join(f"{place or 'AWS'}: {why}" for place, why in reasons.items())

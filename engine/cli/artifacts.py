@@ -152,7 +152,7 @@ def _delete(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
         if key.endswith("/") or not key:
             keys = [item.key for item in bucket.list(key)]
             if not arguments.force:
-                raise ConfigError(f"{uri}: {len(keys)} objects are below it; say --force to delete them all")
+                raise ConfigError(f"{uri}: objects below it: {len(keys)}; say --force to delete them all")
         bucket.delete(keys)
         gone += len(keys)
     print(f"{gone} deleted")

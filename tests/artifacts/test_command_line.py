@@ -163,7 +163,7 @@ def test_a_failed_upload_is_told_and_a_resume_tries_again(
     assert main([*RUN, "output.dir=again", f"output.upload=s3://{BUCKET}/failed"]) == 5
     said = capsys.readouterr()
     assert "8 of 8 answered" in said.out
-    assert "output.upload: HTTP 403 SignatureDoesNotMatch" in said.err
+    assert f"output.upload: s3://{BUCKET}: HTTP 403 SignatureDoesNotMatch" in said.err
     assert "python -m engine runs resume again" in said.err
     monkeypatch.setenv("S3_SECRET_KEY", SECRET_KEY)
     assert main(["runs", "resume", "again"]) == 0
@@ -180,6 +180,11 @@ def test_an_upload_without_keys_is_refused_before_the_run(
     assert main([*RUN, "output.dir=never", "output.upload=s3://bucket/x"]) == 4
     assert "output.upload: the store at http://127.0.0.1:9 needs keys" in capsys.readouterr().err
     assert not (tmp_path / "never").exists()
+
+
+def test_a_bucket_that_is_not_there_is_named(s3: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["artifacts", "list", "s3://nobody-made-it/"]) == 4
+    assert "s3://nobody-made-it: HTTP 404 NoSuchBucket" in capsys.readouterr().err
 
 
 def test_a_place_that_is_no_bucket_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
