@@ -136,6 +136,8 @@ def _say(summary: Summary, spec: RunSpec) -> None:
     if summary.real_s is not None:
         took += f" of virtual time, {summary.real_s:.1f} s of real time"
     print(f"{summary.ok} of {summary.rows} answered in {took} ({rate:.1f}/s) → {summary.path}")
+    if not summary.rows:
+        print("the workload has no rows", file=sys.stderr)
     if summary.metrics.get("cost") is not None:
         print(f"cost: {dollars(summary.metrics)}")
     if summary.failed:

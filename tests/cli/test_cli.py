@@ -152,6 +152,13 @@ def test_check_reaches_each_target(tmp_path: Path) -> None:
     assert "OPENAI_API_KEY" in failed
 
 
+def test_a_file_without_rows_is_said_to_have_none(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n")
+    done = engine("provider=simulated", "workload=jsonl", "workload.path=empty.jsonl", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "the workload has no rows" in done.stderr
+
+
 def test_stdin_is_a_workload(tmp_path: Path) -> None:
     done = engine(
         "provider=simulated", "workload=stdin", "output.dir=run", cwd=tmp_path, stdin='hello\n{"prompt": "hi"}\n'
