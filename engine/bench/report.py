@@ -47,7 +47,7 @@ def machine() -> dict[str, Any]:
     versions = {
         name: importlib.metadata.version(name) for name in _PACKAGES if importlib.util.find_spec(name) is not None
     }
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
     return {
         "cores": os.cpu_count(), "processor": _processor(), "python": platform.python_version(), **versions,
         "load_average": load,

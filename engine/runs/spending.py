@@ -61,4 +61,4 @@ class Spending:
                 f"what {self._unknown} costs is not known, so output.max_cost_usd can't be kept; {spent} are known to "
                 "be spent. Set provider.price.input=… provider.price.output=…, or output.max_cost_usd=null"
             )
-        return f"{spent} are spent, the limit is {money(self._limit_usd)} (output.max_cost_usd); raise it to go on"
+        return f"{spent} are spent, the limit is {money(self._limit_usd or 0)} (output.max_cost_usd); raise it to go on"
