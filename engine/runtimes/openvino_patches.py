@@ -43,6 +43,7 @@ def _places() -> list[tuple[Any, str, Rewrite]]:
         (ExpertsInterface, "get_interface", _experts),
         (torch, "arange", _arange),
         (torch, "bucketize", _bucketize),
+        (torch, "cat", _cat),
         (torch, "conj", _conj),
         (torch, "diff", _diff),
         (torch, "full_like", _full_like),
@@ -133,6 +134,16 @@ def _bucketize(original: Callable[..., Any]) -> Callable[..., Any]:
         return passed.sum(-1).to(torch.int32 if out_int32 else torch.int64)
 
     return bucketize
+
+
+def _cat(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Without what is empty and has one dimension only, as a cache that begins: torch passes over it, too."""
+
+    def cat(tensors: Any, *args: Any, **kwargs: Any) -> Any:
+        full = [tensor for tensor in tensors if tensor.dim() != 1 or int(tensor.shape[0])]
+        return original(full or tensors, *args, **kwargs)
+
+    return cat
 
 
 def _conj(original: Callable[..., Any]) -> Callable[..., Any]:

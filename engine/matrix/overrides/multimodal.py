@@ -190,6 +190,10 @@ MULTIMODAL: dict[str, Override] = {
     "vipllava": Override(
         "reads five layers of its picture encoder", config={"vision_feature_layer": [-1, -2, -1, -2, 1]}
     ),
+    "diffusion_gemma": Override(
+        "draws the canvas that it begins with, unless it is given",
+        inputs={"decoder_input_ids": ints(200, "B", 256, low=10)},
+    ),
     "inkling2": Override(
         "reads patches as small pictures",
         inputs={"pixel_values": floats("4B", 40, 40, 3), "image_grid_thw": each([1, 2, 2])},
