@@ -10,9 +10,11 @@ import gc
 import json
 import statistics
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,11 @@ _CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": tim
 
 def main(name: str, variant: str, clock: str) -> dict[str, Any]:
     """The figures of one contender."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        return _figures(name, variant, clock, folder)
+
+
+def _figures(name: str, variant: str, clock: str, folder: str) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     import torch
 
@@ -41,13 +48,23 @@ def main(name: str, variant: str, clock: str) -> dict[str, Any]:
     row = next(each for each in ROWS if each.name == name)
     if row.prepare is not None:
         row.prepare()  # imports what it needs, which is no part of the model's memory
-    before = resident_bytes()
-    model, parameters = _model(row, variant, 1 if clock == "cpu" else None)
+    threads = 1 if clock == "cpu" else None
+    if variant.startswith("genai "):
+        from engine.bench import genai
+
+        exported, parameters = genai.exported(row, variant.partition(" ")[2], folder)
+        before = resident_bytes()
+        model: Any = genai.Model(exported, threads)
+        decode: Callable[[dict[str, Any], int], None] = model.decode
+    else:
+        before = resident_bytes()
+        model, parameters = _model(row, variant, threads)
+        decode = partial(_decode, model)
     assert row.inputs is not None
     torch.manual_seed(1)
     inputs = row.inputs(model)
     with torch.inference_mode():
-        found = _measure(row, model, inputs, _CLOCKS[clock])
+        found = _measure(row, model, decode, inputs, _CLOCKS[clock])
     gc.collect()
     found["memory_mb"] = (resident_bytes() - before) / 1e6
     found["parameters"] = parameters
@@ -80,13 +97,16 @@ def _model(row: Row, variant: str, threads: int | None) -> tuple[Any, int]:
     return model, parameters
 
 
-def _measure(row: Row, model: Any, inputs: dict[str, Any], clock: Callable[[], float]) -> dict[str, Any]:
+def _measure(
+    row: Row, model: Any, decode: Callable[[dict[str, Any], int], None], inputs: dict[str, Any],
+    clock: Callable[[], float],
+) -> dict[str, Any]:  # fmt: skip
     found: dict[str, Any] = {}
     if row.prepare is not None:
         found["preprocessing_s"] = _median_s(row.prepare, clock)
     if row.call == "decode":
-        short = _median_s(lambda: _decode(model, inputs, SHORT_TOKENS), clock)
-        whole = _median_s(lambda: _decode(model, inputs, row.new_tokens), clock)
+        short = _median_s(lambda: decode(inputs, SHORT_TOKENS), clock)
+        whole = _median_s(lambda: decode(inputs, row.new_tokens), clock)
         found |= {"tokens_s": (row.new_tokens - SHORT_TOKENS) / max(whole - short, 1e-9), "latency_s": short}
         if row.seconds:
             found["latency_s"] = whole + found["preprocessing_s"]

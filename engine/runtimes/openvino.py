@@ -141,6 +141,8 @@ class OpenVinoRuntime:
         from engine.runtimes.openvino_generation import Generator, open_pipeline
         from engine.runtimes.openvino_prompts import GenAiPrompts
 
+        if self._artifact.format == "safetensors" and self._hardware.quantization != "none":
+            self.device = f"openvino:{self._hardware.device}:{self._hardware.quantization}"
         pipeline = open_pipeline(str(path), self._hardware)
         self._prompts = GenAiPrompts(pipeline.get_tokenizer())
         self._generator = Generator(pipeline, self._seed)

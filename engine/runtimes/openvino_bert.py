@@ -108,7 +108,7 @@ class _Bert:
         return op.transpose(shaped, _axes(0, 2, 1, 3))
 
     def _linear(self, states: Node, name: str) -> Node:
-        product = op.matmul(states, _const(self._weight(f"{name}.weight")), False, True)
+        product = op.matmul(states, _const(self._weight(f"{name}.weight")), False, True, name=name)
         return op.add(product, _const(self._weight(f"{name}.bias")))
 
     def _norm(self, states: Node, name: str) -> Node:

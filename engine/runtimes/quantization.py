@@ -17,6 +17,8 @@ from engine.errors import SetupError
 
 GROUP_SIZES = (128, 64, 32)
 """Weights that share a scale with int4, the largest that divides every layer's width."""
+SMOOTHING = 0.7
+"""SmoothQuant's alpha (Xiao et al. 2022, arXiv:2211.10438): how much of the activations' outliers the weights take."""
 _WORDS_OUT = ("lm_head", "embed_out", "output_projection", "proj_out")
 _SENTENCES = (
     "The {0} was open all {1}.", "How do I reset the {0} before {1}?", "A short note about the {0}, written last {1}.",
@@ -100,12 +102,15 @@ def quantize_openvino(graph: Any, kind: str, inputs: Sequence[Any] = ()) -> Any:
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     if kind == "int8_full":
+        smooth = nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING)
         found: Any = nncf.quantize(
             graph,
             nncf.Dataset(list(inputs)),
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(inputs),
             preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(names=_sensitive(graph)),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=smooth),
         )
         return found
     if kind == "int8":
@@ -113,6 +118,19 @@ def quantize_openvino(graph: Any, kind: str, inputs: Sequence[Any] = ()) -> Any:
     return nncf.compress_weights(
         graph, mode=nncf.CompressWeightsMode.INT4_ASYM, group_size=_openvino_group(graph), ratio=1.0
     )
+
+
+def _sensitive(graph: Any) -> list[str]:
+    """What int8_full leaves as it is in an encoder of `openvino_bert`.
+
+    Attention's output in every layer, and the second half of the feed-forward network in the last third of the layers:
+    their activations have outliers. all-MiniLM-L6-v2, cosine with float32, least of 32 sentences: 0.980 with everything
+    quantized, 0.993 with SMOOTHING instead of NNCF's 0.95, 0.997 without these layers too.
+    """
+    names = [node.get_friendly_name() for node in graph.get_ordered_ops() if node.get_type_name() == "MatMul"]
+    outputs = [name for name in names if name.endswith(".attention.output.dense")]
+    seconds = [name for name in names if name.endswith(".output.dense") and name not in outputs]
+    return outputs + seconds[-(len(seconds) // 3) :] if len(seconds) >= 3 else outputs
 
 
 def _openvino_group(graph: Any) -> int:
