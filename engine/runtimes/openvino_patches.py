@@ -7,6 +7,7 @@ triangular solve, the sum of powers of a nilpotent matrix, here as a product of 
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -55,7 +56,9 @@ def _places() -> list[tuple[Any, str, Rewrite]]:
         (torch.Tensor, "repeat_interleave", _repeat_interleave),
         (torch.Tensor, "scatter", _scatter),
         (torch.Tensor, "scatter_", _scatter),
+        (torch.Tensor, "squeeze", _squeeze),
         (torch.Tensor, "unfold", _unfold),
+        (torch._C._nn, "pad_sequence", _pad_sequence),
         (torch.fft, "rfft", _rfft),
         (torch.linalg, "solve_triangular", _solve_triangular),
     ]
@@ -215,6 +218,23 @@ def _new_full(original: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, size, fill_value, **kwargs: self.new_zeros(size, **kwargs) + fill_value
 
 
+def _pad_sequence(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`torch.nn.utils.rnn.pad_sequence` calls this one."""
+
+    def pad_sequence(
+        sequences: Any, batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right"
+    ) -> Any:
+        lengths = [each.shape[0] for each in sequences]
+        longest = functools.reduce(torch.maximum, map(torch.as_tensor, lengths))
+        padded = []
+        for each, length in zip(sequences, lengths, strict=True):
+            missing = (0, longest - length) if padding_side == "right" else (longest - length, 0)
+            padded.append(torch.nn.functional.pad(each, (0, 0) * (each.dim() - 1) + missing, value=padding_value))
+        return torch.stack(padded, dim=0 if batch_first else 1)
+
+    return pad_sequence
+
+
 def _rows(repeats: torch.Tensor) -> Any:
     ends = repeats.cumsum(0)
     places = torch.arange(ends[-1], device=ends.device)
@@ -259,6 +279,20 @@ def _repeat_interleave(original: Callable[..., Any]) -> Callable[..., Any]:
         return input.reshape(-1)[rows] if dim is None else input.index_select(dim, rows)
 
     return repeat_interleave
+
+
+def _squeeze(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The axes of length 1 by their numbers: without them OpenVINO knows no rank."""
+
+    def squeeze(self: Any, *dim: Any, **kwargs: Any) -> Any:
+        if dim or kwargs:
+            return original(self, *dim, **kwargs)
+        for axis in reversed(range(self.dim())):
+            if int(self.shape[axis]) == 1:
+                self = original(self, axis)
+        return self
+
+    return squeeze
 
 
 def _unfold(original: Callable[..., Any]) -> Callable[..., Any]:

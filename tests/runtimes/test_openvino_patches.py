@@ -56,6 +56,10 @@ CASES: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "nan_to_num": (
         lambda x: torch.nan_to_num(x.log(), neginf=-5.0), torch.tensor([[-1.0, 0, 2]]), torch.tensor([[0.0, 3, -2]]),
     ),
+    "pad_sequence": (
+        lambda x: torch.nn.utils.rnn.pad_sequence([row[row > 1] for row in x], batch_first=True, padding_value=-1),
+        torch.tensor([[1.0, 2, 3], [1.0, 1, 5]]), torch.tensor([[1.0, 1, 2], [4.0, 5, 6]]),
+    ),
     "repeat_interleave": (spread, torch.tensor([1.0, 0, 3, 1, 2]), torch.tensor([2.0, 2, 0, 1, 4])),
     "scatter": (
         lambda x: torch.ones_like(x, dtype=torch.bool).scatter(-1, x.argmax(-1, keepdim=True), False),
@@ -64,6 +68,7 @@ CASES: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "solve_triangular": (
         lambda x: torch.linalg.solve_triangular(SOLVED, x, upper=False), floats(6, 2), floats(6, 2, seed=1),
     ),
+    "squeeze": (lambda x: x[None, :, None].squeeze()[1:], floats(5), floats(5, seed=1)),
     "unfold": (lambda x: x.unfold(1, 4, 2), floats(2, 9, 3), floats(2, 9, 3, seed=1)),
 }  # fmt: skip
 
