@@ -152,9 +152,13 @@ AUDIO: dict[str, Override] = {
     ),
     **{
         name: Override(
-            "reads a wave and its spectrogram side by side",
+            "reads a wave, with its mask, and its spectrogram side by side",
             config={"quantization_dim": 128},
-            inputs={"input_values": floats("B", 1, 3840), "input_features": floats("B", 12, 160)},
+            inputs={
+                "input_values": floats("B", 1, 3840),
+                "padding_mask": ones("B", 3840),
+                "input_features": floats("B", 12, 160),
+            },
         )
         for name in ("xcodec2", "neucodec")
     },

@@ -53,12 +53,13 @@ VISION: dict[str, Override] = {
     "d_fine": Override(_BOXES, level="shallow", config=_FEW),
     "deimv2": Override(_BOXES, level="shallow", config=_FEW),
     "pp_doclayout_v2": Override(
-        _BOXES + "; its default configuration has no thresholds",
+        _BOXES + _NEAR + "; its default configuration has no thresholds",
         level="shallow",
+        noise=0.1,
         config={**_FEW, "class_thresholds": [0.5] * 100, "class_order": list(range(100))},
     ),
-    "pp_doclayout_v3": Override(_BOXES, level="shallow", config=_FEW),
-    "pp_doclayout_v4": Override(_BOXES, level="shallow", config=_FEW),
+    "pp_doclayout_v3": Override(_BOXES + _NEAR, level="shallow", config=_FEW, noise=0.1),
+    "pp_doclayout_v4": Override(_BOXES + _NEAR, level="shallow", config=_FEW, noise=0.1),
     "edgetam_video": Override(_SESSION, part="vision_encoder", inputs={"pixel_values": floats("B", 3, 128, 128)}),
     "sam2_video": Override(_SESSION, part="vision_encoder", inputs={"pixel_values": floats("B", 3, 128, 128)}),
     "sam3_tracker_video": Override(_SESSION, part="vision_encoder"),
@@ -155,14 +156,20 @@ VISION: dict[str, Override] = {
         "reads patches as small pictures",
         inputs={"pixel_values": floats("16B", 3, 14, 14), "grid_thw": each([1, 4, 4])},
     ),
-    "pp_ocrv5_server_det": Override(
-        "its default configuration leaves out its blocks and scales",
-        config={
-            "intraclass_block_config": _INTRACLASS,
-            "scale_factor_list": [1, 2, 4, 8],
-            "kernel_list": [3, 2, 2],
-            "backbone_config.out_features": ["stage1", "stage2", "stage3", "stage4"],
-        },
+    **dict.fromkeys(
+        ("pp_ocrv5_server_det", "pp_ocrv6_medium_det"),
+        Override(
+            "its default configuration leaves out its blocks and scales",
+            config={
+                "intraclass_block_config": _INTRACLASS,
+                "scale_factor_list": [1, 2, 4, 8],
+                "kernel_list": [3, 2, 2],
+            },
+        ),
+    ),
+    "pp_ocrv6_small_det": Override(
+        "reads the stages of its backbone, as wide as they are",
+        config={"layer_list_out_channels": [48, 96, 192, 384]},
     ),
     "phi4_multimodal_vision": Override(
         "torch looks only back where no patch is padding, and a graph always both ways; so one patch is",
