@@ -47,6 +47,7 @@ def _places() -> list[tuple[Any, str, Rewrite]]:
         (torch, "cat", _cat),
         (torch, "conj", _conj),
         (torch, "diff", _diff),
+        (torch, "full", _full),
         (torch, "full_like", _full_like),
         (torch, "histc", _histc),
         (torch, "meshgrid", _meshgrid),
@@ -165,8 +166,19 @@ def _diff(original: Callable[..., Any]) -> Callable[..., Any]:
     return diff
 
 
-def _full_like(original: Callable[..., Any]) -> Callable[..., Any]:
+def _full(original: Callable[..., Any]) -> Callable[..., Any]:
     """A trace has no operation that fills with a truth value."""
+
+    def full(size: Any, fill_value: Any, **kwargs: Any) -> Any:
+        if isinstance(fill_value, bool):
+            return original(size, int(fill_value), **{"dtype": torch.bool, **kwargs})
+        return original(size, fill_value, **kwargs)
+
+    return full
+
+
+def _full_like(original: Callable[..., Any]) -> Callable[..., Any]:
+    """As above."""
 
     def full_like(input: Any, fill_value: Any, **kwargs: Any) -> Any:
         return original(input, int(fill_value) if isinstance(fill_value, bool) else fill_value, **kwargs)
