@@ -10,18 +10,30 @@ from engine.matrix.catalog import Entry
 from engine.matrix.run import Plan, run
 
 pytestmark = pytest.mark.slow
-KNOWN: dict[str, str] = {}
-"""Rows that do not run on OpenVINO, and why; one that runs after all is taken out."""
+KNOWN = {
+    "blt": "cuts its bytes into patches by what it reads",
+    "efficientloftr": "a graph takes another number of places for each point",
+    "esmfold2": "widths of its parts depend on each other; no override is written yet",
+    "glm5_next": "the shape of its index' mask is lost in conversion",
+    "glm5_next_text": "the shape of its index' mask is lost in conversion",
+    "granite4_vision": "counts the features of a picture in a way of its own; no override is written yet",
+    "pp_doclayout_v2": "orders boxes by scores that lie near each other",
+    "pp_doclayout_v3": "chooses masks by what it sees, and orders boxes by scores that lie near each other",
+    "qwen2_5_omni_bigvgan": "its wave differs by a little more than the tolerance",
+    "udop": "drops the patches of a picture that its words cover",
+}
+"""Rows that do not run on each hardware, and why; one that runs after all is taken out."""
 
 
 def test_a_type_runs_on_torch_and_gives_the_same_on_openvino(entry: Entry, tmp_path: Path) -> None:
     plan = Plan([entry], ("cpu", "openvino"), tmp_path, 1, time_limit_s=300, memory_limit_bytes=5 << 30, resume=False)
     cells = run(plan, lambda row, done, total: None)[entry.name].cells
     if cells["cpu"].status == "unavailable":
-        pytest.skip(cells["cpu"].reason)
-    assert cells["cpu"].status == "ok", cells["cpu"].reason
-    if entry.name in KNOWN:
-        assert cells["openvino"].status != "ok", "runs now: take it out of KNOWN"
-        assert cells["openvino"].fix
+        assert cells["cpu"].reason
         return
-    assert cells["openvino"].status == "ok", cells["openvino"].reason
+    wrong = [f"{name}: {cell.status}: {cell.reason}" for name, cell in cells.items() if cell.status != "ok"]
+    if entry.name not in KNOWN:
+        assert not wrong
+        return
+    assert wrong, "runs now: take it out of KNOWN"
+    assert all(cell.fix for cell in cells.values() if cell.status != "ok")

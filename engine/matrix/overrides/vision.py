@@ -176,7 +176,7 @@ VISION: dict[str, Override] = {
         inputs={"patch_attention_mask": each([[True] * 4] * 3 + [[True] * 3 + [False]])},
     ),
     "pp_ocrv5_mobile_rec": Override("reads lines of text", inputs={"pixel_values": floats("B", 3, 96, 320)}),
-    "rt_detr": Override(_BOXES, level="shallow", config=_FEW),
+    "rt_detr": Override(_BOXES + _NEAR, level="shallow", config=_FEW, noise=0.1),
     "rt_detr_v2": Override(_BOXES + _NEAR, level="shallow", config=_FEW, noise=0.1),
     "sapiens2": Override("its default configuration has no head", head="Sapiens2Model"),
     "sam3_video": Override(unavailable="tracks objects through a session of many frames: see sam3"),
