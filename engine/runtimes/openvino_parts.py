@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import openvino
 import torch
 from torch.utils import _pytree as pytree
@@ -22,6 +23,7 @@ from transformers.exporters import OpenVINOConfig, OpenVINOExporter
 from transformers.exporters.auto import get_runner_class
 from transformers.exporters.configs import ExportFormat
 from transformers.exporters.exporter_dynamo import register_cache_pytrees_for_model
+from transformers.exporters.utils import get_leaf_tensors
 
 from engine.errors import Internal
 from engine.runtimes.openvino_compare import TOLERANCE, distance, leaves, said
@@ -142,16 +144,70 @@ class _Part:
         exported = OpenVINOExporter().export(
             self.module, _copied(example), OpenVINOConfig(dynamic=True, stateful=False)
         )
-        compiled = self._whole.compile(exported.program)
-        metadata = exported.components["model"].metadata
-        runner = get_runner_class(ExportFormat.OPENVINO)
-
-        def run(given: dict[str, Any]) -> Any:
-            # A cache that goes through unchanged is input and output at once, of a size that grows: a request that is
-            # used again, or that shares the memory of its inputs, ends the process.
-            return runner(compiled, metadata)(share_inputs=False, **given)
-
+        run = _Graph(exported.program, exported.components["model"].metadata, self._whole.compile)
         return run, distance(wanted, leaves(run(_copied(example))))
+
+
+class _Graph:
+    """A compiled part: the tensors of its inputs by name, its outputs in the part's own form.
+
+    What comes out as it went in, such as the keys and values of an encoder's output, is no output of the graph: it
+    would be copied at every step, twice. Such an input is bound once, and kept for as long as it stays the same.
+    """
+
+    def __init__(self, program: Any, metadata: Any, compile_: Callable[[Any], Any]) -> None:
+        self._through: dict[int, str] = {}
+        """By the place of an output: the input that it is."""
+        results = list(program.outputs)
+        for place, port in enumerate(results):
+            name = _unchanged(port)
+            if name is not None:
+                self._through[place] = name
+        for place in self._through:
+            program.remove_result(results[place].get_node())
+        self._count = len(results)
+        compiled = compile_(program)
+        self._ports = {
+            next(name for name in sorted(port.get_names()) if not name.isdigit()): port for port in compiled.inputs
+        }
+        self._outputs = len(compiled.outputs)
+        self._request = compiled.create_infer_request()
+        self._runner = get_runner_class(ExportFormat.OPENVINO)(compiled, metadata)
+        self._bound: dict[str, torch.Tensor] = {}
+
+    def __call__(self, given: dict[str, Any]) -> Any:
+        tensors = get_leaf_tensors(given)
+        for port_name, port in self._ports.items():
+            name = port_name.removeprefix("input.")
+            if name not in tensors:
+                self._request.set_tensor(port, openvino.Tensor(np.array(given[name])))
+                continue
+            tensor = tensors[name].detach()
+            bound = self._bound.get(name)
+            if bound is not None and bound.data_ptr() == tensor.data_ptr() and bound.shape == tensor.shape:
+                continue
+            tensor = tensor.contiguous()
+            self._request.set_tensor(port, openvino.Tensor(tensor.numpy(), shared_memory=True))
+            self._bound[name] = tensor  # the graph reads its memory
+        self._request.infer()
+        fresh = iter(
+            torch.from_numpy(self._request.get_output_tensor(place).data.copy()) for place in range(self._outputs)
+        )
+        return self._runner.unflatten(
+            [tensors[self._through[at]] if at in self._through else next(fresh) for at in range(self._count)]
+        )
+
+
+def _unchanged(port: Any) -> str | None:
+    """The name of the input that an output of a graph is, if it is one."""
+    node = port.get_node().input_value(0).get_node()
+    while node.get_type_name() in ("ConvertLike", "Convert") and (
+        node.get_element_type() == node.input_value(0).get_element_type()
+    ):
+        node = node.input_value(0).get_node()
+    if node.get_type_name() != "Parameter":
+        return None
+    return str(next(iter(node.output(0).get_names()))).removeprefix("input.")
 
 
 def _form(given: dict[str, Any]) -> Any:
