@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from engine.artifacts import Artifact, default_cache, gguf
 from engine.errors import Internal, SetupError, TooLong
 from engine.runtime import Embeddings, Piece, Sampling
-from engine.runtimes import memory
+from engine.runtimes import memory, visual
 from engine.runtimes.delivery import Delivery
 from engine.tasks import embedding
 from engine.tasks.pipelines import PIPELINES, Ask, formats
@@ -39,8 +39,6 @@ INLINE_CHARACTERS = 4000
 class OpenVinoRuntime:
     """A model on an OpenVINO device."""
 
-    reads_pictures = False
-
     def __init__(self, hardware: OpenVinoHardwareSpec, model: ModelSpec, artifact: Artifact, seed: int) -> None:
         self._hardware = hardware
         self._model = model
@@ -49,6 +47,7 @@ class OpenVinoRuntime:
         self._generator: Generator | PartsGenerator | None = None
         self._encoder: Encoder | None = None
         self._prompts: Prompts | None = None
+        self.reads_pictures = False
         self._pipelines: dict[str, PipelineModel] = {}
         self._parts: list[OpenVinoParts] = []
         """Of models that generate, and not with OpenVINO GenAI."""
@@ -127,6 +126,9 @@ class OpenVinoRuntime:
         if self._artifact.format != "safetensors":
             self._open_pipeline(path)
             return
+        if visual.is_visual(self._artifact.path):
+            self._load_visual()
+            return
         from engine.runtimes import openvino_export
 
         try:
@@ -148,20 +150,36 @@ class OpenVinoRuntime:
         self._generator = Generator(pipeline, self._seed)
 
     def _load_parts(self) -> None:
-        """transformers' generation over graphs of the forward pass, in static batches."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from engine.runtimes.openvino_prompts import HubPrompts
+
+        tokenizer = AutoTokenizer.from_pretrained(self._artifact.path, local_files_only=True)
+        self._prompts = HubPrompts(tokenizer)
+        self._generate_by_parts(AutoModelForCausalLM, tokenizer)
+
+    def _load_visual(self) -> None:
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        from engine.runtimes.openvino_prompts import VisualPrompts
+
+        if self._hardware.quantization != "none":
+            raise SetupError(
+                "hardware.quantization: on OpenVINO a model that reads pictures keeps its weights. "
+                "Next: hardware.quantization=none, or hardware=cpu"
+            )
+        processor = AutoProcessor.from_pretrained(self._artifact.path, local_files_only=True)
+        self._prompts, self.reads_pictures = VisualPrompts(processor), True
+        self._generate_by_parts(AutoModelForImageTextToText, processor.tokenizer)
+
+    def _generate_by_parts(self, cls: Any, tokenizer: Any) -> None:
+        """transformers' generation over graphs of the forward pass, in static batches."""
         from engine.runtimes.torch_generation import Generator as PartsGenerator
         from engine.runtimes.torch_loading import quiet
 
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(self._artifact.path, local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(
-                self._artifact.path, dtype="float32", local_files_only=True
-            ).eval()
+            model = cls.from_pretrained(self._artifact.path, dtype="float32", local_files_only=True).eval()
         self._parts.append(self._on_openvino(model))
-        self._prompts = HubPrompts(tokenizer)
         self._generator = PartsGenerator(model, tokenizer, self._hardware.max_sequences, self._seed)
 
     def _load_encoder(self) -> None:
@@ -227,7 +245,7 @@ class OpenVinoRuntime:
 
     async def encode_chat(self, messages: list[dict[str, Any]]) -> Prompt:
         """The prompt's tokens by the model's own chat template."""
-        size = sum(len(message["content"]) for message in messages)
+        size = INLINE_CHARACTERS if self.reads_pictures else sum(len(message["content"]) for message in messages)
         return await self._encoded(size, self._loaded_prompts().of_chat, messages)
 
     async def encode_text(self, text: str) -> Prompt:
@@ -243,6 +261,13 @@ class OpenVinoRuntime:
             raise Internal("the model is not loaded")
         return self._prompts
 
+    async def check(self, sampling: Sampling) -> None:
+        """Makes the grammar of the sampling's schema. Raises InvalidRequest."""
+        if self._generator is None:
+            raise Internal("the model is not loaded")
+        if sampling.schema is not None:
+            await asyncio.to_thread(self._generator.check, sampling.schema)
+
     async def generate(self, prompt: Prompt, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece. Closing the iterator stops the generation at its next step."""
         if self._generator is None:
@@ -250,7 +275,7 @@ class OpenVinoRuntime:
         if len(prompt) >= self.context_length:
             raise TooLong(f"the prompt has {len(prompt)} tokens or more, and the model reads {self.context_length}")
         delivery = Delivery(whole=whole and not sampling.stop)
-        self._generator.submit(prompt.tokens, sampling, delivery)
+        self._generator.submit(prompt.tokens, sampling, delivery, *prompt.extras)
         try:
             while True:
                 piece = await delivery.next()

@@ -1,20 +1,24 @@
-"""Prompts for a generator on OpenVINO: by OpenVINO GenAI's tokenizer, or by transformers' where GenAI does not run."""
+"""Prompts for a generator on OpenVINO: by OpenVINO GenAI's tokenizer, or by transformers' where GenAI does not run.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
 from engine.errors import Internal
+from engine.runtimes import visual
 
 
 class Prompt:
     """A prompt's tokens, in the form that its generator reads."""
 
-    __slots__ = ("length", "tokens")
+    __slots__ = ("extras", "length", "tokens")
 
-    def __init__(self, tokens: Any, length: int) -> None:
+    def __init__(self, tokens: Any, length: int, extras: tuple[Any, ...] = ()) -> None:
         self.tokens = tokens
         self.length = length
+        self.extras = extras
+        """What the generator takes besides, such as the tensors of pictures."""
 
     def __len__(self) -> int:
         return self.length
@@ -60,3 +64,17 @@ class HubPrompts:
         if not self._tokenizer.chat_template:
             raise Internal("the model has no chat template; ask it for a completion")
         return self.of_text(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+
+class VisualPrompts(HubPrompts):
+    """Lists of tokens, with the tensors of the chat's pictures."""
+
+    def __init__(self, processor: Any) -> None:
+        super().__init__(processor.tokenizer)
+        self._processor = processor
+
+    def of_chat(self, messages: list[dict[str, Any]]) -> Prompt:
+        import torch
+
+        found = visual.encode(self._processor, messages, torch.float32)
+        return Prompt(found.ids, len(found), (found.extras,))

@@ -71,3 +71,17 @@ async def test_a_picture_is_read_from_a_file_below_the_root_only(folder: Folder,
 async def test_only_a_model_that_reads_pictures_is_taken_for_one(folder: Folder) -> None:
     assert is_visual(folder("chat"))
     assert not is_visual(folder("fill-mask"))
+
+
+async def test_an_answer_about_a_picture_is_the_same_on_openvino(folder: Folder) -> None:
+    pytest.importorskip("openvino_genai")
+    asked = [Request("chat", about(data_url(red))) for red in (10, 250)]
+    async with Engine(spec(folder("chat"), "chat", FLOAT32)) as engine:
+        wanted = [await engine.submit(request) for request in asked]
+    async with Engine(spec(folder("chat"), "chat", "hardware=openvino", "hardware.precision=f32")) as engine:
+        found = [await engine.submit(request) for request in asked]
+    for one, other in zip(wanted, found, strict=True):
+        assert one.body is not None, one.error
+        assert other.body is not None, other.error
+        assert one.body["choices"] == other.body["choices"]
+        assert one.body["usage"] == other.body["usage"]
