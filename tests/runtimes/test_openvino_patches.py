@@ -50,7 +50,11 @@ CASES: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "bucketize": (placed, torch.tensor([[0.0, 0.25, 0.5]]), torch.tensor([[0.75, 0.3, 0.25]])),
     "conj and rfft": (lambda x: correlated(x, x * 2 + 1), floats(2, 8, 3), floats(2, 8, 3, seed=1)),
     "diff": (lambda x: torch.diff(x, prepend=x[:, :1] - 1, dim=-1), floats(2, 8), floats(2, 8, seed=1)),
-    "full": (lambda x: torch.full((2, 1), True) & torch.full_like(x, True).bool() & (x > 0), floats(2, 8), floats(2, 8, seed=1)),
+    "full": (
+        lambda x: torch.full((2, 1), True) & torch.full_like(x, True).bool() & (x > 0),
+        floats(2, 8),
+        floats(2, 8, seed=1),
+    ),
     "histc": (lambda x: torch.histc(x, 4, min=0, max=3), torch.tensor([0.0, 3, 3, 1]), torch.tensor([2.0, 2, 9, -1])),
     "meshgrid": (gridded, floats(3, 4), floats(3, 4, seed=1)),
     "nan_to_num": (
