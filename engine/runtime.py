@@ -31,6 +31,8 @@ class Sampling:
     stop: tuple[str, ...] = ()
     """Strings that end the answer and are not part of it."""
     seed: int | None = None
+    schema: str | None = None
+    """A JSON schema, as JSON text, that the answer is an instance of when it ends with `stop`."""
 
 
 @dataclass(slots=True)
@@ -78,6 +80,11 @@ class Runtime(Protocol):
 
     async def encode_text(self, text: str) -> Any:
         """The text's tokens as they are, an object with a length."""
+        ...
+
+    async def check(self, sampling: Sampling) -> None:
+        """Raises InvalidRequest when `generate` would refuse the sampling's schema, SetupError when a package for
+        schemas is missing."""
         ...
 
     def generate(self, prompt: Any, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[Piece, None]:

@@ -134,6 +134,7 @@ class LocalExecutor:
             answer = completion.Answer(request.id or "", self._model_id, created)
         sampling = fields.fit(sampling, len(prompt), runtime.context_length)
         if context.stream:
+            await runtime.check(sampling)  # a stream that has begun can't be refused any more
             options = request.body.get("stream_options") or {}
             chunks = _chunks(runtime, prompt, sampling, answer, bool(options.get("include_usage")))
             return Result(request.id or "", stream=ChunkStream(chunks))

@@ -274,6 +274,7 @@ class OpenVinoRuntime:
             raise Internal("the model is not loaded")
         if len(prompt) >= self.context_length:
             raise TooLong(f"the prompt has {len(prompt)} tokens or more, and the model reads {self.context_length}")
+        await self.check(sampling)
         delivery = Delivery(whole=whole and not sampling.stop)
         self._generator.submit(prompt.tokens, sampling, delivery, *prompt.extras)
         try:

@@ -18,6 +18,7 @@ from engine.errors import InferenceError, Internal, TooLong
 from engine.runtime import Piece, Sampling
 from engine.runtimes.answer_text import AnswerText, advance
 from engine.runtimes.delivery import Delivery, deliver
+from engine.runtimes.openvino_structured import SchemaCheck
 from schemas.hardware import OpenVinoHardwareSpec
 
 PROMPT_TOKENS_A_STEP = 256
@@ -48,6 +49,7 @@ class Generator:
     def __init__(self, pipeline: Any, seed: int) -> None:
         self._pipeline = pipeline
         self._tokenizer = pipeline.get_tokenizer()
+        self._schemas = SchemaCheck(self._tokenizer)
         self._rng = random.Random(seed)
         self._inbox: SimpleQueue[tuple[Any, Sampling, Delivery] | None] = SimpleQueue()
         self._running: list[_Running] = []
@@ -59,6 +61,13 @@ class Generator:
         self.steps = 0
         self._thread = threading.Thread(target=self._run, name="openvino-generation", daemon=True)
         self._thread.start()
+
+    def check(self, schema: str) -> None:
+        """Finds out whether answers can be held to the schema. Blocks. Raises InvalidRequest.
+
+        A schema that was not checked can fail in a step, which takes all that are under way with it.
+        """
+        self._schemas.check(schema)
 
     def submit(self, tokens: Any, sampling: Sampling, delivery: Delivery) -> None:
         """Queues a generation. `tokens` is a tensor of shape (1, length)."""
@@ -139,6 +148,8 @@ class Generator:
         config.repetition_penalty = sampling.repetition_penalty
         config.frequency_penalty = sampling.frequency_penalty
         config.presence_penalty = sampling.presence_penalty
+        if sampling.schema is not None:
+            config.structured_output_config = openvino_genai.StructuredOutputConfig(json_schema=sampling.schema)
         return config
 
     def _leave(self) -> None:

@@ -55,6 +55,10 @@ class Replicas:
         """By the first."""
         return await self._runtimes[0].encode_text(text)
 
+    async def check(self, sampling: Sampling) -> None:
+        """By the first."""
+        await self._runtimes[0].check(sampling)
+
     async def generate(self, prompt: Any, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[Piece, None]:
         """On the least loaded; it counts as busy until the answer ends or is closed."""
         place = self._take()

@@ -163,6 +163,13 @@ class TorchRuntime:
         ids: list[int] = encoded.input_ids
         return ids
 
+    async def check(self, sampling: Sampling) -> None:
+        """Makes the grammar of the sampling's schema. Raises InvalidRequest, and SetupError without llguidance."""
+        if self._generator is None:
+            raise Internal("the model is not loaded")
+        if sampling.schema is not None:
+            await asyncio.to_thread(self._generator.check, sampling.schema)
+
     async def generate(
         self, prompt: list[int] | VisualPrompt, sampling: Sampling, *, whole: bool = False
     ) -> AsyncGenerator[Piece, None]:
@@ -171,6 +178,7 @@ class TorchRuntime:
             raise Internal("the model is not loaded")
         if len(prompt) >= self.context_length:
             raise TooLong(f"the prompt has {len(prompt)} tokens or more, and the model reads {self.context_length}")
+        await self.check(sampling)
         delivery = Delivery(whole=whole and not sampling.stop)
         if isinstance(prompt, VisualPrompt):
             self._generator.submit(prompt.ids, sampling, delivery, prompt.extras)

@@ -11,13 +11,15 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from engine.errors import InferenceError, Internal
 from engine.runtime import Piece, Sampling
 from engine.runtimes.answer_text import AnswerText, advance
 from engine.runtimes.delivery import Delivery, deliver
+from engine.runtimes.torch_penalties import CountPenalties
+from engine.runtimes.torch_structured import Grammars, SchemaMask
 
 
 class _Row:
@@ -50,8 +52,13 @@ class Generator:
         self.steps = 0
         eos = model.generation_config.eos_token_id
         self._ends = frozenset(eos if isinstance(eos, list) else [eos])
+        self._grammars = Grammars(tokenizer, self._ends - {None})
         self._thread = threading.Thread(target=self._run, name="torch-generation", daemon=True)
         self._thread.start()
+
+    def check(self, schema: str) -> None:
+        """Makes the schema's grammar. Blocks. Raises InvalidRequest, and SetupError without llguidance."""
+        self._grammars.fresh(schema)
 
     def submit(
         self, ids: list[int], sampling: Sampling, delivery: Delivery, extras: dict[str, Any] | None = None
@@ -129,8 +136,28 @@ class Generator:
                 streamer=stream,
                 stopping_criteria=StoppingCriteriaList([_Ended(self, batch)]),
                 **{name: value.to(device) for name, value in (batch[0].extras or {}).items()},
-                **_options(sampling, longest),
+                **_options(sampling),
+                logits_processor=LogitsProcessorList(self._processors(batch, longest)),
             )
+
+    def _processors(self, batch: list[_Row], prompt_length: int) -> list[LogitsProcessor]:
+        """What transformers has no option for; the schemas come last, when the penalties have been taken."""
+        processors: list[LogitsProcessor] = []
+        sampling = batch[0].sampling
+        if sampling.frequency_penalty or sampling.presence_penalty:
+            processors.append(CountPenalties(prompt_length, sampling.frequency_penalty, sampling.presence_penalty))
+        schemas = {place: row.sampling.schema for place, row in enumerate(batch) if row.sampling.schema is not None}
+        if schemas:
+            matchers = {place: self._grammars.fresh(schema) for place, schema in schemas.items()}
+            processors.append(
+                SchemaMask(
+                    matchers,
+                    prompt_length,
+                    ended=lambda place: self.ended(batch[place]),
+                    failed=lambda place, error: _fail([batch[place]], error),
+                )
+            )
+        return processors
 
     def accept(self, batch: list[_Row], tokens: list[int]) -> None:
         """Takes one step's token of each row and delivers the new text."""
@@ -202,7 +229,7 @@ def _kind(sampling: Sampling) -> tuple[Any, ...]:
     return (*penalties, sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p, sampling.seed)
 
 
-def _options(sampling: Sampling, prompt_length: int) -> dict[str, Any]:
+def _options(sampling: Sampling) -> dict[str, Any]:
     """transformers' names for a sampling."""
     options: dict[str, Any] = {"do_sample": sampling.temperature > 0}
     if sampling.temperature > 0:
@@ -211,13 +238,6 @@ def _options(sampling: Sampling, prompt_length: int) -> dict[str, Any]:
             options["min_p"] = sampling.min_p
     if sampling.repetition_penalty != 1.0:
         options["repetition_penalty"] = sampling.repetition_penalty
-    if sampling.frequency_penalty or sampling.presence_penalty:
-        from transformers import LogitsProcessorList
-
-        from engine.runtimes.torch_penalties import CountPenalties
-
-        penalties = CountPenalties(prompt_length, sampling.frequency_penalty, sampling.presence_penalty)
-        options["logits_processor"] = LogitsProcessorList([penalties])
     return options
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.errors import InvalidRequest, TooLong, nearest
 from engine.runtime import Sampling
+from engine.tasks import structured
 
 DEFAULT_MAX_TOKENS = 256
 """Tokens of an answer where the request sets no limit."""
@@ -15,7 +16,7 @@ DEFAULT_MAX_TOKENS = 256
 SAMPLING_FIELDS = frozenset(
     (
         "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty",
-        "frequency_penalty", "presence_penalty", "stop", "seed",
+        "frequency_penalty", "presence_penalty", "stop", "seed", "response_format",
     )
 )  # fmt: skip
 IGNORED_FIELDS = frozenset(("model", "stream", "stream_options", "user", "store", "metadata", "service_tier"))
@@ -24,7 +25,7 @@ IGNORED_FIELDS = frozenset(("model", "stream", "stream_options", "user", "store"
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,), "best_of": (1,), "logprobs": (False, 0), "top_logprobs": (0,), "echo": (False,), "suffix": ("",),
     "tools": ([],), "functions": ([],), "tool_choice": ("none", "auto"), "parallel_tool_calls": (True, False),
-    "logit_bias": ({},), "response_format": ({"type": "text"},), "modalities": (["text"],),
+    "logit_bias": ({},), "modalities": (["text"],),
 }  # fmt: skip
 """Values with which an unsupported field asks for nothing special; they are accepted."""
 
@@ -72,6 +73,7 @@ def sampling(body: dict[str, Any]) -> Sampling:
         top_k=min(max(_whole(body, "top_k", 0, least=-1), 0), _MOST_K),
         stop=_stop(body.get("stop")),
         seed=seed,
+        schema=structured.schema_of(body.get("response_format")),
         **{name: _open(name, value) for name, value in numbers.items() if value is not None},
     )
 
