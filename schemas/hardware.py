@@ -85,8 +85,8 @@ class OpenVinoHardwareSpec(_Hardware):
     """Arithmetic, and of generators the KV cache's type as well; auto: what the device computes fastest, and a KV cache
     of 8 bits."""
     quantization: Literal["none", "int8", "int4", "int8_full"] = "none"
-    """int8, int4: weights only, compressed by NNCF, of models from safetensors. int8_full: activations too, calibrated with
-    texts (encoders)."""
+    """int8, int4: weights only, compressed by NNCF, of models from safetensors. int8_full: activations too, calibrated
+    with texts (encoders)."""
     calibration_texts: str | None = None
     """File with a text on each line that int8_full measures activations with; null: 64 short sentences of ours."""
     kv_cache_gib: float = Field(1.0, gt=0)

@@ -1,5 +1,4 @@
-"""Prompts for a generator on OpenVINO: by OpenVINO GenAI's tokenizer, or by transformers' where GenAI does not run.
-"""
+"""Prompts for a generator on OpenVINO: by OpenVINO GenAI's tokenizer, or by transformers' where GenAI does not run."""
 
 from __future__ import annotations
 
