@@ -19,6 +19,8 @@ from engine.tasks.structured import SCHEMA
 
 KEPT = 64
 """Grammars that are kept for the next request with the same schema."""
+_WHITESPACE = r"\x20|\x0A[\x20\x09]{0,40}"
+"""A space, or a new line with its indent: small models that may write any whitespace write nothing else."""
 
 
 class Grammars:
@@ -55,9 +57,8 @@ class Grammars:
                 self._vocabulary = llguidance.hf.from_tokenizer(self._tokenizer, eos_token=self._ends or None)
             except ValueError as error:
                 raise Internal(f"llguidance can't read this model's tokenizer: {error}") from error
-        matcher = llguidance.LLMatcher(
-            self._vocabulary, llguidance.LLMatcher.grammar_from_json_schema(schema), log_level=0
-        )
+        written = llguidance.LLMatcher.grammar_from_json_schema(schema, {"whitespace_pattern": _WHITESPACE})
+        matcher = llguidance.LLMatcher(self._vocabulary, written, log_level=0)
         if matcher.is_error():
             raise InvalidRequest(f"{SCHEMA}: no grammar can be made of it: {matcher.get_error()}")
         return matcher
