@@ -22,10 +22,13 @@ from engine.errors import SetupError
 from engine.runtimes import quantization
 from engine.runtimes.openvino_cache import kept
 from engine.runtimes.openvino_compare import TOLERANCE, said
+from engine.runtimes.pipeline_batches import is_out_of_memory
 from engine.runtimes.torch_loading import quiet
 
 RECIPE = 1
 """Counts the changes of what is written; an older copy in the cache is then made anew."""
+_CANNOT = "cannot.txt"
+"""Kept instead of a model that can't be exported: why, so that it is not tried at every start."""
 _CHECKED_TOKENS = 8
 _PROMPT_TOKENS = 12
 
@@ -45,6 +48,8 @@ def exported(artifact: Artifact, cache: Path, kind: str) -> Path:
     versions = {name: importlib.metadata.version(name) for name in ("openvino", "openvino-tokenizers", "transformers")}
     versions["recipe"] = str(RECIPE)
     plain = kept(artifact, cache, versions, lambda temp: _export(artifact.path, temp))
+    if (plain / _CANNOT).is_file():
+        raise CannotExport((plain / _CANNOT).read_text(encoding="utf-8"))
     if kind == "none":
         return plain
     smaller = {**versions, "quantization": kind, "nncf": importlib.metadata.version("nncf")}
@@ -62,22 +67,40 @@ def _export(source: Path, temp: Path) -> Path:
         fresh = temp / "fresh"
         _save_tokenizer(tokenizer, fresh)
         model.config.save_pretrained(fresh)
-        problems = []
-        for masked in (True, False) if not _windowed(model) else (True,):
-            try:
-                _save_graph(model, fresh, masked)
-                behind = _behind(model, fresh)
-            except Exception as problem:  # the boundary: exporters and plug-ins fail in ways of their own
-                problems.append(f"{type(problem).__name__}: {said(problem)}")
-                continue
-            if behind <= TOLERANCE["f32" if model.dtype == torch.float32 else "bf16"]:
-                log.info("%s exported: its tokens are at most %.1e behind torch's", type(model).__name__, behind)
-                return fresh
-            problems.append(f"it chose a token whose logit is {behind:.2g} below the best of torch's")
-    raise CannotExport(
-        f"model: OpenVINO GenAI can't run {type(model).__name__} ({'; '.join(problems)}). "
+        problems = _tried(model, fresh)
+    if not problems:
+        return fresh
+    reason = (
+        f"model: OpenVINO GenAI can't run {type(model).__name__} ({'; '.join(map(_in_words, problems))}). "
         f"Next: hardware=cpu runs it with torch"
     )
+    if any(is_out_of_memory(problem) for problem in problems):
+        raise CannotExport(reason)  # another time there may be more
+    cannot = temp / "cannot"
+    cannot.mkdir()
+    (cannot / _CANNOT).write_text(reason, encoding="utf-8")
+    return cannot
+
+
+def _tried(model: Any, folder: Path) -> list[Exception]:
+    """Exports into the folder, with the mask and then without; why it can't be done, or nothing."""
+    problems: list[Exception] = []
+    for masked in (True, False) if not _windowed(model) else (True,):
+        try:
+            _save_graph(model, folder, masked)
+            behind = _behind(model, folder)
+        except Exception as problem:  # the boundary: exporters and plug-ins fail in ways of their own
+            problems.append(problem)
+            continue
+        if behind <= TOLERANCE["f32" if model.dtype == torch.float32 else "bf16"]:
+            log.info("%s exported: its tokens are at most %.1e behind torch's", type(model).__name__, behind)
+            return []
+        problems.append(ValueError(f"it chose a token whose logit is {behind:.2g} below the best of torch's"))
+    return problems
+
+
+def _in_words(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {said(problem)}"
 
 
 def _windowed(model: Any) -> bool:
