@@ -17,10 +17,21 @@ KNOWN = {
     "glm5_next": "the shape of its index' mask is lost in conversion",
     "glm5_next_text": "the shape of its index' mask is lost in conversion",
     "granite4_vision": "counts the features of a picture in a way of its own; no override is written yet",
+    "neucodec": "its conversion takes longer than the limit",
+    "pocket_tts_audio_tokenizer": "its conversion takes longer than the limit",
     "pp_doclayout_v2": "orders boxes by scores that lie near each other",
-    "pp_doclayout_v3": "chooses masks by what it sees, and orders boxes by scores that lie near each other",
     "qwen2_5_omni_bigvgan": "its wave differs by a little more than the tolerance",
+    "qwen4_exp": "differs by a tenth; not looked into yet",
+    "qwen4_exp_text": "differs by a tenth; not looked into yet",
+    "reformer": "its trace fails in torch",
+    "slanet": "writes a table cell by cell, as many as it sees",
+    "slanext": "writes a table cell by cell, as many as it sees",
+    "timesfm2_5": "its conversion takes longer than the limit of a route",
     "udop": "drops the patches of a picture that its words cover",
+    "uvdoc": "its channels do not fit each other when it is small; no override is written yet",
+    "vibevoice": "draws noise",
+    "vit_mae": "hides patches of a picture at random",
+    "vits": "draws the length of its sounds at random",
 }
 """Rows that do not run on each hardware, and why; one that runs after all is taken out."""
 
