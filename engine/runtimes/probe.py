@@ -107,6 +107,8 @@ def _best(hardware: AutoHardwareSpec, model: ModelSpec | None) -> Concrete:
 
 def _reads(hardware: Concrete, model: ModelSpec) -> bool:
     formats = RUNTIMES.get(RUNTIME_OF[hardware.kind]).formats(model)
+    if isinstance(hardware, OpenVinoHardwareSpec) and "openvino" in formats:
+        formats = ("gguf", "openvino")  # a generator; exporting its safetensors takes a minute, and is to be asked for
     return any(source.format in formats for source in model.sources)
 
 

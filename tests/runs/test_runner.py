@@ -291,7 +291,7 @@ def test_a_disk_that_is_full_before_the_first_row_leaves_nothing_and_says_to_try
 
 @pytest.mark.slow
 def test_two_processes_never_work_in_one_directory(workload: Workload, tmp_path: Path, launch: Launch) -> None:
-    path = workload(200)
+    path = workload(2000)
     child = launch(path, tmp_path / "out", delay_s=0.05, window=10)
     run = run_of(child)
     other = launch(path, tmp_path / "out", resume=run)
