@@ -48,8 +48,6 @@ def export(name: str, kind: str, cache: str) -> tuple[Path, int]:
 class Model:
     """A pipeline with the runtime's own settings."""
 
-    dtype = None
-
     def __init__(self, folder: Path, threads: int | None) -> None:
         from engine.runtimes.openvino_generation import open_pipeline
 

@@ -11,9 +11,12 @@ from engine.runtime import Piece
 
 
 class Delivery:
-    """The pieces of one answer on their way to one caller; the runtime's thread reads `cancelled` and `whole`."""
+    """The pieces of one answer on their way to one caller; the runtime's thread reads `cancelled` and `whole`.
 
-    __slots__ = ("_error", "_pieces", "_waiter", "cancelled", "loop", "whole")
+    To iterate over it is to wait for them, up to the last one. Raises the InferenceError that ended the answer.
+    """
+
+    __slots__ = ("_complete", "_error", "_pieces", "_waiter", "cancelled", "loop", "whole")
 
     def __init__(self, whole: bool = False) -> None:
         self.whole = whole
@@ -21,12 +24,18 @@ class Delivery:
         self.loop = asyncio.get_running_loop()
         self.cancelled = False
         """The caller has left; nothing more is wanted."""
+        self._complete = False
         self._pieces: deque[Piece] = deque()
         self._error: InferenceError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
-    async def next(self) -> Piece:
-        """What has arrived since the last call, as one piece. Raises the InferenceError that ended the answer."""
+    def __aiter__(self) -> Delivery:
+        return self
+
+    async def __anext__(self) -> Piece:
+        """What has arrived since the last call, as one piece."""
+        if self._complete:
+            raise StopAsyncIteration
         while not self._pieces:
             if self._error is not None:
                 raise self._error
@@ -36,6 +45,7 @@ class Delivery:
         while self._pieces:
             more = self._pieces.popleft()
             piece = Piece(piece.text + more.text, piece.tokens + more.tokens, more.finish_reason)
+        self._complete = piece.finish_reason is not None
         return piece
 
     def arrive(self, item: Piece | InferenceError) -> None:

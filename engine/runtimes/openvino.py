@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.artifacts import Artifact, default_cache, gguf
-from engine.errors import Internal, SetupError, TooLong
+from engine.errors import Internal, SetupError
 from engine.runtime import Embeddings, Piece, Sampling
-from engine.runtimes import memory, visual
-from engine.runtimes.delivery import Delivery
+from engine.runtimes import generating, memory, visual
+from engine.runtimes.generating import Generator
+from engine.runtimes.prompts import GenAiPrompts, HubPrompts, Prompt, Prompts, VisualPrompts
 from engine.tasks import embedding
 from engine.tasks.pipelines import PIPELINES, Ask, formats
 from schemas.hardware import OpenVinoHardwareSpec
@@ -24,11 +25,8 @@ from schemas.model import ModelSpec
 
 if TYPE_CHECKING:
     from engine.runtimes.openvino_encoder import Encoder
-    from engine.runtimes.openvino_generation import Generator
     from engine.runtimes.openvino_parts import OpenVinoParts
-    from engine.runtimes.openvino_prompts import Prompt, Prompts
     from engine.runtimes.pipeline_model import PipelineModel
-    from engine.runtimes.torch_generation import Generator as PartsGenerator
 
 log = logging.getLogger("engine.runtimes")
 
@@ -44,7 +42,7 @@ class OpenVinoRuntime:
         self._model = model
         self._artifact = artifact
         self._seed = seed
-        self._generator: Generator | PartsGenerator | None = None
+        self._generator: Generator | None = None
         self._encoder: Encoder | None = None
         self._prompts: Prompts | None = None
         self.reads_pictures = False
@@ -140,28 +138,24 @@ class OpenVinoRuntime:
             self._load_parts()
 
     def _open_pipeline(self, path: Path) -> None:
-        from engine.runtimes.openvino_generation import Generator, open_pipeline
-        from engine.runtimes.openvino_prompts import GenAiPrompts
+        from engine.runtimes.openvino_generation import ContinuousGenerator, open_pipeline
 
         if self._artifact.format == "safetensors" and self._hardware.quantization != "none":
             self.device = f"openvino:{self._hardware.device}:{self._hardware.quantization}"
         pipeline = open_pipeline(str(path), self._hardware)
         self._prompts = GenAiPrompts(pipeline.get_tokenizer())
-        self._generator = Generator(pipeline, self._seed)
+        self._generator = ContinuousGenerator(pipeline, self._seed)
 
     def _load_parts(self) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        from engine.runtimes.openvino_prompts import HubPrompts
-
         tokenizer = AutoTokenizer.from_pretrained(self._artifact.path, local_files_only=True)
-        self._prompts = HubPrompts(tokenizer)
+        self._prompts = HubPrompts(tokenizer, self._model.name)
         self._generate_by_parts(AutoModelForCausalLM, tokenizer)
 
     def _load_visual(self) -> None:
+        import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
-
-        from engine.runtimes.openvino_prompts import VisualPrompts
 
         if self._hardware.quantization != "none":
             raise SetupError(
@@ -169,18 +163,18 @@ class OpenVinoRuntime:
                 "Next: hardware.quantization=none, or hardware=cpu"
             )
         processor = AutoProcessor.from_pretrained(self._artifact.path, local_files_only=True)
-        self._prompts, self.reads_pictures = VisualPrompts(processor), True
+        self._prompts, self.reads_pictures = VisualPrompts(processor, self._model.name, torch.float32), True
         self._generate_by_parts(AutoModelForImageTextToText, processor.tokenizer)
 
     def _generate_by_parts(self, cls: Any, tokenizer: Any) -> None:
         """transformers' generation over graphs of the forward pass, in static batches."""
-        from engine.runtimes.torch_generation import Generator as PartsGenerator
+        from engine.runtimes.torch_generation import StaticGenerator
         from engine.runtimes.torch_loading import quiet
 
         with quiet():
             model = cls.from_pretrained(self._artifact.path, dtype="float32", local_files_only=True).eval()
         self._parts.append(self._on_openvino(model))
-        self._generator = PartsGenerator(model, tokenizer, self._hardware.max_sequences, self._seed)
+        self._generator = StaticGenerator(model, tokenizer, self._hardware.max_sequences, self._seed)
 
     def _load_encoder(self) -> None:
         from engine.runtimes import sentence_model
@@ -263,29 +257,18 @@ class OpenVinoRuntime:
 
     async def check(self, sampling: Sampling) -> None:
         """Makes the grammar of the sampling's schema. Raises InvalidRequest."""
-        if self._generator is None:
-            raise Internal("the model is not loaded")
-        if sampling.schema is not None:
-            await asyncio.to_thread(self._generator.check, sampling.schema)
+        await generating.check(self._generator, sampling)
 
-    async def generate(self, prompt: Prompt, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[Piece, None]:
+    def generate(self, prompt: Prompt, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece. Closing the iterator stops the generation at its next step."""
-        if self._generator is None:
-            raise Internal("the model is not loaded")
-        if len(prompt) >= self.context_length:
-            raise TooLong(f"the prompt has {len(prompt)} tokens or more, and the model reads {self.context_length}")
-        await self.check(sampling)
-        delivery = Delivery(whole=whole and not sampling.stop)
-        self._generator.submit(prompt.tokens, sampling, delivery, *prompt.extras)
-        try:
-            while True:
-                piece = await delivery.next()
-                self._check_parts()
-                yield piece
-                if piece.finish_reason is not None:
-                    return
-        finally:
-            delivery.cancelled = True
+        return generating.answer(
+            self._generator,
+            prompt,
+            sampling,
+            context_length=self.context_length,
+            whole=whole,
+            verify=self._check_parts,
+        )
 
     async def embed(self, texts: list[str]) -> Embeddings:
         """One vector for each text, pooled and normalised as the model says."""

@@ -43,7 +43,7 @@ class _Running:
         self.text = AnswerText(sampling.stop)
 
 
-class Generator:
+class ContinuousGenerator:
     """The thread that owns a ContinuousBatchingPipeline. `steps` counts what it computed, for measurements."""
 
     def __init__(self, pipeline: Any, seed: int) -> None:
@@ -69,8 +69,8 @@ class Generator:
         """
         self._schemas.check(schema)
 
-    def submit(self, tokens: Any, sampling: Sampling, delivery: Delivery) -> None:
-        """Queues a generation. `tokens` is a tensor of shape (1, length)."""
+    def submit(self, tokens: Any, sampling: Sampling, delivery: Delivery, extras: dict[str, Any] | None = None) -> None:
+        """Queues a generation. `tokens` is a tensor of shape (1, length); nothing else is read."""
         with self._gate:
             if not self._closing:
                 self._inbox.put((tokens, sampling, delivery))

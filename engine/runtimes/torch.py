@@ -10,11 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.artifacts import Artifact
-from engine.errors import Internal, SetupError, TooLong
+from engine.errors import Internal, SetupError
 from engine.runtime import Embeddings, Piece, Sampling
-from engine.runtimes import memory, visual
-from engine.runtimes.delivery import Delivery
-from engine.runtimes.visual import VisualPrompt
+from engine.runtimes import generating, memory, visual
+from engine.runtimes.generating import Generator
+from engine.runtimes.prompts import HubPrompts, Prompt, Prompts, VisualPrompts
 from engine.tasks import embedding
 from engine.tasks.pipelines import PIPELINES, Ask, formats
 from schemas.model import ModelSpec
@@ -22,7 +22,6 @@ from schemas.model import ModelSpec
 if TYPE_CHECKING:
     from engine.runtimes.pipeline_model import PipelineModel
     from engine.runtimes.torch_encoder import Encoder
-    from engine.runtimes.torch_generation import Generator
     from engine.runtimes.torch_loading import TorchHardware
 
 
@@ -36,9 +35,7 @@ class TorchRuntime:
         self._seed = seed
         self._generator: Generator | None = None
         self._encoder: Encoder | None = None
-        self._tokenizer: Any = None
-        self._processor: Any = None
-        """Of a model that reads pictures."""
+        self._prompts: Prompts | None = None
         self.reads_pictures = False
         self._pipelines: dict[str, PipelineModel] = {}
         where = f"cuda:{hardware.device}" if hardware.kind == "cuda" else hardware.kind
@@ -86,18 +83,22 @@ class TorchRuntime:
 
     def _load_generator(self) -> None:
         from engine.runtimes import torch_loading
-        from engine.runtimes.torch_generation import Generator
+        from engine.runtimes.torch_generation import StaticGenerator
 
         torch_loading.set_threads(self._hardware)
-        if self._artifact.format == "safetensors" and visual.is_visual(self._artifact.path):
-            model, self._processor = torch_loading.visual(self._artifact.path, self._hardware)
-            self._tokenizer, self.reads_pictures = self._processor.tokenizer, True
+        name = self._model.name
+        self.reads_pictures = self._artifact.format == "safetensors" and visual.is_visual(self._artifact.path)
+        if self.reads_pictures:
+            model, processor = torch_loading.visual(self._artifact.path, self._hardware)
+            tokenizer = processor.tokenizer
+            self._prompts = VisualPrompts(processor, name, torch_loading.dtype(self._hardware))
         else:
-            model, self._tokenizer = torch_loading.generator(self._artifact, self._hardware)
+            model, tokenizer = torch_loading.generator(self._artifact, self._hardware)
+            self._prompts = HubPrompts(tokenizer, name)
         shape = memory.shape_of(model.config.to_dict())
         self.context_length = self._model.context_length or (shape.context if shape else 0) or 2048
         self.device = self._described()
-        self._generator = Generator(model, self._tokenizer, self._hardware.max_sequences, self._seed)
+        self._generator = StaticGenerator(model, tokenizer, self._hardware.max_sequences, self._seed)
 
     def _load_encoder(self) -> None:
         from engine.runtimes import sentence_model, torch_loading
@@ -137,61 +138,33 @@ class TorchRuntime:
 
     async def aclose(self) -> None:
         """Stops what is under way and frees the model."""
-        generator, self._generator, self._tokenizer = self._generator, None, None
+        generator, self._generator, self._prompts = self._generator, None, None
         encoder, self._encoder = self._encoder, None
         loaded, self._pipelines = self._pipelines, {}
         for part in (generator, encoder, *dict.fromkeys(loaded.values())):
             if part is not None:
                 await asyncio.to_thread(part.close)
 
-    async def encode_chat(self, messages: list[dict[str, Any]]) -> list[int] | VisualPrompt:
+    async def encode_chat(self, messages: list[dict[str, Any]]) -> Prompt:
         """The prompt's tokens by the model's own chat template."""
-        if self._processor is not None:
-            from engine.runtimes import torch_loading
+        return await asyncio.to_thread(self._loaded_prompts().of_chat, messages)
 
-            return await asyncio.to_thread(
-                visual.encode, self._processor, messages, torch_loading.dtype(self._hardware)
-            )
-        if not self._tokenizer.chat_template:
-            raise Internal(f"the model {self._model.name!r} has no chat template; ask it for a completion")
-        text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return await self.encode_text(text)
-
-    async def encode_text(self, text: str) -> list[int]:
+    async def encode_text(self, text: str) -> Prompt:
         """The text's tokens as they are."""
-        encoded = await asyncio.to_thread(self._tokenizer, text, add_special_tokens=False)
-        ids: list[int] = encoded.input_ids
-        return ids
+        return await asyncio.to_thread(self._loaded_prompts().of_text, text)
+
+    def _loaded_prompts(self) -> Prompts:
+        if self._prompts is None:
+            raise Internal("the model is not loaded")
+        return self._prompts
 
     async def check(self, sampling: Sampling) -> None:
         """Makes the grammar of the sampling's schema. Raises InvalidRequest, and SetupError without llguidance."""
-        if self._generator is None:
-            raise Internal("the model is not loaded")
-        if sampling.schema is not None:
-            await asyncio.to_thread(self._generator.check, sampling.schema)
+        await generating.check(self._generator, sampling)
 
-    async def generate(
-        self, prompt: list[int] | VisualPrompt, sampling: Sampling, *, whole: bool = False
-    ) -> AsyncGenerator[Piece, None]:
+    def generate(self, prompt: Prompt, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[Piece, None]:
         """The answer, piece by piece. Closing the iterator stops the generation at its next step."""
-        if self._generator is None:
-            raise Internal("the model is not loaded")
-        if len(prompt) >= self.context_length:
-            raise TooLong(f"the prompt has {len(prompt)} tokens or more, and the model reads {self.context_length}")
-        await self.check(sampling)
-        delivery = Delivery(whole=whole and not sampling.stop)
-        if isinstance(prompt, VisualPrompt):
-            self._generator.submit(prompt.ids, sampling, delivery, prompt.extras)
-        else:
-            self._generator.submit(prompt, sampling, delivery)
-        try:
-            while True:
-                piece = await delivery.next()
-                yield piece
-                if piece.finish_reason is not None:
-                    return
-        finally:
-            delivery.cancelled = True
+        return generating.answer(self._generator, prompt, sampling, context_length=self.context_length, whole=whole)
 
     async def embed(self, texts: list[str]) -> Embeddings:
         """One vector for each text, pooled and normalised as the model says."""

@@ -37,7 +37,7 @@ class _Row:
         self.ended = False
 
 
-class Generator:
+class StaticGenerator:
     """The thread that runs the model. `steps` counts its forward passes, for measurements."""
 
     def __init__(self, model: Any, tokenizer: Any, max_sequences: int, seed: int) -> None:
@@ -193,7 +193,7 @@ class Generator:
 class _Stream(BaseStreamer):  # type: ignore[misc]  # transformers has no types
     """Gets each step's tokens, one a row; transformers calls it with the prompt first."""
 
-    def __init__(self, generator: Generator, batch: list[_Row]) -> None:
+    def __init__(self, generator: StaticGenerator, batch: list[_Row]) -> None:
         self._generator = generator
         self._batch = batch
         self._prompt = True
@@ -213,7 +213,7 @@ class _Stream(BaseStreamer):  # type: ignore[misc]  # transformers has no types
 class _Ended(StoppingCriteria):  # type: ignore[misc]  # transformers has no types
     """Ends each row by itself: its own max_tokens, its stop strings, its caller gone."""
 
-    def __init__(self, generator: Generator, batch: list[_Row]) -> None:
+    def __init__(self, generator: StaticGenerator, batch: list[_Row]) -> None:
         self._generator = generator
         self._batch = batch
 

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine.errors import InvalidRequest
 from engine.media import Media
 from engine.tasks import decoding
-
-
-@dataclass(frozen=True, slots=True)
-class VisualPrompt:
-    """A prompt's tokens, with the tensors of its pictures."""
-
-    ids: list[int]
-    extras: dict[str, Any] = field(repr=False)
-    """What `generate` takes besides: pixel_values and their like."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 def is_visual(folder: Path) -> bool:
@@ -39,8 +26,9 @@ def is_visual(folder: Path) -> bool:
     return any(name in talking and name not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in named)
 
 
-def encode(processor: Any, messages: list[dict[str, Any]], kind: Any) -> VisualPrompt:
-    """The prompt by the model's own chat template; pictures as `kind`. Blocks. Raises InvalidRequest."""
+def encode(processor: Any, messages: list[dict[str, Any]], dtype: Any) -> tuple[list[int], dict[str, Any]]:
+    """The prompt's tokens by the model's own chat template, and what `generate` takes besides: pixel_values and their
+    like, as `dtype`. Blocks. Raises InvalidRequest."""
     if not getattr(processor, "chat_template", None):
         raise InvalidRequest("this model has no chat template. Next: ask it for the task image-to-text")
     try:
@@ -55,11 +43,11 @@ def encode(processor: Any, messages: list[dict[str, Any]], kind: Any) -> VisualP
         raise InvalidRequest(f"body.messages: the model's processor can't read them: {error}") from error
     ids = made.pop("input_ids")[0].tolist()
     extras = {
-        name: value.to(kind) if value.is_floating_point() else value
+        name: value.to(dtype) if value.is_floating_point() else value
         for name, value in made.items()
         if name != "attention_mask" and hasattr(value, "is_floating_point")
     }
-    return VisualPrompt(ids, extras)
+    return ids, extras
 
 
 def _parts(content: Any) -> list[dict[str, Any]]:

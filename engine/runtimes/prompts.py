@@ -1,4 +1,4 @@
-"""Prompts for a generator on OpenVINO: by OpenVINO GenAI's tokenizer, or by transformers' where GenAI does not run."""
+"""Prompts for a generator: by transformers' tokenizers and processors, or by OpenVINO GenAI's tokenizer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Prompt:
 
     __slots__ = ("extras", "length", "tokens")
 
-    def __init__(self, tokens: Any, length: int, extras: tuple[Any, ...] = ()) -> None:
+    def __init__(self, tokens: Any, length: int, extras: dict[str, Any] | None = None) -> None:
         self.tokens = tokens
         self.length = length
         self.extras = extras
@@ -50,10 +50,11 @@ class GenAiPrompts:
 
 
 class HubPrompts:
-    """Lists of tokens."""
+    """Lists of tokens. `name` is the model's, for what is said of it."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, name: str) -> None:
         self._tokenizer = tokenizer
+        self._name = name
 
     def of_text(self, text: str) -> Prompt:
         ids = self._tokenizer(text, add_special_tokens=False).input_ids
@@ -61,19 +62,18 @@ class HubPrompts:
 
     def of_chat(self, messages: list[dict[str, Any]]) -> Prompt:
         if not self._tokenizer.chat_template:
-            raise Internal("the model has no chat template; ask it for a completion")
+            raise Internal(f"the model {self._name!r} has no chat template; ask it for a completion")
         return self.of_text(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
 
 class VisualPrompts(HubPrompts):
-    """Lists of tokens, with the tensors of the chat's pictures."""
+    """Lists of tokens, with the tensors of the chat's pictures as `dtype`."""
 
-    def __init__(self, processor: Any) -> None:
-        super().__init__(processor.tokenizer)
+    def __init__(self, processor: Any, name: str, dtype: Any) -> None:
+        super().__init__(processor.tokenizer, name)
         self._processor = processor
+        self._dtype = dtype
 
     def of_chat(self, messages: list[dict[str, Any]]) -> Prompt:
-        import torch
-
-        found = visual.encode(self._processor, messages, torch.float32)
-        return Prompt(found.ids, len(found), (found.extras,))
+        ids, extras = visual.encode(self._processor, messages, self._dtype)
+        return Prompt(ids, len(ids), extras)
