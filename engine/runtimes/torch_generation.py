@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -14,45 +16,39 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from engine.errors import InferenceError, Internal
-from engine.runtime import Piece, Sampling
-from engine.runtimes.answer_text import AnswerText, advance
-from engine.runtimes.delivery import Delivery, deliver
+from engine.errors import Internal
+from engine.runtime import Sampling
+from engine.runtimes import answer_rows
+from engine.runtimes.answer_rows import Row
+from engine.runtimes.delivery import Delivery
 from engine.runtimes.torch_penalties import CountPenalties
 from engine.runtimes.torch_structured import Grammars, SchemaMask
-
-
-class _Row:
-    """One generation of a batch."""
-
-    __slots__ = ("delivery", "ended", "extras", "generated", "ids", "sampling", "text")
-
-    def __init__(self, ids: list[int], sampling: Sampling, delivery: Delivery, extras: dict[str, Any] | None) -> None:
-        self.ids = ids
-        self.extras = extras
-        self.sampling = sampling
-        self.delivery = delivery
-        self.text = AnswerText(sampling.stop)
-        self.generated = 0
-        self.ended = False
 
 
 class StaticGenerator:
     """The thread that runs the model. `steps` counts its forward passes, for measurements."""
 
-    def __init__(self, model: Any, tokenizer: Any, max_sequences: int, seed: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        max_sequences: int,
+        seed: int,
+        alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """`alone` is entered for a request with a seed: nobody else may draw from torch's generator meanwhile."""
         self._model = model
-        self._tokenizer = tokenizer
+        self._decode = answer_rows.decoder(tokenizer)
         self._max_sequences = max_sequences
+        self._alone = alone
         self._rng = random.Random(seed)
-        self._inbox: SimpleQueue[_Row | None] = SimpleQueue()
-        self._waiting: list[_Row] = []
+        self._inbox: SimpleQueue[Row | None] = SimpleQueue()
+        self._waiting: list[Row] = []
         self._gate = threading.Lock()
         self._closing = False
         self.steps = 0
-        eos = model.generation_config.eos_token_id
-        self._ends = frozenset(eos if isinstance(eos, list) else [eos])
-        self._grammars = Grammars(tokenizer, self._ends - {None})
+        self._ends = answer_rows.ends_of(model)
+        self._grammars = Grammars(tokenizer, self._ends)
         self._thread = threading.Thread(target=self._run, name="torch-generation", daemon=True)
         self._thread.start()
 
@@ -66,7 +62,7 @@ class StaticGenerator:
         """Queues a generation. One with `extras`, such as the tensors of pictures, is computed alone."""
         with self._gate:
             if not self._closing:
-                self._inbox.put(_Row(ids, sampling, delivery, extras))
+                self._inbox.put(Row(ids, sampling, delivery, extras))
                 return
         delivery.arrive(Internal("the model was closed while a request was on its way"))
 
@@ -83,12 +79,13 @@ class StaticGenerator:
             batch = self._next_batch()
             if batch:
                 try:
-                    self._generate(batch)
+                    with nullcontext() if batch[0].sampling.seed is None else self._alone():
+                        self._generate(batch)
                 except Exception as error:  # whatever the model raises is these requests' failure; nobody may hang
-                    _fail(batch, Internal(f"torch failed while generating: {type(error).__name__}: {error}"))
-        _fail(self._waiting, Internal("the model was closed before it answered"))
+                    answer_rows.fail(batch, Internal(f"torch failed while generating: {type(error).__name__}: {error}"))
+        answer_rows.fail(self._waiting, Internal("the model was closed before it answered"))
 
-    def _next_batch(self) -> list[_Row]:
+    def _next_batch(self) -> list[Row]:
         """The longest-waiting request and those that can be generated with it."""
         self._admit(block=not self._waiting)
         self._waiting = [row for row in self._waiting if not row.delivery.cancelled]
@@ -115,11 +112,11 @@ class StaticGenerator:
             elif self._closing:
                 return
 
-    def _generate(self, batch: list[_Row]) -> None:
+    def _generate(self, batch: list[Row]) -> None:
         sampling = batch[0].sampling
         device = self._model.device
         longest = max(len(row.ids) for row in batch)
-        pad = self._model.generation_config.pad_token_id or next(iter(self._ends), 0) or 0
+        pad = self._model.generation_config.pad_token_id or next(iter(self._ends), 0)
         ids = torch.full((len(batch), longest), pad, dtype=torch.long)
         mask = torch.zeros_like(ids)
         for place, row in enumerate(batch):
@@ -140,7 +137,7 @@ class StaticGenerator:
                 logits_processor=LogitsProcessorList(self._processors(batch, longest)),
             )
 
-    def _processors(self, batch: list[_Row], prompt_length: int) -> list[LogitsProcessor]:
+    def _processors(self, batch: list[Row], prompt_length: int) -> list[LogitsProcessor]:
         """What transformers has no option for; the schemas come last, when the penalties have been taken."""
         processors: list[LogitsProcessor] = []
         sampling = batch[0].sampling
@@ -154,46 +151,26 @@ class StaticGenerator:
                     matchers,
                     prompt_length,
                     ended=lambda place: self.ended(batch[place]),
-                    failed=lambda place, error: _fail([batch[place]], error),
+                    failed=lambda place, error: answer_rows.fail([batch[place]], error),
                 )
             )
         return processors
 
-    def accept(self, batch: list[_Row], tokens: list[int]) -> None:
+    def accept(self, batch: list[Row], tokens: list[int]) -> None:
         """Takes one step's token of each row and delivers the new text."""
         self.steps += 1
-        rows, reasons = [], []
-        for row, token in zip(batch, tokens, strict=True):
-            if row.ended:
-                continue
-            row.generated += 1
-            row.text.push((token,))
-            length = "length" if row.generated >= row.sampling.max_tokens else None
-            reason = "stop" if token in self._ends else length
-            if reason or not row.delivery.whole:
-                rows.append(row)
-                reasons.append(reason)
-        fresh = advance([row.text for row in rows], [reason is not None for reason in reasons], self._decode)
-        items: list[tuple[Delivery, Piece | InferenceError]] = []
-        for row, reason, text in zip(rows, reasons, fresh, strict=True):
-            reason = "stop" if row.text.stopped else reason
-            items.append((row.delivery, Piece(text, row.generated if row.delivery.whole else 1, reason)))
-            row.ended = reason is not None
-        deliver(items)
+        news = [(row, (token,), False) for row, token in zip(batch, tokens, strict=True) if not row.ended]
+        answer_rows.accept(news, self._ends, self._decode)
 
-    def ended(self, row: _Row) -> bool:
+    def ended(self, row: Row) -> bool:
         """Whether nothing more is wanted of this row."""
         return row.ended or row.delivery.cancelled or self._closing
-
-    def _decode(self, windows: list[list[int]]) -> list[str]:
-        decoded: list[str] = self._tokenizer.backend_tokenizer.decode_batch(windows, skip_special_tokens=True)
-        return decoded
 
 
 class _Stream(BaseStreamer):  # type: ignore[misc]  # transformers has no types
     """Gets each step's tokens, one a row; transformers calls it with the prompt first."""
 
-    def __init__(self, generator: StaticGenerator, batch: list[_Row]) -> None:
+    def __init__(self, generator: StaticGenerator, batch: list[Row]) -> None:
         self._generator = generator
         self._batch = batch
         self._prompt = True
@@ -207,13 +184,13 @@ class _Stream(BaseStreamer):  # type: ignore[misc]  # transformers has no types
     def end(self) -> None:
         for row in self._batch:
             if not row.ended and not row.delivery.cancelled:
-                _fail([row], Internal("torch ended the generation without a reason"))
+                answer_rows.fail([row], Internal("torch ended the generation without a reason"))
 
 
 class _Ended(StoppingCriteria):  # type: ignore[misc]  # transformers has no types
     """Ends each row by itself: its own max_tokens, its stop strings, its caller gone."""
 
-    def __init__(self, generator: StaticGenerator, batch: list[_Row]) -> None:
+    def __init__(self, generator: StaticGenerator, batch: list[Row]) -> None:
         self._generator = generator
         self._batch = batch
 
@@ -230,19 +207,13 @@ def _kind(sampling: Sampling) -> tuple[Any, ...]:
 
 
 def _options(sampling: Sampling) -> dict[str, Any]:
-    """transformers' names for a sampling."""
-    options: dict[str, Any] = {"do_sample": sampling.temperature > 0}
+    """transformers' names for a sampling; what is not named here is as the model's generation_config.json says."""
+    options: dict[str, Any] = {
+        "do_sample": sampling.temperature > 0,
+        "repetition_penalty": sampling.repetition_penalty,
+    }
     if sampling.temperature > 0:
         options |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
         if sampling.min_p > 0:
             options["min_p"] = sampling.min_p
-    if sampling.repetition_penalty != 1.0:
-        options["repetition_penalty"] = sampling.repetition_penalty
     return options
-
-
-def _fail(rows: list[_Row], error: InferenceError) -> None:
-    failed: list[tuple[Delivery, Piece | InferenceError]] = [(row.delivery, error) for row in rows if not row.ended]
-    for row in rows:
-        row.ended = True
-    deliver(failed)
