@@ -146,7 +146,7 @@ def as_safetensors(gguf: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    from engine.artifacts import Artifact, default_cache, fetch
+    from engine.artifacts import Artifact, fetch
     from engine.compose import compose
     from engine.runtimes import openvino_export
 
@@ -155,7 +155,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temp:
         folder = Path(temp)
         as_safetensors(gguf, folder)
-        exported = openvino_export.exported(Artifact(folder, "safetensors", "x"), default_cache(), "int8")
+        exported = openvino_export.exported(Artifact(folder, "safetensors", "x"), "int8").path
         source = f"model.sources=[{{kind: file, path: {folder}, format: safetensors}}]"
         for count, when in ((1, "alone"), (AT_ONCE, f"{AT_ONCE} at once")):
             ask = [sys.executable, me]

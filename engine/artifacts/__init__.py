@@ -49,6 +49,8 @@ class Artifact:
     """The content id of what was fetched; None: not known without reading it all."""
     lease: Any = field(default=None, repr=False, compare=False)
     """What keeps them in the cache."""
+    cache: Cache | None = field(default=None, repr=False, compare=False)
+    """Where what is made of them is kept; None: the default cache."""
 
 
 class Source(Protocol):
@@ -106,7 +108,7 @@ def fetch(
             reasons[place] = f"holds {spec.format}, and this runtime reads {' or '.join(formats)}"
     found = (_fastest if job.spec.strategy == "fastest" else _first)(fit, job, reasons)
     if found is not None:
-        return found
+        return replace(found, cache=job.cache)
     listed = "\n".join(f"  - {source}: {reasons[place]}" for place, source in enumerate(sources))
     raise SetupError(
         f"model.sources: no source of {model.name!r} can be used here\n{listed}\n"

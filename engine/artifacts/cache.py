@@ -46,7 +46,7 @@ class Entry:
     cid: str
     name: str
     source: str
-    """Where it was fetched from first, in one line."""
+    """Where it was fetched from first, or what it was made of, in one line."""
     size_bytes: int
     used_s: float
     """When it was last used, in seconds since 1970."""
@@ -106,6 +106,31 @@ class Cache:
             folder = self._partial / key
             folder.mkdir(parents=True, exist_ok=True)
             yield folder
+
+    def once(
+        self,
+        key: str,
+        source: str,
+        make: Callable[[Path], tuple[Path, str, str]],
+        check: Callable[[], None],
+        waiting: Callable[[], None],
+        again: bool = False,
+    ) -> Held:
+        """What `source` with this key stands for, made by one process for all; with `again` even if it is here.
+
+        `make` gets the folder of `fetching` and gives the finished file or folder, its content id and its name. Raises
+        OSError, SetupError, and what `make` and `check` raise.
+        """
+        held = None if again else self.lookup(key)
+        if held is not None:
+            return held
+        with self.fetching(key, check, waiting) as folder:
+            held = None if again else self.lookup(key)
+            if held is None:
+                made, cid, name = make(folder)
+                held = self.keep(made, cid, name, source, replace=again)
+                self.refer(key, held, source)
+        return held
 
     def keep(self, made: Path, cid: str, name: str, source: str, replace: bool = False) -> Held:
         """Moves a finished file or folder in, and makes room for it. The caller has verified that it is `cid`.

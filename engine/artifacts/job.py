@@ -86,15 +86,11 @@ class Job:
             return held
         if self.offline:
             raise SetupError("not in the cache, and storage.offline (or ENGINE_OFFLINE) is set")
-        with self.cache.fetching(
-            key, self.check, lambda: self.notify(f"waiting for another process that fetches {name}")
-        ) as folder:
-            held = None if self.again else self.cache.lookup(key)
-            if held is None:
-                made, cid, file_name = download(folder)
-                held = self.cache.keep(made, cid, file_name, name, replace=self.again)
-                self.cache.refer(key, held, name)
-        return held
+
+        def waiting() -> None:
+            self.notify(f"waiting for another process that fetches {name}")
+
+        return self.cache.once(key, name, download, self.check, waiting, self.again)
 
 
 class Progress:

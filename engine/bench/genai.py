@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.artifacts import Artifact
+from engine.artifacts.cache import Cache
 from engine.bench.rows import ROWS, Row
 from schemas.hardware import OpenVinoHardwareSpec
 
@@ -41,7 +42,8 @@ def export(name: str, kind: str, cache: str) -> tuple[Path, int]:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         transformers.PreTrainedTokenizerFast(tokenizer_object=stand_in, eos_token="<s>").save_pretrained(folder)
-        made = openvino_export.exported(Artifact(Path(folder), "safetensors", "bench"), Path(cache), kind)
+        artifact = Artifact(Path(folder), "safetensors", "bench", cache=Cache(Path(cache)))
+        made = openvino_export.exported(artifact, kind).path
     return made, sum(weight.numel() for weight in model.parameters())
 
 

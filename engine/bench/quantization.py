@@ -239,7 +239,7 @@ def _openvino_logits(artifact: artifacts.Artifact, model: ModelSpec, hardware: A
     grown = (resident_bytes() - before) / 1e6
     core = openvino.Core()
     precision = {"INFERENCE_PRECISION_HINT": openvino_encoder.precision_of(core, hardware)}
-    folder = openvino_export.exported(artifact, artifacts.default_cache(), hardware.quantization)
+    folder = openvino_export.exported(artifact, hardware.quantization).path
     request = core.compile_model(folder / "openvino_model.xml", hardware.device, precision).create_infer_request()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     rows = []

@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.artifacts import Artifact, default_cache, gguf
+from engine.artifacts import Artifact, gguf
+from engine.artifacts.cache import Held
 from engine.errors import Internal, SetupError
 from engine.runtime import Embeddings, Piece, Sampling
 from engine.runtimes import generating, memory, visual
@@ -41,6 +42,8 @@ class OpenVinoRuntime:
         self._hardware = hardware
         self._model = model
         self._artifact = artifact
+        self._made: Held | None = None
+        """What was made of the artifact's files; it can't be evicted while it is here."""
         self._seed = seed
         self._generator: Generator | None = None
         self._encoder: Encoder | None = None
@@ -115,7 +118,8 @@ class OpenVinoRuntime:
             path = gguf.find(path)
             own = gguf.context_length(path)
             if self._hardware.gguf_weights == "exact" and openvino_gguf.needs_repair(path):
-                path = openvino_gguf.repaired(self._artifact, path, default_cache())
+                self._made = openvino_gguf.repaired(self._artifact, path)
+                path = self._made.path
         else:
             shape = memory.shape_of(memory.config_of(self._artifact))
             own = shape.context if shape else None
@@ -130,7 +134,8 @@ class OpenVinoRuntime:
         from engine.runtimes import openvino_export
 
         try:
-            self._open_pipeline(openvino_export.exported(self._artifact, default_cache(), self._hardware.quantization))
+            self._made = openvino_export.exported(self._artifact, self._hardware.quantization)
+            self._open_pipeline(self._made.path)
         except openvino_export.CannotExport as error:
             if self._hardware.quantization != "none":
                 raise
@@ -236,6 +241,7 @@ class OpenVinoRuntime:
         for part in (generator, encoder, *dict.fromkeys(loaded.values())):
             if part is not None:
                 await asyncio.to_thread(part.close)
+        self._made = None
 
     async def encode_chat(self, messages: list[dict[str, Any]]) -> Prompt:
         """The prompt's tokens by the model's own chat template."""

@@ -1,36 +1,45 @@
-"""What was made of a model's files for OpenVINO, kept in our cache: made once, shared by processes."""
+"""What was made of a model's files for OpenVINO, kept in the cache beside them: made once, shared by processes."""
 
 from __future__ import annotations
 
-import os
+import logging
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.artifacts import Artifact
+from engine.artifacts import Artifact, default_cache
+from engine.artifacts.cache import Cache, Held, tree_cid
 from engine.cid import cid_of_json
 
+log = logging.getLogger("engine.runtimes")
 
-def kept(artifact: Artifact, cache: Path, recipe: dict[str, str], make: Callable[[Path], Path]) -> Path:
-    """The folder that `make` fills, from the cache if it was made before.
 
-    `recipe` says everything besides the model's files that the content depends on, such as versions. `make` gets an
-    empty folder to work in and returns the one within it to keep. Blocks. Raises OSError when the cache can't be
-    written, and whatever `make` raises.
+def kept(artifact: Artifact, what: str, recipe: dict[str, str], make: Callable[[Path], Path]) -> Held:
+    """The folder that `make` fills, from the artifact's cache if it was made before; held, so that it isn't evicted.
+
+    `what` names it for people, such as "OpenVINO int8". `recipe` says everything besides the model's files that the
+    content depends on, such as versions. `make` gets an empty folder to work in and returns the one within it to keep.
+    Blocks. Raises OSError or SetupError when the cache can't be written, and whatever `make` raises.
     """
-    name = cid_of_json({"source": artifact.cid or _state(artifact.path), **recipe})
-    folder = cache / "openvino" / name
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".make-", dir=folder.parent) as temp:
-        fresh = make(Path(temp))
+    cache = artifact.cache or Cache(default_cache())
+    key = cid_of_json({"source": artifact.cid or _state(artifact.path), **recipe})
+    name = f"{what} of {artifact.source}"
+
+    def work(folder: Path) -> tuple[Path, str, str]:
+        # A folder of its own: a process that was killed may have left something here.
+        temp = Path(tempfile.mkdtemp(prefix="make-", dir=folder))
         try:
-            os.replace(fresh, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was first, with the same content
-                raise
-    return folder
+            made = make(temp)
+        except BaseException:
+            shutil.rmtree(temp, ignore_errors=True)
+            raise
+        return made, tree_cid(made), artifact.path.name
+
+    def waiting() -> None:
+        log.info("waiting for another process that makes %s", name)
+
+    return cache.once(key, name, work, lambda: None, waiting)
 
 
 def _state(path: Path) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from engine.artifacts import Artifact
+from engine.artifacts.cache import Held
 from engine.errors import SetupError
 from engine.runtimes import quantization
 from engine.runtimes.openvino_cache import kept
@@ -39,21 +40,22 @@ class CannotExport(SetupError):
     """OpenVINO GenAI has no way to run this architecture."""
 
 
-def exported(artifact: Artifact, cache: Path, kind: str) -> Path:
-    """A folder of OpenVINO IR with weights quantized as `kind`. Blocks, up to a minute for 30 layers.
+def exported(artifact: Artifact, kind: str) -> Held:
+    """A folder of OpenVINO IR with weights quantized as `kind`, in the artifact's cache. Blocks, up to a minute for 30
+    layers.
 
     Raises CannotExport when GenAI can't run the architecture or answers other than torch, SetupError for its tokenizer,
-    OSError when the cache can't be written, ValueError or RuntimeError when the files can't be loaded.
+    OSError or SetupError when the cache can't be written, ValueError or RuntimeError when the files can't be loaded.
     """
     versions = {name: importlib.metadata.version(name) for name in ("openvino", "openvino-tokenizers", "transformers")}
     versions["recipe"] = str(RECIPE)
-    plain = kept(artifact, cache, versions, lambda temp: _export(artifact.path, temp))
-    if (plain / _CANNOT).is_file():
-        raise CannotExport((plain / _CANNOT).read_text(encoding="utf-8"))
+    plain = kept(artifact, "OpenVINO", versions, lambda temp: _export(artifact.path, temp))
+    if (plain.path / _CANNOT).is_file():
+        raise CannotExport((plain.path / _CANNOT).read_text(encoding="utf-8"))
     if kind == "none":
         return plain
     smaller = {**versions, "quantization": kind, "nncf": importlib.metadata.version("nncf")}
-    return kept(artifact, cache, smaller, lambda temp: _quantize(plain, temp, kind))
+    return kept(artifact, f"OpenVINO {kind}", smaller, lambda temp: _quantize(plain.path, temp, kind))
 
 
 def _export(source: Path, temp: Path) -> Path:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from engine.artifacts import Artifact
+from engine.artifacts.cache import Held
 from engine.artifacts.gguf import TensorInfo, read
 from engine.runtimes.openvino_cache import kept
 
@@ -31,16 +32,16 @@ def needs_repair(path: Path) -> bool:
     return any(tensor.kind in WITH_MINIMUM for tensor in read(path)[1])
 
 
-def repaired(artifact: Artifact, path: Path, cache: Path) -> Path:
-    """A folder of OpenVINO IR with the weights of `path`, the artifact's file, made once and kept in the cache.
+def repaired(artifact: Artifact, path: Path) -> Held:
+    """A folder of OpenVINO IR with the weights of `path`, the artifact's file, made once and kept in its cache.
 
-    Blocks, some seconds. Raises OSError when the cache can't be written and RuntimeError when OpenVINO can't read the
-    file.
+    Blocks, some seconds. Raises OSError or SetupError when the cache can't be written and RuntimeError when OpenVINO
+    can't read the file.
     """
     import openvino_genai
 
     recipe = {"genai": openvino_genai.__version__, "recipe": str(RECIPE)}
-    return kept(replace(artifact, path=path), cache, recipe, lambda temp: _convert(path, temp))
+    return kept(replace(artifact, path=path), "OpenVINO", recipe, lambda temp: _convert(path, temp))
 
 
 def _convert(path: Path, temp: Path) -> Path:

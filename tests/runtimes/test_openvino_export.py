@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Iterator
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine import Engine
 from engine.artifacts import Artifact
+from engine.artifacts.cache import Cache, Entry
+from engine.cli import main
 from engine.errors import SetupError
 from engine.registry import RUNTIMES
 from engine.runtime import Sampling
-from engine.runtimes import probe
+from engine.runtimes import openvino_export, probe
 from schemas.hardware import CpuHardwareSpec, HardwareSpec, OpenVinoHardwareSpec
 from schemas.model import ModelSpec
 
@@ -30,25 +32,23 @@ EXACT = OpenVinoHardwareSpec(kind="openvino", precision="f32")
 TORCH = CpuHardwareSpec(kind="cpu", dtype="float32")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """What is exported here is not kept for the user."""
-    folder = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("ENGINE_CACHE")
-    os.environ["ENGINE_CACHE"] = str(folder)
-    yield folder
-    if before is None:
-        del os.environ["ENGINE_CACHE"]
-    else:
-        os.environ["ENGINE_CACHE"] = before
+    return Cache(tmp_path_factory.mktemp("cache"))
 
 
-def answers(folder: Path, hardware: HardwareSpec, format: str = "safetensors") -> list[str]:
+def made(cache: Cache, what: str) -> dict[str, Entry]:
+    """What is in the cache of this kind, by its content id."""
+    return {entry.cid: entry for entry in cache.entries() if entry.source == f"{what} of test"}
+
+
+def answers(folder: Path, hardware: HardwareSpec, cache: Cache | None = None, format: str = "safetensors") -> list[str]:
     """Of all prompts, asked at once."""
 
     async def ask() -> list[str]:
         kind = RUNTIMES.get(probe.RUNTIME_OF[hardware.kind])
-        runtime = kind(hardware, MODEL, Artifact(folder, format, "test"), 0)
+        runtime = kind(hardware, MODEL, Artifact(folder, format, "test", cache=cache), 0)
         await runtime.start()
         try:
             return await asyncio.gather(*(one(runtime, prompt) for prompt in PROMPTS))
@@ -71,56 +71,55 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_an_exported_model_answers_as_with_torch(llama: Path) -> None:
+def test_an_exported_model_answers_as_with_torch(llama: Path, cache: Cache) -> None:
     wanted = answers(llama, TORCH)
     assert len(set(wanted)) == len(PROMPTS)
-    assert answers(llama, EXACT) == wanted
+    assert answers(llama, EXACT, cache) == wanted
 
 
-def test_a_window_of_attention_is_kept(tmp_path: Path) -> None:
+def test_a_window_of_attention_is_kept(tmp_path: Path, cache: Cache) -> None:
     causal(tmp_path, "Mistral", num_key_value_heads=2, sliding_window=16)
-    assert answers(tmp_path, EXACT) == answers(tmp_path, TORCH)
+    assert answers(tmp_path, EXACT, cache) == answers(tmp_path, TORCH)
 
 
 def test_an_architecture_without_paged_attention_runs_part_by_part_and_is_exported_in_vain_once(
-    tmp_path: Path, own_cache: Path
+    tmp_path: Path, cache: Cache
 ) -> None:
     causal(tmp_path, "Bloom")
-    wanted = answers(tmp_path, TORCH)
-    assert answers(tmp_path, EXACT) == wanted
-    made = sorted((own_cache / "openvino").iterdir())
-    assert any("BloomForCausalLM" in file.read_text() for folder in made for file in folder.glob("cannot.txt"))
-    assert answers(tmp_path, EXACT) == wanted
-    assert sorted((own_cache / "openvino").iterdir()) == made
+    before = cache.entries()
+    assert answers(tmp_path, EXACT, cache) == answers(tmp_path, TORCH)
+    (reason,) = set(cache.entries()) - set(before)
+    with pytest.raises(openvino_export.CannotExport, match="can't run BloomForCausalLM"):
+        openvino_export.exported(Artifact(tmp_path, "safetensors", "test", cache=cache), "none")
+    assert {entry.cid for entry in cache.entries()} == {entry.cid for entry in (*before, reason)}
 
 
-def test_an_export_is_made_once(llama: Path, own_cache: Path) -> None:
-    answers(llama, EXACT)
-    made = sorted((own_cache / "openvino").iterdir())
-    times = [folder.stat().st_mtime_ns for folder in made]
-    answers(llama, EXACT)
-    assert sorted((own_cache / "openvino").iterdir()) == made
-    assert [folder.stat().st_mtime_ns for folder in made] == times
+def test_an_export_is_made_once(llama: Path, cache: Cache) -> None:
+    answers(llama, EXACT, cache)
+    before = made(cache, "OpenVINO")
+    answers(llama, EXACT, cache)
+    assert made(cache, "OpenVINO").keys() == before.keys()
 
 
-def test_weights_of_eight_bits_are_smaller(llama: Path, own_cache: Path) -> None:
+def test_weights_of_eight_bits_are_smaller(llama: Path, cache: Cache) -> None:
     pytest.importorskip("nncf")
-    answers(llama, EXACT)
-    before = {folder for folder in (own_cache / "openvino").iterdir() if (folder / "openvino_model.bin").is_file()}
-    assert all(answers(llama, OpenVinoHardwareSpec(kind="openvino", quantization="int8")))
-    (fresh,) = {file.parent for file in (own_cache / "openvino").glob("*/openvino_model.bin")} - before
-    size = (fresh / "openvino_model.bin").stat().st_size
-    assert all(size < 0.5 * (folder / "openvino_model.bin").stat().st_size for folder in before)
+    assert all(answers(llama, OpenVinoHardwareSpec(kind="openvino", quantization="int8"), cache))
+    (smaller,) = made(cache, "OpenVINO int8")
+    plain = openvino_export.exported(Artifact(llama, "safetensors", "test", cache=cache), "none")
+    held = cache.use(smaller)
+    assert held is not None
+    sizes = [(each.path / "openvino_model.bin").stat().st_size for each in (held, plain)]
+    assert sizes[0] < 0.5 * sizes[1]
 
 
 def test_activations_of_a_generator_are_not_quantized(llama: Path) -> None:
-    with pytest.raises(SetupError, match=r"int8_full is for embedding models\. Next: int8 or int4"):
+    with pytest.raises(SetupError, match=r"int8_full is for .*Next: int8 or int4"):
         answers(llama, OpenVinoHardwareSpec(kind="openvino", quantization="int8_full"))
 
 
 def test_a_file_that_is_quantized_already_stays_so(llama: Path) -> None:
     with pytest.raises(SetupError, match="a file of gguf keeps the type it has"):
-        answers(llama, OpenVinoHardwareSpec(kind="openvino", quantization="int8"), "gguf")
+        answers(llama, OpenVinoHardwareSpec(kind="openvino", quantization="int8"), format="gguf")
 
 
 @pytest.mark.parametrize(
@@ -131,3 +130,25 @@ def test_a_file_that_needs_no_export_goes_first(kinds: tuple[str, ...], read: tu
     sources = [{"kind": "file", "path": "x", "format": kind} for kind in kinds]
     model = ModelSpec.model_validate({"name": "tiny", "tasks": ["chat"], "sources": sources})
     assert RUNTIMES.get("openvino").formats(model) == read
+
+
+def test_an_export_lies_where_the_run_says_and_is_evicted_when_nobody_uses_it(
+    llama: Path, cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = f"storage.cache_dir={cache.root}"
+    source = f"model.sources=[{{kind: file, path: {llama}, format: safetensors}}]"
+    words = ["provider=local", "model=remote", "model.name=tiny", "model.tasks=[completion]", "hardware=openvino"]
+
+    def entries() -> dict[str, bool]:
+        assert main(["artifacts", "cache", "list", "--json", where]) == 0
+        return {entry["cid"]: entry["in_use"] for entry in json.loads(capsys.readouterr().out)}
+
+    async def used() -> list[str]:
+        async with Engine.compose([*words, source, where]) as engine:
+            await engine.start()
+            return [cid for cid, in_use in entries().items() if in_use]
+
+    assert main(["artifacts", "cache", "prune", "--max-bytes", "0", where]) == 0
+    capsys.readouterr()
+    (cid,) = asyncio.run(used())
+    assert entries() == {cid: False}
