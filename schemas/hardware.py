@@ -55,6 +55,12 @@ class CudaHardwareSpec(_Hardware):
     """Memory for the model's weights on each GPU (and the CPU), in GiB, for `device_map`; empty: what is free."""
     tensor_parallel: bool = False
     """Cut each layer over the processes that `torchrun` started, one a GPU, by transformers' own plan for the model."""
+    continuous_batching: bool = True
+    """Generations join and leave between steps, by transformers' manager, where it can run the model; else, and with
+    false, static batches."""
+    kv_cache_gib: float | None = Field(None, gt=0)
+    """Memory for the KV caches of continuous batching, in GiB, half for greedy and half for sampled requests; null:
+    what is free."""
 
     @model_validator(mode="after")
     def _one_way_to_spread(self) -> Self:

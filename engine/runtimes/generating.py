@@ -15,8 +15,10 @@ from engine.runtimes.prompts import Prompt
 class Generator(Protocol):
     """Runs the generations of one model on a thread of its own."""
 
-    steps: int
-    """Steps that were computed, each for all sequences together."""
+    @property
+    def steps(self) -> int:
+        """Steps that were computed, each for all sequences together."""
+        ...
 
     def check(self, schema: str) -> None:
         """Makes the schema's grammar. Blocks. Raises InvalidRequest, and SetupError when a package is missing."""

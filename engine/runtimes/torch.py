@@ -83,7 +83,6 @@ class TorchRuntime:
 
     def _load_generator(self) -> None:
         from engine.runtimes import torch_loading
-        from engine.runtimes.torch_generation import StaticGenerator
 
         torch_loading.set_threads(self._hardware)
         name = self._model.name
@@ -98,7 +97,16 @@ class TorchRuntime:
         shape = memory.shape_of(model.config.to_dict())
         self.context_length = self._model.context_length or (shape.context if shape else 0) or 2048
         self.device = self._described()
-        self._generator = StaticGenerator(model, tokenizer, self._hardware.max_sequences, self._seed)
+        self._generator = self._made_generator(model, tokenizer)
+
+    def _made_generator(self, model: Any, tokenizer: Any) -> Generator:
+        if self._hardware.kind == "cuda":
+            from engine.runtimes import torch_continuous
+
+            return torch_continuous.generator(model, tokenizer, self._hardware, self._seed)
+        from engine.runtimes.torch_generation import StaticGenerator
+
+        return StaticGenerator(model, tokenizer, self._hardware.max_sequences, self._seed)
 
     def _load_encoder(self) -> None:
         from engine.runtimes import sentence_model, torch_loading

@@ -20,7 +20,7 @@ from engine.errors import Internal
 from engine.runtime import Sampling
 from engine.runtimes import answer_rows
 from engine.runtimes.answer_rows import Row
-from engine.runtimes.delivery import Delivery
+from engine.runtimes.delivery import Delivery, deliver
 from engine.runtimes.torch_penalties import CountPenalties
 from engine.runtimes.torch_structured import Grammars, SchemaMask
 
@@ -64,7 +64,7 @@ class StaticGenerator:
             if not self._closing:
                 self._inbox.put(Row(ids, sampling, delivery, extras))
                 return
-        delivery.arrive(Internal("the model was closed while a request was on its way"))
+        deliver([(delivery, Internal("the model was closed while a request was on its way"))])
 
     def close(self) -> None:
         """Stops every generation and waits for the thread. Blocks."""

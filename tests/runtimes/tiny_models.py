@@ -70,7 +70,7 @@ def t5(folder: Path, **summaries: Any) -> None:
 
 
 def causal(folder: Path, kind: str, **config: Any) -> None:
-    """A decoder of the classes `kind`Config and `kind`ForCausalLM, with weights so large that prompts matter."""
+    """The decoder of the class `kind`Config, with weights so large that prompts matter."""
     import tokenizers
     import transformers
 
@@ -84,7 +84,7 @@ def causal(folder: Path, kind: str, **config: Any) -> None:
     ).save_pretrained(folder)
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.5}
     settings = getattr(transformers, f"{kind}Config")(vocab_size=len(vocabulary), **SIZES, **special, **config)
-    getattr(transformers, f"{kind}ForCausalLM")(settings).save_pretrained(folder)
+    transformers.AutoModelForCausalLM.from_config(settings).save_pretrained(folder)
 
 
 def marian(folder: Path) -> None:
