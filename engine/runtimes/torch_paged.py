@@ -136,7 +136,7 @@ def attentions(model: Any) -> list[str]:
 
 def settle(model: Any) -> Any:
     """A twin with the first attention with which a manager generates what the model itself does. Raises Unsuited."""
-    problem = "its attention is its own, neither torch's nor flash attention"
+    problem = "its layers have neither torch's attention nor flash attention"
     for attention in attentions(model):
         if attention == "eager":  # which would be slower than static batches
             continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -15,6 +17,7 @@ from engine.errors import Internal, TooLong
 from engine.runtime import Piece, Sampling
 from engine.runtimes import generating
 from engine.runtimes.prompts import Prompt
+from schemas.hardware import CudaHardwareSpec
 
 from .tiny_models import causal
 
@@ -209,6 +212,19 @@ async def test_a_schema_holds(made: Callable[..., tuple[Any, Any]]) -> None:
     assert (text(answer), answer[-1].finish_reason) == ('"ab"', "stop")
 
 
+async def test_static_batches_and_continuous_ones_do_not_disturb_each_other(
+    llama: tuple[Any, Any], running: Any
+) -> None:
+    # transformers keeps whether a model is causal in its config during each step: threads must not share it.
+    long = stream(running, PROMPTS[0], replace(GREEDY, max_tokens=400))
+    penalty = replace(GREEDY, frequency_penalty=1e-6)
+    async with aclosing(long):
+        await anext(long)
+        answers = await asyncio.gather(*(ask(running, prompt, penalty) for prompt in PROMPTS[1:4]))
+    assert [text(answer) for answer in answers] == [expected(llama, prompt) for prompt in PROMPTS[1:4]]
+    assert text(await ask(running, PROMPTS[1])) == expected(llama, PROMPTS[1])
+
+
 async def test_a_prompt_that_the_cache_can_not_hold_is_refused_and_the_others_go_on(llama: tuple[Any, Any]) -> None:
     generator = opened(llama, cache_bytes=paged.page_bytes(llama[0]) * 2)  # a page for each kind
     try:
@@ -266,5 +282,122 @@ async def test_static_batches_answer_when_there_is_no_memory_for_a_cache(llama: 
     try:
         assert text(await ask(generator, PROMPTS[1])) == expected(llama, PROMPTS[1])
         assert (await ask(generator, PROMPTS[1], replace(GREEDY, temperature=1.0)))[-1].finish_reason == "length"
+    finally:
+        await asyncio.to_thread(generator.close)
+
+
+def test_a_request_is_not_cancelled_where_the_next_step_may_end_a_page() -> None:
+    assert not continuous.inside_page(0, 100)  # its prompt is still being read
+    safe = [tokens for tokens in range(1, 513) if continuous.inside_page(1, tokens)]
+    assert safe == [*range(16, 241), *range(272, 497)]
+
+
+HARDWARE = {"kind": "cuda", "kv_cache_gib": 0.004, "max_sequences": 4}
+
+
+async def test_a_model_that_managers_can_run_is_batched_continuously_and_nothing_is_printed(
+    llama: tuple[Any, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    hardware = CudaHardwareSpec.model_validate(HARDWARE)
+    generator = await asyncio.to_thread(continuous.generator, *llama, hardware, 0)
+    try:
+        assert isinstance(generator, continuous.ContinuousGenerator)
+        answers = await asyncio.gather(*(ask(generator, prompt) for prompt in PROMPTS))
+        await ask(generator, PROMPTS[0], replace(GREEDY, temperature=1.0))
+    finally:
+        await asyncio.to_thread(generator.close)
+    assert [text(answer) for answer in answers] == [expected(llama, prompt) for prompt in PROMPTS]
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_a_model_that_managers_can_not_run_is_answered_in_static_batches_and_the_log_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    causal(tmp_path, "Mamba", state_size=4)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    loaded = (model, transformers.AutoTokenizer.from_pretrained(tmp_path))
+    generator = await asyncio.to_thread(continuous.generator, *loaded, CudaHardwareSpec.model_validate(HARDWARE), 0)
+    try:
+        answer = await ask(generator, PROMPTS[1], replace(GREEDY, max_tokens=4))
+    finally:
+        await asyncio.to_thread(generator.close)
+    assert text(answer) == expected(loaded, PROMPTS[1], 4)
+    assert "static batches instead of continuous batching: its layers have neither" in caplog.text
+
+
+async def test_continuous_batching_can_be_turned_off(llama: tuple[Any, Any]) -> None:
+    off = CudaHardwareSpec.model_validate(HARDWARE | {"continuous_batching": False})
+    generator = continuous.generator(*llama, off, 0)
+    try:
+        assert not isinstance(generator, continuous.ContinuousGenerator)
+        assert text(await ask(generator, PROMPTS[1])) == expected(llama, PROMPTS[1])
+    finally:
+        await asyncio.to_thread(generator.close)
+
+
+async def test_a_penalty_of_the_models_own_is_not_a_requests(made: Callable[..., tuple[Any, Any]]) -> None:
+    loaded = made("Llama")
+    wanted = expected(loaded, PROMPTS[2])
+    loaded[0].generation_config.repetition_penalty = 3.0
+    hardware = CudaHardwareSpec.model_validate(HARDWARE)
+    for spec in (hardware, hardware.model_copy(update={"continuous_batching": False})):
+        generator = await asyncio.to_thread(continuous.generator, *loaded, spec, 0)
+        try:
+            assert text(await ask(generator, PROMPTS[2])) == wanted
+        finally:
+            await asyncio.to_thread(generator.close)
+
+
+UNCLOSED = """
+import asyncio, sys
+import transformers
+from engine.runtimes import generating, torch_continuous
+from engine.runtimes.prompts import Prompt
+from schemas.hardware import CudaHardwareSpec
+from engine.runtime import Sampling
+model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1]).eval()
+tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
+generator = torch_continuous.ContinuousGenerator(model, model, tokenizer, 4, 0, 2**22)
+async def main():
+    sampling = Sampling(max_tokens=4, temperature=0.0)
+    async for piece in generating.answer(generator, Prompt([5, 6], 2), sampling, context_length=64, whole=True):
+        print(piece.tokens)
+asyncio.run(main())
+"""
+
+
+def test_a_process_that_forgets_to_close_ends(tmp_path: Path) -> None:
+    causal(tmp_path, "Llama")
+    done = subprocess.run(
+        [sys.executable, "-c", UNCLOSED, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["4"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+async def test_on_a_gpu_greedy_sampled_and_cancelled_requests_work_side_by_side(
+    made: Callable[..., tuple[Any, Any]], dtype: str
+) -> None:
+    model, tokenizer = made("Llama")
+    model = model.to("cuda", getattr(torch, dtype))
+    generator = await asyncio.to_thread(
+        continuous.generator, model, tokenizer, CudaHardwareSpec.model_validate(HARDWARE), 0
+    )
+    try:
+        assert isinstance(generator, continuous.ContinuousGenerator)
+        for _ in range(20):
+            leaver = stream(generator, PROMPTS[0], replace(GREEDY, max_tokens=400))
+            async with aclosing(leaver):
+                await anext(leaver)
+            kinds = (GREEDY, replace(GREEDY, temperature=1.0), replace(GREEDY, temperature=1.0, seed=1))
+            answers = await asyncio.gather(*(ask(generator, prompt, kind) for prompt in PROMPTS for kind in kinds))
+            assert {answer[-1].finish_reason for answer in answers} == {"length"}
+        if dtype == "float32":
+            greedy = [text(answer) for answer in answers[:: len(kinds)]]
+            assert greedy == [
+                text(await ask(generator, prompt, replace(GREEDY, frequency_penalty=1e-6))) for prompt in PROMPTS
+            ]
     finally:
         await asyncio.to_thread(generator.close)
