@@ -137,12 +137,14 @@ class ContinuousGenerator:
 class _Running:
     """A row in a manager."""
 
-    __slots__ = ("row", "seen")
+    __slots__ = ("row", "seen", "taken")
 
     def __init__(self, row: Row) -> None:
         self.row = row
         self.seen = 0
         """Tokens of the answer that have come."""
+        self.taken = 0
+        """Those that became text: of a whole answer none before its end."""
 
 
 class _Lane:
@@ -164,6 +166,8 @@ class _Lane:
         self._failures = 0
         self._scale = 1.0
         self._room = 0
+        self._overlapping = False
+        """Whether the manager prepares a step while it computes the one before."""
         self._past_steps = 0
         self._gate = threading.Lock()
         self._closing = False
@@ -241,8 +245,9 @@ class _Lane:
             if asked.temperature > 0
             else {}
         )
-        # Also a whole answer is read token by token, to know where in its page it is when it is cancelled.
-        self.manager.add_request(row.ids, name, min(asked.max_tokens, left), streaming=True, **options)
+        # Where steps overlap a whole answer is read token by token, too: its place in its page says when to cancel it.
+        streaming = self._overlapping or not row.delivery.whole
+        self.manager.add_request(row.ids, name, min(asked.max_tokens, left), streaming=streaming, **options)
 
     def _open(self) -> bool:
         """Whether there is a manager now. After too many failures none is tried any more."""
@@ -255,6 +260,7 @@ class _Lane:
             self._failures = FAILURES_IN_A_ROW
             return False
         self._room = torch_paged.room(self.manager)
+        self._overlapping = bool(self.manager.continuous_batching_config.use_async_batching)
         return True
 
     def _read(self) -> None:
@@ -272,11 +278,12 @@ class _Lane:
             if output.error is not None:
                 self._forget(name, output.error)
                 continue
-            tokens = output.generated_tokens[running.seen :]
+            row, last = running.row, output.is_finished()
             running.seen = len(output.generated_tokens)
-            if not running.row.ended and not running.row.delivery.cancelled:
-                news.append((running.row, tokens, output.is_finished()))
-            if output.is_finished():
+            if (last or not row.delivery.whole) and not row.ended and not row.delivery.cancelled:
+                news.append((row, output.generated_tokens[running.taken :], last))
+                running.taken = running.seen
+            if last:
                 del self._running[name]
             self._failures = 0
         answer_rows.accept(news, self._ends, self._decode)
@@ -290,11 +297,10 @@ class _Lane:
 
     def _cancel(self) -> None:
         """Takes out of the manager what has met a stop string or lost its caller, as soon as that is safe."""
-        overlapping = self.manager.continuous_batching_config.use_async_batching
         for name, running in list(self._running.items()):
             row = running.row
             if (row.ended or row.delivery.cancelled) and (
-                not overlapping or inside_page(running.seen, len(row.ids) + running.seen)
+                not self._overlapping or inside_page(running.seen, len(row.ids) + running.seen)
             ):
                 self.manager.cancel_request(name)
                 del self._running[name]

@@ -156,6 +156,19 @@ async def test_leaving_takes_a_request_out_of_the_batch(running: Any) -> None:
     assert running.steps - before <= 6
 
 
+async def test_leaving_takes_a_whole_answer_out_of_the_batch(running: Any) -> None:
+    leaver = asyncio.create_task(ask(running, PROMPTS[0], replace(GREEDY, max_tokens=3000), whole=True))
+    before = running.steps
+    await ask(running, PROMPTS[1])
+    assert running.steps - before > 10
+    leaver.cancel()
+    await ask(running, PROMPTS[0], replace(GREEDY, max_tokens=2))
+    await asyncio.sleep(0.1)
+    before = running.steps
+    await asyncio.sleep(0.1)
+    assert running.steps == before
+
+
 async def test_a_request_that_is_alone_in_its_choice_of_token_is_greedy(llama: tuple[Any, Any], running: Any) -> None:
     asked = [replace(GREEDY, temperature=t, top_k=k) for t, k in [(1.0, 1), (5.0, 0), (1e-4, 0)]]
     one, hot, cold = await asyncio.gather(*(ask(running, PROMPTS[4], sampling) for sampling in asked))
