@@ -227,27 +227,27 @@ class _Lane:
                 self._start(row)
 
     def _start(self, row: Row) -> None:
-        if self.manager is not None and not self.manager.is_running():
+        while self.manager is not None or self._open():
+            left = self._room - len(row.ids)
+            if left < 1:
+                answer_rows.fail([row], _no_room(len(row.ids), self._room))
+                return
+            self._count += 1
+            name = f"{self._name}-{self._count}"
+            self._running[name] = _Running(row)
+            # Where steps overlap, a whole answer comes token by token, too: its place in a page says when to cancel it.
+            streaming = self._overlapping or not row.delivery.whole
+            most = min(row.sampling.max_tokens, left)
+            if self.manager.add_request(row.ids, name, most, streaming=streaming, **self._options(row.sampling)):
+                return
+            del self._running[name]  # it has ended; that is not this request's failure
             self._end(self.manager.background_thread_status.fatal_error)
-        if self.manager is None and not self._open():
-            self._static.submit(row.ids, row.sampling, row.delivery)
-            return
-        left = self._room - len(row.ids)
-        if left < 1:
-            answer_rows.fail([row], _no_room(len(row.ids), self._room))
-            return
-        self._count += 1
-        name = f"{self._name}-{self._count}"
-        self._running[name] = _Running(row)
-        asked = row.sampling
-        options = (
-            torch_paged.sampling_options(asked.temperature, asked.top_p, asked.top_k, self._vocabulary)
-            if asked.temperature > 0
-            else {}
-        )
-        # Where steps overlap a whole answer is read token by token, too: its place in its page says when to cancel it.
-        streaming = self._overlapping or not row.delivery.whole
-        self.manager.add_request(row.ids, name, min(asked.max_tokens, left), streaming=streaming, **options)
+        self._static.submit(row.ids, row.sampling, row.delivery)
+
+    def _options(self, sampling: Sampling) -> dict[str, float | int]:
+        if sampling.temperature == 0:
+            return {}
+        return torch_paged.sampling_options(sampling.temperature, sampling.top_p, sampling.top_k, self._vocabulary)
 
     def _open(self) -> bool:
         """Whether there is a manager now. After too many failures none is tried any more."""
@@ -288,7 +288,7 @@ class _Lane:
             self._failures = 0
         answer_rows.accept(news, self._ends, self._decode)
         self._cancel()
-        if not latest and not self.manager.is_running():
+        if not (latest and self._running) and not self.manager.is_running():
             self._end(self.manager.background_thread_status.fatal_error)
 
     def _forget(self, name: str, error: str) -> None:
@@ -314,7 +314,10 @@ class _Lane:
         if manager is None:
             return
         self._past_steps += getattr(manager, "current_batch", 0)
-        torch_paged.end(manager)
+        try:
+            torch_paged.end(manager)
+        except Exception as late:  # a broken device refuses even this; what was asked of it has its error already
+            log.warning("continuous batching of %s requests did not end cleanly: %s", self._name, late)
         if not self._closing:
             self._failures += 1
             log.warning("continuous batching of %s requests failed: %s", self._name, _said(error))
