@@ -1,8 +1,8 @@
 """A generator's safetensors for OpenVINO GenAI: exported once, checked against torch, kept in the cache.
 
 The graph is transformers' own export with its KV cache as the graph's state, which GenAI turns into paged attention;
-the tokenizer goes with it (openvino-tokenizers). Before it is kept, GenAI generates with it, and torch says of each
-token whether it would have chosen it, too. Sources: transformers.exporters; OpenVINO GenAI, "Continuous batching".
+the tokenizer goes with it (openvino-tokenizers). Before it is kept, its answer is compared with torch's
+(openvino_check). Sources: transformers.exporters; OpenVINO GenAI, "Continuous batching".
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ import torch
 from engine.artifacts import Artifact
 from engine.artifacts.cache import Held
 from engine.errors import SetupError
-from engine.runtimes import quantization
+from engine.runtimes import openvino_check, quantization
 from engine.runtimes.openvino_cache import kept
 from engine.runtimes.openvino_compare import TOLERANCE, said
 from engine.runtimes.pipeline_batches import is_out_of_memory
 from engine.runtimes.torch_loading import quiet
 
-RECIPE = 1
+RECIPE = 2
 """Counts the changes of what is written; an older copy in the cache is then made anew."""
 _CANNOT = "cannot.txt"
 """Kept instead of a model that can't be exported: why, so that it is not tried at every start."""
-_CHECKED_TOKENS = 8
-_PROMPT_TOKENS = 12
 
 log = logging.getLogger("engine.runtimes")
 
@@ -87,17 +85,18 @@ def _export(source: Path, temp: Path) -> Path:
 def _tried(model: Any, folder: Path) -> list[Exception]:
     """Exports into the folder, with the mask and then without; why it can't be done, or nothing."""
     problems: list[Exception] = []
+    prompt = openvino_check.prompt_of(model)
     for masked in (True, False) if not _windowed(model) else (True,):
         try:
             _save_graph(model, folder, masked)
-            behind = _behind(model, folder)
+            away = openvino_check.away(model, folder, prompt)
         except Exception as problem:  # the boundary: exporters and plug-ins fail in ways of their own
             problems.append(problem)
             continue
-        if behind <= TOLERANCE["f32" if model.dtype == torch.float32 else "bf16"]:
-            log.info("%s exported: its tokens are at most %.1e behind torch's", type(model).__name__, behind)
+        if away <= TOLERANCE["f32" if model.dtype == torch.float32 else "bf16"]:
+            log.info("%s exported: it is at most %.1e away from torch", type(model).__name__, away)
             return []
-        problems.append(ValueError(f"it chose a token whose logit is {behind:.2g} below the best of torch's"))
+        problems.append(ValueError(f"after {prompt.shape[1]} tokens it is {away:.2g} away from torch's answer"))
     return problems
 
 
@@ -146,37 +145,6 @@ def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
         ) from error
     for part, name in zip(parts, ("tokenizer", "detokenizer"), strict=True):
         openvino.save_model(part, str(folder / f"openvino_{name}.xml"))
-
-
-def _behind(model: Any, folder: Path) -> float:
-    """How far the logit of a token that GenAI chose is below the best of torch's in the same place, at worst: a share
-    of the largest logit. Raises RuntimeError."""
-    prompt = torch.arange(3, 3 + _PROMPT_TOKENS)[None] % model.config.get_text_config().vocab_size
-    chosen = _generated(folder, prompt)
-    with torch.no_grad():
-        logits = model(input_ids=torch.cat([prompt, torch.tensor([chosen])], dim=1)).logits[0, _PROMPT_TOKENS - 1 : -1]
-    logits = logits.float()
-    taken = logits.gather(1, torch.tensor(chosen)[:, None])[:, 0]
-    return float(((logits.max(dim=1).values - taken) / logits.abs().max(dim=1).values.clamp_min(1e-12)).max())
-
-
-def _generated(folder: Path, prompt: torch.Tensor) -> list[int]:
-    """The likeliest tokens after the prompt, by continuous batching in float32. Raises RuntimeError."""
-    import openvino
-    import openvino_genai
-
-    scheduler = openvino_genai.SchedulerConfig()
-    scheduler.cache_size = 1
-    scheduler.enable_prefix_caching = False
-    exact = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
-    pipeline = openvino_genai.ContinuousBatchingPipeline(str(folder), scheduler, "CPU", exact)
-    config = openvino_genai.GenerationConfig()
-    config.max_new_tokens = _CHECKED_TOKENS
-    config.ignore_eos = True
-    handle = pipeline.add_request(0, openvino.Tensor(prompt.numpy()), config)
-    while pipeline.has_non_finished_requests():
-        pipeline.step()
-    return list(handle.read_all()[0].generated_ids)
 
 
 def _quantize(plain: Path, temp: Path, kind: str) -> Path:
