@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import io
 import math
 import struct
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.slow
 Folder = Callable[[str], Path]
 
 
+@functools.cache
 def spec(folder: Path, task: str, *words: str, hardware: str = "cpu") -> RunSpec:
     source = f"{{kind: file, path: {folder}, format: safetensors}}"
     model = ["model=remote", "model.name=tiny", f"model.tasks=[{task}]", f"model.sources=[{source}]"]

@@ -17,6 +17,8 @@ from engine import Engine, Request
 from engine.errors import InvalidRequest
 from engine.runtime import Piece, Sampling
 
+from .tiny_models import causal
+
 pytestmark = pytest.mark.slow
 
 FRUIT = {
@@ -160,11 +162,10 @@ async def test_a_caller_who_leaves_does_not_disturb_the_others(generator: Any) -
     assert is_colour(text(await stayer))
 
 
-@pytest.fixture(scope="module", params=["openvino", "cpu"])
-def words(request: pytest.FixtureRequest, smollm2_gguf: Path) -> list[str]:
-    """What is said on the command line for SmolLM2 on a hardware."""
-    pytest.importorskip({"openvino": "openvino_genai", "cpu": "transformers"}[request.param])
-    return ["provider=local", "model=smollm2-135m", f"hardware={request.param}"]
+async def test_a_broken_schema_is_known_before_a_stream_begins(generator: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"body\.response_format\.json_schema\.schema: "):
+        await generator.check(Sampling(40, schema='{"type":"fruit"}'))
+    await generator.check(Sampling(40, schema=json.dumps(COLOUR)))
 
 
 def body(response_format: Any, **more: Any) -> dict[str, Any]:
@@ -172,10 +173,11 @@ def body(response_format: Any, **more: Any) -> dict[str, Any]:
     return {"messages": messages, "temperature": 0, "max_tokens": 40, "response_format": response_format, **more}
 
 
-async def test_openais_bodies_are_answered_refused_and_streamed(words: list[str]) -> None:
+async def test_openais_bodies_are_answered_refused_and_streamed(smollm2_gguf: Path) -> None:
+    pytest.importorskip("openvino_genai")
     strict = {"type": "json_schema", "json_schema": {"name": "colour", "schema": COLOUR, "strict": True}}
     broken = {"type": "json_schema", "json_schema": {"name": "colour", "schema": {"type": "fruit"}}}
-    async with Engine.compose(words) as engine:
+    async with Engine.compose(["provider=local", "model=smollm2-135m", "hardware=openvino"]) as engine:
         chat, completion, refused, free = await asyncio.gather(
             engine.submit(Request("chat", body(strict))),
             engine.submit(Request("completion", {"prompt": "An apple as JSON:", **body(strict, messages=None)})),
@@ -195,13 +197,17 @@ async def test_openais_bodies_are_answered_refused_and_streamed(words: list[str]
     assert streamed[-1]["finish_reason"] == "stop"
 
 
-def test_without_llguidance_the_way_to_install_it_is_said(smollm2_gguf: Path, tmp_path: Path) -> None:
+def test_without_llguidance_the_way_to_install_it_is_said(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
+    causal(tmp_path / "model", "Llama")
     absent = tmp_path / "llguidance.py"
     absent.write_text("raise ModuleNotFoundError('it is not installed', name='llguidance')\n", encoding="utf-8")
     rows = tmp_path / "rows.jsonl"
-    rows.write_text(json.dumps(body({"type": "json_object"})) + "\n", encoding="utf-8")
-    words = ["provider=local", "model=smollm2-135m", "hardware=cpu", "workload=jsonl", f"workload.path={rows}"]
+    asked = {"prompt": "hello", "max_tokens": 4, "response_format": {"type": "json_object"}}
+    rows.write_text(json.dumps(asked) + "\n", encoding="utf-8")
+    source = f"model.sources=[{{kind: file, path: {tmp_path / 'model'}, format: safetensors}}]"
+    model = ["model=remote", "model.name=tiny", "model.tasks=[completion]", source]
+    words = ["provider=local", "hardware=cpu", *model, "workload=jsonl", f"workload.path={rows}"]
     command = [sys.executable, "-m", "engine", *words, f"output.root={tmp_path / 'runs'}"]
     ended = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
