@@ -90,14 +90,17 @@ def _model(row: Row, variant: str, threads: int | None) -> tuple[Any, int]:
     if runtime == "openvino":
         from engine.runtimes.openvino_module import OpenVinoModule
         from engine.runtimes.openvino_parts import OpenVinoParts
+        from engine.runtimes.openvino_target import Target
 
         properties = {"PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             properties["INFERENCE_NUM_THREADS"] = str(threads)
+        kind = "none" if how == "bf16" else how
+        target = Target("CPU", "bf16", properties, kind)
         if row.call == "decode":
-            OpenVinoParts(model, "CPU", properties, how)  # in place
+            OpenVinoParts(model, target)  # in place
             return model, parameters
-        return OpenVinoModule(model, "CPU", properties, how), parameters
+        return OpenVinoModule(model, target), parameters
     return model, parameters
 
 

@@ -27,6 +27,7 @@ from schemas.model import ModelSpec
 if TYPE_CHECKING:
     from engine.runtimes.openvino_encoder import Encoder
     from engine.runtimes.openvino_parts import OpenVinoParts
+    from engine.runtimes.openvino_target import Target
     from engine.runtimes.pipeline_model import PipelineModel
 
 log = logging.getLogger("engine.runtimes")
@@ -95,20 +96,13 @@ class OpenVinoRuntime:
         kind = self._hardware.quantization
         if kind == "none" or self._model.tasks == ("embedding",):
             return
-        if PIPELINES.keys() & set(self._model.tasks):
-            raise SetupError(
-                f"hardware.quantization: on OpenVINO {kind} is for chat, completion and embedding models. "
-                f"Next: hardware.quantization=none, or hardware=cpu"
-            )
-        if self._artifact.format != "safetensors":
+        if self._artifact.format not in ("safetensors", "pytorch"):
             raise SetupError(
                 f"hardware.quantization: a file of {self._artifact.format} keeps the type it has. "
                 f"Next: hardware.quantization=none, or a source with safetensors only"
             )
-        if kind == "int8_full":
-            raise SetupError(
-                "hardware.quantization: int8_full is for embedding models. Next: int8 or int4, of the weights only"
-            )
+        if kind == "int8_full" and not PIPELINES.keys() & set(self._model.tasks):
+            raise _no_full_int8()
 
     def _load_generator(self) -> None:
         from engine.runtimes import openvino_gguf
@@ -137,16 +131,13 @@ class OpenVinoRuntime:
             self._made = openvino_export.exported(self._artifact, self._hardware.quantization)
             self._open_pipeline(self._made.path)
         except openvino_export.CannotExport as error:
-            if self._hardware.quantization != "none":
-                raise
             log.info("%s; its parts are converted one by one", error)
             self._load_parts()
 
     def _open_pipeline(self, path: Path) -> None:
         from engine.runtimes.openvino_generation import ContinuousGenerator, open_pipeline
 
-        if self._artifact.format == "safetensors" and self._hardware.quantization != "none":
-            self.device = f"openvino:{self._hardware.device}:{self._hardware.quantization}"
+        self.device = f"openvino:{self._hardware.device}{self._quantization()}"
         pipeline = open_pipeline(str(path), self._hardware)
         self._prompts = GenAiPrompts(pipeline.get_tokenizer())
         self._generator = ContinuousGenerator(pipeline, self._seed)
@@ -162,11 +153,6 @@ class OpenVinoRuntime:
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        if self._hardware.quantization != "none":
-            raise SetupError(
-                "hardware.quantization: on OpenVINO a model that reads pictures keeps its weights. "
-                "Next: hardware.quantization=none, or hardware=cpu"
-            )
         processor = AutoProcessor.from_pretrained(self._artifact.path, local_files_only=True)
         self._prompts, self.reads_pictures = VisualPrompts(processor, self._model.name, torch.float32), True
         self._generate_by_parts(AutoModelForImageTextToText, processor.tokenizer)
@@ -178,7 +164,7 @@ class OpenVinoRuntime:
 
         with quiet():
             model = cls.from_pretrained(self._artifact.path, dtype="float32", local_files_only=True).eval()
-        self._parts.append(self._on_openvino(model))
+        self._put_parts(model)
         self._generator = StaticGenerator(model, tokenizer, self._hardware.max_sequences, self._seed)
 
     def _load_encoder(self) -> None:
@@ -188,50 +174,55 @@ class OpenVinoRuntime:
         model = sentence_model.read(self._artifact.path, self._model.context_length)
         self._encoder = Encoder(self._artifact.path, model, self._hardware)
         self.context_length = model.max_tokens
-        quantized = "" if self._hardware.quantization == "none" else f":{self._hardware.quantization}"
-        self.device = f"openvino:{self._hardware.device}:{self._encoder.precision}{quantized}"
+        self.device = f"openvino:{self._hardware.device}:{self._encoder.precision}{self._quantization()}"
 
     def _load_pipelines(self) -> None:
-        import openvino
         import torch
 
         from engine.runtimes.openvino_module import OpenVinoModule
         from engine.runtimes.pipeline_model import PipelineModel, by_pipeline
 
-        precision, properties = self._settings()
+        target = self._target()
 
         def convert(model: Any) -> Any:
             if isinstance(model, Path):  # a graph as it is
-                told = {**properties, "INFERENCE_PRECISION_HINT": precision}
-                return openvino.Core().compile_model(model, self._hardware.device, told)
+                return target.compile(model)
             if hasattr(model, "can_generate") and model.can_generate():
-                self._parts.append(self._on_openvino(model))
+                self._put_parts(model)
                 return model
-            return OpenVinoModule(model, self._hardware.device, properties, precision)
+            return OpenVinoModule(model, target)
 
         def make(task: str) -> PipelineModel:
             sequences = self._hardware.max_sequences
             return PipelineModel(task, self._artifact, torch.device("cpu"), torch.float32, sequences, convert)
 
         self._pipelines = by_pipeline(self._model.tasks, make)
-        self.device = f"openvino:{self._hardware.device}:{precision}"
+        self.device = f"openvino:{self._hardware.device}:{target.precision}{self._quantization()}"
 
-    def _on_openvino(self, model: Any) -> OpenVinoParts:
+    def _put_parts(self, model: Any) -> None:
+        """The forward passes of a model that generates, on OpenVINO. Raises SetupError."""
         from engine.runtimes.openvino_parts import OpenVinoParts
 
-        precision, properties = self._settings()
-        return OpenVinoParts(model, self._hardware.device, properties, precision)
+        if self._hardware.quantization == "int8_full":
+            raise _no_full_int8()
+        self._parts.append(OpenVinoParts(model, self._target()))
 
-    def _settings(self) -> tuple[str, dict[str, str]]:
-        """The arithmetic, and what else a graph is compiled with."""
-        import openvino as ov
+    def _target(self) -> Target:
+        """Where and how graphs are computed."""
+        import openvino
 
         from engine.runtimes.openvino_encoder import precision_of
+        from engine.runtimes.openvino_target import Target
 
         properties = {"PERFORMANCE_HINT": "THROUGHPUT"}
         if self._hardware.threads is not None and self._hardware.device == "CPU":
             properties["INFERENCE_NUM_THREADS"] = str(self._hardware.threads)
-        return precision_of(ov.Core(), self._hardware), properties
+        precision = precision_of(openvino.Core(), self._hardware)
+        return Target(self._hardware.device, precision, properties, self._hardware.quantization)
+
+    def _quantization(self) -> str:
+        """As the device's name says it."""
+        return "" if self._hardware.quantization == "none" else f":{self._hardware.quantization}"
 
     async def aclose(self) -> None:
         """Stops what is under way and frees the model."""
@@ -297,3 +288,9 @@ class OpenVinoRuntime:
     def _check_parts(self) -> None:
         for parts in self._parts:
             parts.check()
+
+
+def _no_full_int8() -> SetupError:
+    return SetupError(
+        "hardware.quantization: int8_full is for models that do not generate. Next: int8 or int4, of the weights only"
+    )

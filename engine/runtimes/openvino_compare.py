@@ -29,6 +29,16 @@ def distance(wanted: list[torch.Tensor], found: list[torch.Tensor]) -> float:
     return worst
 
 
+def cosine(wanted: list[torch.Tensor], found: list[torch.Tensor]) -> float:
+    """The least cosine between two outputs of numbers, each taken as one vector."""
+    least = 1.0
+    for first, second in zip(wanted, found, strict=True):
+        if first.is_floating_point() and first.numel() > 1:
+            a, b = first.double().flatten(), second.double().flatten()
+            least = min(least, float(torch.nn.functional.cosine_similarity(a, b, dim=0)))
+    return least
+
+
 def said(problem: BaseException) -> str:
     """The last line of a converter's long message."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]

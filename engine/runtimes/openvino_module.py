@@ -12,6 +12,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import openvino
@@ -19,8 +20,9 @@ import torch
 from torch.utils import _pytree as pytree
 
 from engine.errors import Internal
-from engine.runtimes.openvino_compare import TOLERANCE, distance, leaves, said
+from engine.runtimes.openvino_compare import distance, leaves, said
 from engine.runtimes.openvino_patches import GEOMETRY, rewritten
+from engine.runtimes.openvino_target import Target
 from engine.runtimes.torch_loading import quiet
 
 Tensors = dict[str, torch.Tensor]
@@ -33,14 +35,11 @@ log = logging.getLogger("engine.runtimes")
 class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
     """Stands in for `model`, for whoever only calls it. Other names or constants of inputs are converted anew."""
 
-    def __init__(self, model: Any, device: str, properties: Mapping[str, str], precision: str) -> None:
-        """`device` is OpenVINO's name of it; `precision` is f32, bf16 or f16."""
+    def __init__(self, model: Any, target: Target) -> None:
         super().__init__()
         # Not as an attribute of its own: torch would take it for a part of this module.
         self.__dict__["_source"] = model
-        self._device = device
-        self._properties = {**properties, "INFERENCE_PRECISION_HINT": precision}
-        self._tolerance = TOLERANCE[precision]
+        self._target = target
         self._open: dict[tuple[Any, ...], Run] = {}
         """By the names of the inputs, the constants, and how pictures are cut up."""
         self._fixed: dict[tuple[Any, ...], Run] = {}
@@ -91,25 +90,46 @@ class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
             wanted = leaves(model(**given, **copy.deepcopy(constants)))
             for route, convert in routes.items():
                 try:
-                    run: Run = convert(model, _example(given) if routes is _OPEN else given, constants, self._compile)
+                    made: _Converted = convert(model, _example(given) if routes is _OPEN else given, constants)
+                    run = made.on(self._target)
                     error = distance(wanted, leaves(run(given)))
                 except Exception as problem:  # the boundary: converters and plug-ins fail in ways of their own
                     problems.append(f"{route}: {type(problem).__name__}: {said(problem)}")
                     continue
-                if error <= self._tolerance:
+                if error <= self._target.tolerance:
                     self.routes.append(f"{route}, {error:.1e} from torch")
                     log.info("%s converted: %s", type(model).__name__, self.routes[-1])
-                    return run
+                    return run if self._target.quantization == "none" else self._quantized(made, given, wanted)
                 problems.append(f"{route}: its outputs are {error:.2g} away from torch's")
         raise Internal(
             f"OpenVINO can't run {type(model).__name__} ({'; '.join(problems)}). Next: hardware=cpu runs it with torch"
         )
 
-    def _compile(self, graph: Any) -> Any:
-        return openvino.Core().compile_model(graph, self._device, self._properties)
+    def _quantized(self, made: _Converted, given: Tensors, wanted: list[torch.Tensor]) -> Run:
+        """The same with smaller weights. Raises Internal when that changes the answers."""
+        smaller = replace(made, graph=self._target.quantized(made.graph, [made.feed(given)]))
+        run = smaller.on(self._target)
+        name = type(self.__dict__["_source"]).__name__
+        self._target.check_drift(name, wanted, leaves(run(given)), self.routes.append)
+        return run
 
 
-def _by_export(dynamic: bool, model: Any, inputs: Tensors, constants: dict[str, Any], compile_: Any) -> Run:
+@dataclass(frozen=True, slots=True)
+class _Converted:
+    """A graph of a forward pass."""
+
+    graph: Any
+    output: Callable[[Any, Tensors], Any]
+    """What the compiled graph makes of tensors, in the model's own form."""
+    feed: Callable[[Tensors], Any]
+    """The graph's own inputs, as OpenVINO takes them."""
+
+    def on(self, target: Target) -> Run:
+        """Compiled. Raises RuntimeError."""
+        return functools.partial(self.output, target.compile(self.graph))
+
+
+def _by_export(dynamic: bool, model: Any, inputs: Tensors, constants: dict[str, Any]) -> _Converted:
     from transformers.exporters import OpenVINOConfig, OpenVINOExporter
     from transformers.exporters.auto import get_runner_class
     from transformers.exporters.configs import ExportFormat
@@ -117,16 +137,24 @@ def _by_export(dynamic: bool, model: Any, inputs: Tensors, constants: dict[str, 
     shapes = {name: _open_axes(inputs.get(name)) for name in (*inputs, *constants)} if dynamic else None
     config = OpenVINOConfig(dynamic=dynamic, dynamic_shapes=shapes, stateful=False)
     exported = OpenVINOExporter().export(model, {**copy.deepcopy(inputs), **constants}, config)
-    compiled = compile_(exported.program)
+    metadata = exported.components["model"].metadata
     runner = get_runner_class(ExportFormat.OPENVINO)
-    # A request that failed once answers wrongly ever after, so each pass has its own.
-    return lambda tensors: runner(compiled, exported.components["model"].metadata)(**tensors)
+
+    def output(compiled: Any, tensors: Tensors) -> Any:
+        # A request that failed once answers wrongly ever after, so each pass has its own.
+        return runner(compiled, metadata)(**tensors)
+
+    def feed(tensors: Tensors) -> dict[str, Any]:
+        named = {name: value.contiguous().numpy() for name, value in tensors.items()}
+        return {port.any_name: named[port.any_name.removeprefix("input.")] for port in exported.program.inputs}
+
+    return _Converted(exported.program, output, feed)
 
 
-def _by_trace(model: Any, inputs: Tensors, constants: dict[str, Any], compile_: Any) -> Run:
+def _by_trace(model: Any, inputs: Tensors, constants: dict[str, Any]) -> _Converted:
     names = sorted(inputs)
-    output, form = pytree.tree_flatten(model(**inputs, **constants))
-    kept = [index for index, leaf in enumerate(output) if isinstance(leaf, torch.Tensor)]
+    example, form = pytree.tree_flatten(model(**inputs, **constants))
+    kept = [index for index, leaf in enumerate(example) if isinstance(leaf, torch.Tensor)]
 
     class Flat(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -139,17 +167,18 @@ def _by_trace(model: Any, inputs: Tensors, constants: dict[str, Any], compile_: 
 
     with rewritten(model):
         graph = openvino.convert_model(Flat().eval(), example_input=tuple(inputs[name] for name in names))
-    compiled = compile_(graph)
 
-    def run(tensors: Tensors) -> Any:
-        feed = [tensors[name].contiguous().numpy() for name in names]
-        found = compiled.create_infer_request().infer(feed)
-        values = list(output)
+    def feed(tensors: Tensors) -> list[Any]:
+        return [tensors[name].contiguous().numpy() for name in names]
+
+    def output(compiled: Any, tensors: Tensors) -> Any:
+        found = compiled.create_infer_request().infer(feed(tensors))
+        values = list(example)
         for index, port in zip(kept, compiled.outputs, strict=True):
             values[index] = torch.from_numpy(found[port].copy())
         return pytree.tree_unflatten(values, form)
 
-    return run
+    return _Converted(graph, output, feed)
 
 
 _OPEN = {"exporter": functools.partial(_by_export, True), "trace": _by_trace}

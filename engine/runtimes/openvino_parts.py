@@ -11,25 +11,20 @@ import functools
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import openvino
 import torch
 from torch.utils import _pytree as pytree
 from transformers import PreTrainedModel
 from transformers.exporters import OpenVINOConfig, OpenVINOExporter
-from transformers.exporters.auto import get_runner_class
-from transformers.exporters.configs import ExportFormat
 from transformers.exporters.exporter_dynamo import register_cache_pytrees_for_model
-from transformers.exporters.utils import get_leaf_tensors
 
 from engine.errors import Internal
-from engine.runtimes.openvino_compare import TOLERANCE, distance, leaves, said
+from engine.runtimes.openvino_compare import distance, leaves, said
+from engine.runtimes.openvino_graph import Graph
+from engine.runtimes.openvino_target import Target
 from engine.runtimes.torch_loading import quiet
-
-Run = Callable[[dict[str, Any]], Any]
 
 log = logging.getLogger("engine.runtimes")
 
@@ -37,11 +32,8 @@ log = logging.getLogger("engine.runtimes")
 class OpenVinoParts:
     """Puts the parts of `model` on OpenVINO, in place."""
 
-    def __init__(self, model: Any, device: str, properties: Mapping[str, str], precision: str) -> None:
-        """`device` is OpenVINO's name of it; `precision` is f32, bf16 or f16."""
-        self._device = device
-        self._properties = {**properties, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-        self.tolerance = TOLERANCE[precision]
+    def __init__(self, model: Any, target: Target) -> None:
+        self.target = replace(target, properties={**target.properties, "PERFORMANCE_HINT": "LATENCY"})
         self.routes: list[str] = []
         """What was converted, one line each."""
         self.problems: list[str] = []
@@ -50,9 +42,6 @@ class OpenVinoParts:
         for part in self._parts:
             register_cache_pytrees_for_model(part.module)
         self._name = type(model).__name__
-
-    def compile(self, graph: Any) -> Any:
-        return openvino.Core().compile_model(graph, self._device, self._properties)
 
     def as_torch(self) -> _AsTorch:
         """While this is entered, every part is computed by torch."""
@@ -87,16 +76,21 @@ class _Part:
         self._whole = whole
         self.module = module
         self.torch = module.forward
+        self._name = type(module).__name__
         self._names = tuple(inspect.signature(self.torch).parameters)
-        self._graphs: dict[Any, Run | None] = {}
+        self._graphs: dict[Any, Graph | None] = {}
         """None: it can't be converted."""
-        # `generate` looks at the signature to see what a model takes.
+        self._last: Graph | None = None
+        # `generate` looks at the signature at every step, to see what a model takes.
         self.forward = functools.update_wrapper(functools.partial(self._forward), self.torch)
+        self.forward.__signature__ = inspect.signature(self.torch)  # type: ignore[attr-defined]
         module.forward = self.forward
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         given = {**dict(zip(self._names, args, strict=False)), **kwargs}
         given = {name: value for name, value in given.items() if value is not None}
+        if self._last is not None and self._last.goes_on(given):
+            return self._last(given)
         form = _form(given)
         if form is None:
             return self.torch(**given)
@@ -105,109 +99,56 @@ class _Part:
                 # torch.export takes a length of 1 for a constant: the next step shows what grows.
                 return self._by_torch(given)
             self._graphs[form] = self._converted(given)
-        run = self._graphs[form]
-        if run is None:
+        self._last = self._graphs[form]
+        if self._last is None:
             return self.torch(**given)
         try:
-            return run(given)
+            return self._last(given)
         except RuntimeError as error:
-            self._graphs[form] = None
-            self._whole.problems.append(f"{type(self.module).__name__}: {said(error)}")
-            log.info("%s: back to torch: %s", type(self.module).__name__, said(error))
+            self._graphs[form] = self._last = None
+            self._whole.problems.append(f"{self._name}: {said(error)}")
+            log.info("%s: back to torch: %s", self._name, said(error))
             return self.torch(**given)
 
     def _by_torch(self, given: dict[str, Any]) -> Any:
         with self._whole.as_torch():
             return self.torch(**given)
 
-    def _converted(self, given: dict[str, Any]) -> Run | None:
-        name = type(self.module).__name__
+    def _converted(self, given: dict[str, Any]) -> Graph | None:
         with quiet(), warnings.catch_warnings(), self._whole.as_torch():
             warnings.simplefilter("ignore")  # about versions that were not tested together
             with torch.inference_mode(False), torch.no_grad():
                 try:
-                    run, error = self._checked(_twice(given))
+                    return self._checked(_twice(given))
+                except Internal:
+                    raise
                 except Exception as problem:  # the boundary: converters and plug-ins fail in ways of their own
-                    self._whole.problems.append(f"{name}: {type(problem).__name__}: {said(problem)}")
-                    log.info("%s stays torch's: %s", name, self._whole.problems[-1])
+                    self._whole.problems.append(f"{self._name}: {type(problem).__name__}: {said(problem)}")
+                    log.info("%s stays torch's: %s", self._name, self._whole.problems[-1])
                     return None
-        if error > self._whole.tolerance:
-            self._whole.problems.append(f"{name}: its outputs are {error:.2g} away from torch's")
-            return None
-        self._whole.routes.append(f"{name}, {error:.1e} from torch")
-        log.info("%s converted: %.1e from torch", name, error)
-        return run
 
-    def _checked(self, example: dict[str, Any]) -> tuple[Run, float]:
-        """A graph of the forward pass and how far it is from torch. Raises whatever the converter raises."""
+    def _checked(self, example: dict[str, Any]) -> Graph | None:
+        """A graph of the forward pass; None when it is too far from torch.
+
+        Raises whatever the converter raises, and Internal when quantization changes the answers.
+        """
+        target = self._whole.target
         wanted = leaves(self.torch(**_copied(example)))
         exported = OpenVINOExporter().export(
             self.module, _copied(example), OpenVINOConfig(dynamic=True, stateful=False)
         )
-        run = _Graph(exported.program, exported.components["model"].metadata, self._whole.compile)
-        return run, distance(wanted, leaves(run(_copied(example))))
-
-
-class _Graph:
-    """A compiled part: the tensors of its inputs by name, its outputs in the part's own form.
-
-    What comes out as it went in, such as the keys and values of an encoder's output, is no output of the graph: it
-    would be copied at every step, twice. Such an input is bound once, and kept for as long as it stays the same.
-    """
-
-    def __init__(self, program: Any, metadata: Any, compile_: Callable[[Any], Any]) -> None:
-        self._through: dict[int, str] = {}
-        """By the place of an output: the input that it is."""
-        results = list(program.outputs)
-        for place, port in enumerate(results):
-            name = _unchanged(port)
-            if name is not None:
-                self._through[place] = name
-        for place in self._through:
-            program.remove_result(results[place].get_node())
-        self._count = len(results)
-        compiled = compile_(program)
-        self._ports = {
-            next(name for name in sorted(port.get_names()) if not name.isdigit()): port for port in compiled.inputs
-        }
-        self._outputs = len(compiled.outputs)
-        self._request = compiled.create_infer_request()
-        self._runner = get_runner_class(ExportFormat.OPENVINO)(compiled, metadata)
-        self._bound: dict[str, torch.Tensor] = {}
-
-    def __call__(self, given: dict[str, Any]) -> Any:
-        tensors = get_leaf_tensors(given)
-        for port_name, port in self._ports.items():
-            name = port_name.removeprefix("input.")
-            if name not in tensors:
-                self._request.set_tensor(port, openvino.Tensor(np.array(given[name])))
-                continue
-            tensor = tensors[name].detach()
-            bound = self._bound.get(name)
-            if bound is not None and bound.data_ptr() == tensor.data_ptr() and bound.shape == tensor.shape:
-                continue
-            tensor = tensor.contiguous()
-            self._request.set_tensor(port, openvino.Tensor(tensor.numpy(), shared_memory=True))
-            self._bound[name] = tensor  # the graph reads its memory
-        self._request.infer()
-        fresh = iter(
-            torch.from_numpy(self._request.get_output_tensor(place).data.copy()) for place in range(self._outputs)
-        )
-        return self._runner.unflatten(
-            [tensors[self._through[at]] if at in self._through else next(fresh) for at in range(self._count)]
-        )
-
-
-def _unchanged(port: Any) -> str | None:
-    """The name of the input that an output of a graph is, if it is one."""
-    node = port.get_node().input_value(0).get_node()
-    while node.get_type_name() in ("ConvertLike", "Convert") and (
-        node.get_element_type() == node.input_value(0).get_element_type()
-    ):
-        node = node.input_value(0).get_node()
-    if node.get_type_name() != "Parameter":
-        return None
-    return str(next(iter(node.output(0).get_names()))).removeprefix("input.")
+        graph = Graph(exported.program, exported.components["model"].metadata, target)
+        error = distance(wanted, leaves(graph(_copied(example))))
+        if error > target.tolerance:
+            self._whole.problems.append(f"{self._name}: its outputs are {error:.2g} away from torch's")
+            return None
+        self._whole.routes.append(f"{self._name}, {error:.1e} from torch")
+        log.info("%s converted: %.1e from torch", self._name, error)
+        if target.quantization != "none":
+            graph.compute(target.quantized(exported.program))
+            found = leaves(graph(_copied(example)))
+            target.check_drift(self._name, wanted, found, self._whole.routes.append)
+        return graph
 
 
 def _form(given: dict[str, Any]) -> Any:
