@@ -57,7 +57,7 @@ def _turns(config: Any) -> Iterator[int]:
             continue
         if each.get("original_max_position_embeddings"):
             yield each["original_max_position_embeddings"]
-        elif "dynamic" in each.get("rope_type", ""):
+        elif positions and "dynamic" in each.get("rope_type", ""):
             yield positions
 
 
