@@ -92,10 +92,11 @@ def _clip() -> Any:
 def _whisper() -> Any:
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
+    from engine.runtimes.whisper_suppress import quickened
+
     sizes = {"encoder_layers": 4, "decoder_layers": 4, "encoder_attention_heads": 6, "decoder_attention_heads": 6}
-    return WhisperForConditionalGeneration(
-        WhisperConfig(d_model=384, encoder_ffn_dim=1536, decoder_ffn_dim=1536, **sizes)
-    )
+    config = WhisperConfig(d_model=384, encoder_ffn_dim=1536, decoder_ffn_dim=1536, **sizes)
+    return quickened(WhisperForConditionalGeneration(config))
 
 
 def _wav2vec2() -> Any:
@@ -229,9 +230,9 @@ class _Once:
 
 
 _PICTURE = _Once(_picture)
-_BY_PARTS = ("openvino bf16", "torch bf16", "torch int8_dynamic")
+_BY_PARTS = ("openvino int8", "openvino bf16", "torch bf16", "torch int8_dynamic")
 _GENERATE = ("genai int8", "genai bf16", "torch bf16", "torch int8_dynamic")
-_FORWARD = ("openvino bf16", "torch bf16", "torch int8_dynamic")
+_FORWARD = ("openvino int8_full", "openvino bf16", "torch bf16", "torch int8_dynamic")
 
 ROWS = (
     Row(

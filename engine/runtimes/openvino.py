@@ -36,6 +36,10 @@ INLINE_CHARACTERS = 4000
 """A longer prompt is tokenised on a thread; a shorter one costs less than the way there."""
 
 
+_AS_THEY_ARE = ("gguf", "openvino", "onnx", "torchscript")
+"""Layouts whose weights keep the type that they have."""
+
+
 class OpenVinoRuntime:
     """A model on an OpenVINO device."""
 
@@ -96,7 +100,7 @@ class OpenVinoRuntime:
         kind = self._hardware.quantization
         if kind == "none" or self._model.tasks == ("embedding",):
             return
-        if self._artifact.format not in ("safetensors", "pytorch"):
+        if self._artifact.format in _AS_THEY_ARE:
             raise SetupError(
                 f"hardware.quantization: a file of {self._artifact.format} keeps the type it has. "
                 f"Next: hardware.quantization=none, or a source with safetensors only"

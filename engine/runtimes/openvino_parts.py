@@ -25,6 +25,7 @@ from engine.runtimes.openvino_compare import distance, leaves, said
 from engine.runtimes.openvino_graph import Graph
 from engine.runtimes.openvino_target import Target
 from engine.runtimes.torch_loading import quiet
+from engine.runtimes.torch_threads import use_here
 
 log = logging.getLogger("engine.runtimes")
 
@@ -99,6 +100,8 @@ class _Part:
                 # torch.export takes a length of 1 for a constant: the next step shows what grows.
                 return self._by_torch(given)
             self._graphs[form] = self._converted(given)
+            # Without a problem what torch computes between the graphs is little.
+            use_here(None if self._whole.problems else 1)
         self._last = self._graphs[form]
         if self._last is None:
             return self.torch(**given)
@@ -107,6 +110,7 @@ class _Part:
         except RuntimeError as error:
             self._graphs[form] = self._last = None
             self._whole.problems.append(f"{self._name}: {said(error)}")
+            use_here(None)
             log.info("%s: back to torch: %s", self._name, said(error))
             return self.torch(**given)
 

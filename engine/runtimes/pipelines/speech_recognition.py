@@ -14,6 +14,7 @@ from transformers import AutomaticSpeechRecognitionPipeline
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from engine.errors import InvalidRequest, nearest
+from engine.runtimes.whisper_suppress import quickened
 
 WINDOW_S = 30.0
 """Of models other than Whisper."""
@@ -28,6 +29,11 @@ class SpeechRecognition(AutomaticSpeechRecognitionPipeline):  # type: ignore[mis
     """Its result has text, language, seconds, parts and words; times are in seconds."""
 
     transformers_task = "automatic-speech-recognition"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.type == "seq2seq_whisper":
+            quickened(self.model)
 
     def _sanitize_parameters(self, **asked: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if "timestamps" not in asked:
