@@ -4,11 +4,13 @@ What makes a step quick:
 - What comes out as it went in, such as the keys and values of an encoder's output, is no output of the graph: it would
   be copied at every step, twice. Such an input is bound once, in the arithmetic that the graph computes with and, for
   keys, turned as the product with them reads it.
-- From the second step on the cache is filled in place, as torch fills it, instead of being made anew from its parts.
+- The graph keeps the cache itself where it can (`openvino_state`). Elsewhere it is filled in place from the second step
+  on, as torch fills it, instead of being made anew from its parts.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,8 @@ from transformers.exporters.configs import ExportFormat
 from transformers.exporters.utils import get_leaf_tensors
 from transformers.utils import ModelOutput
 
+from engine.runtimes import openvino_state
+from engine.runtimes.openvino_state import ORDER, Kept
 from engine.runtimes.openvino_target import Target
 
 
@@ -50,52 +54,93 @@ class _Steady:
     kind: type[ModelOutput]
     fields: list[tuple[str, Any]]
     """Of the output: the place of an output of the graph, or the name of the input that it is."""
+    kept: Kept | None = None
+    """The cache, if the graph keeps it."""
 
 
 class Graph:
-    """A graph with the inputs and outputs of a module. `program` is changed."""
+    """A graph with the inputs and outputs of a module. `program` is changed; `example`: what it was exported with."""
 
-    def __init__(self, program: Any, metadata: Any, target: Target) -> None:
+    def __init__(self, program: Any, metadata: Any, target: Target, example: Mapping[str, Any]) -> None:
         self._target = target
+        self._count = len(program.outputs)
+        names = [_name(port).removeprefix("output.") for port in program.outputs]
         self._through = _taken_out(program)
         """By the place of an output: the input that it is."""
-        self._count = len(program.outputs) + len(self._through)
         self._turned = _bound_as_read(program, set(self._through.values()), target.precision)
         """Inputs whose last two axes the graph has the other way round."""
+        kept = _folded(program, target, example, set(self._through.values()))
+        self._folded = {place: name for place, name in enumerate(names) if name in kept}
+        """By the place of an output: the input that it was, of a cache that the graph keeps."""
+        taken = self._through.keys() | self._folded.keys()
+        self._own = [place for place in range(self._count) if place not in taken]
+        """The places of the outputs that the graph has."""
         self._metadata = metadata
+        self._steady: _Steady | None = None
+        self._kept: weakref.ref[Kept] | None = None
         self.compute(program)
 
     def compute(self, program: Any) -> None:
         """Computes with this version of the program, such as one with smaller weights, from now on."""
+        self.let_go()
         compiled = self._target.compile(program)
         self._ports = {_name(port): port for port in compiled.inputs}
-        self._outputs = len(compiled.outputs)
         self._request = compiled.create_infer_request()
         self._runner = get_runner_class(ExportFormat.OPENVINO)(compiled, self._metadata)
         self._bound: dict[str, _Bound] = {}
-        self._steady: _Steady | None = None
+        self._states = openvino_state.states(self._request)
 
     def goes_on(self, given: Mapping[str, Any]) -> bool:
         """Whether this is the next step of the generation that the last call was of."""
-        if self._steady is None:
+        if self._steady is None or (self._steady.kept is not None and not self._steady.kept.here):
             return False
         last = self._steady.given
         return last.keys() == given.keys() and all(_alike(last[name], value) for name, value in given.items())
 
+    def let_go(self) -> None:
+        """The last generation is over: whoever still has its cache gets the tensors back."""
+        self._steady = None
+        kept = self._kept() if self._kept is not None else None
+        self._kept = None
+        if kept is not None and kept.here:
+            kept.give_back()
+
     def __call__(self, given: dict[str, Any]) -> Any:
         if self._steady is not None and self.goes_on(given):
             return self._step(self._steady, given)
-        self._steady = None
+        self.let_go()
         tensors = get_leaf_tensors(given)
-        found = self._infer({**given, **tensors})
-        leaves = [tensors[self._through[at]] if at in self._through else found[at] for at in range(self._count)]
+        for name, state in self._states.items():
+            openvino_state.write(state, tensors[name])
+        rows = len(tensors[next(iter(self._states))]) if self._states else 0
+        found = self._infer({**given, **tensors, ORDER: np.arange(rows, dtype=np.int32)})
+        found |= {place: tensors[name] for place, name in self._through.items()}
+        found |= {place: openvino_state.read(self._states[name]) for place, name in self._folded.items()}
+        leaves = [found[place] for place in range(self._count)]
         output = self._runner.unflatten(leaves)
         self._steady = _steady(given, output, leaves, self._through)
+        if self._steady is not None and self._states:
+            self._keep(self._steady, tensors)
         return output
 
+    def _keep(self, steady: _Steady, before: Mapping[str, torch.Tensor]) -> None:
+        """From now on the cache is in the graph only, if the generation goes on token by token."""
+        slots = {name: steady.slots[name] for name in self._states}
+        name, (layer, attribute) = next(iter(slots.items()))
+        after = getattr(layer, attribute)
+        if after.shape[-2] - before[name].shape[-2] == 1:
+            steady.kept = Kept(self._states, slots, *after.shape[::2])
+            steady.fills = [(slot, place) for slot, place in steady.fills if place not in self._folded]
+            self._kept = weakref.ref(steady.kept)
+
     def _step(self, steady: _Steady, given: dict[str, Any]) -> Any:
-        inputs = {**steady.held, **given, **{name: getattr(*slot) for name, slot in steady.slots.items()}}
+        slots = {name: getattr(*slot) for name, slot in steady.slots.items() if name in self._ports}
+        inputs = {**steady.held, **given, **slots}
+        if steady.kept is not None:
+            inputs[ORDER] = steady.kept.order
         found = self._infer(inputs)
+        if steady.kept is not None:
+            steady.kept.went_on()
         for (layer, attribute), place in steady.fills:
             setattr(layer, attribute, found[place])
         steady.given = given
@@ -107,10 +152,9 @@ class Graph:
         for name, port in self._ports.items():
             self._feed(name, port, inputs[name])
         self._request.infer()
-        places = (place for place in range(self._count) if place not in self._through)
         return {
             place: torch.from_numpy(self._request.get_output_tensor(number).data.copy())
-            for number, place in enumerate(places)
+            for number, place in enumerate(self._own)
         }
 
     def _feed(self, name: str, port: Any, value: Any) -> None:
@@ -143,6 +187,17 @@ def _taken_out(program: Any) -> dict[int, str]:
     for place in found:
         program.remove_result(results[place].get_node())
     return found
+
+
+def _folded(program: Any, target: Target, example: Mapping[str, Any], through: set[str]) -> set[str]:
+    """Makes the cache that comes in and goes out a state of the program: the names of its inputs, empty where it can't
+    be."""
+    caches = {name: value for name, value in example.items() if isinstance(value, Cache)}
+    if target.device != "CPU" or len(caches) != 1:
+        return set()
+    name, cache = next(iter(caches.items()))
+    names = {f"{name}.{path}" for path in _slots(cache)} - through
+    return names if openvino_state.folded(program, sorted(names)) else set()
 
 
 def _unchanged(port: Any) -> str | None:

@@ -90,8 +90,10 @@ class _Part:
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         given = {**dict(zip(self._names, args, strict=False)), **kwargs}
         given = {name: value for name, value in given.items() if value is not None}
-        if self._last is not None and self._last.goes_on(given):
-            return self._last(given)
+        if self._last is not None:
+            if self._last.goes_on(given):
+                return self._last(given)
+            self._last.let_go()
         form = _form(given)
         if form is None:
             return self.torch(**given)
@@ -141,8 +143,8 @@ class _Part:
         exported = OpenVINOExporter().export(
             self.module, _copied(example), OpenVINOConfig(dynamic=True, stateful=False)
         )
-        graph = Graph(exported.program, exported.components["model"].metadata, target)
-        error = distance(wanted, leaves(graph(_copied(example))))
+        graph = Graph(exported.program, exported.components["model"].metadata, target, example)
+        error = distance(wanted, _once(graph, example))
         if error > target.tolerance:
             self._whole.problems.append(f"{self._name}: its outputs are {error:.2g} away from torch's")
             return None
@@ -150,9 +152,15 @@ class _Part:
         log.info("%s converted: %.1e from torch", self._name, error)
         if target.quantization != "none":
             graph.compute(target.quantized(exported.program))
-            found = leaves(graph(_copied(example)))
-            target.check_drift(self._name, wanted, found, self._whole.routes.append)
+            target.check_drift(self._name, wanted, _once(graph, example), self._whole.routes.append)
         return graph
+
+
+def _once(graph: Graph, example: dict[str, Any]) -> list[torch.Tensor]:
+    """The tensors of the output, for a step that nothing follows."""
+    output = graph(_copied(example))
+    graph.let_go()
+    return leaves(output)
 
 
 def _form(given: dict[str, Any]) -> Any:

@@ -40,6 +40,8 @@ class Target:
     def compile(self, graph: Any) -> Any:
         """Raises RuntimeError."""
         told = {**self.properties, "INFERENCE_PRECISION_HINT": self.precision}
+        if self.device == "CPU":
+            told["KV_CACHE_PRECISION"] = self.precision  # not eight bits unless they are asked for
         return openvino.Core().compile_model(graph, self.device, told)
 
     def quantized(self, graph: Any, inputs: Sequence[Any] = ()) -> Any:

@@ -30,7 +30,7 @@ class _SuppressAtBegin(SuppressTokensAtBeginLogitsProcessor):  # type: ignore[mi
 
 def _impossible(scores: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
     known = tokens[(tokens >= 0) & (tokens < scores.shape[-1])]
-    return scores.index_fill(1, known.to(scores.device), -torch.inf)
+    return scores.index_fill(1, known.long().to(scores.device), -torch.inf)  # an empty list is of floats
 
 
 _QUICK = {SuppressTokensLogitsProcessor: _Suppress, SuppressTokensAtBeginLogitsProcessor: _SuppressAtBegin}

@@ -17,6 +17,7 @@ import pytest
 
 from engine import Engine, Request, Result
 from engine.compose import compose
+from engine.errors import SetupError
 from engine.media import MediaAccess
 from schemas import RunSpec
 
@@ -97,6 +98,30 @@ async def test_a_task_gives_the_same_on_every_hardware(task: str, folder: Folder
             found[hardware] = await answered(engine, task, inputs, **parameters)
     assert numbers(found["cpu"])
     assert numbers(found["openvino"]) == pytest.approx(numbers(found["cpu"]), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int8_full"])
+async def test_a_classifier_with_smaller_numbers_says_nearly_the_same(kind: str, folder: Folder) -> None:
+    pytest.importorskip("nncf")
+    found = {}
+    for each in ("none", kind):
+        words = ("hardware.precision=f32", f"hardware.quantization={each}")
+        async with Engine(
+            spec(folder("text-classification"), "text-classification", *words, hardware="openvino")
+        ) as engine:
+            found[each] = await answered(engine, "text-classification", "hello world", top_k=3)
+            runtime = await engine.pipeline.routes[0].executor._shared.runtime()  # type: ignore[attr-defined]
+            assert runtime.device == "openvino:CPU:f32" + ("" if each == "none" else f":{each}")
+    assert numbers(found[kind]) != numbers(found["none"])
+    assert numbers(found[kind]) == pytest.approx(numbers(found["none"]), abs=0.02)
+
+
+async def test_the_activations_of_a_model_that_generates_are_not_quantized(folder: Folder) -> None:
+    pytest.importorskip("nncf")
+    made = spec(folder("summarization"), "summarization", "hardware.quantization=int8_full", hardware="openvino")
+    with pytest.raises(SetupError, match=r"int8_full is for models that do not generate\. Next: int8 or int4"):
+        async with Engine(made) as engine:
+            await engine.start()
 
 
 async def test_many_at_once_go_together_and_change_nothing(folder: Folder) -> None:
