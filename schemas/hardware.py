@@ -88,13 +88,13 @@ class OpenVinoHardwareSpec(_Hardware):
     device: str = "CPU"
     """An OpenVINO device name: CPU, GPU, GPU.1, NPU, or several: AUTO, HETERO:GPU,CPU."""
     precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
-    """Arithmetic, and of generators the KV cache's type as well; auto: what the device computes fastest, and a KV cache
-    of 8 bits."""
+    """Arithmetic, and of generators the KV cache's type as well; auto: what the device computes fastest, and for
+    continuous batching a KV cache of 8 bits."""
     quantization: Literal["none", "int8", "int4", "int8_full"] = "none"
-    """int8, int4: weights only, compressed by NNCF, of models from safetensors. int8_full: activations too, calibrated
-    with texts (encoders)."""
+    """int8, int4: weights only, compressed by NNCF, of models from safetensors. int8_full: activations too, of models
+    that do not generate; measured with texts (embeddings) or with the first batch."""
     calibration_texts: str | None = None
-    """File with a text on each line that int8_full measures activations with; null: 64 short sentences of ours."""
+    """File with a text on each line that int8_full of embeddings measures with; null: 64 short sentences of ours."""
     kv_cache_gib: float = Field(1.0, gt=0)
     """Memory for the KV cache of continuous batching, in GiB."""
     gguf_weights: Literal["as_is", "exact"] = "as_is"

@@ -93,6 +93,8 @@ def table(outcomes: Sequence[Outcome]) -> Table:
             why = "; ".join(outcome.problems.values()) or row.note
             lines.append([row.name, row.what, "", "", "", "", why])
             continue
+        cosine = outcome.figures[best].get("cosine")
+        drift = [f"{best}: cosine {cosine:.4f} with float32"] if cosine else []
         others = [
             f"{name}: {outcome.problems[name]}" if name in outcome.problems else f"{name}: {_said(figures, row)}"
             for name, figures in [(name, outcome.figures.get(name, {})) for name in row.variants]
@@ -106,7 +108,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
             lines.append([
                 row.name if first else "", row.what if first else "", best if first else "",
                 "" if claim is None else f"{number(claim)} {unit}", f"{number(figure)} {unit}", ratio,
-                "; ".join([*([row.note] if row.note else []), *others]) if first else "",
+                "; ".join([*([row.note] if row.note else []), *drift, *others]) if first else "",
             ])  # fmt: skip
     heads = ["row", "what", "best of ours", "claimed", "measured", "better by", "notes; the other contenders"]
     return Table(heads, lines)

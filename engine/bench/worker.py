@@ -55,10 +55,11 @@ def _figures(name: str, variant: str, clock: str, folder: str) -> dict[str, Any]
         exported, parameters = genai.exported(row, variant.partition(" ")[2], folder)
         before = resident_bytes()
         model: Any = genai.Model(exported, threads)
+        drifts: list[float] = []
         decode: Callable[[dict[str, Any], int], None] = model.decode
     else:
         before = resident_bytes()
-        model, parameters = _model(row, variant, threads)
+        model, parameters, drifts = _model(row, variant, threads)
         decode = partial(_decode, model)
     assert row.inputs is not None
     torch.manual_seed(1)
@@ -68,11 +69,13 @@ def _figures(name: str, variant: str, clock: str, folder: str) -> dict[str, Any]
     gc.collect()
     found["memory_mb"] = (resident_bytes() - before) / 1e6
     found["parameters"] = parameters
+    if drifts:
+        found["cosine"] = min(drifts)
     return found
 
 
-def _model(row: Row, variant: str, threads: int | None) -> tuple[Any, int]:
-    """The model, and how many parameters it has."""
+def _model(row: Row, variant: str, threads: int | None) -> tuple[Any, int, list[float]]:
+    """The model, how many parameters it has, and where the cosines with float32 of what is quantized come to lie."""
     import torch
 
     from engine.runtimes import torch_loading
@@ -98,10 +101,10 @@ def _model(row: Row, variant: str, threads: int | None) -> tuple[Any, int]:
         kind = "none" if how == "bf16" else how
         target = Target("CPU", "bf16", properties, kind)
         if row.call == "decode":
-            OpenVinoParts(model, target)  # in place
-            return model, parameters
-        return OpenVinoModule(model, target), parameters
-    return model, parameters
+            return model, parameters, OpenVinoParts(model, target).drifts  # in place
+        made = OpenVinoModule(model, target)
+        return made, parameters, made.drifts
+    return model, parameters, []
 
 
 def _measure(

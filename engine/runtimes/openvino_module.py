@@ -46,6 +46,8 @@ class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
         """By the shapes as well, of inputs whose shapes an open graph can't take."""
         self.routes: list[str] = []
         """What was converted, and how, one line each."""
+        self.drifts: list[float] = []
+        """The cosine with torch's outputs, of each graph that was quantized."""
         # Pipelines look at the signature to see what a model takes.
         self.forward = functools.update_wrapper(functools.partial(self._forward), model.forward)
         self.eval()
@@ -110,7 +112,7 @@ class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
         smaller = replace(made, graph=self._target.quantized(made.graph, [made.feed(given)]))
         run = smaller.on(self._target)
         name = type(self.__dict__["_source"]).__name__
-        self._target.check_drift(name, wanted, leaves(run(given)), self.routes.append)
+        self.drifts.append(self._target.check_drift(name, wanted, leaves(run(given))))
         return run
 
 

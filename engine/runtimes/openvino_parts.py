@@ -37,6 +37,8 @@ class OpenVinoParts:
         self.target = replace(target, properties={**target.properties, "PERFORMANCE_HINT": "LATENCY"})
         self.routes: list[str] = []
         """What was converted, one line each."""
+        self.drifts: list[float] = []
+        """The cosine with torch's outputs, of each graph that was quantized."""
         self.problems: list[str] = []
         """What could not be, and why."""
         self._parts = [_Part(self, each) for each in model.modules() if isinstance(each, PreTrainedModel)]
@@ -152,7 +154,7 @@ class _Part:
         log.info("%s converted: %.1e from torch", self._name, error)
         if target.quantization != "none":
             graph.compute(target.quantized(exported.program))
-            target.check_drift(self._name, wanted, _once(graph, example), self._whole.routes.append)
+            self._whole.drifts.append(target.check_drift(self._name, wanted, _once(graph, example)))
         return graph
 
 

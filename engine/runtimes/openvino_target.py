@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,18 +48,16 @@ class Target:
         """The graph with smaller weights; `inputs`: what int8_full measures activations with."""
         return quantize_openvino(graph, self.quantization, inputs)
 
-    def check_drift(
-        self, name: str, wanted: list[torch.Tensor], found: list[torch.Tensor], say: Callable[[str], None]
-    ) -> None:
-        """Says how far quantization took the outputs from torch's. Raises Internal when it is too far."""
+    def check_drift(self, name: str, wanted: list[torch.Tensor], found: list[torch.Tensor]) -> float:
+        """The cosine of a quantized graph's outputs with torch's. Raises Internal when they are too far from them."""
         drift, least = cosine(wanted, found), LEAST_COSINE[self.quantization]
         if drift < least:
             raise Internal(
                 f"{self.quantization} changes the answers of {name}: their cosine with those of full precision is "
                 f"{drift:.4f}, below {least}. Next: hardware.quantization={_milder(self.quantization)}"
             )
-        say(f"{self.quantization}, cosine {drift:.4f}")
         log.info("%s quantized as %s: cosine %.5f with full precision", name, self.quantization, drift)
+        return drift
 
 
 def _milder(kind: str) -> str:
