@@ -3,9 +3,10 @@
     python benchmarks/embeddings.py
 
 The peer is sentence-transformers, float32 torch, `encode` with batches of 32, the same sentences of 16 tokens. The
-engine's path is the whole of it: `Engine.submit` a sentence, the chain with its default policy, batching, the runtime,
-the OpenAI reply. For orientation, the compiled models alone, called in batches of 32 with tokens that are ready: what
-this machine's arithmetic allows. Cosine is to the peer's vectors, the worst of 64 sentences.
+engine's path is the whole of it: `Engine.submit` a sentence, or 32 together as the peer gets them, the chain with its
+default policy, batching, the runtime, the OpenAI reply. For orientation, the compiled models alone, called in batches
+of 32 with tokens that are ready: what this machine's arithmetic allows. Cosine is to the peer's vectors, the worst of
+64 sentences.
 """
 
 from __future__ import annotations
@@ -29,23 +30,24 @@ SENTENCES = [
 """16 tokens each, with the two that mark the ends. Of one length, so that nobody gains by sorting them."""
 
 
-def engine_on(hardware: str) -> None:
+def engine_on(together: int, *words: str) -> None:
+    """`together`: sentences in a request."""
     from engine import Engine, Request
 
     async def run() -> None:
-        async with Engine.compose(["model=minilm-l6", f"hardware={hardware}"]) as engine:
+        async with Engine.compose(["model=minilm-l6", *words]) as engine:
             loop = asyncio.get_running_loop()
             vectors: list[Any] = [None] * len(SENTENCES)
 
             async def answer(todo: Any) -> None:
-                for index in todo:
-                    result = await engine.submit(Request("embedding", {"input": SENTENCES[index]}))
-                    vectors[index] = result.body["data"][0]["embedding"]
+                for first in todo:
+                    result = await engine.submit(Request("embedding", {"input": SENTENCES[first : first + together]}))
+                    vectors[first : first + together] = [each["embedding"] for each in result.body["data"]]
 
             async def measure() -> dict[str, object]:
                 started = time.perf_counter()
-                todo = iter(range(len(SENTENCES)))
-                await asyncio.gather(*(answer(todo) for _ in range(IN_FLIGHT)))
+                todo = iter(range(0, len(SENTENCES), together))
+                await asyncio.gather(*(answer(todo) for _ in range(max(4, IN_FLIGHT // together))))
                 rate = len(SENTENCES) / (time.perf_counter() - started)
                 return {"figure": rate, "vectors": vectors[:64]}
 
@@ -114,11 +116,16 @@ def main() -> None:
 
     path = fetch(compose(["model=minilm-l6"]).spec.model, ("safetensors",)).path
     me = str(Path(__file__).resolve())
+    engine = [sys.executable, me, "engine"]
+    full = ["hardware=openvino", "hardware.quantization=int8_full"]
     results = contest(
         {
             "sentence-transformers, float32": [peer_python("sentence-transformers==5.7.0"), me, "peer", str(path)],
-            "engine hardware=cpu (torch)": [sys.executable, me, "engine", "cpu"],
-            "engine hardware=openvino": [sys.executable, me, "engine", "openvino"],
+            "engine hardware=cpu (torch)": [*engine, "1", "hardware=cpu"],
+            "engine hardware=cpu, 32 a request": [*engine, "32", "hardware=cpu"],
+            "engine hardware=openvino": [*engine, "1", "hardware=openvino"],
+            "engine hardware=openvino, 32 a request": [*engine, "32", "hardware=openvino"],
+            "engine hardware=openvino, int8_full, 32 a request": [*engine, "32", *full],
             "the model alone, torch bfloat16": [sys.executable, me, "bare", "torch", str(path)],
             "the model alone, OpenVINO bfloat16": [sys.executable, me, "bare", "openvino", str(path)],
         }
@@ -135,7 +142,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["engine"]:
-        engine_on(sys.argv[2])
+        engine_on(int(sys.argv[2]), *sys.argv[3:])
     elif sys.argv[1:2] == ["peer"]:
         peer(sys.argv[2])
     elif sys.argv[1:2] == ["bare"]:
