@@ -26,7 +26,7 @@ from engine.bench.worker import resident_bytes
 from engine.errors import SetupError
 from engine.registry import RUNTIMES
 from engine.runtime import Sampling
-from engine.runtimes import memory, probe
+from engine.runtimes import memory, openvino_core, probe
 from schemas import RunSpec
 from schemas.hardware import MpsHardwareSpec
 from schemas.model import ModelSpec
@@ -214,7 +214,6 @@ def _logits(artifact: artifacts.Artifact, model: ModelSpec, hardware: Any, answe
 def _openvino_logits(artifact: artifacts.Artifact, model: ModelSpec, hardware: Any, answers: Path) -> dict[str, Any]:
     """Logits from the exported graph by itself, speed from the runtime."""
     import numpy as np
-    import openvino
     from tokenizers import Tokenizer
 
     from engine.runtimes import openvino_encoder, openvino_export
@@ -237,7 +236,7 @@ def _openvino_logits(artifact: artifacts.Artifact, model: ModelSpec, hardware: A
 
     times = asyncio.run(all_rounds())
     grown = (resident_bytes() - before) / 1e6
-    core = openvino.Core()
+    core = openvino_core.core()
     precision = {"INFERENCE_PRECISION_HINT": openvino_encoder.precision_of(core, hardware)}
     folder = openvino_export.exported(artifact, hardware.quantization).path
     request = core.compile_model(folder / "openvino_model.xml", hardware.device, precision).create_infer_request()

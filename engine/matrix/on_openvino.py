@@ -15,6 +15,7 @@ from engine.matrix.on_torch import RUNS, torch_batches
 from engine.matrix.outputs import TOLERANCE, relative_error
 from engine.matrix.recipe import BATCH, Built, forward
 from engine.matrix.record import Cell
+from engine.runtimes.openvino_core import core
 from engine.runtimes.openvino_patches import GEOMETRY, rewritten
 
 Say = Callable[[str], None]
@@ -175,11 +176,10 @@ LAST_RESORT = "export, fixed shapes"
 
 def _compiled(graph: Graph, precision: Mapping[str, str]) -> Forward:
     """A function from named inputs to named outputs."""
-    import openvino
     import torch
 
     labels = [set(port.get_names()) for port in graph.model.outputs]
-    compiled = openvino.Core().compile_model(graph.model, "CPU", {**precision, "PERFORMANCE_HINT": "LATENCY"})
+    compiled = core().compile_model(graph.model, "CPU", {**precision, "PERFORMANCE_HINT": "LATENCY"})
 
     def run(inputs: Inputs) -> dict[str, Any]:
         given = {**graph.aside, **_scalars(inputs), **inputs}

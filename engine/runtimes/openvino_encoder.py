@@ -13,6 +13,7 @@ import numpy as np
 import openvino as ov
 
 from engine.runtime import Embeddings
+from engine.runtimes import openvino_core
 from engine.runtimes.openvino_bert import build
 from engine.runtimes.quantization import calibration_texts, quantize_openvino
 from engine.runtimes.sentence_model import Bucket, SentenceModel, Texts, buckets, padded, read_texts, tokenizer
@@ -26,7 +27,7 @@ class Encoder:
     """A compiled sentence encoder. Making one blocks. Raises SetupError, or RuntimeError from OpenVINO."""
 
     def __init__(self, folder: Path, model: SentenceModel, hardware: OpenVinoHardwareSpec) -> None:
-        core = ov.Core()
+        core = openvino_core.core()
         self._tokenizer = tokenizer(folder, model.max_tokens)
         self._hidden: int = model.config["hidden_size"]
         self.precision = precision_of(core, hardware)

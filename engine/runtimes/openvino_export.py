@@ -23,6 +23,7 @@ from engine.errors import SetupError
 from engine.runtimes import openvino_check, quantization
 from engine.runtimes.openvino_cache import kept
 from engine.runtimes.openvino_compare import TOLERANCE, said
+from engine.runtimes.openvino_core import core
 from engine.runtimes.pipeline_batches import is_out_of_memory
 from engine.runtimes.torch_loading import quiet
 
@@ -152,7 +153,7 @@ def _quantize(plain: Path, temp: Path, kind: str) -> Path:
 
     fresh = temp / "fresh"
     shutil.copytree(plain, fresh, ignore=shutil.ignore_patterns("openvino_model.*"))
-    graph = openvino.Core().read_model(plain / "openvino_model.xml")
+    graph = core().read_model(plain / "openvino_model.xml")
     smaller = quantization.quantize_openvino(graph, kind)
     openvino.save_model(smaller, str(fresh / "openvino_model.xml"), compress_to_fp16=False)
     return fresh

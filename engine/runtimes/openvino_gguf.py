@@ -20,6 +20,7 @@ from engine.artifacts import Artifact
 from engine.artifacts.cache import Held
 from engine.artifacts.gguf import TensorInfo, read
 from engine.runtimes.openvino_cache import kept
+from engine.runtimes.openvino_core import core
 
 RECIPE = 1
 """Counts the changes of what is written; an older copy in the cache is then made anew."""
@@ -56,7 +57,7 @@ def _convert(path: Path, temp: Path) -> Path:
         shutil.copyfile(path, link)
     pipeline = openvino_genai.LLMPipeline(str(link), "CPU", enable_save_ov_model=True)
     del pipeline
-    model = openvino.Core().read_model(str(temp / "openvino_model.xml"))
+    model = core().read_model(str(temp / "openvino_model.xml"))
     Weights(path).put_right(model)
     fresh = temp / "fresh"
     fresh.mkdir()

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import openvino
 import torch
 
 from engine.errors import Internal
 from engine.runtimes.openvino_compare import TOLERANCE, cosine
+from engine.runtimes.openvino_core import core
 from engine.runtimes.quantization import quantize_openvino
 
 LEAST_COSINE = {"int8": 0.98, "int8_full": 0.95, "int4": 0.9}
@@ -42,7 +42,7 @@ class Target:
         told = {**self.properties, "INFERENCE_PRECISION_HINT": self.precision}
         if self.device == "CPU":
             told["KV_CACHE_PRECISION"] = self.precision  # not eight bits unless they are asked for
-        return openvino.Core().compile_model(graph, self.device, told)
+        return core().compile_model(graph, self.device, told)
 
     def quantized(self, graph: Any, inputs: Sequence[Any] = ()) -> Any:
         """The graph with smaller weights; `inputs`: what int8_full measures activations with."""

@@ -11,6 +11,7 @@ import sys
 
 from engine.errors import SetupError
 from engine.registry import RUNTIMES
+from engine.runtimes.openvino_core import core
 from schemas.hardware import (
     AutoHardwareSpec,
     CpuHardwareSpec,
@@ -167,9 +168,8 @@ def _check_openvino(hardware: OpenVinoHardwareSpec) -> None:
         )
     if hardware.device == "CPU":
         return
-    import openvino
 
-    devices = openvino.Core().available_devices
+    devices = core().available_devices
     several, _, parts = hardware.device.partition(":")
     wanted = (
         [part for part in parts.split(",") if part] if several in ("AUTO", "HETERO", "MULTI") else [hardware.device]
