@@ -4,17 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Coroutine,
-    Iterable,
-    Iterator,
-    Sequence,
-)
-from concurrent.futures import CancelledError, Future
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -26,11 +17,12 @@ from engine.executors import Services
 from engine.explain import explain
 from engine.live import LivePolicy
 from engine.loop_thread import LoopThread
-from engine.mapping import answers, plain_answers
+from engine.mapping import answers
 from engine.media import media_access
 from engine.pipeline import Stage, StageLine
 from engine.request import PRIORITIES, Chunk, Context, EngineRecord, Request, Result
 from engine.resources import Resources
+from engine.sync_engine import SyncEngine
 from engine.telemetry.exporter import Exporter
 from engine.telemetry.gauges import stages
 from engine.telemetry.metrics import Metrics
@@ -38,8 +30,6 @@ from engine.telemetry.otel import OpenTelemetry
 from schemas import RunSpec
 
 T = TypeVar("T")
-
-_CLOSED_MEANWHILE = "this engine was closed while a request was under way"
 
 
 class Engine:
@@ -250,7 +240,12 @@ class Engine:
     ) -> AsyncGenerator[Result, None]:
         """A result for each request, read lazily, at most `window` under way (default: what the queue lets through,
         and half as many again). In the order of the requests, or as they finish with `ordered=False`."""
-        return answers(self.submit, requests, self._window(window), ordered)
+        return answers(self.submit, requests, self.window(window), ordered)
+
+    def window(self, asked: int | None = None) -> int:
+        """How many requests `map` has under way at most."""
+        concurrency = self.spec.policy.queue.concurrency
+        return asked or concurrency + concurrency // 2 + 1
 
     def report(self) -> dict[str, Any]:
         """What was asked and what became of it so far: counts, latencies, tokens, by target."""
@@ -333,10 +328,6 @@ class Engine:
                 "or use one within a single loop (`async with`), or as plain code (engine.sync)"
             )
 
-    def _window(self, window: int | None) -> int:
-        concurrency = self.spec.policy.queue.concurrency
-        return window or concurrency + concurrency // 2 + 1
-
     def _context(self, request: Request, stream: bool) -> Context:
         record = EngineRecord(priority=request.priority, metadata=request.metadata, max_attempts=self._max_attempts)
         context = Context(record, self.clock.monotonic(), PRIORITIES[request.priority], stream)
@@ -353,67 +344,6 @@ class Engine:
                 )
             self._direct[target] = self.pipeline.chain([target])
         return self._direct[target]
-
-
-class SyncEngine:
-    """`submit`, `stream` and `map` for plain code, from any thread, also while another event loop runs in it."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def submit(self, request: Request, *, target: str | None = None) -> Result:
-        self.refuse_deadlock()
-        return self._wait(self._engine.submit(request, target=target))
-
-    def stream(self, request: Request, *, target: str | None = None) -> Iterator[Chunk]:
-        return self._pull(self._engine.stream(request, target=target))
-
-    def map(self, requests: Iterable[Request], *, window: int | None = None, ordered: bool = True) -> Iterator[Result]:
-        self.refuse_deadlock()
-        engine = self._engine
-        try:
-            yield from plain_answers(
-                lambda request: engine.call(engine.submit(request)), requests, engine._window(window), ordered
-            )
-        except CancelledError:
-            raise EngineError(_CLOSED_MEANWHILE) from None
-
-    def _pull(self, source: AsyncIterator[T]) -> Iterator[T]:
-        self.refuse_deadlock()
-
-        async def step() -> tuple[bool, T | None]:
-            try:
-                return True, await anext(source)
-            except StopAsyncIteration:
-                return False, None
-
-        async def end() -> None:
-            await source.aclose()  # type: ignore[attr-defined]
-
-        try:
-            while True:
-                more, item = self._wait(step())
-                if not more:
-                    return
-                yield item  # type: ignore[misc]
-        finally:
-            if not self._engine.closed:
-                self._wait(end())
-
-    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        future = self._engine.call(coroutine)
-        try:
-            return future.result()
-        except CancelledError:
-            raise EngineError(_CLOSED_MEANWHILE) from None
-        except BaseException:
-            future.cancel()  # Ctrl-C: nobody waits any more
-            raise
-
-    def refuse_deadlock(self, instead: str = "engine.submit(…)") -> None:
-        """Raises EngineError on the thread of the engine's own loop, which waiting would block."""
-        if self._engine.runs_here():
-            raise EngineError(f"this engine runs on this thread's event loop: await {instead} instead")
 
 
 def _whole(body: dict[str, Any]) -> dict[str, Any]:

@@ -236,10 +236,10 @@ def _openvino_logits(artifact: artifacts.Artifact, model: ModelSpec, hardware: A
 
     times = asyncio.run(all_rounds())
     grown = (resident_bytes() - before) / 1e6
-    core = openvino_core.core()
-    precision = {"INFERENCE_PRECISION_HINT": openvino_encoder.precision_of(core, hardware)}
+    precision = {"INFERENCE_PRECISION_HINT": openvino_encoder.precision_of(hardware)}
     folder = openvino_export.exported(artifact, hardware.quantization).path
-    request = core.compile_model(folder / "openvino_model.xml", hardware.device, precision).create_infer_request()
+    compiled = openvino_core.core().compile_model(folder / "openvino_model.xml", hardware.device, precision)
+    request = compiled.create_infer_request()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     rows = []
     for text in TEXTS[:8]:

@@ -18,7 +18,6 @@ from engine.errors import Internal, SetupError
 from engine.runtime import Embeddings, Piece, Sampling
 from engine.runtimes import generating, memory, visual
 from engine.runtimes.generating import Generator
-from engine.runtimes.openvino_core import core
 from engine.runtimes.prompts import GenAiPrompts, HubPrompts, Prompt, Prompts, VisualPrompts
 from engine.tasks import embedding
 from engine.tasks.pipelines import PIPELINES, Ask, formats
@@ -214,14 +213,13 @@ class OpenVinoRuntime:
 
     def _target(self) -> Target:
         """Where and how graphs are computed."""
-
         from engine.runtimes.openvino_encoder import precision_of
         from engine.runtimes.openvino_target import Target
 
         properties = {"PERFORMANCE_HINT": "THROUGHPUT"}
         if self._hardware.threads is not None and self._hardware.device == "CPU":
             properties["INFERENCE_NUM_THREADS"] = str(self._hardware.threads)
-        precision = precision_of(core(), self._hardware)
+        precision = precision_of(self._hardware)
         return Target(self._hardware.device, precision, properties, self._hardware.quantization)
 
     def _quantization(self) -> str:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 
 from engine.runtime import Embeddings
-from engine.runtimes import openvino_core
 from engine.runtimes.openvino_bert import build
+from engine.runtimes.openvino_core import core
 from engine.runtimes.quantization import calibration_texts, quantize_openvino
 from engine.runtimes.sentence_model import Bucket, SentenceModel, Texts, buckets, padded, read_texts, tokenizer
 from schemas.hardware import OpenVinoHardwareSpec
@@ -27,10 +26,9 @@ class Encoder:
     """A compiled sentence encoder. Making one blocks. Raises SetupError, or RuntimeError from OpenVINO."""
 
     def __init__(self, folder: Path, model: SentenceModel, hardware: OpenVinoHardwareSpec) -> None:
-        core = openvino_core.core()
         self._tokenizer = tokenizer(folder, model.max_tokens)
         self._hidden: int = model.config["hidden_size"]
-        self.precision = precision_of(core, hardware)
+        self.precision = precision_of(hardware)
         properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.precision}
         self._streams = 1
         if hardware.device == "CPU":
@@ -38,7 +36,7 @@ class Encoder:
             self._streams = hardware.threads or _cores()
             properties |= {"NUM_STREAMS": self._streams, "INFERENCE_NUM_THREADS": self._streams}
         graph = quantize_openvino(build(folder, model), hardware.quantization, self._calibration(hardware))
-        self._compiled = core.compile_model(graph, hardware.device, properties)
+        self._compiled = core().compile_model(graph, hardware.device, properties)
         self._calls = 0
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(self._streams, thread_name_prefix="openvino-encoder")
@@ -83,10 +81,11 @@ class Encoder:
         vectors[bucket.rows] = request.infer([ids, mask], share_inputs=True, share_outputs=True)[0]
 
 
-def precision_of(core: ov.Core, hardware: OpenVinoHardwareSpec) -> str:
+def precision_of(hardware: OpenVinoHardwareSpec) -> str:
+    """The name that OpenVINO gives the precision of the computations: what is asked, or the device's fastest."""
     if hardware.precision != "auto":
         return hardware.precision
-    native = core.get_property(hardware.device, "OPTIMIZATION_CAPABILITIES")
+    native = core().get_property(hardware.device, "OPTIMIZATION_CAPABILITIES")
     return "bf16" if "BF16" in native else "f32" if hardware.device == "CPU" else "f16"
 
 

@@ -168,7 +168,6 @@ def _check_openvino(hardware: OpenVinoHardwareSpec) -> None:
         )
     if hardware.device == "CPU":
         return
-
     devices = core().available_devices
     several, _, parts = hardware.device.partition(":")
     wanted = (
