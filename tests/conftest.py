@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import signal_stack
 from hypothesis import HealthCheck, settings
 from servers.scripted import Script, ScriptedServer
 
@@ -82,9 +81,3 @@ class _LlamaCpp:
 
     def __exit__(self, *_: object) -> None:
         del self._server
-
-
-@pytest.fixture(autouse=True)
-def ordinary_signal_stack() -> None:
-    """No test runs with a stack for signals that a library has freed."""
-    signal_stack.forget()

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from engine.runtimes import signal_stack
+
 GENERATED_TOKENS = 8
 PROMPT_TOKENS = 12
 """At least, and beyond a window."""
@@ -84,6 +86,7 @@ def _arguments(model: Any) -> set[str]:
     return set(inspect.signature(model.forward).parameters)
 
 
+@signal_stack.kept()
 def _generated(folder: Path, prompt: torch.Tensor) -> tuple[list[int], list[float]]:
     """The likeliest tokens after the prompt and the logarithms of their probabilities, by continuous batching in
     float32. Raises RuntimeError."""

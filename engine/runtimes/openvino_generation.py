@@ -16,6 +16,7 @@ from typing import Any
 
 from engine.errors import InferenceError, Internal, TooLong
 from engine.runtime import Piece, Sampling
+from engine.runtimes import signal_stack
 from engine.runtimes.answer_text import AnswerText, advance
 from engine.runtimes.delivery import Delivery, deliver
 from engine.runtimes.openvino_structured import SchemaCheck
@@ -77,12 +78,14 @@ class ContinuousGenerator:
                 return
         delivery.arrive(self._ended or Internal("the model was closed while a request was on its way"))
 
+    @signal_stack.kept()
     def close(self) -> None:
-        """Stops every generation and waits for the thread. Blocks."""
+        """Stops every generation, waits for the thread and frees the model. Blocks."""
         with self._gate:
             self._closing = True
         self._inbox.put(None)
         self._thread.join()
+        self._schemas.close()
         self._pipeline = self._tokenizer = None
 
     def _run(self) -> None:
@@ -225,6 +228,7 @@ def _no_room() -> TooLong:
     return TooLong("the prompt does not fit the KV cache. Next: a larger hardware.kv_cache_gib, or a shorter prompt")
 
 
+@signal_stack.kept()
 def open_pipeline(path: str, hardware: OpenVinoHardwareSpec) -> Any:
     """A ContinuousBatchingPipeline for a GGUF file or a folder of OpenVINO IR. Blocks. Raises RuntimeError."""
     import openvino_genai

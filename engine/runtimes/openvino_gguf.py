@@ -19,6 +19,7 @@ import numpy as np
 from engine.artifacts import Artifact
 from engine.artifacts.cache import Held
 from engine.artifacts.gguf import TensorInfo, read
+from engine.runtimes import signal_stack
 from engine.runtimes.openvino_cache import kept
 from engine.runtimes.openvino_core import core
 
@@ -45,6 +46,7 @@ def repaired(artifact: Artifact, path: Path) -> Held:
     return kept(replace(artifact, path=path), "OpenVINO", recipe, lambda temp: _convert(path, temp))
 
 
+@signal_stack.kept()
 def _convert(path: Path, temp: Path) -> Path:
     """GenAI writes its model beside the file it reads; the weights are then replaced in that model."""
     import openvino

@@ -14,8 +14,8 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from engine.errors import InvalidRequest
-from engine.runtimes import openvino_schema
+from engine.errors import Internal, InvalidRequest
+from engine.runtimes import openvino_schema, signal_stack
 from engine.tasks.structured import SCHEMA
 
 KEPT = 1024
@@ -33,7 +33,10 @@ class SchemaCheck:
         self._gate = threading.Lock()
 
     def check(self, schema: str) -> None:
-        """Blocks for milliseconds, and seconds where a schema has thousands of values. Raises InvalidRequest."""
+        """Blocks for milliseconds, and seconds where a schema has thousands of values.
+
+        Raises InvalidRequest, and Internal after `close`.
+        """
         if schema in self._good:
             return
         openvino_schema.check(json.loads(schema), SCHEMA)
@@ -43,11 +46,18 @@ class SchemaCheck:
             if len(self._good) > KEPT:
                 self._good.popitem(last=False)
 
+    def close(self) -> None:
+        """Frees the tokenizer and what was made with it."""
+        with self._gate:
+            self._tokenizer = self._pipeline = None
+
     def _make(self, schema: str) -> None:
         import numpy as np
         import openvino
         import openvino_genai
 
+        if self._tokenizer is None:
+            raise Internal("the model was closed while a request was on its way")
         if self._pipeline is None:
             self._pipeline = _pipeline(self._tokenizer)
         config = openvino_genai.GenerationConfig(max_new_tokens=1, apply_chat_template=False)
@@ -65,6 +75,7 @@ def _reason(error: RuntimeError) -> str:
     return message.partition(" is false: ")[2] or message
 
 
+@signal_stack.kept()
 def _pipeline(tokenizer: Any) -> Any:
     """A pipeline whose every logit is 0: (rows, tokens) to (rows, tokens, vocabulary)."""
     import numpy as np

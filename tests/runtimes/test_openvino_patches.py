@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from engine.runtimes.openvino_core import core
+
 torch = pytest.importorskip("torch")
 openvino = pytest.importorskip("openvino")
 
@@ -88,7 +90,7 @@ def test_a_graph_gives_what_torch_gives(name: str) -> None:
     model = Model().eval()
     with rewritten(model):
         graph = openvino.convert_model(model, example_input=(example,))
-    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for given in (example, other):
         wanted, found = compute(given), torch.from_numpy(compiled(given.numpy())[0])
         assert wanted.shape == found.shape
@@ -116,7 +118,7 @@ def test_experts_are_chosen_anew_for_each_input() -> None:
     example, other = torch.arange(8)[None], torch.arange(40, 48)[None]
     with torch.no_grad(), rewritten(model):
         graph = openvino.convert_model(Logits().eval(), example_input=(example,))
-    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     with torch.no_grad():
         wanted = model(input_ids=other).logits
     assert torch.allclose(wanted, torch.from_numpy(compiled(other.numpy())[0]), atol=1e-4)

@@ -1,0 +1,39 @@
+"""The stack that a thread's signal handlers run on, beside OpenVINO GenAI, which leaves a freed one behind.
+
+OpenVINO's CPU plug-in gives the thread that loads it another stack, and the thread that frees it the one from before.
+OpenVINO GenAI loads one for the tokenizer and one for the model, and frees them in the same order: the thread is left
+with the first one's stack, which is freed, and the next signal, such as Ctrl-C, ends the process (2026.4).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+from collections.abc import Iterator
+
+_DISABLE = 2
+"""SS_DISABLE of <signal.h>: handlers run on the thread's ordinary stack."""
+
+
+class _Stack(ctypes.Structure):
+    """`stack_t` of <signal.h>."""
+
+    _fields_ = (("pointer", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """The calling thread has the same stack after the block, or the function, as before it."""
+    if sys.platform != "linux":
+        yield
+        return
+    swap = ctypes.CDLL(None).sigaltstack
+    before = _Stack()
+    swap(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        # A stack that AMX registers do not fit on is refused once OpenVINO has asked for them.
+        if swap(ctypes.byref(before), None) != 0:
+            swap(ctypes.byref(_Stack(None, _DISABLE, 0)), None)
