@@ -63,33 +63,33 @@ def engine_on(hardware: str) -> None:
 
 def fixed(hardware: str, path: str) -> None:
     """The same encoder's own compute, a request a batch."""
+    from concurrent.futures import ThreadPoolExecutor
+
     import numpy as np
 
     from engine.runtimes import sentence_model
+    from engine.runtimes.sentence_encoder import Forward
     from schemas.hardware import CpuHardwareSpec, OpenVinoHardwareSpec
 
     settings = sentence_model.read(Path(path), None)
+    forward: Forward
     if hardware == "cpu":
-        from engine.runtimes.torch_encoder import Encoder as TorchEncoder
+        from engine.runtimes.torch_encoder import TorchForward
 
-        encoder: Any = TorchEncoder(Path(path), settings, CpuHardwareSpec(kind="cpu"))
+        forward = TorchForward(Path(path), settings, CpuHardwareSpec(kind="cpu"))
     else:
-        from engine.runtimes.openvino_encoder import Encoder as OpenVinoEncoder
+        from engine.runtimes.openvino_encoder import OpenVinoForward
 
-        encoder = OpenVinoEncoder(Path(path), settings, OpenVinoHardwareSpec(kind="openvino"))
+        forward = OpenVinoForward(Path(path), settings, OpenVinoHardwareSpec(kind="openvino"))
     made = sentence_model.tokenizer(Path(path), settings.max_tokens)
+    pool = ThreadPoolExecutor(forward.threads)
 
     def batch(some: list[str]) -> Any:
-        read = sentence_model.read_texts(made, some)
-        whole = sentence_model.Bucket(list(range(len(some))), max(map(len, read.ids)))
-        vectors = np.empty((len(some), settings.config["hidden_size"]), np.float32)
-        encoder._encode(read, whole, vectors)
-        return vectors
+        return forward(*sentence_model.padded(sentence_model.read_texts(made, some).ids, forward.dtype))
 
     def measure() -> dict[str, object]:
         started = time.perf_counter()
-        # As many at once as the engine's encoder has threads.
-        vectors = np.concatenate(list(encoder._pool.map(batch, REQUESTS)))
+        vectors = np.concatenate(list(pool.map(batch, REQUESTS)))
         return {"figure": len(TEXTS) / (time.perf_counter() - started), "vectors": vectors.tolist()}
 
     serve(measure)

@@ -247,7 +247,7 @@ def _shares(result: Result, members: list[_Member]) -> list[int]:
 
 def layer(branch: Branch) -> Layer | None:
     spec = branch.policy.batch
-    if not spec.enabled or spec.max_size == 1:
-        return None
+    if not spec.enabled or spec.max_size == 1 or branch.target.provider.kind == "local":
+        return None  # a model in this process takes what waits whenever it is free
     settings = f"embeddings: ≤{spec.max_size} requests, ≤{spec.max_wait_s * 1000:g} ms, ≤{spec.max_calls} calls at once"
     return Layer(Batch, {"spec": spec, "facts": branch.facts}, settings)

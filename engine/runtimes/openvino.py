@@ -18,23 +18,19 @@ from engine.errors import Internal, SetupError
 from engine.runtime import Embeddings, Piece, Sampling
 from engine.runtimes import generating, memory, visual
 from engine.runtimes.generating import Generator
-from engine.runtimes.prompts import GenAiPrompts, HubPrompts, Prompt, Prompts, VisualPrompts
+from engine.runtimes.prompts import INLINE_CHARACTERS, GenAiPrompts, HubPrompts, Prompt, Prompts, VisualPrompts
 from engine.tasks import embedding
 from engine.tasks.pipelines import PIPELINES, Ask, formats
 from schemas.hardware import OpenVinoHardwareSpec
 from schemas.model import ModelSpec
 
 if TYPE_CHECKING:
-    from engine.runtimes.openvino_encoder import Encoder
     from engine.runtimes.openvino_parts import OpenVinoParts
     from engine.runtimes.openvino_target import Target
     from engine.runtimes.pipeline_model import PipelineModel
+    from engine.runtimes.sentence_encoder import SentenceEncoder
 
 log = logging.getLogger("engine.runtimes")
-
-INLINE_CHARACTERS = 4000
-"""A longer prompt is tokenised on a thread; a shorter one costs less than the way there."""
-
 
 _AS_THEY_ARE = ("gguf", "openvino", "onnx", "torchscript")
 """Layouts whose weights keep the type that they have."""
@@ -51,7 +47,7 @@ class OpenVinoRuntime:
         """What was made of the artifact's files; it can't be evicted while it is here."""
         self._seed = seed
         self._generator: Generator | None = None
-        self._encoder: Encoder | None = None
+        self._encoder: SentenceEncoder | None = None
         self._prompts: Prompts | None = None
         self.reads_pictures = False
         self._pipelines: dict[str, PipelineModel] = {}
@@ -173,12 +169,14 @@ class OpenVinoRuntime:
 
     def _load_encoder(self) -> None:
         from engine.runtimes import sentence_model
-        from engine.runtimes.openvino_encoder import Encoder
+        from engine.runtimes.openvino_encoder import OpenVinoForward, precision_of
+        from engine.runtimes.sentence_encoder import SentenceEncoder
 
         model = sentence_model.read(self._artifact.path, self._model.context_length)
-        self._encoder = Encoder(self._artifact.path, model, self._hardware)
+        forward = OpenVinoForward(self._artifact.path, model, self._hardware)
+        self._encoder = SentenceEncoder(self._artifact.path, model, forward)
         self.context_length = model.max_tokens
-        self.device = f"openvino:{self._hardware.device}:{self._encoder.precision}{self._quantization()}"
+        self.device = f"openvino:{self._hardware.device}:{precision_of(self._hardware)}{self._quantization()}"
 
     def _load_pipelines(self) -> None:
         import torch

@@ -21,10 +21,10 @@ from engine.artifacts import Artifact
 from engine.artifacts.cache import Held
 from engine.errors import SetupError
 from engine.runtimes import openvino_check, quantization
+from engine.runtimes.batcher import is_out_of_memory
 from engine.runtimes.openvino_cache import kept
 from engine.runtimes.openvino_compare import TOLERANCE, said
 from engine.runtimes.openvino_core import core
-from engine.runtimes.pipeline_batches import is_out_of_memory
 from engine.runtimes.torch_loading import quiet
 
 RECIPE = 2

@@ -17,7 +17,7 @@ from engine.artifacts import Artifact
 from engine.errors import Internal, InvalidRequest, SetupError
 from engine.media import Media
 from engine.runtimes import pipeline_loading
-from engine.runtimes.pipeline_batches import Batcher, is_out_of_memory
+from engine.runtimes.batcher import Batcher, is_out_of_memory
 from engine.runtimes.torch_loading import quiet
 from engine.tasks import decoding
 from engine.tasks.pipelines import PIPELINES, Ask

@@ -7,6 +7,9 @@ from typing import Any, Protocol
 from engine.errors import Internal
 from engine.runtimes import visual
 
+INLINE_CHARACTERS = 4000
+"""A longer text is tokenised on a thread; a shorter one costs less than the way there."""
+
 
 class Prompt:
     """A prompt's tokens, in the form that its generator reads."""

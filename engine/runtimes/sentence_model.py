@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import SetupError
+from engine.runtimes.batcher import too_much_padding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,14 +94,13 @@ def read_texts(made: Tokenizer, texts: list[str]) -> Texts:
     return Texts(ids, [row for row, encoding in enumerate(encodings) if encoding.overflowing])
 
 
-def padded(texts: Texts, bucket: Bucket, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The bucket's tokens and its mask, both of shape (rows, longest), padded on the right with 0."""
+def padded(texts: list[list[int]], dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The texts' tokens and their mask, both of shape (texts, longest), padded on the right with 0."""
     import numpy as np
 
-    ids = np.zeros((len(bucket.rows), bucket.length), dtype)
+    ids = np.zeros((len(texts), max(map(len, texts))), dtype)
     mask = np.zeros_like(ids)
-    for place, row in enumerate(bucket.rows):
-        tokens = texts.ids[row]
+    for place, tokens in enumerate(texts):
         ids[place, : len(tokens)] = tokens
         mask[place, : len(tokens)] = 1
     return ids, mask
@@ -119,7 +119,7 @@ def buckets(lengths: list[int], budget_tokens: int, at_least: int = 1) -> list[B
     rows: list[int] = []
     for row in order:
         longest = lengths[rows[0]] if rows else 0
-        if rows and ((len(rows) + 1) * longest > budget or lengths[row] * 5 < longest * 4 - 16):
+        if rows and ((len(rows) + 1) * longest > budget or too_much_padding(lengths[row], longest)):
             made.append(Bucket(rows, longest))
             rows = []
         rows.append(row)

@@ -21,7 +21,7 @@ from schemas.model import ModelSpec
 
 if TYPE_CHECKING:
     from engine.runtimes.pipeline_model import PipelineModel
-    from engine.runtimes.torch_encoder import Encoder
+    from engine.runtimes.sentence_encoder import SentenceEncoder
     from engine.runtimes.torch_loading import TorchHardware
 
 
@@ -34,7 +34,7 @@ class TorchRuntime:
         self._artifact = artifact
         self._seed = seed
         self._generator: Generator | None = None
-        self._encoder: Encoder | None = None
+        self._encoder: SentenceEncoder | None = None
         self._prompts: Prompts | None = None
         self.reads_pictures = False
         self._pipelines: dict[str, PipelineModel] = {}
@@ -110,11 +110,13 @@ class TorchRuntime:
 
     def _load_encoder(self) -> None:
         from engine.runtimes import sentence_model, torch_loading
-        from engine.runtimes.torch_encoder import Encoder
+        from engine.runtimes.sentence_encoder import SentenceEncoder
+        from engine.runtimes.torch_encoder import TorchForward
 
         torch_loading.set_threads(self._hardware)
         settings = sentence_model.read(self._artifact.path, self._model.context_length)
-        self._encoder = Encoder(self._artifact.path, settings, self._hardware)
+        forward = TorchForward(self._artifact.path, settings, self._hardware)
+        self._encoder = SentenceEncoder(self._artifact.path, settings, forward)
         self.context_length = settings.max_tokens
         self.device = self._described()
 

@@ -45,7 +45,10 @@ class JobSpec(Spec):
 
 
 class BatchSpec(Spec):
-    """Combines compatible embedding requests into one call; a failed call is split until the bad row is alone."""
+    """Combines compatible embedding requests into one call; a failed call is split until the bad row is alone.
+
+    Not before a model in this process, which takes what waits whenever it is free.
+    """
 
     strategy: Literal["combine", "provider"] = "combine"
     """combine: embedding requests travel together in live calls; provider: a run's rows go through the provider's batch

@@ -1,16 +1,19 @@
 """Batches for a model in this process: what waits when the model becomes free goes together, as far as it fits.
 
-One thread owns the model. Nothing waits for company: while one batch is computed, the next one gathers.
+Nothing waits for company: while one batch is computed, the next one gathers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+log = logging.getLogger("engine.runtimes")
 
 Run = Callable[[list[Any]], list[Any]]
 """Computes a batch: one result for each item. Blocks."""
@@ -18,15 +21,16 @@ Run = Callable[[list[Any]], list[Any]]
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One row of a batch."""
+    """A row of a batch, or several that stay together."""
 
     content: Any
     kind: Hashable
     """Only items of one kind go together; None: always alone."""
     tokens: int
-    """How much of the budget it takes, before padding."""
+    """How much of the budget each of its rows takes, before padding."""
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[Any]
+    rows: int = 1
 
 
 @dataclass(slots=True)
@@ -42,24 +46,30 @@ class Counts:
 
 
 class Batcher:
-    """Gathers items and computes them on its own thread."""
+    """Gathers items and computes them on its own threads, each of which takes a fair share of what waits."""
 
-    def __init__(self, run: Run, name: str, *, max_rows: int, max_tokens: int) -> None:
-        """At most `max_rows` rows in a batch, and at most `max_tokens` tokens with padding."""
+    def __init__(self, run: Run, name: str, *, max_rows: int, max_tokens: int, threads: int = 1) -> None:
+        """At most `max_rows` rows in a batch, and at most `max_tokens` tokens with padding, but one item at least."""
         self._run = run
+        self._name = name
         self._max_rows = max_rows
         self._max_tokens = max_tokens
         self._waiting: deque[Item] = deque()
         self._some = threading.Condition()
         self._closed = False
         self.counts = Counts()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        self._under_way = 0
+        """Rows that are being computed."""
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True) for index in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    async def compute(self, content: Any, kind: Hashable, tokens: int) -> Any:
+    async def compute(self, content: Any, kind: Hashable, tokens: int, rows: int = 1) -> Any:
         """The result for one item. A caller who leaves takes its item away if it still waits."""
         loop = asyncio.get_running_loop()
-        item = Item(content, kind, tokens, loop, loop.create_future())
+        item = Item(content, kind, tokens, loop, loop.create_future(), rows)
         with self._some:
             if self._closed:
                 raise RuntimeError("the model was closed")
@@ -68,27 +78,34 @@ class Batcher:
         return await item.done
 
     def close(self) -> None:
-        """Ends the thread after the batch that is under way; what still waits fails. Blocks."""
+        """Ends the threads after the batches that are under way; what still waits fails. Blocks."""
         with self._some:
             self._closed = True
-            self._some.notify()
-        self._thread.join()
+            left, self._waiting = self._waiting, deque()
+            self._some.notify_all()
+        for item in left:
+            _settle([item], RuntimeError("the model was closed"))
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
         while True:
             with self._some:
                 self._some.wait_for(lambda: self._waiting or self._closed)
                 if self._closed:
-                    left = list(self._waiting)
-                    break
+                    return
                 batch = self._next()
+                self._under_way += _rows(batch)
             if batch:
                 self._compute(batch)
-        for item in left:
-            _settle(item, None, RuntimeError("the model was closed"))
+                with self._some:
+                    self._under_way -= _rows(batch)
 
     def _next(self) -> list[Item]:
-        """The oldest item, and those of its kind that fit best with it: the nearest in length."""
+        """The oldest item, and those of its kind that fit best with it: the nearest in length.
+
+        None is padded too much, and none of several threads takes more than its share of all rows that are here.
+        """
         while self._waiting and self._waiting[0].done.cancelled():
             self._waiting.popleft()
         if not self._waiting:
@@ -98,10 +115,14 @@ class Batcher:
             return [first]
         same = [item for item in self._waiting if item.kind == first.kind and not item.done.cancelled()]
         same.sort(key=lambda item: abs(item.tokens - first.tokens))
-        batch, longest = [first], first.tokens
+        share = -(-(self._under_way + first.rows + sum(item.rows for item in same)) // len(self._threads))
+        batch, rows, shortest, longest = [first], first.rows, first.tokens, first.tokens
         for item in same:
-            longest = max(longest, item.tokens)
-            if len(batch) == self._max_rows or longest * (len(batch) + 1) > self._max_tokens:
+            rows += item.rows
+            shortest, longest = min(shortest, item.tokens), max(longest, item.tokens)
+            if rows > min(share, self._max_rows) or longest * rows > self._max_tokens:
+                break
+            if too_much_padding(shortest, longest):
                 break
             batch.append(item)
         taken = set(map(id, batch))
@@ -114,6 +135,7 @@ class Batcher:
         except (MemoryError, RuntimeError) as error:
             if len(batch) > 1 and is_out_of_memory(error):
                 self.counts.halved += 1
+                log.warning("%s: %d rows at once do not fit the memory; each half goes alone", self._name, _rows(batch))
                 middle = len(batch) // 2
                 self._compute(batch[:middle])
                 self._compute(batch[middle:])
@@ -122,18 +144,23 @@ class Batcher:
         except Exception as error:  # the boundary: a model's own code may raise anything; the caller types it
             self._fail(batch, error)
         else:
-            self.counts.batches += 1
-            self.counts.rows += len(batch)
-            self.counts.largest = max(self.counts.largest, len(batch))
-            for item, result in zip(batch, results, strict=True):
-                _settle(item, result, None)
+            with self._some:
+                self.counts.batches += 1
+                self.counts.rows += _rows(batch)
+                self.counts.largest = max(self.counts.largest, _rows(batch))
+            _settle(batch, results)
 
     def _fail(self, batch: Sequence[Item], error: Exception) -> None:
         if len(batch) == 1:
-            _settle(batch[0], None, error)
+            _settle(batch, error)
             return
         for item in batch:  # one bad row must not fail the others
             self._compute([item])
+
+
+def too_much_padding(tokens: int, longest: int) -> bool:
+    """Whether a row is padded by more than a quarter, and by more than a handful of tokens."""
+    return tokens * 5 < longest * 4 - 16
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -142,16 +169,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
-def _settle(item: Item, result: Any, error: Exception | None) -> None:
-    def settle() -> None:
-        if item.done.done():
-            return
-        if error is not None:
-            item.done.set_exception(error)
-        else:
-            item.done.set_result(result)
+def _rows(batch: Sequence[Item]) -> int:
+    return sum(item.rows for item in batch)
 
-    try:
-        item.loop.call_soon_threadsafe(settle)
-    except RuntimeError:  # the loop of a caller who is gone was closed
-        return
+
+def _settle(batch: Sequence[Item], outcome: list[Any] | Exception) -> None:
+    """Gives every item its result, or all the exception, on the event loops of those who wait."""
+    for loop in {item.loop for item in batch}:
+        try:
+            loop.call_soon_threadsafe(_settle_here, loop, batch, outcome)
+        except RuntimeError:  # the loop of a caller who is gone was closed
+            continue
+
+
+def _settle_here(loop: asyncio.AbstractEventLoop, batch: Sequence[Item], outcome: list[Any] | Exception) -> None:
+    for place, item in enumerate(batch):
+        if item.loop is not loop or item.done.done():
+            continue
+        if isinstance(outcome, Exception):
+            item.done.set_exception(outcome)
+        else:
+            item.done.set_result(outcome[place])
