@@ -28,6 +28,16 @@ class Row:
         self.ended = False
         """The last piece, or an error, is on its way."""
 
+    @property
+    def said(self) -> bool:
+        """Whether some of the answer has gone to the caller."""
+        return self.generated > self.unsent
+
+    def restart(self) -> None:
+        """Forgets what was generated, of which nothing has gone to the caller."""
+        self.text = AnswerText(self.sampling.stop)
+        self.generated = self.unsent = 0
+
 
 def accept(news: Iterable[tuple[Row, Sequence[int], bool]], ends: frozenset[int], decode: Decode) -> None:
     """Takes each row's new tokens and delivers their text. The flag says that no more tokens will come.

@@ -1,10 +1,12 @@
 """Generation with torch and transformers: one thread, static batches of requests that ask for the same sampling.
 
 What waits when a batch ends is generated together, padded on the left; each row streams, stops and is cancelled alone.
+A batch that does not fit the memory is generated again in halves.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 from collections.abc import Callable
@@ -20,9 +22,12 @@ from engine.errors import Internal
 from engine.runtime import Sampling
 from engine.runtimes import answer_rows
 from engine.runtimes.answer_rows import Row
+from engine.runtimes.batcher import is_out_of_memory
 from engine.runtimes.delivery import Delivery, deliver
 from engine.runtimes.torch_penalties import CountPenalties
 from engine.runtimes.torch_structured import Grammars, SchemaMask
+
+log = logging.getLogger("engine.runtimes")
 
 
 class StaticGenerator:
@@ -78,11 +83,7 @@ class StaticGenerator:
         while not self._closing:
             batch = self._next_batch()
             if batch:
-                try:
-                    with nullcontext() if batch[0].sampling.seed is None else self._alone():
-                        self._generate(batch)
-                except Exception as error:  # whatever the model raises is these requests' failure; nobody may hang
-                    answer_rows.fail(batch, Internal(f"torch failed while generating: {type(error).__name__}: {error}"))
+                self._compute(batch)
         answer_rows.fail(self._waiting, Internal("the model was closed before it answered"))
 
     def _next_batch(self) -> list[Row]:
@@ -111,6 +112,26 @@ class StaticGenerator:
                 self._waiting.append(row)
             elif self._closing:
                 return
+
+    def _compute(self, batch: list[Row]) -> None:
+        """Generates; nothing is raised. Rows that have said nothing yet begin again when the memory was too small."""
+        try:
+            with nullcontext() if batch[0].sampling.seed is None else self._alone():
+                self._generate(batch)
+            return
+        except Exception as error:  # whatever the model raises is these requests' failure; nobody may hang
+            silent = [row for row in batch if not row.ended and not row.said]
+            again = silent if is_out_of_memory(error) and len(batch) > 1 else []
+            failed = Internal(f"torch failed while generating: {type(error).__name__}: {error}")
+        answer_rows.fail([row for row in batch if row not in again], failed)
+        if not again:
+            return
+        log.warning("generation: %d sequences at once do not fit the memory; half as many go together", len(batch))
+        for row in again:
+            row.restart()
+        most = len(batch) // 2
+        for start in range(0, len(again), most):
+            self._compute(again[start : start + most])
 
     def _generate(self, batch: list[Row]) -> None:
         sampling = batch[0].sampling

@@ -96,6 +96,17 @@ async def test_speech_is_the_same_words_on_every_hardware(
     assert result.usage.audio_s == pytest.approx(9.963, abs=0.001)
 
 
+async def test_smaller_weights_hear_the_same_words(whisper: Path, speech: Path) -> None:
+    pytest.importorskip("nncf")
+    async with Engine(real(whisper, "hardware.quantization=int8", hardware="openvino")) as engine:
+        short = await hear(engine, "beckett.wav", speech)
+        long = await hear(engine, "two_cities.wav", speech)
+    assert short.body is not None, short.error
+    assert long.body is not None, long.error
+    assert words(short.body["text"]) == words(BECKETT)
+    assert errors(words(DICKENS), words(long.body["text"])) < 0.03
+
+
 async def test_speech_longer_than_a_window_is_heard_to_its_end_with_times(whisper: Path, speech: Path) -> None:
     told = {"response_format": "verbose_json", "timestamp_granularities": ["word", "segment"]}
     async with Engine(real(whisper, "hardware.dtype=float32")) as engine:
