@@ -21,7 +21,7 @@ from typing import Any
 from engine import artifacts
 from engine.artifacts import Artifact, diffusers, gguf
 from engine.errors import SetupError
-from engine.runtimes import memory_pictures
+from engine.runtimes import memory_free, memory_pictures
 from engine.runtimes.probe import Concrete
 from schemas.hardware import CpuHardwareSpec, CudaHardwareSpec, MpsHardwareSpec, OpenVinoHardwareSpec
 from schemas.model import ModelSpec
@@ -130,7 +130,8 @@ class Estimate:
         """The parts of what is needed, in one line."""
         parts = [f"weights {_size(self.weights)}"]
         if self.kv_sequence:
-            parts.append(f"KV cache {_size(self.kv_sequence)} for one sequence of {self.tokens} tokens")
+            whose = f" for one sequence of {self.tokens} tokens" if self.kv_all != self.kv_sequence else ""
+            parts.append(f"KV cache {_size(self.kv_sequence)}{whose}")
         return ", ".join([*parts, f"activations about {_size(self.activations)}"])
 
 
@@ -310,9 +311,7 @@ def of(artifact: Artifact, model: ModelSpec, hardware: Concrete) -> Estimate:
     """What the model will take on the hardware, for all its replicas together. Raises SetupError for damaged files."""
     bare = artifact.path.is_dir() and not any(artifact.path.rglob("*.safetensors")) and artifact.format == "safetensors"
     weights = weights_of_config(artifact.path, model.tasks) if bare else weights_of(artifact)
-    cache = None
-    if isinstance(hardware, OpenVinoHardwareSpec):
-        cache = int(hardware.kv_cache_gib * GIB)
+    cache = _cache_gib(hardware)
     quantized = "none" if isinstance(hardware, MpsHardwareSpec) else hardware.quantization
     one = estimate(
         weights,
@@ -322,11 +321,20 @@ def of(artifact: Artifact, model: ModelSpec, hardware: Concrete) -> Estimate:
         sequences=hardware.max_sequences,
         context=model.context_length,
         generates=bool({"chat", "completion"} & set(model.tasks)),
-        kv_cache_bytes=cache,
+        kv_cache_bytes=None if cache is None else int(cache * GIB),
     )
     if (artifact.path / diffusers.INDEX).is_file():
         one = _of_pictures(one, artifact.path, hardware)
     return one.times(1 if isinstance(hardware, CudaHardwareSpec) else hardware.replicas)
+
+
+def _cache_gib(hardware: Concrete) -> float | None:
+    """The size of continuous batching's KV cache, where it is fixed."""
+    if isinstance(hardware, OpenVinoHardwareSpec):
+        return hardware.kv_cache_gib
+    if isinstance(hardware, CudaHardwareSpec) and hardware.continuous_batching:
+        return hardware.kv_cache_gib
+    return None
 
 
 def _of_pictures(found: Estimate, folder: Path, hardware: Concrete) -> Estimate:
@@ -339,53 +347,23 @@ def _of_pictures(found: Estimate, folder: Path, hardware: Concrete) -> Estimate:
 
 def check(found: Estimate, hardware: Concrete, name: str) -> None:
     """Raises SetupError with the numbers and the next step when not even one request of full length fits."""
-    limit = int(hardware.memory_limit_gib * GIB) if hardware.memory_limit_gib else free_bytes(hardware)
+    limit = int(hardware.memory_limit_gib * GIB) if hardware.memory_limit_gib else memory_free.free_bytes(hardware)
     if limit is None or found.least <= limit:
         return
     whose = "hardware.memory_limit_gib allows" if hardware.memory_limit_gib else "this machine has free"
     steps = []
     if not isinstance(hardware, MpsHardwareSpec) and hardware.quantization == "none":
         steps.append("hardware.quantization=int8")
-    if found.kv_sequence and not isinstance(hardware, OpenVinoHardwareSpec):
-        steps.append(f"model.context_length={max(1, found.tokens // 4)}")
-    if isinstance(hardware, OpenVinoHardwareSpec) and found.kv_sequence:
-        steps.append(f"hardware.kv_cache_gib={hardware.kv_cache_gib / 4:g}")
+    if found.kv_sequence:
+        cache = _cache_gib(hardware)
+        shorter = f"model.context_length={max(1, found.tokens // 4)}"
+        steps.append(shorter if cache is None else f"hardware.kv_cache_gib={cache / 4:g}")
     if hardware.replicas > 1:
         steps.append("hardware.replicas=1")
     raise SetupError(
         f"hardware: {name} needs at least {found.least / GIB:.2f} GiB ({found.said()}), and {whose} "
         f"{limit / GIB:.2f} GiB. Next: {', '.join(steps) or 'a smaller model'}, or other hardware"
     )
-
-
-def free_bytes(hardware: Concrete) -> int | None:
-    """What is free on the device: the GPU's own count, else Linux's MemAvailable within the control group's limit.
-
-    None: this system does not say.
-    """
-    if isinstance(hardware, CudaHardwareSpec):
-        import torch
-
-        spread = range(torch.cuda.device_count()) if hardware.device_map != "none" else (hardware.device,)
-        return sum(int(torch.cuda.mem_get_info(index)[0]) for index in spread)
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
-    group = _group_free()
-    return free if group is None or free is None else min(free, group)
-
-
-def _group_free() -> int | None:
-    """What the control group still allows (version 2: memory.max, memory.current)."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
-        used = int((folder / "memory.current").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
-    return None if limit == "max" else max(0, int(limit) - used)
 
 
 def _dtype(hardware: Concrete) -> str | None:

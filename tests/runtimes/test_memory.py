@@ -11,7 +11,7 @@ import pytest
 from engine.artifacts import Artifact
 from engine.errors import SetupError
 from engine.runtimes import memory
-from schemas.hardware import CpuHardwareSpec, OpenVinoHardwareSpec
+from schemas.hardware import CpuHardwareSpec, CudaHardwareSpec, OpenVinoHardwareSpec
 from schemas.model import ModelSpec
 
 pytest.importorskip("transformers")
@@ -147,14 +147,31 @@ def test_what_fits_is_not_refused_and_replicas_count(tmp_path: Path) -> None:
     memory.check(one, cpu(), "tiny")
 
 
-def test_openvinos_cache_has_the_size_that_was_given_to_it() -> None:
-    weights = memory.Weights(1000, 0, 2000)
-    hardware = OpenVinoHardwareSpec(kind="openvino", kv_cache_gib=2)
-    found = memory.estimate(
-        weights, None, dtype=None, quantization="none", sequences=32, context=None, generates=True,
-        kv_cache_bytes=int(hardware.kv_cache_gib * memory.GIB),
-    )  # fmt: skip
-    assert (found.weights, found.kv_all) == (2000, 2 * memory.GIB)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "hardware",
+    [
+        OpenVinoHardwareSpec(kind="openvino", kv_cache_gib=2, memory_limit_gib=1),
+        CudaHardwareSpec(kind="cuda", kv_cache_gib=2, memory_limit_gib=1),
+    ],
+    ids=["openvino", "cuda"],
+)
+def test_a_cache_of_fixed_size_is_counted_as_it_is(
+    tmp_path: Path, hardware: OpenVinoHardwareSpec | CudaHardwareSpec
+) -> None:
+    llama(tmp_path)
+    found = memory.of(Artifact(tmp_path, "safetensors", "test"), CHAT, hardware)
+    assert found.kv_sequence == found.kv_all == 2 * memory.GIB
+    with pytest.raises(SetupError, match=r"KV cache 2\.00 GiB, .* Next: .*hardware\.kv_cache_gib=0\.5"):
+        memory.check(found, hardware, "tiny")
+
+
+@pytest.mark.slow
+def test_static_batches_on_cuda_have_a_cache_that_grows(tmp_path: Path) -> None:
+    llama(tmp_path)
+    artifact = Artifact(tmp_path, "safetensors", "test")
+    static = CudaHardwareSpec(kind="cuda", kv_cache_gib=2, continuous_batching=False)
+    assert memory.of(artifact, CHAT, static) == memory.of(artifact, CHAT, CudaHardwareSpec(kind="cuda"))
 
 
 @pytest.mark.parametrize(
