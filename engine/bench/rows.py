@@ -250,7 +250,7 @@ ROWS = (
     Row(
         "llava", "a picture and 16 tokens, then 48 tokens",
         {"tokens_s": 35, "preprocessing_s": 0.80, "memory_mb": 2550},
-        _llava, "decode", _llava_inputs, _see_llava, variants=_BY_PARTS,
+        _llava, "decode", _llava_inputs, _see_llava, variants=("openvino int4", *_BY_PARTS),
         note="LLaVA Interleave 0.5B: SigLIP-400M and Qwen2-0.5B",
     ),
     Row("clip", "one picture and one text", {"query_ms": 310, "memory_mb": 440}, _clip, "forward", _clip_inputs,
