@@ -10,8 +10,10 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+from engine.runtimes.delivery import hand_over
 
 log = logging.getLogger("engine.runtimes")
 
@@ -28,7 +30,6 @@ class Item:
     """Only items of one kind go together; None: always alone."""
     tokens: int
     """How much of the budget each of its rows takes, before padding."""
-    loop: asyncio.AbstractEventLoop
     done: asyncio.Future[Any]
     rows: int = 1
 
@@ -42,7 +43,6 @@ class Counts:
     largest: int = 0
     halved: int = 0
     """Batches that were too large for the memory, and were computed in halves."""
-    errors: list[str] = field(default_factory=list)
 
 
 class Batcher:
@@ -68,8 +68,7 @@ class Batcher:
 
     async def compute(self, content: Any, kind: Hashable, tokens: int, rows: int = 1) -> Any:
         """The result for one item. A caller who leaves takes its item away if it still waits."""
-        loop = asyncio.get_running_loop()
-        item = Item(content, kind, tokens, loop, loop.create_future(), rows)
+        item = Item(content, kind, tokens, asyncio.get_running_loop().create_future(), rows)
         with self._some:
             if self._closed:
                 raise RuntimeError("the model was closed")
@@ -175,18 +174,16 @@ def _rows(batch: Sequence[Item]) -> int:
 
 def _settle(batch: Sequence[Item], outcome: list[Any] | Exception) -> None:
     """Gives every item its result, or all the exception, on the event loops of those who wait."""
-    for loop in {item.loop for item in batch}:
-        try:
-            loop.call_soon_threadsafe(_settle_here, loop, batch, outcome)
-        except RuntimeError:  # the loop of a caller who is gone was closed
-            continue
+    results = [outcome] * len(batch) if isinstance(outcome, Exception) else outcome
+    pairs = zip(batch, results, strict=True)
+    hand_over(((item.done.get_loop(), (item.done, result)) for item, result in pairs), _arrive)
 
 
-def _settle_here(loop: asyncio.AbstractEventLoop, batch: Sequence[Item], outcome: list[Any] | Exception) -> None:
-    for place, item in enumerate(batch):
-        if item.loop is not loop or item.done.done():
+def _arrive(results: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    for done, result in results:
+        if done.done():
             continue
-        if isinstance(outcome, Exception):
-            item.done.set_exception(outcome)
+        if isinstance(result, Exception):
+            done.set_exception(result)
         else:
-            item.done.set_result(outcome[place])
+            done.set_result(result)

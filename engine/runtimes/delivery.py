@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from engine.errors import InferenceError
 from engine.runtime import Piece
+
+T = TypeVar("T")
 
 
 class Delivery:
@@ -60,15 +63,25 @@ class Delivery:
 
 def deliver(items: Sequence[tuple[Delivery, Piece | InferenceError]]) -> None:
     """From the runtime's thread: hands each caller its item, with one wake-up for each event loop."""
-    loops: dict[asyncio.AbstractEventLoop, list[tuple[Delivery, Piece | InferenceError]]] = {}
-    for delivery, item in items:
-        loops.setdefault(delivery.loop, []).append((delivery, item))
+    for delivery, _ in hand_over(((item[0].loop, item) for item in items), _arrive):
+        delivery.cancelled = True
+
+
+def hand_over(items: Iterable[tuple[asyncio.AbstractEventLoop, T]], take: Callable[[list[T]], None]) -> list[T]:
+    """From a runtime's thread: `take` gets each event loop's items on that loop, with one wake-up for each.
+
+    Those whose loop was closed with its callers come back: nobody waits for them any more.
+    """
+    loops: dict[asyncio.AbstractEventLoop, list[T]] = {}
+    for loop, item in items:
+        loops.setdefault(loop, []).append(item)
+    left: list[T] = []
     for loop, mine in loops.items():
         try:
-            loop.call_soon_threadsafe(_arrive, mine)
-        except RuntimeError:  # the loop was closed with its callers; nobody waits any more
-            for delivery, _ in mine:
-                delivery.cancelled = True
+            loop.call_soon_threadsafe(take, mine)
+        except RuntimeError:
+            left += mine
+    return left
 
 
 def _arrive(items: list[tuple[Delivery, Piece | InferenceError]]) -> None:

@@ -36,12 +36,6 @@ async def batcher(
         await asyncio.to_thread(made.close)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - a thread of the batcher makes it true
-            await asyncio.sleep(0.001)
-
-
 async def waiting(made: Batcher, *items: tuple[Any, int], kind: Any = "a") -> list[asyncio.Task[Any]]:
     """Asks for each content with so many tokens, in this order."""
     tasks = [asyncio.ensure_future(made.compute(content, kind, tokens)) for content, tokens in items]
@@ -49,10 +43,18 @@ async def waiting(made: Batcher, *items: tuple[Any, int], kind: Any = "a") -> li
     return tasks
 
 
+async def computing(made: Batcher, begun: Batches, *items: tuple[Any, int]) -> list[asyncio.Task[Any]]:
+    """Asks for each content, and returns when each is a batch under way."""
+    tasks = await waiting(made, *items)
+    async with asyncio.timeout(10):
+        while len(begun) < len(items):  # noqa: ASYNC110 - a thread of the batcher makes it true
+            await asyncio.sleep(0.001)
+    return tasks
+
+
 async def test_what_comes_while_one_is_computed_goes_together() -> None:
     async with batcher() as (made, begun, go_on):
-        first = await waiting(made, (1, 5))
-        await until(lambda: len(begun) == 1)
+        first = await computing(made, begun, (1, 5))
         rest = await waiting(made, *((index, 5) for index in range(2, 6)))
         go_on.set()
         assert await asyncio.gather(*first, *rest) == [10, 20, 30, 40, 50]
@@ -62,8 +64,7 @@ async def test_what_comes_while_one_is_computed_goes_together() -> None:
 
 async def test_the_nearest_in_length_go_first_and_nothing_is_padded_much() -> None:
     async with batcher() as (made, begun, go_on):
-        first = await waiting(made, ("first", 5))
-        await until(lambda: len(begun) == 1)
+        first = await computing(made, begun, ("first", 5))
         rest = await waiting(made, ("a", 30), ("b", 50), ("c", 31), ("d", 49))
         go_on.set()
         await asyncio.gather(*first, *rest)
@@ -72,8 +73,7 @@ async def test_the_nearest_in_length_go_first_and_nothing_is_padded_much() -> No
 
 async def test_rows_and_tokens_have_bounds_but_one_item_goes_at_least() -> None:
     async with batcher(max_rows=3) as (made, begun, go_on):
-        first = await waiting(made, ("first", 500))
-        await until(lambda: len(begun) == 1)
+        first = await computing(made, begun, ("first", 500))
         rest = await waiting(made, *((index, 10) for index in range(4)), *((index, 40) for index in range(4, 7)))
         go_on.set()
         await asyncio.gather(*first, *rest)
@@ -82,8 +82,7 @@ async def test_rows_and_tokens_have_bounds_but_one_item_goes_at_least() -> None:
 
 async def test_items_of_several_rows_stay_together() -> None:
     async with batcher(max_rows=5) as (made, begun, go_on):
-        first = await waiting(made, ("first", 5))
-        await until(lambda: len(begun) == 1)
+        first = await computing(made, begun, ("first", 5))
         rest = [asyncio.ensure_future(made.compute(rows, "a", 5, rows)) for rows in (3, 2, 4)]
         await asyncio.sleep(0)
         go_on.set()
@@ -94,8 +93,7 @@ async def test_items_of_several_rows_stay_together() -> None:
 
 async def test_two_kinds_never_go_together_and_none_is_always_alone() -> None:
     async with batcher() as (made, begun, go_on):
-        first = await waiting(made, (1, 5))
-        await until(lambda: len(begun) == 1)
+        first = await computing(made, begun, (1, 5))
         rest = [
             *await waiting(made, (2, 5)),
             *await waiting(made, (3, 5), kind="b"),
@@ -109,8 +107,7 @@ async def test_two_kinds_never_go_together_and_none_is_always_alone() -> None:
 
 async def test_no_thread_takes_more_than_its_share() -> None:
     async with batcher(threads=2, max_rows=100, max_tokens=10_000) as (made, begun, go_on):
-        first = await waiting(made, (0, 5), (1, 5))
-        await until(lambda: len(begun) == 2)
+        first = await computing(made, begun, (0, 5), (1, 5))
         rest = await waiting(made, *((index, 5) for index in range(2, 12)))
         go_on.set()
         await asyncio.gather(*first, *rest)
@@ -120,8 +117,7 @@ async def test_no_thread_takes_more_than_its_share() -> None:
 
 async def test_a_caller_who_leaves_takes_its_item_away() -> None:
     async with batcher() as (made, begun, go_on):
-        first = await waiting(made, (1, 5))
-        await until(lambda: len(begun) == 1)
+        first = await computing(made, begun, (1, 5))
         left, stays = await waiting(made, (2, 5), (3, 5))
         left.cancel()
         await asyncio.sleep(0)
@@ -137,8 +133,7 @@ async def test_what_does_not_fit_the_memory_goes_in_halves_and_is_reported(caplo
         return contents
 
     async with batcher(small) as (made, begun, go_on):
-        first = await waiting(made, (0, 5))
-        await until(lambda: len(begun) == 1)
+        first = await computing(made, begun, (0, 5))
         rest = await waiting(made, *((index, 5) for index in range(1, 6)))
         go_on.set()
         assert await asyncio.gather(*first, *rest) == [0, 1, 2, 3, 4, 5]
@@ -153,8 +148,7 @@ async def test_one_bad_item_fails_alone() -> None:
         return contents
 
     async with batcher(picky) as (made, begun, go_on):
-        first = await waiting(made, (0, 5))
-        await until(lambda: len(begun) == 1)
+        first = await computing(made, begun, (0, 5))
         rest = await waiting(made, *((index, 5) for index in range(1, 5)))
         go_on.set()
         found = await asyncio.gather(*first, *rest, return_exceptions=True)
@@ -164,8 +158,7 @@ async def test_one_bad_item_fails_alone() -> None:
 
 async def test_what_waits_when_it_closes_fails_and_what_comes_later_too() -> None:
     async with batcher() as (made, begun, go_on):
-        first = await waiting(made, (1, 5))
-        await until(lambda: len(begun) == 1)
+        first = await computing(made, begun, (1, 5))
         late = await waiting(made, (2, 5))
         closing = asyncio.ensure_future(asyncio.to_thread(made.close))
         with pytest.raises(RuntimeError, match="the model was closed"):
