@@ -138,7 +138,7 @@ def as_safetensors(gguf: Path, folder: Path) -> None:
     """The GGUF file's values."""
     import torch
 
-    from engine.runtimes import torch_gguf
+    from engine.runtimes.torch import gguf as torch_gguf
 
     model, tokenizer = torch_gguf.load(gguf, torch.float32)
     model.save_pretrained(folder)
@@ -146,16 +146,16 @@ def as_safetensors(gguf: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    from engine.artifacts import Artifact, fetch
-    from engine.compose import compose
-    from engine.runtimes import openvino_export
+    from engine.artifacts.resolve import Artifact, fetch
+    from engine.config.compose import compose
+    from engine.runtimes.openvino import export
 
     gguf = fetch(compose(["model=smollm2-135m"]).spec.model, ("gguf",)).path
     me = str(Path(__file__).resolve())
     with tempfile.TemporaryDirectory() as temp:
         folder = Path(temp)
         as_safetensors(gguf, folder)
-        exported = openvino_export.exported(Artifact(folder, "safetensors", "x"), "int8").path
+        exported = export.exported(Artifact(folder, "safetensors", "x"), "int8").path
         source = f"model.sources=[{{kind: file, path: {folder}, format: safetensors}}]"
         for count, when in ((1, "alone"), (AT_ONCE, f"{AT_ONCE} at once")):
             ask = [sys.executable, me]

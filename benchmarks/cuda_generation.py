@@ -91,10 +91,10 @@ def loaded(path: str) -> tuple[Any, Any]:
     import torch
     import transformers
 
-    from engine.runtimes import torch_paged
+    from engine.runtimes.torch import paged
 
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).to(DEVICE).eval()
-    model.set_attn_implementation(torch_paged.attentions(model)[0])
+    model.set_attn_implementation(paged.attentions(model)[0])
     return model, transformers.AutoTokenizer.from_pretrained(path)
 
 
@@ -157,8 +157,8 @@ def main(name: str, *overrides: str) -> None:
         raise SystemExit(
             "this machine has no CUDA GPU, so there is nothing to measure. Next: run it where there is one"
         )
-    from engine.artifacts import fetch
-    from engine.compose import compose
+    from engine.artifacts.resolve import fetch
+    from engine.config.compose import compose
 
     path = str(fetch(compose([f"model={name}"]).spec.model, ("safetensors",)).path)
     me = [sys.executable, str(Path(__file__).resolve())]

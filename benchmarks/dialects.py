@@ -26,9 +26,10 @@ from typing import Any
 
 import msgspec
 
-from engine.dialects import ClientCall
-from engine.registry import DIALECTS, SERVER_DIALECTS
-from engine.request import Chunk, Usage
+from engine.core.registry import DIALECTS, SERVER_DIALECTS
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.server import ClientCall
 from engine.tasks import embedding
 
 WORDS = 200

@@ -99,8 +99,8 @@ def bare(kind: str, path: str) -> None:
     else:
         import openvino as ov
 
-        from engine.runtimes import sentence_model
-        from engine.runtimes.openvino_bert import build
+        from engine.runtimes.embedding import model as sentence_model
+        from engine.runtimes.openvino.bert_graph import build
 
         graph = build(Path(path), sentence_model.read(Path(path), None))
         settings = {"INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": "2", "INFERENCE_NUM_THREADS": "2"}
@@ -111,8 +111,8 @@ def bare(kind: str, path: str) -> None:
 def main() -> None:
     import numpy as np
 
-    from engine.artifacts import fetch
-    from engine.compose import compose
+    from engine.artifacts.resolve import fetch
+    from engine.config.compose import compose
 
     path = fetch(compose(["model=minilm-l6"]).spec.model, ("safetensors",)).path
     me = str(Path(__file__).resolve())

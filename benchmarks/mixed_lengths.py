@@ -67,25 +67,25 @@ def fixed(hardware: str, path: str) -> None:
 
     import numpy as np
 
-    from engine.runtimes import sentence_model
-    from engine.runtimes.sentence_encoder import Forward
-    from schemas.hardware import CpuHardwareSpec, OpenVinoHardwareSpec
+    from engine.runtimes.embedding import model
+    from engine.runtimes.embedding.encoder import Forward
+    from engine.schemas.hardware import CpuHardwareSpec, OpenVinoHardwareSpec
 
-    settings = sentence_model.read(Path(path), None)
+    settings = model.read(Path(path), None)
     forward: Forward
     if hardware == "cpu":
-        from engine.runtimes.torch_encoder import TorchForward
+        from engine.runtimes.torch.encoder import TorchForward
 
         forward = TorchForward(Path(path), settings, CpuHardwareSpec(kind="cpu"))
     else:
-        from engine.runtimes.openvino_encoder import OpenVinoForward
+        from engine.runtimes.openvino.encoder import OpenVinoForward
 
         forward = OpenVinoForward(Path(path), settings, OpenVinoHardwareSpec(kind="openvino"))
-    made = sentence_model.tokenizer(Path(path), settings.max_tokens)
+    made = model.tokenizer(Path(path), settings.max_tokens)
     pool = ThreadPoolExecutor(forward.threads)
 
     def batch(some: list[str]) -> Any:
-        return forward(*sentence_model.padded(sentence_model.read_texts(made, some).ids, forward.dtype))
+        return forward(*model.padded(model.read_texts(made, some).ids, forward.dtype))
 
     def measure() -> dict[str, object]:
         started = time.perf_counter()
@@ -98,8 +98,8 @@ def fixed(hardware: str, path: str) -> None:
 def main() -> None:
     import numpy as np
 
-    from engine.artifacts import fetch
-    from engine.compose import compose
+    from engine.artifacts.resolve import fetch
+    from engine.config.compose import compose
 
     path = fetch(compose(["model=minilm-l6"]).spec.model, ("safetensors",)).path
     me = str(Path(__file__).resolve())

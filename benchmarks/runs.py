@@ -60,8 +60,8 @@ def resume(rows: int, folder: Path) -> tuple[float, float]:
     """Seconds to read a run's index, and to find out that none of its workload's rows is left."""
     from engine.runs.directory import load_spec
     from engine.runs.journal import recorded
-    from engine.runs.unrecorded import Unrecorded
-    from engine.workloads import open_source
+    from engine.runs.pending_rows import Unrecorded
+    from engine.workloads.open import open_source
 
     run = folder / f"run-{rows}"
     spec = load_spec(run)
@@ -77,7 +77,7 @@ def resume(rows: int, folder: Path) -> tuple[float, float]:
 
 async def append_all(path: Path) -> float:
     """Records/s into a journal, with at most IN_FLIGHT that are not yet durable."""
-    from engine.errors import OutputError
+    from engine.core.errors import OutputError
     from engine.runs.journal import Journal
 
     journal = Journal(path)

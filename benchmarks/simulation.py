@@ -30,11 +30,12 @@ from pathlib import Path
 
 from contest import machine
 
-from engine import Engine, virtual_time
-from engine.compose import compose
-from engine.executors import Services
-from engine.request import Request
-from engine.virtual_time import VirtualClock
+from engine import Engine
+from engine.config.compose import compose
+from engine.core import virtual_time
+from engine.core.request import Request
+from engine.core.virtual_time import VirtualClock
+from engine.executors.services import Services
 
 PLACES = 32
 USERS = {"high": 64, "normal": 64, "low": 32}

@@ -1,16 +1,10 @@
 """IPFS Accelerate: a declarative, config-driven inference pipeline engine. This is its public API."""
 
-from engine.engine import Engine
-from engine.errors import (
-    ConfigError,
-    EngineError,
-    InferenceError,
-    Interrupted,
-    OutputError,
-    SetupError,
-)
-from engine.request import Chunk, Request, Result, Usage
-from schemas import RunSpec
+from engine.api.engine import Engine
+from engine.core.errors import ConfigError, EngineError, InferenceError, Interrupted, OutputError, SetupError
+from engine.core.request import Request, Result, Usage
+from engine.core.stream import Chunk
+from engine.schemas import RunSpec
 
 __version__ = "0.1.0"
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.base import Spec
+from engine.schemas.base import Spec
 
 
 class _Hardware(Spec):

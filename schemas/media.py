@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from schemas.base import Spec
+from engine.schemas.base import Spec
 
 
 class MediaSpec(Spec):

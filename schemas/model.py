@@ -4,9 +4,9 @@ from typing import Any
 
 from pydantic import Field
 
-from schemas.base import Spec
-from schemas.sources import SourceSpec
-from schemas.tasks import Task
+from engine.schemas.base import Spec
+from engine.schemas.sources import SourceSpec
+from engine.schemas.tasks import Task
 
 
 class ModelSpec(Spec):

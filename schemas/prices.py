@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.base import Spec
+from engine.schemas.base import Spec
 
 
 class TokenPricesSpec(Spec):

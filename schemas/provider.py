@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.base import Spec
-from schemas.prices import PriceSpec
-from schemas.simulated import SimulatedProviderSpec
-from schemas.tasks import Task
+from engine.schemas.base import Spec
+from engine.schemas.prices import PriceSpec
+from engine.schemas.simulated import SimulatedProviderSpec
+from engine.schemas.tasks import Task
 
 
 class CredentialSpec(Spec):

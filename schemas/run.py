@@ -2,16 +2,16 @@
 
 from pydantic import Field
 
-from schemas.base import Spec
-from schemas.hardware import HardwareSpec
-from schemas.media import MediaSpec
-from schemas.model import ModelSpec
-from schemas.output import OutputSpec
-from schemas.policy import PolicySpec
-from schemas.provider import ProviderSpec
-from schemas.storage import StorageSpec
-from schemas.telemetry import TelemetrySpec
-from schemas.workload import WorkloadSpec
+from engine.schemas.base import Spec
+from engine.schemas.hardware import HardwareSpec
+from engine.schemas.media import MediaSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.output import OutputSpec
+from engine.schemas.policy import PolicySpec
+from engine.schemas.provider import ProviderSpec
+from engine.schemas.storage import StorageSpec
+from engine.schemas.telemetry import TelemetrySpec
+from engine.schemas.workload import WorkloadSpec
 
 
 class TargetSpec(Spec):

@@ -4,8 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from schemas.base import Spec
-from schemas.prices import PriceSpec
+from engine.schemas.base import Spec
+from engine.schemas.prices import PriceSpec
 
 Distribution = Literal["constant", "lognormal", "exponential"]
 Hint = Literal[

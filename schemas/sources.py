@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
-from schemas.base import Spec
+from engine.schemas.base import Spec
 
 Format = Literal["safetensors", "gguf", "openvino", "ctranslate2", "state_dict", "torchscript", "onnx"]
 """Layouts of model files. ctranslate2: of Whisper only; state_dict, what torch.save wrote: of EfficientNet-Lite0 only;

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.base import Spec
-from schemas.provider import TransportSpec
+from engine.schemas.base import Spec
+from engine.schemas.provider import TransportSpec
 
 
 class S3Spec(Spec):

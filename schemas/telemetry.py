@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from schemas.base import Spec
+from engine.schemas.base import Spec
 
 
 def _switch(value: Any) -> Any:

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from schemas.base import Spec
-from schemas.tasks import Task
+from engine.schemas.base import Spec
+from engine.schemas.tasks import Task
 
 
 class _Workload(Spec):

@@ -38,9 +38,9 @@ async def serve() -> AsyncIterator[Serve]:
 @pytest.fixture(scope="session")
 def smollm2_gguf() -> Path:
     """The default model's file, fetched once into the artifact cache."""
-    from engine.artifacts import fetch
-    from engine.compose import compose
-    from engine.errors import EngineError
+    from engine.artifacts.resolve import fetch
+    from engine.config.compose import compose
+    from engine.core.errors import EngineError
 
     try:
         return fetch(compose(["model=smollm2-135m"]).spec.model, ("gguf",)).path

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pytest
 
 from engine import Engine, Request
-from engine.compose import compose
+from engine.config.compose import compose
+from engine.core.virtual_time import VirtualClock, run
 from engine.executors.simulated import SimulatedExecutor
 from engine.simulation.counters import Counters
-from engine.virtual_time import VirtualClock, run
 
 FAULT_S = (300, 600)
 DAY_S = 1200

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from engine import Engine, InferenceError, Request
+from engine.core.request import Result
+from engine.core.virtual_time import VirtualClock, VirtualTimeLoop, run
 from engine.executors.simulated import SimulatedExecutor
-from engine.request import Result
-from engine.virtual_time import VirtualClock, VirtualTimeLoop, run
-from schemas import RunSpec, TargetSpec
-from schemas.hardware import AutoHardwareSpec
-from schemas.model import ModelSpec
-from schemas.policy import (
+from engine.schemas import RunSpec, TargetSpec
+from engine.schemas.hardware import AutoHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.policy import (
     BatchSpec,
     BreakerSpec,
     BudgetSpec,
@@ -33,8 +33,8 @@ from schemas.policy import (
     StreamSpec,
     TimeoutSpec,
 )
-from schemas.simulated import SimulatedProviderSpec
-from schemas.workload import SyntheticWorkloadSpec
+from engine.schemas.simulated import SimulatedProviderSpec
+from engine.schemas.workload import SyntheticWorkloadSpec
 
 EVERYTHING = PolicySpec(
     deadline=DeadlineSpec(total_s=120.0, starts="submit"),

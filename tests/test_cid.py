@@ -1,4 +1,4 @@
-"""engine/cid.py, against ids that others have published."""
+"""engine/core/cid.py, against ids that others have published."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.cid import JSON, RAW, canonical_json, cid, cid_of_digest, cid_of_file, cid_of_json, parse
+from engine.core.cid import JSON, RAW, canonical_json, cid, cid_of_digest, cid_of_file, cid_of_json, parse
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.compose import choices, compose, expand
-from engine.errors import ConfigError
-from schemas import RunSpec
+from engine.config.compose import choices, compose, expand
+from engine.core.errors import ConfigError
+from engine.schemas import RunSpec
 
 
 def spec(*overrides: str, config_dir: Path | None = None) -> RunSpec:

@@ -19,19 +19,19 @@ from servers.scripted import Exchange, ScriptedServer
 
 from engine import Engine, InferenceError, Request, Result
 from engine.cli.main import main
-from engine.compose import compose
-from engine.dialects import ClientCall
-from engine.errors import ServerFailed
-from engine.prices import PICO
+from engine.config.compose import compose
+from engine.core.errors import ServerFailed
+from engine.core.prices import PICO
+from engine.core.virtual_time import VirtualClock, run
+from engine.dialects.server import ClientCall
+from engine.schemas import RunSpec, TargetSpec
+from engine.schemas.hardware import AutoHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.policy import HedgeSpec, PolicySpec, QueueSpec, RetrySpec
+from engine.schemas.prices import PriceSpec
+from engine.schemas.simulated import FaultSpec, SimulatedProviderSpec
+from engine.schemas.workload import SyntheticWorkloadSpec
 from engine.telemetry.prometheus import text
-from engine.virtual_time import VirtualClock, run
-from schemas import RunSpec, TargetSpec
-from schemas.hardware import AutoHardwareSpec
-from schemas.model import ModelSpec
-from schemas.policy import HedgeSpec, PolicySpec, QueueSpec, RetrySpec
-from schemas.prices import PriceSpec
-from schemas.simulated import FaultSpec, SimulatedProviderSpec
-from schemas.workload import SyntheticWorkloadSpec
 
 PRICE = PriceSpec(input=0.15, output=0.6)
 CHAT = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}

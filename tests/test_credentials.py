@@ -14,9 +14,10 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
-from engine.credentials import Key, Secret, find_keys, looks_like_secret, redact, sources
-from engine.errors import SetupError
-from schemas.provider import CredentialSpec
+from engine.core.errors import SetupError
+from engine.credentials.keys import Key, find_keys, sources
+from engine.credentials.masking import Secret, looks_like_secret, redact
+from engine.schemas.provider import CredentialSpec
 
 NO_KEYRING = "keyring.backends.null.Keyring"
 GROQ = CredentialSpec(env=("GROQ_API_KEY",), field="groq_api_key")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.compose import compose, expand
+from engine.config.compose import compose, expand
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]

@@ -12,7 +12,7 @@ import pytest
 from servers.scripted import Exchange
 
 from engine import ConfigError, Engine, EngineError, InferenceError, Request
-from engine.errors import InvalidRequest
+from engine.core.errors import InvalidRequest
 
 
 def chat(text: str = "hello", **fields: object) -> Request:

@@ -40,7 +40,7 @@ def test_a_request_that_would_be_refused_is_told_why(engine: Engine) -> None:
 
 
 def test_parked_keys_and_forced_circuits_are_named(engine: Engine) -> None:
-    from engine.errors import AuthFailed
+    from engine.core.errors import AuthFailed
 
     engine.resources.find(("keys", engine.targets[0])).park("OPENAI_API_KEY", AuthFailed("no"))
     engine.policy.breaker.mode = "forced_open"

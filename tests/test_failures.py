@@ -11,7 +11,7 @@ from servers.replies import chunk, completion, error, usage_chunk
 from servers.scripted import Exchange, ScriptedServer
 
 from engine import Chunk, Engine, Request
-from engine.errors import Truncated
+from engine.core.errors import Truncated
 from engine.middleware.breaker import State
 
 pytestmark = pytest.mark.slow

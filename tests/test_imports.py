@@ -57,4 +57,4 @@ def test_an_engine_of_a_remote_provider_loads_only_the_client_it_uses() -> None:
 
 @pytest.mark.slow
 def test_the_specs_import_nothing_of_the_engine() -> None:
-    assert "engine" not in loaded_by("import schemas.run, schemas.policy, schemas.workload")
+    assert "engine" not in loaded_by("import engine.schemas.run, engine.schemas.policy, engine.schemas.workload")

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from engine.errors import InvalidRequest
-from engine.media import INLINE_ONLY, Media, MediaAccess, MediaReader, media_access
-from schemas import RunSpec
+from engine.core.errors import InvalidRequest
+from engine.core.media_access import INLINE_ONLY, Media, MediaAccess
+from engine.media.reader import MediaReader, media_access
+from engine.schemas import RunSpec
 
 WAV = b"RIFF\x24\x00\x00\x00WAVEfmt sound"
 PNG = b"\x89PNG\r\n\x1a\npixels"

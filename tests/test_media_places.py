@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from engine.errors import InvalidRequest
-from engine.media import INLINE_ONLY, Media, MediaAccess, MediaReader
-from engine.media_places import may_hold_media, read_media
+from engine.core.errors import InvalidRequest
+from engine.core.media_access import INLINE_ONLY, Media, MediaAccess
+from engine.media.fields import may_hold_media, read_media
+from engine.media.reader import MediaReader
 
 PNG = b"\x89PNG\r\n\x1a\npixels"
 TEXT = base64.b64encode(PNG).decode()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.compose import compose
-from schemas.model import ModelSpec
+from engine.config.compose import compose
+from engine.schemas.model import ModelSpec
 
 CONF = Path(__file__).resolve().parent.parent / "conf" / "model"
 WITHOUT_FILES = {"default", "remote", "simulated"}

@@ -168,7 +168,7 @@ async def test_system_messages_silently_became_user(serve: Serve) -> None:
 async def test_max_tokens_was_left_out_where_the_api_requires_it() -> None:
     import msgspec
 
-    from engine.registry import DIALECTS
+    from engine.core.registry import DIALECTS
 
     call = DIALECTS.get("anthropic")().encode("chat", question().body, model="claude-x", stream=False)
     assert msgspec.json.decode(call.content)["max_tokens"] > 0

@@ -3,14 +3,14 @@
 import pytest
 
 from engine import Engine
-from engine.build import PER_REQUEST, PER_TARGET
-from engine.errors import ConfigError
+from engine.api.build import PER_REQUEST, PER_TARGET
+from engine.core.errors import ConfigError
+from engine.core.pipeline import Layer, Middleware, Stage, check_order, compose
+from engine.core.request import Context, EngineRecord, Request, Result
 from engine.middleware.breaker import CircuitBreaker
 from engine.middleware.queue import Queue
 from engine.middleware.retry import Retry
 from engine.middleware.timeout import Timeout
-from engine.pipeline import Layer, Middleware, Stage, check_order, compose
-from engine.request import Context, EngineRecord, Request, Result
 
 
 class Note(Middleware):

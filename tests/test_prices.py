@@ -11,17 +11,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.compose import compose
-from engine.config_files import conf_dir
-from engine.errors import ConfigError
-from engine.prices import Price, Prices, load, total
-from engine.request import Usage
-from schemas import TargetSpec
-from schemas.hardware import AutoHardwareSpec
-from schemas.model import ModelSpec
-from schemas.prices import PriceSpec, PriceTierSpec
-from schemas.provider import RemoteProviderSpec
-from schemas.simulated import SimulatedProviderSpec
+from engine.config.compose import compose
+from engine.core.errors import ConfigError
+from engine.core.option_files import conf_dir
+from engine.core.prices import Price, Prices, load, total
+from engine.core.request import Usage
+from engine.schemas import TargetSpec
+from engine.schemas.hardware import AutoHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.prices import PriceSpec, PriceTierSpec
+from engine.schemas.provider import RemoteProviderSpec
+from engine.schemas.simulated import SimulatedProviderSpec
 
 LISTS = sorted(file.stem for file in (conf_dir() / "prices").glob("*.yaml"))
 PROVIDERS = {

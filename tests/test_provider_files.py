@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from engine.registry import DIALECTS
-from schemas.provider import RemoteProviderSpec
+from engine.core.registry import DIALECTS
+from engine.schemas.provider import RemoteProviderSpec
 
 FOLDER = Path(__file__).resolve().parent.parent / "conf" / "provider"
 YAML_ONLY = {

@@ -23,9 +23,10 @@ from servers.replies import chunk, completion
 
 from engine import Engine, Request
 from engine.cli import main
-from engine.dialects import ClientCall
-from engine.errors import AuthFailed, InferenceError, InvalidRequest, ServerFailed
-from engine.request import ENDPOINTS, Chunk
+from engine.core.errors import AuthFailed, InferenceError, InvalidRequest, ServerFailed
+from engine.core.request import ENDPOINTS
+from engine.core.stream import Chunk
+from engine.dialects.server import ClientCall
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "canary0f9b7kq2x/+zzq7"

@@ -1,4 +1,4 @@
-"""engine/virtual_time.py."""
+"""engine/core/virtual_time.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from engine.virtual_time import VirtualClock, run
+from engine.core.virtual_time import VirtualClock, run
 
 
 def test_an_hour_of_sleep_passes_at_once_and_the_clock_says_so() -> None:

@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from engine import Engine, Request
-from engine.build import build
-from engine.facts import Facts
-from engine.request import Chunk, ChunkStream, Result, Usage
+from engine.api.build import build
+from engine.core.request import Result, Usage
+from engine.core.server_info import Facts
+from engine.core.stream import Chunk, ChunkStream
 from overhead.load import BODY, KEY, MODEL, Call, Contestant
 from overhead.server import CHUNKS, completion
 

@@ -23,9 +23,10 @@ from typing import Any, TypeVar
 
 from engine.artifacts.job import Job, Progress, Stopped, megabytes
 from engine.artifacts.replicas import Replicas
-from engine.credentials import Secret, mask_shapes, redact, s3_keys, variable
-from engine.errors import SetupError
-from schemas.storage import S3Spec
+from engine.core.errors import SetupError
+from engine.credentials.keys import s3_keys, variable
+from engine.credentials.masking import Secret, mask_shapes, redact
+from engine.schemas.storage import S3Spec
 
 T = TypeVar("T")
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from engine.cid import DAG_PB, cid_of_file, cid_of_json, parse
-from engine.errors import SetupError
+from engine.core.cid import DAG_PB, cid_of_file, cid_of_json, parse
+from engine.core.errors import SetupError
 
 _POLL_S = 0.05
 """How often a process that waits for another one's download looks again."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.cid import Cid, parse_binary, read_varint
+from engine.core.cid import Cid, parse_binary, read_varint
 
 _MAX_HEADER_BYTES = 1024 * 1024
 _MAX_CID_BYTES = 256

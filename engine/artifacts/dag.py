@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.artifacts.unixfs import Node, bucket_prefix, decode
-from engine.cid import IDENTITY, Cid
-from engine.errors import SetupError
+from engine.core.cid import IDENTITY, Cid
+from engine.core.errors import SetupError
 
 MAX_DEPTH = 64
 """Folders and parts of files within each other."""

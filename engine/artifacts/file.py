@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.artifacts import Artifact
 from engine.artifacts.job import Job
-from engine.errors import SetupError, nearest
-from schemas.sources import FileSourceSpec
+from engine.artifacts.resolve import Artifact
+from engine.core.errors import SetupError, nearest
+from engine.schemas.sources import FileSourceSpec
 
 
 class FileSource:

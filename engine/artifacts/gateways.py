@@ -16,10 +16,10 @@ from engine.artifacts.dag import Forged
 from engine.artifacts.job import Job
 from engine.artifacts.replicas import Attempt, Replicas
 from engine.artifacts.web import Again, Web, delays, reason, refusal
-from engine.cid import Cid
-from engine.errors import InferenceError, SetupError
-from engine.transports import HttpReply, origin
-from schemas.storage import IpfsSpec
+from engine.core.cid import Cid
+from engine.core.errors import InferenceError, SetupError
+from engine.schemas.storage import IpfsSpec
+from engine.transports.transport import HttpReply, origin
 
 DEFAULT = ("http://127.0.0.1:8080", "https://trustless-gateway.link")
 """A node on this machine (Kubo's default port), then the public gateway of the IPFS Foundation."""

@@ -6,13 +6,14 @@ import os
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from engine.artifacts import Artifact
 from engine.artifacts.job import Job, Progress
+from engine.artifacts.resolve import Artifact
 from engine.artifacts.web import Again, Web
-from engine.cid import cid_of_digest, cid_of_json
-from engine.credentials import bearer_token, mask_shapes
-from engine.errors import SetupError
-from schemas.sources import HttpsSourceSpec
+from engine.core.cid import cid_of_digest, cid_of_json
+from engine.core.errors import SetupError
+from engine.credentials.keys import bearer_token
+from engine.credentials.masking import mask_shapes
+from engine.schemas.sources import HttpsSourceSpec
 
 
 class HttpsSource:

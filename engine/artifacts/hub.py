@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from engine.artifacts import Artifact, diffusers
+from engine.artifacts import diffusers
 from engine.artifacts.job import Job, Notify
-from engine.errors import SetupError
-from schemas.sources import HubSourceSpec
+from engine.artifacts.resolve import Artifact
+from engine.core.errors import SetupError
+from engine.schemas.sources import HubSourceSpec
 
 REACH_S = 8.0
 """How long the hub may take to say what the repository holds, name resolution included."""

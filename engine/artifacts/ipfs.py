@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path, PurePosixPath
 
-from engine.artifacts import Artifact
 from engine.artifacts.dag import Blocks, Dag
 from engine.artifacts.gateways import Gateways
 from engine.artifacts.job import Job, Progress
+from engine.artifacts.resolve import Artifact
 from engine.artifacts.web import Web
-from engine.cid import Cid, cid_of_json, parse
-from engine.errors import SetupError
-from schemas.sources import IpfsSourceSpec
+from engine.core.cid import Cid, cid_of_json, parse
+from engine.core.errors import SetupError
+from engine.schemas.sources import IpfsSourceSpec
 
 
 class IpfsSource:

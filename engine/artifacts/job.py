@@ -12,9 +12,9 @@ from random import Random
 from typing import Any, TypeVar
 
 from engine.artifacts.cache import Cache, Held
-from engine.clock import Clock, Rng, SystemClock
-from engine.errors import SetupError
-from schemas.storage import StorageSpec
+from engine.core.clock import Clock, Rng, SystemClock
+from engine.core.errors import SetupError
+from engine.schemas.storage import StorageSpec
 
 T = TypeVar("T")
 

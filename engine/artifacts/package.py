@@ -17,12 +17,12 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from engine.artifacts import Artifact
 from engine.artifacts.cache import tree_cid
 from engine.artifacts.job import Job, Stopped
-from engine.cid import cid_of_file, cid_of_json
-from engine.errors import SetupError
-from schemas.sources import PackageSourceSpec
+from engine.artifacts.resolve import Artifact
+from engine.core.cid import cid_of_file, cid_of_json
+from engine.core.errors import SetupError
+from engine.schemas.sources import PackageSourceSpec
 
 TRIES = 3
 """Downloads that are tried when the network fails, besides pip's own retries."""

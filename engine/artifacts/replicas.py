@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 
-from engine.clock import Clock, Rng
-from engine.errors import CircuitOpen
+from engine.core.clock import Clock, Rng
+from engine.core.errors import CircuitOpen
 from engine.middleware.breaker import Breaker, Permit
-from schemas.policy.breaker import BreakerSpec
+from engine.schemas.policy.breaker import BreakerSpec
 
 _SPEC = BreakerSpec(consecutive_failures=1, min_calls=1, open_s=5.0, max_open_s=60.0, probes=1)
 """One failure is enough: there is another place to ask. The pause doubles with each failed return."""

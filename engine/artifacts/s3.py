@@ -6,13 +6,13 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from engine.artifacts import Artifact
 from engine.artifacts.bucket import Bucket, Object, endpoints_of
 from engine.artifacts.cache import tree_cid
 from engine.artifacts.job import Job, megabytes
-from engine.cid import cid_of_digest, cid_of_json
-from engine.errors import SetupError
-from schemas.sources import S3SourceSpec
+from engine.artifacts.resolve import Artifact
+from engine.core.cid import cid_of_digest, cid_of_json
+from engine.core.errors import SetupError
+from engine.schemas.sources import S3SourceSpec
 
 
 class S3Source:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.artifacts.murmur3 import murmur3_x64_64
-from engine.cid import DAG_PB, RAW, Cid, parse_binary
+from engine.core.cid import DAG_PB, RAW, Cid, parse_binary
 
 Kind = Literal["file", "directory", "shard", "symlink"]
 

@@ -19,9 +19,9 @@ from urllib.parse import urljoin, urlsplit
 import backoff
 
 from engine.artifacts.job import Job, Progress, megabytes
-from engine.errors import InferenceError, SetupError
-from engine.registry import TRANSPORTS
-from engine.transports import HttpCall, HttpReply, Transport, origin
+from engine.core.errors import InferenceError, SetupError
+from engine.core.registry import TRANSPORTS
+from engine.transports.transport import HttpCall, HttpReply, Transport, origin
 
 MAX_REDIRECTS = 8
 SYNC_BYTES = 8 * 1024 * 1024

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit, urlunsplit
 
+from engine.core.errors import ConfigError, InferenceError, Malformed
+from engine.core.registry import BATCH_DIALECTS
 from engine.dialects.batch import BatchCall, BatchDialect, Heard, JobRequest, JobView, Member
-from engine.errors import ConfigError, InferenceError, Malformed
-from engine.executors import Services
 from engine.executors.remote import RemoteExecutor
-from engine.registry import BATCH_DIALECTS
-from engine.transports import HttpReply
-from schemas.provider import BatchApiSpec, RemoteProviderSpec
+from engine.executors.services import Services
+from engine.schemas.provider import BatchApiSpec, RemoteProviderSpec
+from engine.transports.transport import HttpReply
 
 RESULT_BYTES = 8 * 1024**3
 """A file of results may be as large as this: 50,000 long vectors take 2 GB."""

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engine.core.errors import InferenceError
 from engine.dialects.batch import JobRequest, Member
-from engine.errors import InferenceError
 
 if TYPE_CHECKING:
-    from engine.runs.ledger import JobRecord
+    from engine.batches.ledger import JobRecord
 
 
 @dataclass(slots=True)

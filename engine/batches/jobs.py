@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from engine.batches.client import BatchClient
 from engine.batches.job import Job, Outcome
-from engine.batches.life import Life, Refused, Void
-from engine.dialects import WireCall
+from engine.batches.lifecycle import Life, Refused, Void
+from engine.core.errors import ConfigError, InferenceError, OutputError, SetupError
+from engine.core.pipeline import Stage, compose
+from engine.core.request import PRIORITIES, Attempt, Context, EngineRecord, Request, Result
 from engine.dialects.batch import JobRequest
-from engine.errors import ConfigError, InferenceError, OutputError, SetupError
+from engine.dialects.client import WireCall
 from engine.executors.remote import RemoteExecutor
-from engine.media_places import may_hold_media
-from engine.pipeline import Stage, compose
-from engine.request import PRIORITIES, Attempt, Context, EngineRecord, Request, Result
-from engine.workloads import Row
+from engine.media.fields import may_hold_media
+from engine.workloads.open import Row
 
 if TYPE_CHECKING:
-    from engine.engine import Engine
-    from engine.runs.ledger import JobRecord, Ledger
+    from engine.api.engine import Engine
+    from engine.batches.ledger import JobRecord, Ledger
 
 LINE_BYTES = 200
 """About what a line of a job has besides the request: its id, method and path."""

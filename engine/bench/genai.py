@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from engine.artifacts import Artifact
 from engine.artifacts.cache import Cache
+from engine.artifacts.resolve import Artifact
 from engine.bench.rows import ROWS, Row
-from schemas.hardware import OpenVinoHardwareSpec
+from engine.schemas.hardware import OpenVinoHardwareSpec
 
 
 def exported(row: Row, kind: str, cache: str) -> tuple[Path, int]:
@@ -31,7 +31,7 @@ def export(name: str, kind: str, cache: str) -> tuple[Path, int]:
     import torch
     import transformers
 
-    from engine.runtimes import openvino_export
+    from engine.runtimes.openvino import export as openvino_export
 
     row = next(each for each in ROWS if each.name == name)
     assert row.build is not None
@@ -51,7 +51,7 @@ class Model:
     """A pipeline with the runtime's own settings."""
 
     def __init__(self, folder: Path, threads: int | None) -> None:
-        from engine.runtimes.openvino_generation import open_pipeline
+        from engine.runtimes.openvino.generation import open_pipeline
 
         hardware = OpenVinoHardwareSpec(kind="openvino", prefix_caching=False, threads=threads)
         self._pipeline = open_pipeline(str(folder), hardware)

@@ -20,16 +20,18 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter
 
-from engine import artifacts
+from engine.artifacts import resolve
 from engine.bench.report import Table, number
 from engine.bench.worker import resident_bytes
-from engine.errors import SetupError
-from engine.registry import RUNTIMES
-from engine.runtime import Sampling
-from engine.runtimes import memory, openvino_core, probe
-from schemas import RunSpec
-from schemas.hardware import MpsHardwareSpec
-from schemas.model import ModelSpec
+from engine.core.errors import SetupError
+from engine.core.registry import RUNTIMES
+from engine.runtimes import devices
+from engine.runtimes.memory import estimate as memory
+from engine.runtimes.openvino import core
+from engine.schemas import RunSpec
+from engine.schemas.hardware import MpsHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.tasks.local_model import Sampling
 
 SAID = (
     "Each kind runs in a process of its own. Size is that of the weights by their types; memory is what the process "
@@ -65,7 +67,7 @@ class Line:
 
 def run(spec: RunSpec, say: Callable[[str], None]) -> list[Line]:
     """Measures every kind that the hardware of `spec` knows. Raises SetupError when it has none."""
-    hardware = probe.resolve(spec.hardware, spec.model)
+    hardware = devices.resolve(spec.hardware, spec.model)
     if isinstance(hardware, MpsHardwareSpec):
         raise SetupError("hardware: mps has no quantization. Next: hardware=cpu")
     kinds = get_args(type(hardware).model_fields["quantization"].annotation)
@@ -94,7 +96,7 @@ def _one(folder: Path, label: str, hardware: Any, spec: RunSpec, reference: Path
     folder.mkdir()
     line = Line(label, unit="texts/s" if spec.model.tasks == ("embedding",) else "tokens/s")
     try:
-        probe.resolve(hardware)
+        devices.resolve(hardware)
     except SetupError as error:
         line.problem = str(error)
         return line
@@ -150,20 +152,20 @@ def measure(folder: Path) -> None:
     """Reads `ask.json`, writes `figures.json` and `answers.npy`. Raises SetupError and what the runtime raises."""
     ask = json.loads((folder / "ask.json").read_text(encoding="utf-8"))
     model = ModelSpec.model_validate(ask["model"])
-    concrete: TypeAdapter[probe.Concrete] = TypeAdapter(probe.Concrete)
+    concrete: TypeAdapter[devices.Concrete] = TypeAdapter(devices.Concrete)
     hardware = concrete.validate_python(ask["hardware"])
-    runtime = RUNTIMES.get(probe.RUNTIME_OF[hardware.kind])
-    artifact = artifacts.fetch(model, runtime.formats(model))
+    runtime = RUNTIMES.get(devices.RUNTIME_OF[hardware.kind])
+    artifact = resolve.fetch(model, runtime.formats(model))
     work = _embeddings if model.tasks == ("embedding",) else _logits
     figures = work(artifact, model, hardware, folder / "answers.npy")
     figures["size_mb"] = memory.of(artifact, model, hardware).weights / 1e6
     (folder / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
 
 
-def _embeddings(artifact: artifacts.Artifact, model: ModelSpec, hardware: Any, answers: Path) -> dict[str, Any]:
+def _embeddings(artifact: resolve.Artifact, model: ModelSpec, hardware: Any, answers: Path) -> dict[str, Any]:
     import numpy as np
 
-    runtime = RUNTIMES.get(probe.RUNTIME_OF[hardware.kind])(hardware, model, artifact, 0)
+    runtime = RUNTIMES.get(devices.RUNTIME_OF[hardware.kind])(hardware, model, artifact, 0)
     before = resident_bytes()
 
     async def all_rounds() -> tuple[Any, list[float]]:
@@ -182,16 +184,16 @@ def _embeddings(artifact: artifacts.Artifact, model: ModelSpec, hardware: Any, a
     return {"device": runtime.device, "memory_mb": grown, "speed": len(TEXTS) / statistics.median(times)}
 
 
-def _logits(artifact: artifacts.Artifact, model: ModelSpec, hardware: Any, answers: Path) -> dict[str, Any]:
+def _logits(artifact: resolve.Artifact, model: ModelSpec, hardware: Any, answers: Path) -> dict[str, Any]:
     if hardware.kind == "openvino":
         return _openvino_logits(artifact, model, hardware, answers)
     import numpy as np
     import torch
 
-    from engine.runtimes import torch_loading
+    from engine.runtimes.torch import loading
 
     before = resident_bytes()
-    loaded, tokenizer = torch_loading.generator(artifact, hardware)
+    loaded, tokenizer = loading.generator(artifact, hardware)
     rows = []
     with torch.inference_mode():
         for text in TEXTS[:8]:
@@ -203,7 +205,7 @@ def _logits(artifact: artifacts.Artifact, model: ModelSpec, hardware: Any, answe
             started = time.perf_counter()
             loaded.generate(input_ids=ids, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False)
             times.append(time.perf_counter() - started)
-    dtype = str(torch_loading.dtype(hardware)).removeprefix("torch.")
+    dtype = str(loading.dtype(hardware)).removeprefix("torch.")
     return {
         "device": f"torch:{loaded.device}:{dtype}",
         "memory_mb": (resident_bytes() - before) / 1e6,
@@ -211,16 +213,16 @@ def _logits(artifact: artifacts.Artifact, model: ModelSpec, hardware: Any, answe
     }
 
 
-def _openvino_logits(artifact: artifacts.Artifact, model: ModelSpec, hardware: Any, answers: Path) -> dict[str, Any]:
+def _openvino_logits(artifact: resolve.Artifact, model: ModelSpec, hardware: Any, answers: Path) -> dict[str, Any]:
     """Logits from the exported graph by itself, speed from the runtime."""
     import numpy as np
     from tokenizers import Tokenizer
 
-    from engine.runtimes import openvino_encoder, openvino_export
+    from engine.runtimes.openvino import encoder, export
 
     if artifact.format != "safetensors":
         raise SetupError(f"model.sources: a file of {artifact.format} keeps its type. Next: a source with safetensors")
-    runtime = RUNTIMES.get(probe.RUNTIME_OF[hardware.kind])(hardware, model, artifact, 0)
+    runtime = RUNTIMES.get(devices.RUNTIME_OF[hardware.kind])(hardware, model, artifact, 0)
     before = resident_bytes()
 
     async def all_rounds() -> list[float]:
@@ -236,9 +238,9 @@ def _openvino_logits(artifact: artifacts.Artifact, model: ModelSpec, hardware: A
 
     times = asyncio.run(all_rounds())
     grown = (resident_bytes() - before) / 1e6
-    precision = {"INFERENCE_PRECISION_HINT": openvino_encoder.precision_of(hardware)}
-    folder = openvino_export.exported(artifact, hardware.quantization).path
-    compiled = openvino_core.core().compile_model(folder / "openvino_model.xml", hardware.device, precision)
+    precision = {"INFERENCE_PRECISION_HINT": encoder.precision_of(hardware)}
+    folder = export.exported(artifact, hardware.quantization).path
+    compiled = core.core().compile_model(folder / "openvino_model.xml", hardware.device, precision)
     request = compiled.create_infer_request()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     rows = []

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import OutputError
+from engine.core.errors import OutputError
 
 _PACKAGES = ("torch", "transformers", "openvino", "torchao", "nncf")
 

@@ -92,7 +92,7 @@ def _clip() -> Any:
 def _whisper() -> Any:
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-    from engine.runtimes.whisper_suppress import quickened
+    from engine.runtimes.pipelines.whisper_suppress import quickened
 
     sizes = {"encoder_layers": 4, "decoder_layers": 4, "encoder_attention_heads": 6, "decoder_attention_heads": 6}
     config = WhisperConfig(d_model=384, encoder_ffn_dim=1536, decoder_ffn_dim=1536, **sizes)

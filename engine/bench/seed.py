@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.bench.report import Table, number
 from engine.bench.rows import ROWS, Row
-from engine.errors import ConfigError, nearest
+from engine.core.errors import ConfigError, nearest
 
 LIMIT_S = 400.0
 """A contender that takes longer is ended."""

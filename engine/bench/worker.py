@@ -78,8 +78,8 @@ def _model(row: Row, variant: str, threads: int | None) -> tuple[Any, int, list[
     """The model, how many parameters it has, and where the cosines with float32 of what is quantized come to lie."""
     import torch
 
-    from engine.runtimes import torch_loading
-    from schemas.hardware import CpuHardwareSpec
+    from engine.runtimes.torch import loading
+    from engine.schemas.hardware import CpuHardwareSpec
 
     assert row.build is not None
     runtime, _, how = variant.partition(" ")
@@ -89,11 +89,11 @@ def _model(row: Row, variant: str, threads: int | None) -> tuple[Any, int, list[
     torch.set_default_dtype(torch.float32)
     parameters = sum(weight.numel() for weight in model.parameters())
     if how == "int8_dynamic":
-        model = torch_loading.prepared(model, CpuHardwareSpec(kind="cpu", quantization="int8_dynamic"))
+        model = loading.prepared(model, CpuHardwareSpec(kind="cpu", quantization="int8_dynamic"))
     if runtime == "openvino":
-        from engine.runtimes.openvino_module import OpenVinoModule
-        from engine.runtimes.openvino_parts import OpenVinoParts
-        from engine.runtimes.openvino_target import Target
+        from engine.runtimes.openvino.module import OpenVinoModule
+        from engine.runtimes.openvino.parts import OpenVinoParts
+        from engine.runtimes.openvino.target import Target
 
         properties = {"PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:

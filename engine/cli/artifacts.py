@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from engine.artifacts import SOURCES, Artifact, Source, disk_problem, job_of
 from engine.artifacts.bucket import Bucket, Object
 from engine.artifacts.job import Job, megabytes
-from engine.compose import compose
-from engine.errors import ConfigError, SetupError, nearest
-from schemas.sources import SourceSpec, source_from_uri
+from engine.artifacts.resolve import SOURCES, Artifact, Source, disk_problem, job_of
+from engine.config.compose import compose
+from engine.core.errors import ConfigError, SetupError, nearest
+from engine.schemas.sources import SourceSpec, source_from_uri
 
 USAGE = {
     "fetch": "artifacts fetch URI …             into the cache; prints the path (--force: even if it is there)",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from engine.errors import ConfigError, SetupError, nearest
-from engine.runtimes import probe
+from engine.core.errors import ConfigError, SetupError, nearest
+from engine.runtimes import devices
 
 WHAT = ("seed", "quantization")
 CLOCKS = ("wall", "cpu")
@@ -27,8 +27,8 @@ def main(arguments: argparse.Namespace) -> int:
     what = words.pop(0) if words else ""
     if what not in WHAT:
         raise ConfigError(f"bench {what}: expected one of {', '.join(WHAT)}; {nearest(what, WHAT)}")
-    if not probe.installed("torch", "transformers"):
-        raise SetupError(f"bench {what} needs torch and transformers. Next: {probe.TORCH_EXTRA}")
+    if not devices.installed("torch", "transformers"):
+        raise SetupError(f"bench {what} needs torch and transformers. Next: {devices.TORCH_EXTRA}")
     out = Path(arguments.out or "outputs/bench")
     if what == "seed":
         return _seed(words, arguments.clock, out)
@@ -53,7 +53,7 @@ def _seed(names: list[str], clock: str, out: Path) -> int:
 
 def _quantization(words: list[str], config_dir: str | None, out: Path) -> int:
     from engine.bench import quantization, report
-    from engine.compose import compose
+    from engine.config.compose import compose
 
     spec = compose(["provider=local", *words], config_dir).spec
     lines = quantization.run(spec, lambda line: print(line, flush=True))

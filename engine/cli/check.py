@@ -15,18 +15,18 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from pydantic import ValidationError
 
-from engine import batches
-from engine.build import executor_for, target_names
-from engine.compose import compose
-from engine.config_files import conf_dir
-from engine.credentials import NoKey, find_keys
-from engine.errors import ConfigError, EngineError, SetupError
-from engine.executors import Executor, Services
-from engine.executors.checking import KeyCheck
+from engine.api.build import executor_for, target_names
+from engine.batches import operations
+from engine.config.compose import compose
+from engine.core.errors import ConfigError, EngineError, SetupError
+from engine.core.option_files import conf_dir
+from engine.core.request import RateHints
+from engine.credentials.keys import NoKey, find_keys
+from engine.executors.key_check import KeyCheck
 from engine.executors.remote import RemoteExecutor
-from engine.request import RateHints
-from schemas import RunSpec, TargetSpec
-from schemas.provider import CredentialSpec
+from engine.executors.services import Executor, Services
+from engine.schemas import RunSpec, TargetSpec
+from engine.schemas.provider import CredentialSpec
 
 _HEADS = ("key", "found in", "works", "limits seen", "what was found")
 _UNITS = ("requests", "tokens", "input_tokens", "output_tokens")
@@ -158,7 +158,7 @@ async def _probe(executor: Executor, services: Services) -> str:
     """Reaches the batch API. Raises EngineError."""
     if not isinstance(executor, RemoteExecutor):
         raise ConfigError(f"policy.batch.strategy: {executor.target.name} is not remote and has no batch API")
-    return await batches.probe(executor, services, services.clock.wall())
+    return await operations.probe(executor, services, services.clock.wall())
 
 
 # -- how it is shown ---------------------------------------------------------------------------------------------------

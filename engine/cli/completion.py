@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from engine.errors import ConfigError, nearest
+from engine.core.errors import ConfigError, nearest
 
 SCRIPTS = {
     "bash": """\
@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace) -> int:
 def candidates(words: list[str]) -> list[str]:
     """What the word under the cursor may become: verbs, group=option, and dotted knobs."""
     from engine.cli.verbs import VERBS
-    from engine.config_files import conf_dir, options
+    from engine.core.option_files import conf_dir, options
 
     word = words[-1] if words else ""
     found = options([conf_dir()])
@@ -57,7 +57,7 @@ def _knobs(word: str) -> list[str]:
     """The knobs one level below what is typed; imports the specs only when a dot asks for them."""
     if "." not in word:
         return []
-    from engine.config_errors import fields
+    from engine.config.diagnostics import fields
 
     parent = word.rpartition(".")[0]
     return [f"{parent}.{name}{'.' if nested else '='}" for name, nested in fields(parent).items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from engine.cli.verbs import EXIT_CODES, VERBS
-from engine.config_files import GROUPS, conf_dir, options
+from engine.core.option_files import GROUPS, conf_dir, options
 
 HEAD = """\
 IPFS Accelerate: a declarative, config-driven inference pipeline engine.

@@ -13,7 +13,7 @@ from importlib import import_module
 from io import TextIOWrapper
 
 from engine.cli.verbs import VERBS
-from engine.errors import ConfigError, EngineError, OutputError, nearest
+from engine.core.errors import ConfigError, EngineError, OutputError, nearest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def _abandon_stdout() -> None:
 
 def _say_error(text: str, debug: bool) -> None:
     """The error's lines, after its traceback where that was asked for; a secret that was typed is not repeated."""
-    from engine.config_errors import mask
+    from engine.config.diagnostics import mask
 
     shown = traceback.format_exc() + text if debug else text
     print(mask(shown), file=sys.stderr)

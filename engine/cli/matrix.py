@@ -7,18 +7,18 @@ import math
 import time
 from pathlib import Path
 
-from engine.errors import ConfigError, SetupError, nearest
+from engine.core.errors import ConfigError, SetupError, nearest
 from engine.matrix.catalog import entries
-from engine.matrix.record import Row
+from engine.matrix.report.record import Row
 from engine.matrix.run import HARDWARE, PREVIOUS, Plan, environment, run
-from engine.runtimes import probe
+from engine.runtimes import devices
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Exit code 0 when every row has an answer, whatever the answer is. Raises ConfigError, SetupError, OutputError."""
-    from engine.matrix.report import write
+    from engine.matrix.report.report import write
 
-    if not probe.installed("torch", "transformers"):
+    if not devices.installed("torch", "transformers"):
         raise SetupError('matrix needs torch and transformers. Next: pip install "ipfs-accelerate[matrix]"')
     plan = _plan(arguments)
     print(f"{len(plan.entries)} rows on {', '.join(plan.hardware)}, {plan.jobs} at a time; into {plan.out}", flush=True)

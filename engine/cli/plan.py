@@ -9,25 +9,27 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from typing import Any
 
-from engine import batches, credentials, tokens
-from engine.artifacts import SOURCES
-from engine.build import build, executor_for
+from engine.api.build import build, executor_for
+from engine.api.explain import explain
+from engine.artifacts.resolve import SOURCES
+from engine.batches import operations
 from engine.cli import plan_local
-from engine.clock import SystemClock
-from engine.compose import Composition, compose, dump_yaml
-from engine.errors import EngineError, Internal
-from engine.executors import Executor, Services
-from engine.explain import explain
-from engine.facts import Facts
-from engine.pipeline import StageLine
-from engine.prices import Prices
-from engine.request import Context, Request, Result, Usage
-from engine.resources import Resources
-from engine.runs.report_view import money
-from engine.workloads import open_source
-from schemas import RunSpec, TargetSpec
-from schemas.sources import SourceSpec
-from schemas.workload import JsonlWorkloadSpec
+from engine.config.compose import Composition, compose, dump_yaml
+from engine.core import token_estimate
+from engine.core.clock import SystemClock
+from engine.core.errors import EngineError, Internal
+from engine.core.pipeline import StageLine
+from engine.core.prices import Prices
+from engine.core.request import Context, Request, Result, Usage
+from engine.core.resources import Resources
+from engine.core.server_info import Facts
+from engine.credentials import keys as credentials
+from engine.executors.services import Executor, Services
+from engine.runs.report_format import money
+from engine.schemas import RunSpec, TargetSpec
+from engine.schemas.sources import SourceSpec
+from engine.schemas.workload import JsonlWorkloadSpec
+from engine.workloads.open import open_source
 
 SAMPLE_ROWS = 10_000
 """Rows that the estimate of tokens reads; the rest is extrapolated."""
@@ -184,12 +186,12 @@ def _workload(spec: RunSpec, prices: Prices) -> dict[str, Any]:
     """What there is to do, and what it may cost at the first target, whose `prices` these are."""
     source = open_source(spec.workload, spec.model.tasks)
     record: dict[str, Any] = {"source": source.describe(), "requests": None}
-    batches.check(spec, source)
+    operations.check(spec, source)
     in_jobs = spec.policy.batch.strategy == "provider"
     share = prices.own.batch if prices.own is not None else None
     if source.live:
         if in_jobs:
-            record["jobs"] = batches.expected(spec, None, 0, share)
+            record["jobs"] = operations.expected(spec, None, 0, share)
         return record
     cost_of = prices.batch_cost if in_jobs else prices.cost
     size = 0
@@ -200,12 +202,12 @@ def _workload(spec: RunSpec, prices: Prices) -> dict[str, Any]:
         if row.request is None:
             invalid += 1
             continue
-        given = tokens.input_tokens(row.request.body)
-        made = tokens.output_tokens(row.request.task, row.request.body, ANSWER_TOKENS)
+        given = token_estimate.input_tokens(row.request.body)
+        made = token_estimate.output_tokens(row.request.task, row.request.body, ANSWER_TOKENS)
         tokens_in += given
         tokens_out += made
         costs.append(cost_of(row.request.body, Usage(given, made)))
-        size += len(row.letter()) + batches.LINE_BYTES
+        size += len(row.letter()) + operations.LINE_BYTES
     total = source.count() if rows == SAMPLE_ROWS else rows
     scale = (total or 0) / rows if rows else 0.0
     known = [cost for cost in costs if cost is not None]
@@ -218,7 +220,7 @@ def _workload(spec: RunSpec, prices: Prices) -> dict[str, Any]:
         "cost_usd": sum(known) * scale if len(known) == len(costs) else 0.0 if local else None,
     }
     if in_jobs:
-        record["jobs"] = batches.expected(spec, total, round(size * scale), share)
+        record["jobs"] = operations.expected(spec, total, round(size * scale), share)
     return record
 
 
@@ -303,7 +305,8 @@ def _render_workload(workload: dict[str, Any]) -> list[str]:
     invalid = f", {workload['invalid_rows']} of them invalid" if workload["invalid_rows"] else ""
     lines.append(f"  requests: {workload['requests']}{invalid}")
     lines.append(
-        f"  tokens: about {workload['input_tokens_estimate']} in ({tokens.CHARS_PER_TOKEN:g} characters a token), "
+        f"  tokens: about {workload['input_tokens_estimate']} in "
+        f"({token_estimate.CHARS_PER_TOKEN:g} characters a token), "
         f"at most about {workload['output_tokens_at_most']} out"
     )
     cost = workload["cost_usd"]

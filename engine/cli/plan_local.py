@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.artifacts import Artifact
-from engine.errors import EngineError, SetupError
-from engine.executors import Executor
+from engine.artifacts.resolve import Artifact
+from engine.core.errors import EngineError, SetupError
+from engine.core.registry import RUNTIMES
 from engine.executors.local import LocalExecutor
-from engine.registry import RUNTIMES
-from engine.runtimes import device_map, memory, probe
-from schemas import TargetSpec
-from schemas.hardware import AutoHardwareSpec, CudaHardwareSpec
-from schemas.storage import StorageSpec
+from engine.executors.services import Executor
+from engine.runtimes import devices
+from engine.runtimes.memory import device_map
+from engine.runtimes.memory import estimate as memory
+from engine.schemas import TargetSpec
+from engine.schemas.hardware import AutoHardwareSpec, CudaHardwareSpec
+from engine.schemas.storage import StorageSpec
 
 GIB = memory.GIB
 _ABSENT = "unknown before the model's files are here: python -m engine artifacts fetch model={}"
@@ -26,7 +28,7 @@ def describe(target: TargetSpec, executor: Executor, storage: StorageSpec) -> tu
     hardware = executor.hardware if isinstance(executor, LocalExecutor) else target.hardware
     if isinstance(hardware, AutoHardwareSpec):
         return {"memory": None}, None
-    formats = RUNTIMES.get(probe.RUNTIME_OF[hardware.kind]).formats(target.model)
+    formats = RUNTIMES.get(devices.RUNTIME_OF[hardware.kind]).formats(target.model)
     artifact = memory.at_hand(target.model, formats, storage)
     if artifact is None:
         return {"memory": None}, None
@@ -65,7 +67,7 @@ def _spread(target: TargetSpec, hardware: CudaHardwareSpec, artifact: Artifact) 
     if not hardware.max_memory_gib:
         import torch
 
-        free = {index: int(torch.cuda.mem_get_info(index)[0]) for index in range(probe.cuda_devices())}
+        free = {index: int(torch.cuda.mem_get_info(index)[0]) for index in range(devices.cuda_devices())}
         if not free and not isinstance(hardware.device_map, dict):
             raise SetupError(
                 "hardware.max_memory_gib: there is no GPU here whose memory could be asked for. "

@@ -9,22 +9,23 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from engine import Engine, batches
-from engine.clock import SystemClock
-from engine.compose import Composition, compose
-from engine.errors import ConfigError, Interrupted
-from engine.executors import Services
+from engine import Engine
+from engine.batches import operations
+from engine.config.compose import Composition, compose
+from engine.core.clock import SystemClock
+from engine.core.errors import ConfigError, Interrupted
+from engine.core.virtual_time import VirtualClock, VirtualTimeLoop
+from engine.executors.services import Services
 from engine.runs.directory import RunDirectory, open_run
 from engine.runs.manifest import ConfigSource, Facts
-from engine.runs.report_view import dollars
+from engine.runs.report_format import dollars
 from engine.runs.runner import Summary, execute
-from engine.runs.stop import StopSignal
+from engine.runs.stop_signal import StopSignal
 from engine.runs.upload import Upload
+from engine.schemas import RunSpec
 from engine.telemetry.log import run_log
 from engine.telemetry.progress import ProgressBar
-from engine.virtual_time import VirtualClock, VirtualTimeLoop
-from engine.workloads import Source, open_source
-from schemas import RunSpec
+from engine.workloads.open import Source, open_source
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -35,7 +36,7 @@ def main(arguments: argparse.Namespace) -> int:
 def answer(spec: RunSpec, known: Facts | None = None) -> int:
     """Runs a spec to its end and returns the exit code. Everything that can be refused is refused before it starts."""
     source = open_source(spec.workload, spec.model.tasks, spec.seed)
-    batches.check(spec, source)
+    operations.check(spec, source)
     loop = VirtualTimeLoop() if in_virtual_time(spec, source) else None
     clock = SystemClock() if loop is None else VirtualClock(loop)
     engine = Engine(spec, services=Services(clock=clock, seed=spec.seed, notify=_note))

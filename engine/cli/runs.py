@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from engine.errors import ConfigError, nearest
-from engine.runs import registry
+from engine.core.errors import ConfigError, nearest
+from engine.runs import catalog
 from engine.runs.directory import enter_start_folder, find_run, load_spec
-from schemas.output import OutputSpec
+from engine.schemas.output import OutputSpec
 
 USAGE = {
     "list": "runs list",
@@ -55,7 +55,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    runs = registry.list_runs(arguments.root)
+    runs = catalog.list_runs(arguments.root)
     if arguments.json:
         _print_json([_plain(run) for run in runs])
     elif not runs:
@@ -66,7 +66,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(path: Path, arguments: argparse.Namespace) -> int:
-    record = registry.show(path)
+    record = catalog.show(path)
     if arguments.json:
         _print_json(record)
         return 0
@@ -104,14 +104,14 @@ def _job(job: dict[str, Any]) -> str:
 
 
 def _diff(a: Path, b: Path, arguments: argparse.Namespace) -> int:
-    found = registry.diff(a, b)
+    found = catalog.diff(a, b)
     if arguments.json:
         _print_json(asdict(found))
         return 0
     print("\n".join(found.spec) if found.spec else "the same spec")
     rows = [(line.name, line.a, line.b, line.ratio) for line in found.metrics]
     if rows:
-        print("\n" + registry.table(["metric", a.name, b.name, "ratio"], rows))
+        print("\n" + catalog.table(["metric", a.name, b.name, "ratio"], rows))
     return 0
 
 
@@ -119,7 +119,7 @@ def _report(path: Path) -> int:
     """Makes the report again, with this version's template, and prints it."""
     from engine.runs.directory import open_existing
     from engine.runs.report import rewrite_report
-    from engine.workloads import open_source
+    from engine.workloads.open import open_source
 
     path = path.absolute()
     enter_start_folder(path)
@@ -168,9 +168,10 @@ def _cancel(path: Path) -> int:
     resume reads it."""
     import asyncio
 
-    from engine import Engine, batches
+    from engine import Engine
+    from engine.batches import operations
+    from engine.batches.ledger import Ledger, jobs_of
     from engine.runs.directory import open_existing
-    from engine.runs.ledger import Ledger, jobs_of
 
     path = path.absolute()
     enter_start_folder(path)
@@ -181,7 +182,7 @@ def _cancel(path: Path) -> int:
             return 0
         ledger = Ledger(run.journal, "")
         try:
-            lines = asyncio.run(batches.cancel(Engine(spec), ledger, print))
+            lines = asyncio.run(operations.cancel(Engine(spec), ledger, print))
         finally:
             ledger.close()
     print("\n".join(lines) or f"no batch job of {path.name} is under way")
@@ -191,15 +192,15 @@ def _cancel(path: Path) -> int:
 def _prune(arguments: argparse.Namespace) -> int:
     if arguments.keep is None or arguments.keep < 0:
         raise ConfigError(f"usage: {USAGE['prune']}")
-    gone = registry.prune(arguments.root, keep=arguments.keep, dry_run=arguments.dry_run, force=arguments.force)
+    gone = catalog.prune(arguments.root, keep=arguments.keep, dry_run=arguments.dry_run, force=arguments.force)
     print(_table(gone) if gone else "nothing to delete")
     print(f"{len(gone)} {'would be deleted' if arguments.dry_run else 'deleted'}")
     return 0
 
 
-def _table(runs: list[registry.RunInfo]) -> str:
+def _table(runs: list[catalog.RunInfo]) -> str:
     heads = ["run", "status", "rows", "ok", "failed", "wall s", "targets", "workload"]
-    return registry.table(
+    return catalog.table(
         heads,
         [
             (
@@ -217,7 +218,7 @@ def _table(runs: list[registry.RunInfo]) -> str:
     )
 
 
-def _plain(run: registry.RunInfo) -> dict[str, Any]:
+def _plain(run: catalog.RunInfo) -> dict[str, Any]:
     return {**asdict(run), "path": str(run.path), "resumable": run.resumable}
 
 

@@ -13,20 +13,20 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from engine.errors import ConfigError, nearest
-from schemas import RunSpec
-from schemas.base import Spec
-from schemas.hardware import HardwareSpec
-from schemas.media import MediaSpec
-from schemas.model import ModelSpec
-from schemas.output import OutputSpec
-from schemas.policy import PolicySpec
-from schemas.prices import PriceListSpec
-from schemas.provider import ProviderSpec
-from schemas.simulated import FaultScheduleSpec
-from schemas.storage import StorageSpec
-from schemas.telemetry import TelemetrySpec
-from schemas.workload import WorkloadSpec
+from engine.core.errors import ConfigError, nearest
+from engine.schemas import RunSpec
+from engine.schemas.base import Spec
+from engine.schemas.hardware import HardwareSpec
+from engine.schemas.media import MediaSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.output import OutputSpec
+from engine.schemas.policy import PolicySpec
+from engine.schemas.prices import PriceListSpec
+from engine.schemas.provider import ProviderSpec
+from engine.schemas.simulated import FaultScheduleSpec
+from engine.schemas.storage import StorageSpec
+from engine.schemas.telemetry import TelemetrySpec
+from engine.schemas.workload import WorkloadSpec
 
 GROUPS: dict[str, Any] = {
     "run": RunSpec,

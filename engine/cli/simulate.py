@@ -6,9 +6,9 @@ import argparse
 import asyncio
 import signal
 
-from engine.compose import compose
-from engine.errors import ConfigError
-from schemas import RunSpec
+from engine.config.compose import compose
+from engine.core.errors import ConfigError
+from engine.schemas import RunSpec
 
 
 def main(arguments: argparse.Namespace) -> int:

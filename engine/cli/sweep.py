@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from engine.cid import cid_of_json
-from engine.compose import choices, compose, expand
-from engine.errors import ConfigError, EngineError, Interrupted, OutputError
+from engine.config.compose import choices, compose, expand
+from engine.core.cid import cid_of_json
+from engine.core.errors import ConfigError, EngineError, Interrupted, OutputError
 from engine.runs.lock import RunLock
 from engine.runs.sweep import Cell, finished, read_cell, write_tables
 

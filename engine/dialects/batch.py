@@ -13,9 +13,9 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from engine.dialects import Dialect, WireCall
-from engine.dialects.openai_errors import excerpt
-from engine.errors import InferenceError, Malformed
+from engine.core.errors import InferenceError, Malformed
+from engine.dialects.client import Dialect, WireCall
+from engine.dialects.common.error_body import excerpt
 
 RUNNING, ENDED, FAILED = "running", "ended", "failed"
 _decode = msgspec.json.Decoder().decode

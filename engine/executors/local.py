@@ -9,21 +9,23 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from engine import artifacts
-from engine.errors import Cancelled, Internal, InvalidRequest, SetupError
-from engine.executors import Services
-from engine.facts import Facts
-from engine.media import MediaReader
-from engine.media_places import may_hold_media, read_media
-from engine.registry import RUNTIMES
-from engine.request import Chunk, ChunkStream, Context, Inputs, Request, Result, Usage
-from engine.runtime import Runtime, RuntimeKind, Sampling
-from engine.runtimes import memory, probe, replicas
+from engine.artifacts import resolve
+from engine.core.errors import Cancelled, Internal, InvalidRequest, SetupError
+from engine.core.registry import RUNTIMES
+from engine.core.request import Context, Inputs, Request, Result, Usage
+from engine.core.server_info import Facts
+from engine.core.stream import Chunk, ChunkStream
+from engine.executors.services import Services
+from engine.media.fields import may_hold_media, read_media
+from engine.media.reader import MediaReader
+from engine.runtimes import devices, replicas
+from engine.runtimes.memory import estimate as memory
+from engine.schemas import TargetSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.provider import TransportSpec
 from engine.tasks import chat, completion, embedding, fields, forms, pipelines, similarity
+from engine.tasks.local_model import Runtime, RuntimeKind, Sampling
 from engine.transports.download import download
-from schemas import TargetSpec
-from schemas.model import ModelSpec
-from schemas.provider import TransportSpec
 
 
 class LocalExecutor:
@@ -36,7 +38,7 @@ class LocalExecutor:
         self._model = target.model
         self._model_id = target.model_id
         self._services = services
-        self.hardware = probe.resolve(target.hardware, target.model)
+        self.hardware = devices.resolve(target.hardware, target.model)
         self.target = target.model_copy(update={"hardware": self.hardware})
         self.tasks = frozenset(target.model.tasks or ("chat", "completion"))
         self.facts = Facts()
@@ -175,13 +177,13 @@ async def _chunks(
 class _Shared:
     """A model that several executors use: loaded by the first who needs it, freed by the last who leaves."""
 
-    def __init__(self, services: Services, hardware: probe.Concrete, model: ModelSpec) -> None:
+    def __init__(self, services: Services, hardware: devices.Concrete, model: ModelSpec) -> None:
         self._services = services
         self._hardware = hardware
         self._model = model
         self._loading: asyncio.Task[Runtime] | None = None
         self._stop = threading.Event()
-        self.artifact: artifacts.Artifact | None = None
+        self.artifact: resolve.Artifact | None = None
         self.users = 0
 
     async def runtime(self) -> Runtime:
@@ -204,10 +206,10 @@ class _Shared:
             await loading.result().aclose()
 
     async def _load(self) -> Runtime:
-        kind = RUNTIMES.get(probe.RUNTIME_OF[self._hardware.kind])
+        kind = RUNTIMES.get(devices.RUNTIME_OF[self._hardware.kind])
         services = self._services
         self.artifact = await asyncio.to_thread(
-            artifacts.fetch,
+            resolve.fetch,
             self._model,
             kind.formats(self._model),
             cache_dir=services.cache_dir,
@@ -223,7 +225,7 @@ class _Shared:
         await runtime.start()
         return runtime
 
-    def _made(self, kind: RuntimeKind, artifact: artifacts.Artifact) -> Runtime:
+    def _made(self, kind: RuntimeKind, artifact: resolve.Artifact) -> Runtime:
         seed = self._services.seed
         if self._hardware.replicas == 1:
             return kind(self._hardware, self._model, artifact, seed)
@@ -235,7 +237,7 @@ class _Shared:
         return task.cancelled() or task.exception() is not None
 
 
-def _share(services: Services, hardware: probe.Concrete, model: ModelSpec) -> _Shared:
+def _share(services: Services, hardware: devices.Concrete, model: ModelSpec) -> _Shared:
     key = f"{hardware.model_dump_json()} {model.model_dump_json()}"
     shared: _Shared = services.runtimes.get(key) or _Shared(services, hardware, model)
     services.runtimes[key] = shared

@@ -8,28 +8,30 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from engine.credentials import Key, StreamMask, find_keys, mask_bytes, redact
-from engine.dialects import Answer, Asking, Pulling
-from engine.errors import AuthFailed, ConfigError, InferenceError, Internal, nearest
-from engine.executors import Services
-from engine.executors.checking import KeyCheck, probe
-from engine.executors.inquiry import Inquiry
-from engine.executors.pulling import pull
-from engine.executors.replies import MaskedReply, ReplyChunks, whole_transcript
-from engine.facts import Facts
-from engine.media import MediaReader
-from engine.media_places import may_hold_media, read_media
-from engine.registry import DIALECTS
-from engine.request import Attempt, ChunkStream, Context, Request, Result
+from engine.core.errors import AuthFailed, ConfigError, InferenceError, Internal, nearest
+from engine.core.registry import DIALECTS
+from engine.core.request import Attempt, Context, Request, Result
+from engine.core.server_info import Facts
+from engine.core.stream import ChunkStream
+from engine.credentials.keys import Key, find_keys
+from engine.credentials.masking import StreamMask, mask_bytes, redact
+from engine.dialects.discovery import Answer, Asking, Pulling
+from engine.executors.discovery import Inquiry
+from engine.executors.key_check import KeyCheck, probe
+from engine.executors.model_pull import pull
+from engine.executors.reply_stream import MaskedReply, ReplyChunks, whole_transcript
+from engine.executors.services import Services
+from engine.media.fields import may_hold_media, read_media
+from engine.media.reader import MediaReader
+from engine.schemas.provider import RemoteProviderSpec
 from engine.tasks import embedding, rerank, splitting, tensors
 from engine.tasks.usage import pieces
-from engine.transports import HttpCall, HttpReply, Transport, origin
 from engine.transports.download import download
-from schemas.provider import RemoteProviderSpec
+from engine.transports.transport import HttpCall, HttpReply, Transport, origin
 
 if TYPE_CHECKING:
-    from engine.dialects import Dialect, Reply, WireCall
-    from schemas import TargetSpec
+    from engine.dialects.client import Dialect, Reply, WireCall
+    from engine.schemas import TargetSpec
 
 _TRANSCRIPTS = ("transcription", "audio-translation")
 

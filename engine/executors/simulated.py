@@ -6,16 +6,17 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from engine.errors import FAILURES, InferenceError, InvalidRequest
-from engine.executors import Services
-from engine.facts import Facts
-from engine.request import Chunk, ChunkStream, Context, RateHints, Request, Result, Usage
+from engine.core.errors import FAILURES, InferenceError, InvalidRequest
+from engine.core.request import Context, RateHints, Request, Result, Usage
+from engine.core.server_info import Facts
+from engine.core.stream import Chunk, ChunkStream
+from engine.executors.services import Services
+from engine.schemas import TargetSpec
 from engine.simulation import answers
 from engine.simulation.counters import Counters
 from engine.simulation.openai import code_of
 from engine.simulation.provider import Failure, Plan, SimulatedProvider
 from engine.tasks.usage import openai_usage
-from schemas import TargetSpec
 
 
 class SimulatedExecutor:

@@ -6,9 +6,9 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from engine.errors import ConfigError, nearest
+from engine.core.errors import ConfigError, nearest
 from engine.matrix.names import GONE, MAPPED, NAMED
-from engine.matrix.record import Group
+from engine.matrix.report.record import Group
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def entries(patterns: Sequence[str] = ()) -> list[Entry]:
 def _all() -> Iterable[Entry]:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    from engine.matrix.overrides import OVERRIDES
+    from engine.matrix.build.overrides import OVERRIDES
 
     names = {*CONFIG_MAPPING_NAMES, *NAMED}
     for name in names:

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import msgspec
 
-from engine.errors import OutputError
-from engine.matrix import record
+from engine.core.errors import OutputError
 from engine.matrix.catalog import Entry
-from engine.matrix.isolate import Ended, Limits, run_each
-from engine.matrix.memory import check_readable
-from engine.matrix.record import Cell, Row
-from engine.matrix.suggest import suggestion
-from engine.matrix.worker import Message, work
+from engine.matrix.measure.isolate import Ended, Limits, run_each
+from engine.matrix.measure.memory import check_readable
+from engine.matrix.measure.worker import Message, work
+from engine.matrix.report import record
+from engine.matrix.report.record import Cell, Row
+from engine.matrix.report.suggest import suggestion
 
 HARDWARE = ("cpu", "openvino", "cuda")
 ROWS = "rows.jsonl"
@@ -55,7 +55,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Row]:
     limits = Limits(plan.time_limit_s, plan.memory_limit_bytes)
     ended = run_each(
         todo, work, lambda entry: (entry, tuple(plan.hardware), plan.time_limit_s), parallel=plan.jobs, limits=limits,
-        preload=("engine.matrix.preload",),
+        preload=("engine.matrix.measure.preload",),
     )  # fmt: skip
     for number, one in enumerate(ended, start=total - len(todo) + 1):
         row = _row(one, plan.hardware)

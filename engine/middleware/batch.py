@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from engine.errors import Cancelled, InferenceError, Internal, Malformed
-from engine.facts import Facts
-from engine.middleware import Branch
-from engine.pipeline import Layer, Middleware, Stage
-from engine.request import Attempt, Context, EngineRecord, Request, Result, Usage
-from schemas.policy import BatchSpec
+from engine.core.errors import Cancelled, InferenceError, Internal, Malformed
+from engine.core.pipeline import Layer, Middleware, Stage
+from engine.core.request import Attempt, Context, EngineRecord, Request, Result, Usage
+from engine.core.server_info import Facts
+from engine.middleware.layer_context import Branch
+from engine.schemas.policy import BatchSpec
 
 SPLIT_ON = frozenset({"invalid_request", "too_long", "content_filtered", "malformed", "internal"})
 """Failures that one bad row can cause; the others concern the call, and every member of it."""

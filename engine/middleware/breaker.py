@@ -8,12 +8,12 @@ from collections.abc import Callable
 from enum import Enum
 from random import Random
 
-from engine.clock import Clock
-from engine.errors import CircuitOpen, InferenceError
-from engine.middleware import Branch
-from engine.pipeline import Layer, Middleware, Stage
-from engine.request import Context, Request, Result
-from schemas.policy import BreakerSpec
+from engine.core.clock import Clock
+from engine.core.errors import CircuitOpen, InferenceError
+from engine.core.pipeline import Layer, Middleware, Stage
+from engine.core.request import Context, Request, Result
+from engine.middleware.layer_context import Branch
+from engine.schemas.policy import BreakerSpec
 
 
 class State(Enum):

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from engine.clock import Clock
-from engine.errors import InferenceError
-from engine.middleware import Branch
-from engine.pipeline import Layer, Middleware, Stage
-from engine.request import Context, Request, Result, Usage
-from schemas.policy import CacheSpec
+from engine.core.clock import Clock
+from engine.core.errors import InferenceError
+from engine.core.pipeline import Layer, Middleware, Stage
+from engine.core.request import Context, Request, Result, Usage
+from engine.middleware.layer_context import Branch
+from engine.schemas.policy import CacheSpec
 
 CALLERS_OWN = frozenset({"deadline", "cancelled", "queue_full"})
 """Failures that concern one caller only: the next one with an equal request may fare better."""

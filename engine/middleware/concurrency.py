@@ -6,13 +6,13 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
-from engine.clock import Clock
-from engine.errors import InferenceError
-from engine.middleware import Branch
+from engine.core.clock import Clock
+from engine.core.errors import InferenceError
+from engine.core.pipeline import Layer, Middleware, Stage
+from engine.core.request import Context, Request, Result
 from engine.middleware.breaker import breakers_of
-from engine.pipeline import Layer, Middleware, Stage
-from engine.request import Context, Request, Result
-from schemas.policy import ConcurrencySpec
+from engine.middleware.layer_context import Branch
+from engine.schemas.policy import ConcurrencySpec
 
 GROWTH = 0.4
 """C of RFC 9438 (CUBIC), section 5: calls per cubic second."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from engine.clock import Clock
-from engine.errors import FAILURES, CircuitOpen, ConfigError, InferenceError, nearest
-from engine.pipeline import Middleware, Stage
-from engine.request import Context, Request, Result
-from schemas.policy import PolicySpec
+from engine.core.clock import Clock
+from engine.core.errors import FAILURES, CircuitOpen, ConfigError, InferenceError, nearest
+from engine.core.pipeline import Middleware, Stage
+from engine.core.request import Context, Request, Result
+from engine.schemas.policy import PolicySpec
 
 
 class Fallback(Middleware):

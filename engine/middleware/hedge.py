@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from random import Random
 
-from engine.clock import Clock
-from engine.errors import CircuitOpen, InferenceError
-from engine.middleware import Branch
-from engine.middleware.budget import RetryBudget, budget_of
-from engine.middleware.pace import Kind, Pace
-from engine.pipeline import Layer, Middleware, Stage
-from engine.request import Attempt, Context, Request, Result
-from schemas.policy import HedgeSpec
+from engine.core.clock import Clock
+from engine.core.errors import CircuitOpen, InferenceError
+from engine.core.pipeline import Layer, Middleware, Stage
+from engine.core.request import Attempt, Context, Request, Result
+from engine.middleware.hedge_latency import Kind, Pace
+from engine.middleware.layer_context import Branch
+from engine.middleware.retry_budget import RetryBudget, budget_of
+from engine.schemas.policy import HedgeSpec
 
 REQUESTS_OWN = frozenset({"invalid_request", "too_long", "content_filtered"})
 """Failures that every other call of the same request would share: nothing is waited for any more."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from engine.errors import InvalidRequest
-from engine.middleware import Branch
-from engine.pipeline import Layer, Middleware, Stage
-from engine.request import Context, Request, Result
-from schemas import TargetSpec
+from engine.core.errors import InvalidRequest
+from engine.core.pipeline import Layer, Middleware, Stage
+from engine.core.request import Context, Request, Result
+from engine.middleware.layer_context import Branch
+from engine.schemas import TargetSpec
 
 
 class Parameters(Middleware):

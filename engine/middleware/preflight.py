@@ -7,15 +7,15 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any
 
-from engine.clock import Clock
-from engine.errors import InvalidRequest, TooLong
-from engine.facts import Facts
-from engine.middleware import Branch
+from engine.core.clock import Clock
+from engine.core.errors import InvalidRequest, TooLong
+from engine.core.pipeline import Layer, Middleware, Stage
+from engine.core.request import Context, Request, Result
+from engine.core.server_info import Facts
+from engine.middleware.layer_context import Branch
 from engine.middleware.rate_limit import Cost, VectorBucket, cost_of, limits_of
-from engine.pipeline import Layer, Middleware, Stage
-from engine.request import Context, Request, Result
-from schemas import TargetSpec
-from schemas.policy import PolicySpec
+from engine.schemas import TargetSpec
+from engine.schemas.policy import PolicySpec
 
 _LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _CUTS = ("truncate", "truncate_prompt_tokens", "truncation")

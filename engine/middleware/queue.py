@@ -6,12 +6,12 @@ import asyncio
 import heapq
 from itertools import count
 
-from engine.clock import Clock
-from engine.errors import DeadlineExceeded, InferenceError, QueueFull
-from engine.middleware import Branch
-from engine.pipeline import Layer, Middleware, Stage
-from engine.request import Context, Request, Result
-from schemas.policy import QueueSpec
+from engine.core.clock import Clock
+from engine.core.errors import DeadlineExceeded, InferenceError, QueueFull
+from engine.core.pipeline import Layer, Middleware, Stage
+from engine.core.request import Context, Request, Result
+from engine.middleware.layer_context import Branch
+from engine.schemas.policy import QueueSpec
 
 
 class _Waiter:

@@ -6,14 +6,14 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-from engine.clock import Clock
-from engine.errors import CircuitOpen, InferenceError, TooLong
-from engine.middleware import Branch
-from engine.pipeline import Layer, Middleware, Stage
-from engine.request import Context, RateHints, Request, Result, Usage
-from engine.resources import Resources
-from engine.tokens import input_tokens, output_tokens
-from schemas.policy import RateLimitSpec
+from engine.core.clock import Clock
+from engine.core.errors import CircuitOpen, InferenceError, TooLong
+from engine.core.pipeline import Layer, Middleware, Stage
+from engine.core.request import Context, RateHints, Request, Result, Usage
+from engine.core.resources import Resources
+from engine.core.token_estimate import input_tokens, output_tokens
+from engine.middleware.layer_context import Branch
+from engine.schemas.policy import RateLimitSpec
 
 UNITS = ("requests", "tokens", "input_tokens", "output_tokens")
 """The dimensions of a cost, in the order of its vector; `tokens` are those of prompt and answer together."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from engine.errors import InferenceError, InvalidRequest
-from engine.middleware import Branch
+from engine.core.errors import InferenceError, InvalidRequest
+from engine.core.pipeline import Layer, Middleware
+from engine.core.request import Context, Request, Result
+from engine.core.stream import Chunk, ChunkStream
 from engine.middleware.fallback import Fallback
-from engine.middleware.splice import Splice
-from engine.pipeline import Layer, Middleware
-from engine.request import Chunk, ChunkStream, Context, Request, Result
-from schemas.policy import StreamSpec
+from engine.middleware.layer_context import Branch
+from engine.middleware.rescue_splice import Splice
+from engine.schemas.policy import StreamSpec
 
 
 class Rescue(Middleware):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from random import Random
 
-from engine.clock import Clock
-from engine.errors import CircuitOpen, InferenceError
-from engine.middleware import Branch
-from engine.middleware.budget import THROTTLES, RetryBudget, budget_of
-from engine.pipeline import Layer, Middleware, Stage
-from engine.request import Context, Request, Result
-from schemas.policy import RetrySpec
+from engine.core.clock import Clock
+from engine.core.errors import CircuitOpen, InferenceError
+from engine.core.pipeline import Layer, Middleware, Stage
+from engine.core.request import Context, Request, Result
+from engine.middleware.layer_context import Branch
+from engine.middleware.retry_budget import THROTTLES, RetryBudget, budget_of
+from engine.schemas.policy import RetrySpec
 
 
 class Tries:

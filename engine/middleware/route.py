@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from engine import tokens
-from engine.clock import Clock
-from engine.errors import Cancelled, CircuitOpen, EngineError, InferenceError, Internal
-from engine.middleware import Branch
-from engine.middleware.keys import KeyRing
+from engine.core import token_estimate
+from engine.core.clock import Clock
+from engine.core.errors import Cancelled, CircuitOpen, EngineError, InferenceError, Internal
+from engine.core.pipeline import Layer, Middleware, Stage
+from engine.core.prices import Prices
+from engine.core.request import Attempt, Context, Request, Result, Usage
+from engine.core.stream import ChunkStream
+from engine.middleware.layer_context import Branch
 from engine.middleware.parameters import follows
-from engine.pipeline import Layer, Middleware, Stage
-from engine.prices import Prices
-from engine.request import Attempt, ChunkStream, Context, Request, Result, Usage
-from schemas.policy import RouteSpec
+from engine.middleware.route_keys import KeyRing
+from engine.schemas.policy import RouteSpec
 
 _UNSAID = frozenset({"timeout", "truncated", "malformed", "cancelled", "deadline"})
 """Ends after which the provider may have counted tokens that it never told."""
@@ -150,7 +151,7 @@ class Route(Middleware):
         def settled(error: InferenceError | None) -> None:
             attempt.usage = usage = stream.usage
             if usage is None and error is not None and stream.delivered:
-                attempt.usage = Usage(tokens.input_tokens(request.body), stream.delivered, estimated=True)
+                attempt.usage = Usage(token_estimate.input_tokens(request.body), stream.delivered, estimated=True)
             elif usage is not None and usage.estimated:
                 # Counted at the stream's beginning, and never again.
                 attempt.usage = replace(usage, output_tokens=max(usage.output_tokens, stream.delivered))
@@ -185,7 +186,7 @@ class Route(Middleware):
         attempt.provider_request_id = error.provider_request_id or attempt.provider_request_id
         attempt.usage = error.usage or attempt.usage
         if attempt.sent and attempt.usage is None and error.kind in _UNSAID:
-            attempt.usage = Usage(tokens.input_tokens(request.body), estimated=True)
+            attempt.usage = Usage(token_estimate.input_tokens(request.body), estimated=True)
         if attempt.usage is not None:
             attempt.cost = self.prices.cost(request.body, attempt.usage)
         context.last_key, context.last_endpoint = key, attempt.place

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from engine.clock import Clock
-from engine.errors import TimedOut, Truncated
-from engine.middleware import Branch
-from engine.middleware.bounded import BoundedSource
-from engine.pipeline import Layer, Middleware, Stage
-from engine.request import Context, Request, Result
-from engine.watchdog import Watchdog
-from schemas.policy import TimeoutSpec
+from engine.core.clock import Clock
+from engine.core.errors import TimedOut, Truncated
+from engine.core.pipeline import Layer, Middleware, Stage
+from engine.core.request import Context, Request, Result
+from engine.core.watchdog import Watchdog
+from engine.middleware.layer_context import Branch
+from engine.middleware.stream_timeout import BoundedSource
+from engine.schemas.policy import TimeoutSpec
 
 
 class Timeout(Middleware):

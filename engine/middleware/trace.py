@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from engine.clock import Clock
-from engine.errors import InferenceError
-from engine.middleware import Branch
-from engine.pipeline import Layer, Middleware, Stage
-from engine.prices import total
-from engine.request import Attempt, Context, Request, Result
+from engine.core.clock import Clock
+from engine.core.errors import InferenceError
+from engine.core.pipeline import Layer, Middleware, Stage
+from engine.core.prices import total
+from engine.core.request import Attempt, Context, Request, Result
+from engine.middleware.layer_context import Branch
 
 
 class Trace(Middleware):

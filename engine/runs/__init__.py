@@ -8,10 +8,10 @@ with open_run(spec, source, facts) as run:
 from __future__ import annotations
 
 from engine.runs.directory import RunDirectory, find_run, load_manifest, load_spec, open_run, resume_command
+from engine.runs.in_flight import Progress
 from engine.runs.manifest import ConfigSource, Facts, Manifest
 from engine.runs.runner import Summary, execute
-from engine.runs.serving import Progress
-from engine.runs.stop import StopSignal
+from engine.runs.stop_signal import StopSignal
 
 __all__ = [
     "ConfigSource",

@@ -14,13 +14,13 @@ from pathlib import Path
 import msgspec
 import yaml  # type: ignore[import-untyped]
 
-from engine.errors import ConfigError, OutputError, nearest
-from engine.runs.atomic import CantWrite, is_temporary, remove_temporary, write_atomic
+from engine.core.atomic_file import CantWrite, is_temporary, remove_temporary, write_atomic
+from engine.core.errors import ConfigError, OutputError, nearest
 from engine.runs.fingerprint import diff, plain_spec, spec_fingerprint
 from engine.runs.lock import LOCK, RunLock
 from engine.runs.manifest import Facts, Manifest, iso_utc, read_manifest
-from engine.workloads import Source, check_rows
-from schemas import RunSpec
+from engine.schemas import RunSpec
+from engine.workloads.open import Source, check_rows
 
 
 class RunDirectory:

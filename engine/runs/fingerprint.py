@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from engine.cid import JSON, cid, cid_of_json
-from engine.request import Request
-from schemas import RunSpec
+from engine.core.cid import JSON, cid, cid_of_json
+from engine.core.request import Request
+from engine.schemas import RunSpec
 
 EXCLUDED = {
     "output": "where and how safely results are kept does not change them",

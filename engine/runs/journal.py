@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import OutputError
-from engine.runs.atomic import CantWrite
+from engine.core.atomic_file import CantWrite
+from engine.core.errors import OutputError
 
 _VERSION = 1
 _SCHEMA = f"""

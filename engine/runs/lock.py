@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from engine.errors import OutputError
+from engine.core.errors import OutputError
 
 LOCK = ".lock"
 

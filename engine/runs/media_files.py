@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from engine.errors import OutputError
-from engine.media import extension_of
-from engine.runs.atomic import CantWrite, sync_directory
+from engine.core.atomic_file import CantWrite, sync_directory
+from engine.core.errors import OutputError
+from engine.media.reader import extension_of
 
 FOLDER = "media"
 """In the run's directory."""

@@ -7,9 +7,9 @@ import itertools
 import queue
 import threading
 
-from engine.errors import EngineError
-from engine.runs.unrecorded import Unrecorded
-from engine.workloads import Row
+from engine.core.errors import EngineError
+from engine.runs.pending_rows import Unrecorded
+from engine.workloads.open import Row
 
 _AHEAD_ROWS = 64
 """Rows at once; each visit to a thread costs the loop about 50 µs."""

@@ -8,16 +8,16 @@ from typing import Any
 
 import msgspec
 
-from engine.errors import OutputError
-from engine.resources import Resources
-from engine.runs.atomic import write_atomic
+from engine.batches.ledger import jobs_of
+from engine.core.atomic_file import write_atomic
+from engine.core.errors import OutputError
+from engine.core.resources import Resources
 from engine.runs.directory import RunDirectory
 from engine.runs.journal import entries
-from engine.runs.ledger import jobs_of
-from engine.runs.report_view import FILTERS, chart, clip, groups, roles, stage_rows
+from engine.runs.report_format import FILTERS, chart, clip, groups, roles, stage_rows
 from engine.telemetry.gauges import stages
 from engine.telemetry.metrics import Metrics
-from engine.workloads import Source
+from engine.workloads.open import Source
 
 _SHOWN = 10
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 
-from engine.errors import OutputError
-from engine.request import Result
-from engine.runs.atomic import replacing
+from engine.core.atomic_file import replacing
+from engine.core.errors import OutputError
+from engine.core.request import Result
 from engine.runs.directory import RunDirectory
 from engine.runs.fingerprint import request_fingerprint
 from engine.runs.journal import entries
 from engine.runs.media_files import MediaFiles
-from engine.workloads import Row
+from engine.workloads.open import Row
 
 _encode = msgspec.json.encode
 

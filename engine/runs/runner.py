@@ -19,26 +19,26 @@ from typing import Any
 
 import msgspec
 
-from engine.batches import Jobs
-from engine.engine import Engine
-from engine.errors import EngineError, Interrupted, OutputError, OverLimit, SetupError, Stalled
-from engine.runs import trouble
-from engine.runs.atomic import CantWrite, write_atomic
+from engine.api.engine import Engine
+from engine.batches.ledger import Ledger, held_rows, jobs_of
+from engine.batches.operations import Jobs
+from engine.core.atomic_file import CantWrite, write_atomic
+from engine.core.errors import EngineError, Interrupted, OutputError, OverLimit, SetupError, Stalled
+from engine.core.virtual_time import VirtualTimeLoop
+from engine.runs import stall_notices
+from engine.runs.arrivals import Feed
+from engine.runs.cost_limit import Spending
 from engine.runs.directory import RunDirectory
-from engine.runs.feed import Feed
+from engine.runs.in_flight import Progress, Serving, Submits
 from engine.runs.journal import Journal, counts
-from engine.runs.ledger import Ledger, held_rows, jobs_of
 from engine.runs.manifest import Session, iso_utc
 from engine.runs.media_files import MediaFiles
+from engine.runs.pending_rows import Unrecorded
 from engine.runs.report import Findings, write_report
 from engine.runs.results import materialise
-from engine.runs.serving import Progress, Serving, Submits
-from engine.runs.spending import Spending
-from engine.runs.stop import StopSignal
-from engine.runs.unrecorded import Unrecorded
-from engine.virtual_time import VirtualTimeLoop
-from engine.workloads import Source, open_source
-from schemas import RunSpec
+from engine.runs.stop_signal import StopSignal
+from engine.schemas import RunSpec
+from engine.workloads.open import Source, open_source
 
 COMMIT_ROWS = 256
 """Records that make a group commit due before `output.commit_s` is over."""
@@ -273,7 +273,7 @@ class _Execution:
             watched.append(asyncio.create_task(serving.wait_stalled(self._spec.output.stalled_s)))
         watched.append(asyncio.create_task(self._spending.wait_reached()))
         resources = None if self._virtual else getattr(self._engine, "resources", None)
-        telling = [] if resources is None else [asyncio.create_task(trouble.tell(serving, resources, self._say))]
+        telling = [] if resources is None else [asyncio.create_task(stall_notices.tell(serving, resources, self._say))]
         try:
             await asyncio.wait({everything, serving.failed, *watched}, return_when=asyncio.FIRST_COMPLETED)
             if not everything.done() and not serving.failed.done():

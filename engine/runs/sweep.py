@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.runs.atomic import write_atomic
+from engine.core.atomic_file import write_atomic
 
 FIGURES = {
     "rows": "rows",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.artifacts import Notify, job_of
 from engine.artifacts.bucket import Bucket
-from engine.errors import OutputError, SetupError
+from engine.artifacts.resolve import Notify, job_of
+from engine.core.errors import OutputError, SetupError
 from engine.runs.directory import RunDirectory
 from engine.runs.media_files import FOLDER
-from schemas import RunSpec
+from engine.schemas import RunSpec
 
 FILES = (
     "results.jsonl", "dead.jsonl", "metrics.json", "report.md", "report.html", "spec.yaml", "manifest.json",

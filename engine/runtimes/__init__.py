@@ -1,1 +1,1 @@
-"""Models in this process, one file a runtime. Their port is `engine.runtime`; what is asked is in `engine/tasks`."""
+"""Models in this process: a folder for each backend, and what the backends share. Port: `tasks.local_model`."""

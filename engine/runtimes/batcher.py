@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.runtimes.delivery import hand_over
+from engine.runtimes.generation.delivery import hand_over
 
 log = logging.getLogger("engine.runtimes")
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from engine.runtime import Embeddings, Piece, Runtime, Sampling
+from engine.schemas.hardware import CudaHardwareSpec
+from engine.tasks.local_model import Embeddings, Piece, Runtime, Sampling
 from engine.tasks.pipelines import Ask
-from schemas.hardware import CudaHardwareSpec
 
 T = TypeVar("T")
 

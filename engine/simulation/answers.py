@@ -7,8 +7,8 @@ import struct
 from functools import lru_cache
 from typing import Any
 
-from engine.errors import InvalidRequest
-from engine.request import Usage
+from engine.core.errors import InvalidRequest
+from engine.core.request import Usage
 from engine.tasks import rerank
 from engine.tasks.usage import openai_usage
 

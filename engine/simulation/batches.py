@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
-from engine.clock import Clock
-from engine.dialects import ClientCall
-from engine.errors import InvalidRequest
+from engine.core.clock import Clock
+from engine.core.errors import InvalidRequest
+from engine.dialects.server import ClientCall
+from engine.schemas.simulated import SimulatedBatchSpec
 from engine.simulation import answers
 from engine.simulation.provider import Failure, SimulatedProvider
 from engine.simulation.wire import Wire
-from schemas.simulated import SimulatedBatchSpec
 
 
 @dataclass(slots=True)

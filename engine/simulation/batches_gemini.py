@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from engine.errors import InvalidRequest
+from engine.core.errors import InvalidRequest
 from engine.simulation.batches import Asked, BatchStore, Called, Got, Reply, SimulatedJob
 from engine.simulation.wire import Wire
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from engine.dialects.multipart import read_form
-from engine.errors import InvalidRequest
-from engine.media import Media
+from engine.core.errors import InvalidRequest
+from engine.core.media_access import Media
+from engine.dialects.codecs.multipart import read_form
 from engine.simulation.batches import Asked, BatchStore, Called, Got, Reply, SimulatedJob
 from engine.simulation.wire import Wire
 

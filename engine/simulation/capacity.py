@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from schemas.simulated import CapacitySpec
+from engine.schemas.simulated import CapacitySpec
 
 UNITS = ("requests", "tokens")
 """What a key has rates of."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from random import Random
 
-from schemas.simulated import Distribution
+from engine.schemas.simulated import Distribution
 
 
 def sampler(distribution: Distribution, middle: float, sigma: float) -> Callable[[Random], float]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from schemas.simulated import FaultSpec
+from engine.schemas.simulated import FaultSpec
 
 
 @dataclass(slots=True)

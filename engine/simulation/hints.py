@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
+from engine.schemas.simulated import Hint
 from engine.simulation.capacity import Level
-from schemas.simulated import Hint
 
 MOST_S = 86_400.0 * 365
 """A wait is never said to be longer than a year."""

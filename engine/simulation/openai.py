@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.dialects.openai_server import ERRORS
+from engine.dialects.openai.server import ERRORS
 from engine.simulation.provider import Failure
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from engine.clock import Clock
+from engine.core.clock import Clock
+from engine.schemas.simulated import STATUSES, FaultSpec, Hint, SimulatedProviderSpec
 from engine.simulation import hints
 from engine.simulation.capacity import Capacity, Level
 from engine.simulation.counters import Counters, KeyCounters
 from engine.simulation.draws import sampler
 from engine.simulation.faults import Conditions, Schedule
-from schemas.simulated import STATUSES, FaultSpec, Hint, SimulatedProviderSpec
 
 IN_ANSWER = frozenset({"silent", "truncated", "malformed", "unterminated"})
 """Faults of a call that was let in: it holds its place until its caller leaves or the answer breaks."""

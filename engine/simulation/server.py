@@ -11,9 +11,10 @@ from typing import Any, Self
 import msgspec
 from aiohttp import web
 
-from engine.clock import Clock, SystemClock
-from engine.dialects import ClientCall
-from engine.errors import InvalidRequest, SetupError
+from engine.core.clock import Clock, SystemClock
+from engine.core.errors import InvalidRequest, SetupError
+from engine.dialects.server import ClientCall
+from engine.schemas.simulated import SimulatedProviderSpec
 from engine.simulation import answers
 from engine.simulation.batches import Api, BatchStore, Called
 from engine.simulation.batches_anthropic import AnthropicBatches
@@ -21,7 +22,6 @@ from engine.simulation.batches_gemini import GeminiBatches
 from engine.simulation.batches_openai import OpenAIBatches
 from engine.simulation.provider import Failure, Plan, SimulatedProvider
 from engine.simulation.wire import WIRES, Head, Wire, key_of
-from schemas.simulated import SimulatedProviderSpec
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A larger request is refused with HTTP 413."""

@@ -12,15 +12,16 @@ from typing import Any
 
 import msgspec
 
-from engine.dialects import ClientCall, Describing, ServerDialect, StreamEncoder
-from engine.dialects.openai_server import client_key
-from engine.errors import FAILURES
-from engine.registry import SERVER_DIALECTS
-from engine.request import Chunk, Usage
+from engine.core.errors import FAILURES
+from engine.core.registry import SERVER_DIALECTS
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.common.server import client_key
+from engine.dialects.server import ClientCall, Describing, ServerDialect, StreamEncoder
+from engine.schemas.simulated import STATUSES, SimulatedProviderSpec
 from engine.simulation import answers, hints
 from engine.simulation.capacity import Level
 from engine.simulation.provider import Failure, Plan
-from schemas.simulated import STATUSES, SimulatedProviderSpec
 
 WIRES: Mapping[str, tuple[str, str]] = {
     "openai": ("openai", "/v1"),

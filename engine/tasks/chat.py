@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import InvalidRequest
-from engine.media import MediaReader
-from engine.request import Usage
-from engine.runtime import Sampling
+from engine.core.errors import InvalidRequest
+from engine.core.request import Usage
+from engine.media.reader import MediaReader
 from engine.tasks import fields
+from engine.tasks.local_model import Sampling
 from engine.tasks.usage import openai_usage
 
 SUPPORTED = fields.SAMPLING_FIELDS | {"messages"}

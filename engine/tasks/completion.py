@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import InvalidRequest
-from engine.request import Usage
-from engine.runtime import Sampling
+from engine.core.errors import InvalidRequest
+from engine.core.request import Usage
 from engine.tasks import fields
+from engine.tasks.local_model import Sampling
 from engine.tasks.usage import openai_usage
 
 SUPPORTED = fields.SAMPLING_FIELDS | {"prompt"}

@@ -8,10 +8,10 @@ from array import array
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import InvalidRequest, Malformed
-from engine.request import Usage
-from engine.runtime import Embeddings
+from engine.core.errors import InvalidRequest, Malformed
+from engine.core.request import Usage
 from engine.tasks import fields
+from engine.tasks.local_model import Embeddings
 
 SUPPORTED = frozenset(("input", "encoding_format"))
 TASKS = frozenset(("embedding", "sentence-similarity"))

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from engine.errors import InvalidRequest, TooLong, nearest
-from engine.runtime import Sampling
+from engine.core.errors import InvalidRequest, TooLong, nearest
 from engine.tasks import structured
+from engine.tasks.local_model import Sampling
 
 DEFAULT_MAX_TOKENS = 256
 """Tokens of an answer where the request sets no limit."""

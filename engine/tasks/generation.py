@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import InvalidRequest, nearest
+from engine.core.errors import InvalidRequest, nearest
 
 _WHOLE = {
     "max_new_tokens": (1, 1_000_000), "min_new_tokens": (0, 1_000_000), "max_length": (1, 1_000_000),

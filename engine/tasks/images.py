@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from engine.errors import InvalidRequest, nearest
-from engine.request import Usage
+from engine.core.errors import InvalidRequest, nearest
+from engine.core.request import Usage
 from engine.tasks import pipelines
 from engine.tasks.pipelines import Ask
 

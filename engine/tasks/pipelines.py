@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.errors import InvalidRequest, nearest
+from engine.core.errors import InvalidRequest, nearest
 from engine.tasks import generation
 
 _LABELS = frozenset({"candidate_labels"})

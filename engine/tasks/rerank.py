@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import InvalidRequest, Malformed, nearest
-from engine.request import Usage
+from engine.core.errors import InvalidRequest, Malformed, nearest
+from engine.core.request import Usage
 from engine.tasks.pipelines import Ask
 
 _FIELDS = frozenset(("query", "documents", "top_n", "return_documents"))

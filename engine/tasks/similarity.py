@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import InvalidRequest
-from engine.request import Usage
-from engine.runtime import Embeddings
+from engine.core.errors import InvalidRequest
+from engine.core.request import Usage
 from engine.tasks import fields
+from engine.tasks.local_model import Embeddings
 
 
 def read(body: dict[str, Any]) -> list[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from engine.errors import InvalidRequest, nearest
-from engine.media import CONTENT_TYPES
-from engine.request import Usage
-from engine.tasks import decoding, pipelines
+from engine.core.errors import InvalidRequest, nearest
+from engine.core.request import Usage
+from engine.media import decoding
+from engine.media.reader import CONTENT_TYPES
+from engine.tasks import pipelines
 from engine.tasks.pipelines import Ask
 
 FORMATS = ("wav", "flac", "mp3", "opus", "pcm")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from engine.errors import Malformed
-from engine.request import Request, Result, Usage
+from engine.core.errors import Malformed
+from engine.core.request import Request, Result, Usage
 from engine.tasks import rerank
 
 _LISTS = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from engine.errors import InvalidRequest, nearest
+from engine.core.errors import InvalidRequest, nearest
 
 WHERE = "body.response_format"
 SCHEMA = f"{WHERE}.json_schema.schema"

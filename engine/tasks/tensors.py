@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from engine.dialects.kserve_tensors import Tensor, to_bytes
-from engine.errors import Malformed
+from engine.core.errors import Malformed
+from engine.dialects.kserve.tensors import Tensor, to_bytes
 
 
 def pack(body: dict[str, Any]) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-from engine.errors import InvalidRequest, nearest
-from engine.media import Media
-from engine.request import Usage
+from engine.core.errors import InvalidRequest, nearest
+from engine.core.media_access import Media
+from engine.core.request import Usage
 from engine.tasks.pipelines import Ask
 
 FORMATS = ("json", "text", "verbose_json", "srt", "vtt")

@@ -8,9 +8,9 @@ import os
 import socket
 from pathlib import Path
 
-from engine.errors import SetupError
+from engine.core.errors import SetupError
+from engine.schemas.telemetry import TelemetrySpec
 from engine.telemetry.prometheus import CONTENT_TYPE, Counted, text
-from schemas.telemetry import TelemetrySpec
 
 PERIOD_S = 5.0
 """How often the file is written."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from engine.resources import Resources
+from engine.core.resources import Resources
 
 LABELS = {
     "queue": ("target",),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from engine.request import PRIORITIES, Result, Usage
+from engine.core.request import PRIORITIES, Result, Usage
 from engine.telemetry.lines import read_line
 from engine.telemetry.tally import AttemptLike, AttemptTally, RequestTally
 

@@ -11,9 +11,9 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from engine.clock import Clock
-from engine.errors import SetupError
-from engine.request import Attempt, Request, Result, Usage
+from engine.core.clock import Clock
+from engine.core.errors import SetupError
+from engine.core.request import Attempt, Request, Result, Usage
 from engine.telemetry.otel_attributes import (
     OPERATIONS,
     Attributes,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Histogram, Meter
     from opentelemetry.trace import Span, SpanKind
 
-    from schemas import TargetSpec
+    from engine.schemas import TargetSpec
 
 BOUNDS_TOKENS = tuple(4**power for power in range(14))
 """Bounds of the buckets of gen_ai.client.token.usage."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from engine.request import Attempt, EngineRecord, Request, Usage
-from schemas import TargetSpec
+from engine.core.request import Attempt, EngineRecord, Request, Usage
+from engine.schemas import TargetSpec
 
 Value = str | bool | int | float | list[str]
 Attributes = dict[str, Value]

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from engine.request import Request
+from engine.core.request import Request
 
 
 def content(request: Request, reply: dict[str, Any] | None) -> dict[str, str]:

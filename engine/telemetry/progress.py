@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any, Literal, TextIO
 
-from engine.request import Result
+from engine.core.request import Result
 
 _REFRESH_S = 0.2
 

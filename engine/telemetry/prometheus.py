@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from engine.prices import PICO
-from engine.request import Usage
-from engine.resources import Resources
+from engine.core.prices import PICO
+from engine.core.request import Usage
+from engine.core.resources import Resources
 from engine.telemetry.gauges import Reading, readings
 from engine.telemetry.histogram import Histogram
 from engine.telemetry.metrics import Metrics, model_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from engine.prices import PICO
-from engine.request import Usage
+from engine.core.prices import PICO
+from engine.core.request import Usage
 from engine.telemetry.histogram import Histogram
 
 ROLES = ("first", "retry", "fallback", "hedge", "rescue")

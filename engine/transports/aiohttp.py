@@ -16,8 +16,11 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.resolver import DefaultResolver
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from engine.errors import ConnectFailed, InferenceError, InvalidRequest, Malformed, Truncated
-from engine.transports import (
+from engine.core.errors import ConnectFailed, InferenceError, InvalidRequest, Malformed, Truncated
+from engine.core.watchdog import Watchdog
+from engine.schemas.provider import TransportSpec
+from engine.transports.decoding import OFFERED, decoded, decoder_for
+from engine.transports.transport import (
     KNOWN_URLS,
     MAX_HEADERS,
     HttpCall,
@@ -33,9 +36,6 @@ from engine.transports import (
     too_large,
     within,
 )
-from engine.transports.decoding import OFFERED, decoded, decoder_for
-from engine.watchdog import Watchdog
-from schemas.provider import TransportSpec
 
 _HEADERS = {"user-agent": "ipfs-accelerate", "accept-encoding": OFFERED}
 _SMALL_BYTES = 1024 * 1024

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
-from engine.errors import Malformed, Truncated
+from engine.core.errors import Malformed, Truncated
 
 OFFERED = "gzip, deflate"
 """What the header `accept-encoding` says."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from engine.errors import InferenceError, InvalidRequest
-from engine.transports import HttpCall, Transport, origin
+from engine.core.errors import InferenceError, InvalidRequest
+from engine.transports.transport import HttpCall, Transport, origin
 
 
 async def download(transport: Transport, url: str, max_bytes: int, timeout_s: float) -> tuple[bytes, str]:

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from engine.errors import ConnectFailed, InvalidRequest, SetupError, TimedOut
-from engine.transports import HttpCall, closed, origin, too_large
-from schemas.provider import TransportSpec
+from engine.core.errors import ConnectFailed, InvalidRequest, SetupError, TimedOut
+from engine.schemas.provider import TransportSpec
+from engine.transports.transport import HttpCall, closed, origin, too_large
 
 try:
     import grpc

@@ -11,8 +11,12 @@ from typing import Any
 import httpcore
 import httpx
 
-from engine.errors import ConnectFailed, InferenceError, InvalidRequest, Malformed, Truncated
-from engine.transports import (
+from engine.core.errors import ConnectFailed, InferenceError, InvalidRequest, Malformed, Truncated
+from engine.core.watchdog import Watchdog
+from engine.schemas.provider import TransportSpec
+from engine.transports.connection_pool import GuardedBackend, HeadGuard, Lane, Lanes, Pool
+from engine.transports.decoding import OFFERED, decoded, decoder_for
+from engine.transports.transport import (
     KNOWN_URLS,
     MAX_HEADERS,
     HttpCall,
@@ -28,10 +32,6 @@ from engine.transports import (
     too_large,
     within,
 )
-from engine.transports.decoding import OFFERED, decoded, decoder_for
-from engine.transports.lanes import GuardedBackend, HeadGuard, Lane, Lanes, Pool
-from engine.watchdog import Watchdog
-from schemas.provider import TransportSpec
 
 _HEADERS = {"user-agent": "ipfs-accelerate", "accept-encoding": OFFERED}
 _BROKEN = (

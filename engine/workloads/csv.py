@@ -6,12 +6,12 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.errors import ConfigError
+from engine.core.errors import ConfigError
+from engine.schemas.workload import CsvWorkloadSpec
 from engine.workloads.lines import LINE_LIMIT_BYTES, LongLine, open_bytes, read_lines
 from engine.workloads.rows import Form, Record
 from engine.workloads.source import Source, find_file
 from engine.workloads.table import object_of, text_column
-from schemas.workload import CsvWorkloadSpec
 
 
 def open_csv(spec: CsvWorkloadSpec, form: Form) -> Source:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.schemas.workload import JsonlWorkloadSpec
 from engine.workloads.lines import open_bytes, read_lines
 from engine.workloads.rows import Form, Record
 from engine.workloads.source import Source, find_file
-from schemas.workload import JsonlWorkloadSpec
 
 
 def open_jsonl(spec: JsonlWorkloadSpec, form: Form) -> Source:

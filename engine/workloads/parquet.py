@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.errors import ConfigError, SetupError
+from engine.core.errors import ConfigError, SetupError
+from engine.schemas.workload import ParquetWorkloadSpec
 from engine.workloads.rows import Form, Record
 from engine.workloads.source import Source, find_file
 from engine.workloads.table import object_of, text_column
-from schemas.workload import ParquetWorkloadSpec
 
 _BATCH_ROWS = 256
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import msgspec
 
-from engine.errors import InvalidRequest, nearest
-from engine.request import ENDPOINTS, Request
+from engine.core.errors import InvalidRequest, nearest
+from engine.core.request import ENDPOINTS, Request
 from engine.workloads.lines import LINE_LIMIT_BYTES, LongLine
 
 ROW_FIELDS = frozenset({"custom_id", "id", "task", "priority", "deadline_s", "metadata", "method", "url", "body"})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.schemas.workload import SampleWorkloadSpec
 from engine.workloads.jsonl import read_jsonl
 from engine.workloads.rows import Form
 from engine.workloads.source import Source
-from schemas.workload import SampleWorkloadSpec
 
 SAMPLES = Path(__file__).with_name("samples")
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.cid import cid_of_digest
-from engine.errors import ConfigError, SetupError, nearest
+from engine.core.cid import cid_of_digest
+from engine.core.errors import ConfigError, SetupError, nearest
 from engine.workloads.rows import Form, Record, Row, letter_of, row_of
 
 _BLOCK_BYTES = 64 * 1024

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from engine.schemas.workload import StdinWorkloadSpec
 from engine.workloads.lines import read_lines
 from engine.workloads.rows import Form, Record
 from engine.workloads.source import Source
 from engine.workloads.txt import text_record
-from schemas.workload import StdinWorkloadSpec
 
 
 def open_stdin(spec: StdinWorkloadSpec, form: Form) -> Source:

@@ -14,12 +14,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from engine.errors import ConfigError, SetupError
-from engine.request import PRIORITIES, Request
+from engine.core.errors import ConfigError, SetupError
+from engine.core.request import PRIORITIES, Request
+from engine.schemas.workload import LengthSpec, SyntheticWorkloadSpec
 from engine.workloads.lines import open_bytes, read_lines
 from engine.workloads.rows import TEXT_FIELDS, Form, Row
 from engine.workloads.source import ClosedLoop, Source, find_file
-from schemas.workload import LengthSpec, SyntheticWorkloadSpec
 
 _STORY = (
     "the river runs past an old stone mill where children once watched how grain became flour and their parents told "

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from engine.errors import ConfigError, nearest
+from engine.core.errors import ConfigError, nearest
 from engine.workloads.rows import ROW_FIELDS
 
 BODY_COLUMNS = frozenset(

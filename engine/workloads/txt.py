@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from engine.schemas.workload import TxtWorkloadSpec
 from engine.workloads.lines import LongLine, open_bytes, read_lines
 from engine.workloads.rows import Form, Record
 from engine.workloads.source import Source, find_file
-from schemas.workload import TxtWorkloadSpec
 
 
 def open_txt(spec: TxtWorkloadSpec, form: Form) -> Source:

@@ -1,21 +1,21 @@
 """Group `policy`: presets composed of one sub-group a policy."""
 
-from schemas.base import Spec
-from schemas.policy.batch import BatchSpec, JobSpec
-from schemas.policy.breaker import BreakerSpec
-from schemas.policy.budget import BudgetSpec
-from schemas.policy.cache import CacheSpec
-from schemas.policy.concurrency import ConcurrencySpec
-from schemas.policy.deadline import DeadlineSpec
-from schemas.policy.fallback import FallbackSpec
-from schemas.policy.hedge import HedgeSpec
-from schemas.policy.preflight import PreflightSpec
-from schemas.policy.queue import QueueSpec
-from schemas.policy.rate_limit import RateLimitSpec
-from schemas.policy.retry import RetrySpec
-from schemas.policy.route import RouteSpec
-from schemas.policy.stream import StreamSpec
-from schemas.policy.timeout import TimeoutSpec
+from engine.schemas.base import Spec
+from engine.schemas.policy.batch import BatchSpec, JobSpec
+from engine.schemas.policy.breaker import BreakerSpec
+from engine.schemas.policy.budget import BudgetSpec
+from engine.schemas.policy.cache import CacheSpec
+from engine.schemas.policy.concurrency import ConcurrencySpec
+from engine.schemas.policy.deadline import DeadlineSpec
+from engine.schemas.policy.fallback import FallbackSpec
+from engine.schemas.policy.hedge import HedgeSpec
+from engine.schemas.policy.preflight import PreflightSpec
+from engine.schemas.policy.queue import QueueSpec
+from engine.schemas.policy.rate_limit import RateLimitSpec
+from engine.schemas.policy.retry import RetrySpec
+from engine.schemas.policy.route import RouteSpec
+from engine.schemas.policy.stream import StreamSpec
+from engine.schemas.policy.timeout import TimeoutSpec
 
 
 class PolicySpec(Spec):

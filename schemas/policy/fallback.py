@@ -1,6 +1,6 @@
 """`policy.fallback`: when the next target is tried."""
 
-from schemas.base import Spec
+from engine.schemas.base import Spec
 
 
 class FallbackSpec(Spec):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.base import Spec
+from engine.schemas.base import Spec
 
 
 class RateLimitSpec(Spec):

@@ -11,9 +11,9 @@ from servers.files import FileServer
 from servers.gateway import Gateway
 from servers.seaweed import ACCESS_KEY, SECRET_KEY, Store, seaweed
 
-from engine.artifacts import Artifact, fetch
-from schemas.model import ModelSpec
-from schemas.storage import StorageSpec
+from engine.artifacts.resolve import Artifact, fetch
+from engine.schemas.model import ModelSpec
+from engine.schemas.storage import StorageSpec
 
 FIXTURES = Path(__file__).parent / "fixtures"
 Fetch = Callable[..., Artifact]

@@ -11,8 +11,8 @@ import pytest
 from servers.files import FileServer
 
 from engine.artifacts.cache import Cache, Held, tree_cid
-from engine.cid import cid
-from engine.errors import SetupError
+from engine.core.cid import cid
+from engine.core.errors import SetupError
 
 from .conftest import Fetch
 

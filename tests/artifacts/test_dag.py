@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from engine.artifacts.dag import Blocks, Dag, Forged
 from engine.artifacts.unixfs import decode
-from engine.cid import DAG_PB, IDENTITY, RAW, SHA2_256, Cid
-from engine.errors import SetupError
+from engine.core.cid import DAG_PB, IDENTITY, RAW, SHA2_256, Cid
+from engine.core.errors import SetupError
 
 
 def number(value: int) -> bytes:

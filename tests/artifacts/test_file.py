@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.artifacts import fetch
-from engine.errors import SetupError
-from schemas.model import ModelSpec
-from schemas.sources import FileSourceSpec
+from engine.artifacts.resolve import fetch
+from engine.core.errors import SetupError
+from engine.schemas.model import ModelSpec
+from engine.schemas.sources import FileSourceSpec
 
 
 def model(*sources: FileSourceSpec) -> ModelSpec:

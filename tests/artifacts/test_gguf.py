@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.artifacts import gguf
-from engine.errors import SetupError
+from engine.core.errors import SetupError
 
 
 def write(path: Path) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from servers.files import FileServer
 
-from engine.cid import cid
-from engine.errors import SetupError
+from engine.core.cid import cid
+from engine.core.errors import SetupError
 
 from .conftest import Fetch
 

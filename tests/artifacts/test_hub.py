@@ -89,7 +89,7 @@ def hub() -> Iterator[tuple[str, list[str]]]:
 def fetch(home: Path, endpoint: str, repo: str = "team/model", **environment: str) -> subprocess.CompletedProcess[str]:
     """Fetches in a process of its own; prints the folder, or fails with the SetupError."""
     code = (
-        "import sys\nfrom engine.artifacts import fetch\nfrom schemas.model import ModelSpec\n"
+        "import sys\nfrom engine.artifacts.resolve import fetch\nfrom engine.schemas.model import ModelSpec\n"
         "spec = {'name': 'm', 'sources': [{'kind': 'hub', 'repo': sys.argv[1]}]}\n"
         "print(fetch(ModelSpec.model_validate(spec), ('safetensors',), notify=print).path)\n"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from servers.gateway import Gateway
 
-from engine.errors import SetupError
+from engine.core.errors import SetupError
 
 from .conftest import FIXTURES, Fetch
 

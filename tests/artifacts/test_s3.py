@@ -15,10 +15,10 @@ import pytest
 from servers.files import FileServer
 from servers.seaweed import BUCKET, SECRET_KEY, Store
 
-from engine.artifacts import job_of
 from engine.artifacts.bucket import Bucket
-from engine.errors import SetupError
-from schemas.storage import StorageSpec
+from engine.artifacts.resolve import job_of
+from engine.core.errors import SetupError
+from engine.schemas.storage import StorageSpec
 
 from .conftest import Fetch
 

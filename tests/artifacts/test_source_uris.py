@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from engine.compose import compose
-from engine.errors import ConfigError
-from schemas.model import ModelSpec
+from engine.config.compose import compose
+from engine.core.errors import ConfigError
+from engine.schemas.model import ModelSpec
 
 SHA = "ab" * 32
 CID = "bafybeifc4nzx7mxtqghgu33a6t2a2wr4wnnngkngretuhify5vd24yiysy"

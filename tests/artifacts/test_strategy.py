@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from servers.files import FileServer
 
-from engine.errors import SetupError
+from engine.core.errors import SetupError
 
 from .conftest import Fetch
 

@@ -9,11 +9,11 @@ import asyncio
 import sys
 
 from engine import Engine
-from engine.errors import EngineError
+from engine.core.errors import EngineError
 from engine.runs import StopSignal, execute, open_run
+from engine.schemas import RunSpec
 from engine.telemetry.progress import ProgressBar
-from engine.workloads import open_source
-from schemas import RunSpec
+from engine.workloads.open import open_source
 
 
 async def run(spec: RunSpec) -> int:

@@ -6,13 +6,13 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
-from engine.clock import Clock
+from engine.core.clock import Clock
+from engine.schemas.simulated import SimulatedProviderSpec
 from engine.simulation.batches import Api, BatchStore, Called
 from engine.simulation.provider import SimulatedProvider
 from engine.simulation.server import BATCH_APIS
 from engine.simulation.wire import Wire, key_of
-from engine.transports import HttpCall
-from schemas.simulated import SimulatedProviderSpec
+from engine.transports.transport import HttpCall
 
 
 class DirectReply:

@@ -12,11 +12,11 @@ from servers.batch_server import Tripwire, tripwire
 
 from batches.conftest import APIS, KEYS, results_of, resumed, spec_for
 from engine import Engine
-from engine.errors import ConfigError, SetupError
+from engine.core.errors import ConfigError, SetupError
 from engine.runs import execute, open_run
 from engine.runs.runner import Summary
-from engine.workloads import open_source
-from schemas import RunSpec
+from engine.schemas import RunSpec
+from engine.workloads.open import open_source
 
 pytestmark = pytest.mark.slow
 
@@ -254,7 +254,7 @@ def test_the_answers_of_a_job_cost_what_the_price_list_says_of_jobs(tmp_path: Pa
 
 
 def test_a_provider_without_a_batch_api_is_refused_before_anything_is_begun(tmp_path: Path) -> None:
-    from engine.batches import check
+    from engine.batches.operations import check
 
     spec = RunSpec.model_validate(spec_for("openai", "http://127.0.0.1:9", tmp_path, provider={"batch": None}))
     with pytest.raises(ConfigError, match=r"provider=openai has no batch API that is known; use policy/batch=default"):

@@ -13,15 +13,15 @@ from batches.direct import DirectTransport
 from batches.test_jobs import attempts_of
 from engine import Engine
 from engine.batches.client import RESULT_BYTES
-from engine.errors import Stalled
-from engine.executors import Services
+from engine.core.errors import Stalled
+from engine.core.virtual_time import VirtualClock
+from engine.core.virtual_time import run as run_virtual
+from engine.executors.services import Services
 from engine.runs import execute, open_run
 from engine.runs.runner import Summary
-from engine.virtual_time import VirtualClock
-from engine.virtual_time import run as run_virtual
-from engine.workloads import open_source
-from schemas import RunSpec
-from schemas.simulated import SimulatedProviderSpec
+from engine.schemas import RunSpec
+from engine.schemas.simulated import SimulatedProviderSpec
+from engine.workloads.open import open_source
 
 HOUR_S = 3600.0
 

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects import WireCall
-from engine.dialects.anthropic import AnthropicDialect
-from engine.dialects.anthropic_request import DEFAULT_MAX_TOKENS
-from engine.errors import InvalidRequest
+from engine.core.errors import InvalidRequest
+from engine.dialects.anthropic.client import AnthropicDialect
+from engine.dialects.anthropic.request import DEFAULT_MAX_TOKENS
+from engine.dialects.client import WireCall
 
 HI = [{"role": "user", "content": "hi"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects.anthropic import AnthropicDialect
-from engine.errors import InferenceError
-from engine.request import RateHints
+from engine.core.errors import InferenceError
+from engine.core.request import RateHints
+from engine.dialects.anthropic.client import AnthropicDialect
 
 NOON_S = 1_790_000_000.0
 """2026-09-21T14:13:20Z"""

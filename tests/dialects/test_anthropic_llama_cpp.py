@@ -10,7 +10,7 @@ from servers.scripted import Exchange
 
 from engine import Chunk, Engine, Request
 from engine.cli import main
-from engine.dialects.anthropic import AnthropicDialect
+from engine.dialects.anthropic.client import AnthropicDialect
 
 FRANCE: dict[str, Any] = {
     "messages": [

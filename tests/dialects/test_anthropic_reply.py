@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects import Reply
-from engine.dialects.anthropic import AnthropicDialect
-from engine.errors import ContentFiltered, Malformed, Overloaded
-from engine.request import Usage
+from engine.core.errors import ContentFiltered, Malformed, Overloaded
+from engine.core.request import Usage
+from engine.dialects.anthropic.client import AnthropicDialect
+from engine.dialects.client import Reply
 
 USAGE = {
     "input_tokens": 7,

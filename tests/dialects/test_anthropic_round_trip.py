@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from engine.dialects import ClientCall
-from engine.dialects.anthropic import AnthropicDialect
-from engine.dialects.anthropic_request import SAMPLING
-from engine.dialects.anthropic_server import AnthropicServerDialect
-from engine.errors import InferenceError, InvalidRequest
-from engine.request import Chunk, Usage
+from engine.core.errors import InferenceError, InvalidRequest
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.anthropic.client import AnthropicDialect
+from engine.dialects.anthropic.request import SAMPLING
+from engine.dialects.anthropic.server import AnthropicServerDialect
+from engine.dialects.server import ClientCall
 
 pytestmark = pytest.mark.slow
 

@@ -10,10 +10,7 @@ import pytest
 from servers.dialect_server import DialectServer
 from servers.replies import chunk, completion
 
-from engine.dialects import ClientCall
-from engine.dialects.anthropic import AnthropicDialect
-from engine.dialects.anthropic_server import AnthropicServerDialect
-from engine.errors import (
+from engine.core.errors import (
     FAILURES,
     AuthFailed,
     ContentFiltered,
@@ -24,7 +21,11 @@ from engine.errors import (
     ServerFailed,
     Throttled,
 )
-from engine.request import Chunk, Usage
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.anthropic.client import AnthropicDialect
+from engine.dialects.anthropic.server import AnthropicServerDialect
+from engine.dialects.server import ClientCall
 
 HI = [{"role": "user", "content": "hi"}]
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dialects.anthropic_stream import AnthropicStreamDecoder
-from engine.dialects.sse import MAX_EVENT_BYTES
-from engine.errors import InferenceError
-from engine.request import Chunk, Usage
+from engine.core.errors import InferenceError
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.anthropic.stream import AnthropicStreamDecoder
+from engine.dialects.codecs.sse import MAX_EVENT_BYTES
 
 HEAD = {"id": "msg_1", "object": "chat.completion.chunk", "created": 42, "model": "claude-haiku-5-5"}
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from engine.dialects import WireCall
-from engine.dialects.anthropic import AnthropicDialect
-from engine.dialects.anthropic_batch import AnthropicBatchDialect
+from engine.core.errors import InferenceError, Malformed
+from engine.core.media_access import Media
+from engine.dialects.anthropic.batch import AnthropicBatchDialect
+from engine.dialects.anthropic.client import AnthropicDialect
 from engine.dialects.batch import BatchDialect, Heard, JobRequest
-from engine.dialects.gemini import GeminiDialect
-from engine.dialects.gemini_batch import INLINE_BYTES, GeminiBatchDialect
-from engine.dialects.multipart import read_form
-from engine.dialects.openai import OpenAIDialect
-from engine.dialects.openai_batch import OpenAIBatchDialect
-from engine.errors import InferenceError, Malformed
-from engine.media import Media
+from engine.dialects.client import WireCall
+from engine.dialects.codecs.multipart import read_form
+from engine.dialects.gemini.batch import INLINE_BYTES, GeminiBatchDialect
+from engine.dialects.gemini.client import GeminiDialect
+from engine.dialects.openai.batch import OpenAIBatchDialect
+from engine.dialects.openai.client import OpenAIDialect
 
 OPENAI = OpenAIBatchDialect(OpenAIDialect())
 ANTHROPIC = AnthropicBatchDialect(AnthropicDialect())

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.registry import DIALECTS
+from engine.core.registry import DIALECTS
 
 NOW = 1_800_000_000.0
 

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects import WireCall
-from engine.dialects.gemini import GeminiDialect
-from engine.errors import InvalidRequest, ServerFailed
-from engine.registry import DIALECTS
+from engine.core.errors import InvalidRequest, ServerFailed
+from engine.core.registry import DIALECTS
+from engine.dialects.client import WireCall
+from engine.dialects.gemini.client import GeminiDialect
 
 MODEL = "gemini-2.5-flash"
 THIRD = "gemini-3.8-flash"

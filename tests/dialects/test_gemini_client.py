@@ -12,16 +12,17 @@ from google.genai import errors, types
 from servers.dialect_server import DialectServer
 from servers.replies import chunk, completion, usage_chunk
 
-from engine.dialects import ClientCall
-from engine.dialects.gemini import GeminiDialect
-from engine.errors import AuthFailed, ContentFiltered, InferenceError, Overloaded, ServerFailed, Throttled
-from engine.executors import Services
+from engine.core.errors import AuthFailed, ContentFiltered, InferenceError, Overloaded, ServerFailed, Throttled
+from engine.core.request import Attempt, Context, EngineRecord, Request
+from engine.core.stream import Chunk
+from engine.dialects.gemini.client import GeminiDialect
+from engine.dialects.server import ClientCall
 from engine.executors.remote import RemoteExecutor
-from engine.request import Attempt, Chunk, Context, EngineRecord, Request
-from schemas import TargetSpec
-from schemas.hardware import AutoHardwareSpec
-from schemas.model import ModelSpec
-from schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
+from engine.executors.services import Services
+from engine.schemas import TargetSpec
+from engine.schemas.hardware import AutoHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
 
 pytestmark = pytest.mark.slow
 

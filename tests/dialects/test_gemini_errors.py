@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects.gemini import GeminiDialect
-from engine.errors import (
+from engine.core.errors import (
     AuthFailed,
     ContentFiltered,
     InferenceError,
@@ -21,6 +20,7 @@ from engine.errors import (
     TimedOut,
     TooLong,
 )
+from engine.dialects.gemini.client import GeminiDialect
 
 INVALID_KEY = {
     "error": {

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects import WireCall
-from engine.dialects.gemini import GeminiDialect
-from engine.errors import InvalidRequest
+from engine.core.errors import InvalidRequest
+from engine.dialects.client import WireCall
+from engine.dialects.gemini.client import GeminiDialect
 
 MODEL = "gemini-2.5-flash"
 THIRD = "gemini-3.8-flash"

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects import Reply
-from engine.dialects.gemini import GeminiDialect
-from engine.errors import AuthFailed, ContentFiltered, InferenceError, Malformed, ServerFailed, Truncated
-from engine.request import Usage
+from engine.core.errors import AuthFailed, ContentFiltered, InferenceError, Malformed, ServerFailed, Truncated
+from engine.core.request import Usage
+from engine.dialects.client import Reply
+from engine.dialects.gemini.client import GeminiDialect
 
 
 def candidate(*parts: dict[str, Any], reason: str | None = "STOP", **fields: Any) -> dict[str, Any]:

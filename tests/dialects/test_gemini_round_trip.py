@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dialects import ClientCall
-from engine.dialects.gemini import GeminiDialect
-from engine.dialects.gemini_server import GeminiServerDialect
-from engine.errors import FAILURES, InferenceError, InvalidRequest
-from engine.request import Chunk, Usage
+from engine.core.errors import FAILURES, InferenceError, InvalidRequest
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.gemini.client import GeminiDialect
+from engine.dialects.gemini.server import GeminiServerDialect
+from engine.dialects.server import ClientCall
 
 MODELS = ("gemini-2.5-flash", "gemini-3.8-flash")
 CALL = ClientCall("chat", {}, False, "m", None)

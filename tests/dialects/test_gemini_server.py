@@ -9,11 +9,12 @@ import pytest
 from servers.replies import chunk as text_chunk
 from servers.replies import completion
 
-from engine.dialects import ClientCall
-from engine.dialects.gemini_server import GeminiServerDialect
-from engine.errors import ContentFiltered, InvalidRequest, Malformed, Overloaded, Throttled
-from engine.registry import SERVER_DIALECTS
-from engine.request import Chunk, Usage
+from engine.core.errors import ContentFiltered, InvalidRequest, Malformed, Overloaded, Throttled
+from engine.core.registry import SERVER_DIALECTS
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.gemini.server import GeminiServerDialect
+from engine.dialects.server import ClientCall
 
 HI = [{"role": "user", "parts": [{"text": "hi"}]}]
 CHAT = "/v1beta/models/m:generateContent"

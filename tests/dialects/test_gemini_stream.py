@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dialects.gemini import GeminiDialect
-from engine.errors import (
+from engine.core.errors import (
     ContentFiltered,
     InferenceError,
     Malformed,
@@ -20,7 +19,9 @@ from engine.errors import (
     Throttled,
     Truncated,
 )
-from engine.request import Chunk, Usage
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.gemini.client import GeminiDialect
 
 
 def event(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dialects.hints import duration_s, retry_after_s, said_s
+from engine.dialects.common.retry_hints import duration_s, retry_after_s, said_s
 
 NOW = 1_800_000_000.0
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dialects.ollama import OllamaDialect
-from engine.dialects.tei import TeiDialect
-from engine.dialects.tgi import TgiDialect
-from engine.errors import InferenceError
+from engine.core.errors import InferenceError
+from engine.dialects.ollama.client import OllamaDialect
+from engine.dialects.tei.client import TeiDialect
+from engine.dialects.tgi.client import TgiDialect
 
 WORDS = [
     "model",

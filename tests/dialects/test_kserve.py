@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects.kserve import KServeDialect
-from engine.dialects.kserve_tensors import Tensor, write
-from engine.errors import InferenceError, InvalidRequest, Malformed
+from engine.core.errors import InferenceError, InvalidRequest, Malformed
+from engine.dialects.kserve.client import KServeDialect
+from engine.dialects.kserve.tensors import Tensor, write
 
 # KServe, "Open Inference Protocol (V2)", "Inference Response JSON Object", with the outputs of MLServer 1.7.1.
 JSON_REPLY = (

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects.kserve import KServeDialect
-from engine.errors import InvalidRequest
+from engine.core.errors import InvalidRequest
+from engine.dialects.kserve.client import KServeDialect
 
 CLIENT = KServeDialect(lambda: 0.0)
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dialects import Answer
-from engine.dialects.kserve_grpc import SERVICE, KServeGrpcDialect
-from engine.dialects.kserve_grpc_messages import (
+from engine.core.errors import InvalidRequest, Malformed, Overloaded, QuotaExhausted, Throttled, TooLong
+from engine.dialects.discovery import Answer
+from engine.dialects.kserve.grpc_client import SERVICE, KServeGrpcDialect
+from engine.dialects.kserve.grpc_messages import (
     read_infer,
     read_metadata,
     write_flag,
@@ -17,9 +18,8 @@ from engine.dialects.kserve_grpc_messages import (
     write_name,
     write_server,
 )
-from engine.dialects.kserve_grpc_server import KServeGrpcServerDialect
-from engine.dialects.kserve_tensors import Tensor
-from engine.errors import InvalidRequest, Malformed, Overloaded, QuotaExhausted, Throttled, TooLong
+from engine.dialects.kserve.grpc_server import KServeGrpcServerDialect
+from engine.dialects.kserve.tensors import Tensor
 
 CLIENT, SERVER = KServeGrpcDialect(lambda: 0.0), KServeGrpcServerDialect()
 NUMBERS = st.lists(st.integers(-100, 100), min_size=1, max_size=5)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dialects import Answer
-from engine.dialects.kserve_predict import PredictDialect
-from engine.dialects.kserve_predict_server import PredictServerDialect
-from engine.errors import InvalidRequest, Malformed
+from engine.core.errors import InvalidRequest, Malformed
+from engine.dialects.discovery import Answer
+from engine.dialects.tensorflow_serving.client import PredictDialect
+from engine.dialects.tensorflow_serving.server import PredictServerDialect
 
 CLIENT, SERVER = PredictDialect(lambda: 0.0), PredictServerDialect()
 # TensorFlow Serving, "RESTful API", "Model Metadata API", shortened; the form is OVMS's too.

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dialects import Answer, ClientCall
-from engine.dialects.kserve import KServeDialect
-from engine.dialects.kserve_server import KServeServerDialect
-from engine.dialects.kserve_tensors import Tensor, write
-from engine.errors import InvalidRequest, Throttled
+from engine.core.errors import InvalidRequest, Throttled
+from engine.dialects.discovery import Answer
+from engine.dialects.kserve.client import KServeDialect
+from engine.dialects.kserve.server import KServeServerDialect
+from engine.dialects.kserve.tensors import Tensor, write
+from engine.dialects.server import ClientCall
 
 CLIENT, SERVER = KServeDialect(lambda: 0.0), KServeServerDialect()
 TEXTS = Tensor("text", "BYTES", [2], [b"a", "ü".encode()])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dialects.kserve_tensors import DATATYPES, HEADER, Tensor, read, split, write
+from engine.dialects.kserve.tensors import DATATYPES, HEADER, Tensor, read, split, write
 
 ELEMENTS: dict[str, st.SearchStrategy[Any]] = {
     "BOOL": st.booleans(),

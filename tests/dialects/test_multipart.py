@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dialects.multipart import form_fields, read_form, write_form
-from engine.errors import InvalidRequest
-from engine.media import Media
+from engine.core.errors import InvalidRequest
+from engine.core.media_access import Media
+from engine.dialects.codecs.multipart import form_fields, read_form, write_form
 
 FILE = Media(b"\r\n--\r\n\x00\xff", "a.wav", "audio/wav")
 

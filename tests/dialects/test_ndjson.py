@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dialects.ndjson import NdjsonDecoder
+from engine.dialects.codecs.ndjson import NdjsonDecoder
 
 
 def decode(*pieces: bytes) -> list[bytes]:

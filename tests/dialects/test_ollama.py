@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects.ollama import OllamaDialect
-from engine.errors import InferenceError, InvalidRequest, Malformed, Truncated
-from engine.request import Usage
+from engine.core.errors import InferenceError, InvalidRequest, Malformed, Truncated
+from engine.core.request import Usage
+from engine.dialects.ollama.client import OllamaDialect
 
 ASK = [{"role": "user", "content": "why is the sky blue?"}]
 PNG = "iVBORw0KGgoAAAANSUhEUg=="

@@ -5,8 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from engine.dialects.ollama import OllamaDialect
-from engine.errors import (
+from engine.core.errors import (
     AuthFailed,
     InferenceError,
     InvalidRequest,
@@ -15,6 +14,7 @@ from engine.errors import (
     Throttled,
     TooLong,
 )
+from engine.dialects.ollama.client import OllamaDialect
 
 
 @pytest.mark.parametrize(

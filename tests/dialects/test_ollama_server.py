@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers.dialect_server import DialectServer
 
-from engine.dialects import ClientCall
-from engine.dialects.ollama import OllamaDialect
-from engine.dialects.ollama_server import OllamaServerDialect
-from engine.dialects.openai_server import usage_body
-from engine.errors import InferenceError, InvalidRequest, Overloaded, ServerFailed, Throttled
-from engine.request import Chunk, Usage
+from engine.core.errors import InferenceError, InvalidRequest, Overloaded, ServerFailed, Throttled
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.ollama.client import OllamaDialect
+from engine.dialects.ollama.server import OllamaServerDialect
+from engine.dialects.openai.server import usage_body
+from engine.dialects.server import ClientCall
 
 ASK = [{"role": "user", "content": "why?"}]
 PATHS = {"chat": "/api/chat", "completion": "/api/generate", "embedding": "/api/embed"}

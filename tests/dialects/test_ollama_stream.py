@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects.ndjson import MAX_LINE_BYTES
-from engine.dialects.ollama_stream import OllamaStreamDecoder
-from engine.errors import InferenceError, Malformed, ServerFailed, Throttled, Truncated
-from engine.request import Chunk, Usage
+from engine.core.errors import InferenceError, Malformed, ServerFailed, Throttled, Truncated
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.codecs.ndjson import MAX_LINE_BYTES
+from engine.dialects.ollama.stream import OllamaStreamDecoder
 
 AT = {"model": "llama3.2", "created_at": "2023-08-04T08:52:19.385406455-07:00"}
 LAST = {

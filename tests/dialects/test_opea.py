@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects.opea import MEGASERVICES, OpeaDialect
-from engine.errors import InferenceError, InvalidRequest, Malformed, ServerFailed
-from engine.request import Usage
+from engine.core.errors import InferenceError, InvalidRequest, Malformed, ServerFailed
+from engine.core.request import Usage
+from engine.dialects.opea.client import MEGASERVICES, OpeaDialect
 
 USER = {"role": "user", "content": "hi"}
 

@@ -5,12 +5,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects import ClientCall
-from engine.dialects.opea import OpeaDialect
-from engine.dialects.opea_server import OpeaServerDialect
-from engine.errors import InferenceError, InvalidRequest, Malformed, Overloaded, ServerFailed
-from engine.media import Media
-from engine.request import Chunk
+from engine.core.errors import InferenceError, InvalidRequest, Malformed, Overloaded, ServerFailed
+from engine.core.media_access import Media
+from engine.core.stream import Chunk
+from engine.dialects.opea.client import OpeaDialect
+from engine.dialects.opea.server import OpeaServerDialect
+from engine.dialects.server import ClientCall
 
 CLIENT, SERVER = OpeaDialect(lambda: 0.0), OpeaServerDialect()
 FILE = Media(b"hello", "a.txt", "text/plain")

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers.replies import chunk, usage_chunk
 
-from engine.dialects.opea_stream import OpeaStreamDecoder
-from engine.errors import InferenceError, Malformed, ServerFailed, Truncated
-from engine.request import Chunk, Usage
+from engine.core.errors import InferenceError, Malformed, ServerFailed, Truncated
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.opea.stream import OpeaStreamDecoder
 
 DONE = b"data: [DONE]\n\n"
 

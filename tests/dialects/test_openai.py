@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from servers.replies import completion
 
-from engine.dialects.openai import OpenAIDialect
-from engine.errors import ContentFiltered, InvalidRequest, Malformed, Overloaded, ServerFailed
-from engine.request import Usage
+from engine.core.errors import ContentFiltered, InvalidRequest, Malformed, Overloaded, ServerFailed
+from engine.core.request import Usage
+from engine.dialects.openai.client import OpenAIDialect
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 

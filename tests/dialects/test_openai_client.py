@@ -11,10 +11,11 @@ import pytest
 from openai import AsyncOpenAI
 from servers.dialect_server import DialectServer
 
-from engine.dialects import ClientCall
-from engine.errors import ContentFiltered, InferenceError, ServerFailed, Throttled
-from engine.media import Media
-from engine.request import Chunk, Usage
+from engine.core.errors import ContentFiltered, InferenceError, ServerFailed, Throttled
+from engine.core.media_access import Media
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.server import ClientCall
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from servers.replies import completion, error
 
-from engine.dialects.openai import OpenAIDialect
-from engine.errors import InferenceError, Malformed
+from engine.core.errors import InferenceError, Malformed
+from engine.dialects.openai.client import OpenAIDialect
 
 CONTEXT = "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens"
 

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects import StreamDecoder
-from engine.dialects.openai import OpenAIDialect
-from engine.errors import ContentFiltered, InferenceError, Malformed, ServerFailed, Throttled, Truncated
-from engine.request import Chunk
+from engine.core.errors import ContentFiltered, InferenceError, Malformed, ServerFailed, Throttled, Truncated
+from engine.core.stream import Chunk
+from engine.dialects.client import StreamDecoder
+from engine.dialects.openai.client import OpenAIDialect
 
 CREATED = {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}}
 PROGRESS = {"type": "response.in_progress", "response": {"id": "resp_1", "status": "in_progress"}}

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.dialects.openai import OpenAIDialect
-from engine.dialects.openai_events import ENDS
-from engine.dialects.openai_server import TASKS, OpenAIServerDialect
-from engine.errors import InferenceError, InvalidRequest
+from engine.core.errors import InferenceError, InvalidRequest
+from engine.dialects.openai.client import OpenAIDialect
+from engine.dialects.openai.event_stream import ENDS
+from engine.dialects.openai.server import TASKS, OpenAIServerDialect
 
 pytestmark = pytest.mark.slow
 

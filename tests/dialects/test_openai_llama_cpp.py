@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from engine import Engine, Request
-from engine.compose import compose
+from engine.config.compose import compose
 
 pytestmark = pytest.mark.slow
 

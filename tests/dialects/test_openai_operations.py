@@ -12,9 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects.multipart import read_form
-from engine.dialects.openai import OpenAIDialect
-from engine.errors import (
+from engine.core.errors import (
     Cancelled,
     ContentFiltered,
     InferenceError,
@@ -24,7 +22,9 @@ from engine.errors import (
     Throttled,
     TimedOut,
 )
-from engine.media import Media
+from engine.core.media_access import Media
+from engine.dialects.codecs.multipart import read_form
+from engine.dialects.openai.client import OpenAIDialect
 
 WAV = Media(b"RIFF\x24\x00\x00\x00WAVE", "clip.wav", "audio/wav")
 PNG = Media(b"\x89PNG", "cat.png", "image/png")

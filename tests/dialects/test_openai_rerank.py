@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects.openai import OpenAIDialect
-from engine.errors import InvalidRequest, Malformed
-from engine.request import Usage
+from engine.core.errors import InvalidRequest, Malformed
+from engine.core.request import Usage
+from engine.dialects.openai.client import OpenAIDialect
 
 ASKED = {"query": "capital of France?", "documents": ["Paris", "Berlin"]}
 

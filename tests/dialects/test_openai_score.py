@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects import ClientCall
-from engine.dialects.openai import OpenAIDialect
-from engine.dialects.openai_server import OpenAIServerDialect
-from engine.errors import InvalidRequest, Malformed
+from engine.core.errors import InvalidRequest, Malformed
+from engine.dialects.openai.client import OpenAIDialect
+from engine.dialects.openai.server import OpenAIServerDialect
+from engine.dialects.server import ClientCall
 
 INPUTS = {"source_sentence": "a", "sentences": ["b", "c"]}
 REPLY = {

@@ -10,10 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers.replies import chunk, completion, usage_chunk
 
-from engine.dialects import ClientCall
-from engine.dialects.openai import OpenAIDialect
-from engine.dialects.openai_server import ERRORS, OpenAIServerDialect
-from engine.errors import (
+from engine.core.errors import (
     FAILURES,
     AuthFailed,
     InferenceError,
@@ -23,7 +20,11 @@ from engine.errors import (
     Throttled,
     Truncated,
 )
-from engine.request import Chunk, Usage
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.openai.client import OpenAIDialect
+from engine.dialects.openai.server import ERRORS, OpenAIServerDialect
+from engine.dialects.server import ClientCall
 
 CLIENT, SERVER = OpenAIDialect(lambda: 0.0), OpenAIServerDialect()
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

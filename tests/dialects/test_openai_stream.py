@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers.replies import chunk, error, usage_chunk
 
-from engine.dialects.openai import OpenAIStreamDecoder
-from engine.dialects.sse import MAX_EVENT_BYTES
-from engine.errors import ContentFiltered, InferenceError, Malformed, Truncated
-from engine.request import Chunk, Usage
+from engine.core.errors import ContentFiltered, InferenceError, Malformed, Truncated
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.codecs.sse import MAX_EVENT_BYTES
+from engine.dialects.openai.client import OpenAIStreamDecoder
 
 DONE = b"data: [DONE]\n\n"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dialects.sse import Event, SseDecoder
+from engine.dialects.codecs.sse import Event, SseDecoder
 
 
 def decode(*pieces: bytes) -> list[Event]:

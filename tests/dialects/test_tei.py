@@ -7,9 +7,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects.tei import TeiDialect
-from engine.errors import AuthFailed, InferenceError, InvalidRequest, Malformed, Overloaded, ServerFailed, TooLong
-from engine.request import Usage
+from engine.core.errors import (
+    AuthFailed,
+    InferenceError,
+    InvalidRequest,
+    Malformed,
+    Overloaded,
+    ServerFailed,
+    TooLong,
+)
+from engine.core.request import Usage
+from engine.dialects.tei.client import TeiDialect
 
 DOCUMENTS = {"query": "What is Deep Learning?", "documents": ["a", {"text": "b"}]}
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers.dialect_server import DialectServer
 
-from engine.dialects import ClientCall
-from engine.dialects.tei import TeiDialect
-from engine.dialects.tei_server import TeiServerDialect
-from engine.errors import InferenceError, InvalidRequest, Overloaded, ServerFailed, TooLong
+from engine.core.errors import InferenceError, InvalidRequest, Overloaded, ServerFailed, TooLong
+from engine.dialects.server import ClientCall
+from engine.dialects.tei.client import TeiDialect
+from engine.dialects.tei.server import TeiServerDialect
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9)
 

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers.dialect_server import DialectServer
 
-from engine.dialects import Answer, ClientCall
-from engine.dialects.tei import TeiDialect
-from engine.dialects.tei_server import TeiServerDialect
-from engine.errors import InvalidRequest, Malformed
-from engine.request import Usage
+from engine.core.errors import InvalidRequest, Malformed
+from engine.core.request import Usage
+from engine.dialects.discovery import Answer
+from engine.dialects.server import ClientCall
+from engine.dialects.tei.client import TeiDialect
+from engine.dialects.tei.server import TeiServerDialect
 
 CLIENT, SERVER = TeiDialect(lambda: 0.0), TeiServerDialect()
 # TEI's OpenAPI document, the examples of `Info`.

@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects.tgi import TgiDialect
-from engine.errors import (
+from engine.core.errors import (
     InferenceError,
     InvalidRequest,
     Malformed,
@@ -17,7 +16,8 @@ from engine.errors import (
     TooLong,
     Truncated,
 )
-from engine.request import Usage
+from engine.core.request import Usage
+from engine.dialects.tgi.client import TgiDialect
 
 ASK = [{"role": "user", "content": "hi"}]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}

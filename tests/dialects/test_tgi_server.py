@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers.dialect_server import DialectServer
 
-from engine.dialects import ClientCall
-from engine.dialects.openai_server import usage_body
-from engine.dialects.tgi import TgiDialect
-from engine.dialects.tgi_server import TgiServerDialect
-from engine.errors import InferenceError, InvalidRequest, Overloaded, ServerFailed, TooLong, Truncated
-from engine.request import Chunk, Usage
+from engine.core.errors import InferenceError, InvalidRequest, Overloaded, ServerFailed, TooLong, Truncated
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.openai.server import usage_body
+from engine.dialects.server import ClientCall
+from engine.dialects.tgi.client import TgiDialect
+from engine.dialects.tgi.server import TgiServerDialect
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
 HEAD = {"id": "cmpl-0", "object": "text_completion", "created": 0, "model": ""}

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects.sse import MAX_EVENT_BYTES
-from engine.dialects.tgi import TgiDialect
-from engine.errors import InferenceError, InvalidRequest, Malformed, Overloaded, ServerFailed, Truncated
-from engine.request import Chunk, Usage
+from engine.core.errors import InferenceError, InvalidRequest, Malformed, Overloaded, ServerFailed, Truncated
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.dialects.codecs.sse import MAX_EVENT_BYTES
+from engine.dialects.tgi.client import TgiDialect
 
 
 def event(body: Any) -> bytes:

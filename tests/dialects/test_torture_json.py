@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.errors import InferenceError
-from engine.registry import DIALECTS, SERVER_DIALECTS
+from engine.core.errors import InferenceError
+from engine.core.registry import DIALECTS, SERVER_DIALECTS
 
 HEADERS = {"content-type": "application/json"}
 LIMIT_S = 5.0

@@ -19,12 +19,12 @@ from servers.replies import chunk
 from servers.scripted import Exchange, ScriptedServer
 
 from engine import Engine, Request
-from engine.dialects import ClientCall
-from engine.dialects.ndjson import NdjsonDecoder
-from engine.dialects.sse import Event, SseDecoder
-from engine.errors import InferenceError, Malformed, TimedOut, Truncated
-from engine.registry import DIALECTS, SERVER_DIALECTS
-from engine.request import Chunk
+from engine.core.errors import InferenceError, Malformed, TimedOut, Truncated
+from engine.core.registry import DIALECTS, SERVER_DIALECTS
+from engine.core.stream import Chunk
+from engine.dialects.codecs.ndjson import NdjsonDecoder
+from engine.dialects.codecs.sse import Event, SseDecoder
+from engine.dialects.server import ClientCall
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 STREAMING = {"openai": "chat", "anthropic": "chat", "gemini": "chat", "ollama": "chat", "tgi": "completion"}

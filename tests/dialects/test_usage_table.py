@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.dialects import Dialect, StreamDecoder
-from engine.errors import InferenceError, Truncated
-from engine.registry import DIALECTS
-from engine.request import Usage
+from engine.core.errors import InferenceError, Truncated
+from engine.core.registry import DIALECTS
+from engine.core.request import Usage
+from engine.dialects.client import Dialect, StreamDecoder
 
 CHOICE = b'"choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]'
 DELTA = b'"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]'

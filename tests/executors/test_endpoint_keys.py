@@ -10,8 +10,8 @@ from servers.replies import completion
 from servers.scripted import Exchange, ScriptedServer
 
 from engine import Engine, Request
-from engine.compose import compose
-from engine.errors import AuthFailed, ConfigError, SetupError
+from engine.config.compose import compose
+from engine.core.errors import AuthFailed, ConfigError, SetupError
 
 pytestmark = pytest.mark.slow
 Serve = Callable[..., Awaitable[ScriptedServer]]

@@ -10,8 +10,8 @@ import pytest
 from servers.scripted import Exchange, ScriptedServer
 
 from engine import Engine, Request
-from engine.errors import SetupError, TooLong
-from engine.executors import Services
+from engine.core.errors import SetupError, TooLong
+from engine.executors.services import Services
 
 pytestmark = pytest.mark.slow
 Serve = Callable[..., Awaitable[ScriptedServer]]
@@ -22,7 +22,7 @@ INFO = {
 
 
 def engine(provider: str, url: str, *words: str, told: list[str] | None = None) -> Engine:
-    from engine.compose import compose
+    from engine.config.compose import compose
 
     words = (f"provider={provider}", f"provider.base_url={url}", "model=remote", "model.name=m", *words)
     services = Services(notify=told.append if told is not None else None)

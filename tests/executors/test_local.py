@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from engine.compose import compose
-from engine.errors import InvalidRequest, SetupError, TooLong
-from engine.executors import Services
+from engine.config.compose import compose
+from engine.core.errors import InvalidRequest, SetupError, TooLong
+from engine.core.request import Context, EngineRecord, Request
+from engine.core.stream import Chunk
 from engine.executors.local import LocalExecutor
-from engine.request import Chunk, Context, EngineRecord, Request
-from schemas import TargetSpec
+from engine.executors.services import Services
+from engine.schemas import TargetSpec
 
 pytestmark = pytest.mark.slow
 PARIS = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}

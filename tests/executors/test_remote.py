@@ -9,7 +9,7 @@ import pytest
 from servers.replies import chunk, completion, error, usage_chunk
 from servers.scripted import Exchange, ScriptedServer
 
-from engine.errors import (
+from engine.core.errors import (
     AuthFailed,
     ConfigError,
     ConnectFailed,
@@ -19,13 +19,14 @@ from engine.errors import (
     SetupError,
     TooLong,
 )
-from engine.executors import Services
+from engine.core.request import Attempt, Context, EngineRecord, Request, Result, Usage
+from engine.core.stream import Chunk
 from engine.executors.remote import RemoteExecutor
-from engine.request import Attempt, Chunk, Context, EngineRecord, Request, Result, Usage
-from schemas import TargetSpec
-from schemas.hardware import AutoHardwareSpec
-from schemas.model import ModelSpec
-from schemas.provider import CredentialSpec, LocalProviderSpec, RemoteProviderSpec, TransportSpec
+from engine.executors.services import Services
+from engine.schemas import TargetSpec
+from engine.schemas.hardware import AutoHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.provider import CredentialSpec, LocalProviderSpec, RemoteProviderSpec, TransportSpec
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 Make = Callable[..., RemoteExecutor]

@@ -9,14 +9,21 @@ from typing import Any
 import pytest
 from servers.mlserver import Addresses, mlserver
 
-from engine.errors import ConfigError, ConnectFailed, InferenceError, InvalidRequest, Malformed, ServerFailed
-from engine.executors import Services
+from engine.core.errors import (
+    ConfigError,
+    ConnectFailed,
+    InferenceError,
+    InvalidRequest,
+    Malformed,
+    ServerFailed,
+)
+from engine.core.request import Attempt, Context, EngineRecord, Request, Result
 from engine.executors.remote import RemoteExecutor
-from engine.request import Attempt, Context, EngineRecord, Request, Result
-from schemas import TargetSpec
-from schemas.hardware import AutoHardwareSpec
-from schemas.model import ModelSpec
-from schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
+from engine.executors.services import Services
+from engine.schemas import TargetSpec
+from engine.schemas.hardware import AutoHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., RemoteExecutor]

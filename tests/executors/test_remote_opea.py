@@ -11,16 +11,16 @@ import pytest
 from servers.environments import OPEA
 from servers.processes import free_ports, serving
 
-from engine.errors import InvalidRequest, ServerFailed
-from engine.executors import Services
+from engine.core.errors import InvalidRequest, ServerFailed
+from engine.core.request import Context, EngineRecord, Request, Result
 from engine.executors.remote import RemoteExecutor
-from engine.request import Context, EngineRecord, Request, Result
+from engine.executors.services import Services
+from engine.schemas import TargetSpec
+from engine.schemas.hardware import AutoHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
+from engine.schemas.simulated import SimulatedProviderSpec
 from engine.simulation.server import SimulatedServer
-from schemas import TargetSpec
-from schemas.hardware import AutoHardwareSpec
-from schemas.model import ModelSpec
-from schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
-from schemas.simulated import SimulatedProviderSpec
 
 pytestmark = pytest.mark.slow
 Make = Callable[[int, str], RemoteExecutor]

@@ -14,12 +14,12 @@ from servers.dialect_server import DialectServer
 from servers.scripted import Exchange, ScriptedServer
 
 from engine import Engine, Request
-from engine.compose import compose
-from engine.dialects import ClientCall
-from engine.errors import ContentFiltered, InferenceError, InvalidRequest, ServerFailed, Truncated
-from engine.media import INLINE_ONLY, Media
-from engine.request import Chunk
-from schemas import RunSpec
+from engine.config.compose import compose
+from engine.core.errors import ContentFiltered, InferenceError, InvalidRequest, ServerFailed, Truncated
+from engine.core.media_access import INLINE_ONLY, Media
+from engine.core.stream import Chunk
+from engine.dialects.server import ClientCall
+from engine.schemas import RunSpec
 
 pytestmark = pytest.mark.slow
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from engine.errors import InvalidRequest
-from engine.executors import Services
+from engine.core.errors import InvalidRequest
+from engine.core.request import Context, EngineRecord, Request, Result
 from engine.executors.remote import RemoteExecutor
-from engine.request import Context, EngineRecord, Request, Result
-from schemas import TargetSpec
-from schemas.hardware import AutoHardwareSpec
-from schemas.model import ModelSpec
-from schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
+from engine.executors.services import Services
+from engine.schemas import TargetSpec
+from engine.schemas.hardware import AutoHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
 
 pytestmark = pytest.mark.slow
 ASKED = {"query": "What is the capital of France?", "documents": ["Berlin", {"text": "Paris"}, "Rome"]}

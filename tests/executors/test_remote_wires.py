@@ -11,9 +11,10 @@ from servers.dialect_server import DialectServer
 
 from engine import Engine
 from engine.cli import main
-from engine.dialects import ClientCall
-from engine.errors import InferenceError, Overloaded
-from engine.request import Chunk, Request, Usage
+from engine.core.errors import InferenceError, Overloaded
+from engine.core.request import Request, Usage
+from engine.core.stream import Chunk
+from engine.dialects.server import ClientCall
 
 HEAD = {"id": "x", "created": 1704067200, "model": "m"}
 

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import pytest
 
 from engine import Engine, InferenceError, Request
-from engine.compose import compose
+from engine.config.compose import compose
+from engine.core.request import Context, EngineRecord
+from engine.core.stream import ChunkStream
+from engine.core.virtual_time import VirtualClock, run
 from engine.executors.simulated import SimulatedExecutor
-from engine.request import ChunkStream, Context, EngineRecord
-from engine.virtual_time import VirtualClock, run
-from schemas import RunSpec
-from schemas.simulated import SimulatedProviderSpec
+from engine.schemas import RunSpec
+from engine.schemas.simulated import SimulatedProviderSpec
 
 T = TypeVar("T")
 

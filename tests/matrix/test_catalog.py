@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.errors import ConfigError
+from engine.core.errors import ConfigError
 from engine.matrix.catalog import entries, gone
 from engine.matrix.names import MAPPED, NAMED
 

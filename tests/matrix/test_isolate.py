@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from engine.matrix.isolate import Ended, Limits, Target, run_each, within
+from engine.matrix.measure.isolate import Ended, Limits, Target, run_each, within
 from tests.matrix import targets
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.cli import main
-from engine.matrix import record
+from engine.matrix.report import record
 
 pytestmark = pytest.mark.slow
 ROWS = ["bert", "gpt2", "deta"]

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from engine.matrix.outputs import finite, leaves, relative_error
+from engine.matrix.measure.outputs import finite, leaves, relative_error
 
 
 def test_the_error_is_relative_to_the_largest_value_of_its_output() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import OutputError
-from engine.matrix import record
-from engine.matrix.record import Cell, Row
+from engine.core.errors import OutputError
+from engine.matrix.report import record
+from engine.matrix.report.record import Cell, Row
 
 
 def row(name: str, **cells: str) -> Row:

@@ -7,8 +7,8 @@ import json
 import re
 from pathlib import Path
 
-from engine.matrix import record, report
-from engine.matrix.record import Cell, Row
+from engine.matrix.report import record, report
+from engine.matrix.report.record import Cell, Row
 
 ROWS = {
     "bert": Row("bert", "mapped", "bert", "dbmdz/bert-base-german-cased", "BertForMaskedLM", 121024, "small",

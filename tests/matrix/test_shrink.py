@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.matrix.shrink import FIRST_SPECIAL, VOCABULARY, WIDTH, small_config
+from engine.matrix.build.shrink import FIRST_SPECIAL, VOCABULARY, WIDTH, small_config
 
 pytestmark = pytest.mark.slow
 

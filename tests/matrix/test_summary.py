@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.matrix.record import Cell, Row
-from engine.matrix.summary import changes, counts
+from engine.matrix.report.record import Cell, Row
+from engine.matrix.report.summary import changes, counts
 
 
 def rows(**statuses: str) -> dict[str, Row]:

@@ -8,18 +8,19 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from engine import Request
-from engine.errors import InferenceError
-from engine.middleware import Branch
+from engine.core.errors import InferenceError
+from engine.core.pipeline import Stage, compose
+from engine.core.request import Context, EngineRecord, Result
+from engine.core.resources import Resources
+from engine.core.stream import Chunk, ChunkStream
+from engine.core.virtual_time import VirtualClock, run
 from engine.middleware.fallback import Fallback
-from engine.pipeline import Stage, compose
-from engine.request import Chunk, ChunkStream, Context, EngineRecord, Result
-from engine.resources import Resources
-from engine.virtual_time import VirtualClock, run
-from schemas import TargetSpec
-from schemas.hardware import AutoHardwareSpec
-from schemas.model import ModelSpec
-from schemas.policy import PolicySpec
-from schemas.provider import ProviderSpec, SimulatedProviderSpec
+from engine.middleware.layer_context import Branch
+from engine.schemas import TargetSpec
+from engine.schemas.hardware import AutoHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.policy import PolicySpec
+from engine.schemas.provider import ProviderSpec, SimulatedProviderSpec
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "30"))
 """Runs of each state machine; EXAMPLES=1000 looks harder."""

@@ -9,13 +9,21 @@ import pytest
 from chain import branch, chain, context, in_virtual_time
 
 from engine import Request
-from engine.errors import FAILURES, Cancelled, InferenceError, Internal, InvalidRequest, Malformed, ServerFailed
-from engine.facts import Facts
+from engine.core.errors import (
+    FAILURES,
+    Cancelled,
+    InferenceError,
+    Internal,
+    InvalidRequest,
+    Malformed,
+    ServerFailed,
+)
+from engine.core.request import Attempt, Context, Inputs, RateHints, Result, Usage
+from engine.core.server_info import Facts
+from engine.core.virtual_time import VirtualClock
 from engine.middleware import batch, route
-from engine.request import Attempt, Context, Inputs, RateHints, Result, Usage
-from engine.virtual_time import VirtualClock
-from schemas.policy import BatchSpec, PolicySpec, RouteSpec
-from schemas.provider import RemoteProviderSpec
+from engine.schemas.policy import BatchSpec, PolicySpec, RouteSpec
+from engine.schemas.provider import RemoteProviderSpec
 
 
 class Embedder:

@@ -7,11 +7,11 @@ import asyncio
 import pytest
 from chain import in_virtual_time
 
-from engine.errors import TimedOut
-from engine.middleware.bounded import BoundedSource
-from engine.request import Chunk
-from engine.virtual_time import VirtualClock
-from engine.watchdog import Watchdog
+from engine.core.errors import TimedOut
+from engine.core.stream import Chunk
+from engine.core.virtual_time import VirtualClock
+from engine.core.watchdog import Watchdog
+from engine.middleware.stream_timeout import BoundedSource
 
 
 class Source:

@@ -10,14 +10,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from engine.clock import Rng
-from engine.errors import FAILURES, CircuitOpen, InvalidRequest, ServerFailed, Throttled
+from engine.core.clock import Rng
+from engine.core.errors import FAILURES, CircuitOpen, InvalidRequest, ServerFailed, Throttled
+from engine.core.request import Result
+from engine.core.stream import Chunk, ChunkStream
+from engine.core.virtual_time import VirtualClock, VirtualTimeLoop
 from engine.middleware import breaker, concurrency
 from engine.middleware.breaker import Breaker, Permit, State, breakers_of
-from engine.request import Chunk, ChunkStream, Result
-from engine.virtual_time import VirtualClock, VirtualTimeLoop
-from schemas.policy import BreakerSpec, ConcurrencySpec, PolicySpec
-from schemas.provider import LocalProviderSpec, RemoteProviderSpec
+from engine.schemas.policy import BreakerSpec, ConcurrencySpec, PolicySpec
+from engine.schemas.provider import LocalProviderSpec, RemoteProviderSpec
 
 SPEC = BreakerSpec(window=10, min_calls=4, failure_threshold=0.5, open_s=10.0, max_open_s=30.0, probes=3)
 

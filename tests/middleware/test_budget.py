@@ -11,10 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from engine.errors import FAILURES
-from engine.middleware.budget import RetryBudget, budget_of
-from engine.virtual_time import VirtualClock, VirtualTimeLoop
-from schemas.policy import BudgetSpec, PolicySpec
+from engine.core.errors import FAILURES
+from engine.core.virtual_time import VirtualClock, VirtualTimeLoop
+from engine.middleware.retry_budget import RetryBudget, budget_of
+from engine.schemas.policy import BudgetSpec, PolicySpec
 
 
 def made(clock: VirtualClock, **fields: Any) -> RetryBudget:

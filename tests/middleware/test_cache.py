@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from engine import Request
-from engine.errors import (
+from engine.core.errors import (
     Cancelled,
     DeadlineExceeded,
     InferenceError,
@@ -20,13 +20,15 @@ from engine.errors import (
     QueueFull,
     ServerFailed,
 )
-from engine.middleware import Branch, cache, deadline, queue, route, trace
+from engine.core.pipeline import Stage
+from engine.core.request import Context, Result, Usage
+from engine.core.stream import Chunk, ChunkStream
+from engine.core.virtual_time import VirtualClock, VirtualTimeLoop, run
+from engine.middleware import cache, deadline, queue, route, trace
 from engine.middleware.cache import Answer, Answers
-from engine.pipeline import Stage
-from engine.request import Chunk, ChunkStream, Context, Result, Usage
-from engine.virtual_time import VirtualClock, VirtualTimeLoop, run
-from schemas.model import ModelSpec
-from schemas.policy import CacheSpec, DeadlineSpec, PolicySpec, QueueSpec
+from engine.middleware.layer_context import Branch
+from engine.schemas.model import ModelSpec
+from engine.schemas.policy import CacheSpec, DeadlineSpec, PolicySpec, QueueSpec
 
 HELLO = [{"role": "user", "content": "hello"}]
 

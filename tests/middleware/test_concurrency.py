@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from engine import Request
-from engine.errors import (
+from engine.core.errors import (
     Cancelled,
     CircuitOpen,
     ConnectFailed,
@@ -22,13 +22,14 @@ from engine.errors import (
     ServerFailed,
     Throttled,
 )
+from engine.core.request import Context, Result, Usage
+from engine.core.stream import Chunk, ChunkStream
+from engine.core.virtual_time import VirtualClock, VirtualTimeLoop, run
 from engine.middleware import breaker, concurrency, queue, retry, route
 from engine.middleware.breaker import State
 from engine.middleware.concurrency import AdaptiveLimit, Permit
-from engine.request import Chunk, ChunkStream, Context, Result, Usage
-from engine.virtual_time import VirtualClock, VirtualTimeLoop, run
-from schemas.policy import BreakerSpec, ConcurrencySpec, PolicySpec, QueueSpec, RetrySpec
-from schemas.provider import LocalProviderSpec
+from engine.schemas.policy import BreakerSpec, ConcurrencySpec, PolicySpec, QueueSpec, RetrySpec
+from engine.schemas.provider import LocalProviderSpec
 
 SPEC = ConcurrencySpec(enabled=True, initial=4)
 

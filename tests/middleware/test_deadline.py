@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from chain import Scripted, branch, chain, context, in_virtual_time, request
 
-from engine.errors import DeadlineExceeded, ServerFailed
+from engine.core.errors import DeadlineExceeded, ServerFailed
+from engine.core.virtual_time import VirtualClock
 from engine.middleware import breaker, deadline, queue, retry, route, timeout
 from engine.middleware.breaker import State
-from engine.virtual_time import VirtualClock
-from schemas.policy import BreakerSpec, DeadlineSpec, PolicySpec, QueueSpec, RetrySpec
+from engine.schemas.policy import BreakerSpec, DeadlineSpec, PolicySpec, QueueSpec, RetrySpec
 
 
 @in_virtual_time

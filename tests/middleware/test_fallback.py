@@ -10,7 +10,7 @@ import pytest
 from chain import Scripted, context, in_virtual_time, request
 
 from engine import Request
-from engine.errors import (
+from engine.core.errors import (
     FAILURES,
     CircuitOpen,
     ConfigError,
@@ -21,11 +21,11 @@ from engine.errors import (
     TooLong,
     Truncated,
 )
+from engine.core.pipeline import Stage
+from engine.core.request import Attempt, Context, Result
+from engine.core.virtual_time import VirtualClock
 from engine.middleware.fallback import Fallback
-from engine.pipeline import Stage
-from engine.request import Attempt, Context, Result
-from engine.virtual_time import VirtualClock
-from schemas.policy import BreakerSpec, FallbackSpec, PolicySpec, RetrySpec
+from engine.schemas.policy import BreakerSpec, FallbackSpec, PolicySpec, RetrySpec
 
 
 def over(clock: VirtualClock, *branches: Stage, windows: Sequence[int | None] | None = None, **policy: Any) -> Fallback:

@@ -8,7 +8,7 @@ from chain import Scripted, branch, chain, context, in_virtual_time, request, wa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.errors import (
+from engine.core.errors import (
     FAILURES,
     AuthFailed,
     CircuitOpen,
@@ -20,11 +20,25 @@ from engine.errors import (
     ServerFailed,
     Throttled,
 )
-from engine.middleware import Branch, breaker, budget, deadline, hedge, queue, rate_limit, retry, route, timeout
-from engine.pipeline import Stage
-from engine.request import Chunk, ChunkStream, Context, Request, Result
-from engine.virtual_time import VirtualClock, run
-from schemas.policy import (
+from engine.core.pipeline import Stage
+from engine.core.request import Context, Request, Result
+from engine.core.stream import Chunk, ChunkStream
+from engine.core.virtual_time import VirtualClock, run
+from engine.middleware import (
+    breaker,
+    deadline,
+    hedge,
+    queue,
+    rate_limit,
+    retry,
+    route,
+    timeout,
+)
+from engine.middleware import (
+    retry_budget as budget,
+)
+from engine.middleware.layer_context import Branch
+from engine.schemas.policy import (
     BreakerSpec,
     BudgetSpec,
     DeadlineSpec,

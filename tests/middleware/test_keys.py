@@ -12,10 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from engine.errors import AuthFailed, ConfigError, InferenceError, QuotaExhausted, Throttled
-from engine.middleware.keys import KeyRing
-from engine.virtual_time import VirtualClock, VirtualTimeLoop
-from schemas.policy import RouteSpec
+from engine.core.errors import AuthFailed, ConfigError, InferenceError, QuotaExhausted, Throttled
+from engine.core.virtual_time import VirtualClock, VirtualTimeLoop
+from engine.middleware.route_keys import KeyRing
+from engine.schemas.policy import RouteSpec
 
 ABC = ("A", "B", "C")
 

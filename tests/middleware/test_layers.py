@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from chain import branch, in_virtual_time
 
-from engine.errors import ConfigError
+from engine.core.errors import ConfigError
+from engine.core.pipeline import Layer, Middleware, check_order, describe
+from engine.core.virtual_time import VirtualClock
 from engine.middleware import (
-    Branch,
     batch,
     breaker,
     cache,
@@ -25,10 +26,9 @@ from engine.middleware import (
     timeout,
     trace,
 )
-from engine.pipeline import Layer, Middleware, check_order, describe
-from engine.virtual_time import VirtualClock
-from schemas.policy import PolicySpec
-from schemas.provider import RemoteProviderSpec
+from engine.middleware.layer_context import Branch
+from engine.schemas.policy import PolicySpec
+from engine.schemas.provider import RemoteProviderSpec
 
 STAGES: dict[str, type[Middleware]] = {
     "trace": trace.Trace,

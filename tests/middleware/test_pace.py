@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.middleware.pace import Latencies, Pace
-from schemas.policy import HedgeSpec
+from engine.middleware.hedge_latency import Latencies, Pace
+from engine.schemas.policy import HedgeSpec
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=40), st.integers(1, 10), st.floats(0.01, 0.99))

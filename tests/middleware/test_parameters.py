@@ -8,13 +8,13 @@ import pytest
 from chain import branch, chain, context, in_virtual_time
 
 from engine import Request
-from engine.errors import InvalidRequest
+from engine.core.errors import InvalidRequest
+from engine.core.request import Context, Result
+from engine.core.virtual_time import VirtualClock
 from engine.middleware import parameters
-from engine.request import Context, Result
-from engine.virtual_time import VirtualClock
-from schemas.model import ModelSpec
-from schemas.policy import PolicySpec
-from schemas.provider import ProviderSpec, RemoteProviderSpec, SimulatedProviderSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.policy import PolicySpec
+from engine.schemas.provider import ProviderSpec, RemoteProviderSpec, SimulatedProviderSpec
 
 HELLO = [{"role": "user", "content": "hello"}]
 

@@ -9,18 +9,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import Request
-from engine.clock import SystemClock
-from engine.errors import InferenceError, InvalidRequest, TooLong
-from engine.facts import Facts
-from engine.middleware import Branch, parameters, preflight, queue, rate_limit, retry, route
+from engine.core.clock import SystemClock
+from engine.core.errors import InferenceError, InvalidRequest, TooLong
+from engine.core.resources import Resources
+from engine.core.server_info import Facts
+from engine.core.virtual_time import VirtualClock
+from engine.middleware import parameters, preflight, queue, rate_limit, retry, route
+from engine.middleware.layer_context import Branch
 from engine.middleware.preflight import Preflight, check_body
-from engine.resources import Resources
-from engine.virtual_time import VirtualClock
-from schemas import TargetSpec
-from schemas.hardware import AutoHardwareSpec
-from schemas.model import ModelSpec
-from schemas.policy import PolicySpec, PreflightSpec, RateLimitSpec
-from schemas.provider import LocalProviderSpec, RemoteProviderSpec
+from engine.schemas import TargetSpec
+from engine.schemas.hardware import AutoHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.policy import PolicySpec, PreflightSpec, RateLimitSpec
+from engine.schemas.provider import LocalProviderSpec, RemoteProviderSpec
 
 TEXT = {"role": "user", "content": "hello"}
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from engine.errors import DeadlineExceeded, QueueFull, ServerFailed
+from engine.core.errors import DeadlineExceeded, QueueFull, ServerFailed
+from engine.core.request import PRIORITIES, Context
+from engine.core.virtual_time import VirtualClock, VirtualTimeLoop, run
 from engine.middleware import queue, retry
 from engine.middleware.queue import PriorityGate
-from engine.request import PRIORITIES, Context
-from engine.virtual_time import VirtualClock, VirtualTimeLoop, run
-from schemas.policy import PolicySpec, QueueSpec
+from engine.schemas.policy import PolicySpec, QueueSpec
 
 
 def policy(**fields: object) -> PolicySpec:

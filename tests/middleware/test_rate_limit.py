@@ -12,13 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from engine.errors import CircuitOpen, InferenceError, ServerFailed, Throttled, TooLong
-from engine.middleware import Branch, concurrency, rate_limit, route
+from engine.core.errors import CircuitOpen, InferenceError, ServerFailed, Throttled, TooLong
+from engine.core.request import Context, RateHints, Request, Result, Usage
+from engine.core.stream import Chunk, ChunkStream
+from engine.core.virtual_time import VirtualClock, VirtualTimeLoop, run
+from engine.middleware import concurrency, rate_limit, route
+from engine.middleware.layer_context import Branch
 from engine.middleware.rate_limit import Cost, VectorBucket, cost_of
-from engine.request import Chunk, ChunkStream, Context, RateHints, Request, Result, Usage
-from engine.virtual_time import VirtualClock, VirtualTimeLoop, run
-from schemas.policy import ConcurrencySpec, PolicySpec, RateLimitSpec
-from schemas.provider import LocalProviderSpec
+from engine.schemas.policy import ConcurrencySpec, PolicySpec, RateLimitSpec
+from engine.schemas.provider import LocalProviderSpec
 
 
 def policy(**fields: object) -> PolicySpec:

@@ -11,7 +11,7 @@ import pytest
 from chain import branch, context, in_virtual_time
 
 from engine import Request
-from engine.errors import (
+from engine.core.errors import (
     ContentFiltered,
     InferenceError,
     InvalidRequest,
@@ -19,14 +19,15 @@ from engine.errors import (
     Throttled,
     Truncated,
 )
+from engine.core.pipeline import Layer, compose
+from engine.core.request import Context, Result, Usage
+from engine.core.stream import Chunk, ChunkStream
+from engine.core.virtual_time import VirtualClock
 from engine.middleware import parameters, rescue, retry, route
 from engine.middleware.fallback import Fallback
 from engine.middleware.rescue import Rescue
-from engine.pipeline import Layer, compose
-from engine.request import Chunk, ChunkStream, Context, Result, Usage
-from engine.virtual_time import VirtualClock
-from schemas.policy import PolicySpec, RetrySpec, StreamSpec
-from schemas.provider import RemoteProviderSpec
+from engine.schemas.policy import PolicySpec, RetrySpec, StreamSpec
+from engine.schemas.provider import RemoteProviderSpec
 
 ANSWER = "The quick brown fox jumps over the lazy dog."
 WORDS = [f"{word} " for word in ANSWER.split(" ")[:-1]] + ["dog."]

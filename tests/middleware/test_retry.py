@@ -9,8 +9,8 @@ from chain import Scripted, branch, chain, context, in_virtual_time, request, wa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.clock import Rng, SystemClock
-from engine.errors import (
+from engine.core.clock import Rng, SystemClock
+from engine.core.errors import (
     FAILURES,
     AuthFailed,
     CircuitOpen,
@@ -21,12 +21,13 @@ from engine.errors import (
     Throttled,
     Truncated,
 )
+from engine.core.request import Context, Request, Result
+from engine.core.stream import Chunk, ChunkStream
+from engine.core.virtual_time import VirtualClock
 from engine.middleware import breaker, deadline, retry, route
-from engine.middleware.budget import RetryBudget
 from engine.middleware.retry import Retry
-from engine.request import Chunk, ChunkStream, Context, Request, Result
-from engine.virtual_time import VirtualClock
-from schemas.policy import BreakerSpec, BudgetSpec, DeadlineSpec, HedgeSpec, PolicySpec, RetrySpec, RouteSpec
+from engine.middleware.retry_budget import RetryBudget
+from engine.schemas.policy import BreakerSpec, BudgetSpec, DeadlineSpec, HedgeSpec, PolicySpec, RetrySpec, RouteSpec
 
 
 def made(spec: RetrySpec) -> Retry:

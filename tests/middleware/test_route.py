@@ -10,7 +10,7 @@ import pytest
 from chain import Scripted, branch, chain, context, in_virtual_time, request
 
 from engine import Request
-from engine.errors import (
+from engine.core.errors import (
     FAILURES,
     AuthFailed,
     CircuitOpen,
@@ -23,13 +23,15 @@ from engine.errors import (
     SetupError,
     Throttled,
 )
-from engine.middleware import Branch, breaker, queue, retry, route
-from engine.pipeline import Stage
-from engine.request import Chunk, ChunkStream, Context, Result, Usage
-from engine.virtual_time import VirtualClock
-from schemas.policy import BreakerSpec, PolicySpec, RetrySpec, RouteSpec
-from schemas.prices import PriceSpec
-from schemas.provider import RemoteProviderSpec
+from engine.core.pipeline import Stage
+from engine.core.request import Context, Result, Usage
+from engine.core.stream import Chunk, ChunkStream
+from engine.core.virtual_time import VirtualClock
+from engine.middleware import breaker, queue, retry, route
+from engine.middleware.layer_context import Branch
+from engine.schemas.policy import BreakerSpec, PolicySpec, RetrySpec, RouteSpec
+from engine.schemas.prices import PriceSpec
+from engine.schemas.provider import RemoteProviderSpec
 
 URLS = ("http://a/v1", "http://b/v1", "http://c/v1")
 

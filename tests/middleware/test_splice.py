@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.middleware.splice import Splice
-from engine.request import Chunk, Usage
+from engine.core.request import Usage
+from engine.core.stream import Chunk
+from engine.middleware.rescue_splice import Splice
 
 ANSWER = "The quick brown fox jumps over the lazy dog, again and again, until evening comes."
 OTHER = "A slow green turtle swims under some busy ducks."

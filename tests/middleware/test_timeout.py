@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from chain import Scripted, branch, chain, context, in_virtual_time, request
 
-from engine.errors import ServerFailed, TimedOut, Truncated
+from engine.core.errors import ServerFailed, TimedOut, Truncated
+from engine.core.virtual_time import VirtualClock
 from engine.middleware import timeout
-from engine.virtual_time import VirtualClock
-from schemas.policy import PolicySpec, TimeoutSpec
+from engine.schemas.policy import PolicySpec, TimeoutSpec
 
 
 @in_virtual_time

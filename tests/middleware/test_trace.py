@@ -8,11 +8,12 @@ import pytest
 from chain import Scripted, branch, chain, context, in_virtual_time, request
 
 from engine import Request
-from engine.errors import ServerFailed
+from engine.core.errors import ServerFailed
+from engine.core.request import Attempt, Context, Result, Usage
+from engine.core.stream import Chunk, ChunkStream
+from engine.core.virtual_time import VirtualClock
 from engine.middleware import trace
-from engine.request import Attempt, Chunk, ChunkStream, Context, Result, Usage
-from engine.virtual_time import VirtualClock
-from schemas.policy import PolicySpec
+from engine.schemas.policy import PolicySpec
 
 
 class Tried:

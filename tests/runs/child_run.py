@@ -12,13 +12,13 @@ import resource
 import sys
 from typing import Any
 
-from engine.errors import EngineError, ServerFailed
-from engine.request import Attempt, EngineRecord, Request, Result, Usage
+from engine.core.errors import EngineError, ServerFailed
+from engine.core.request import Attempt, EngineRecord, Request, Result, Usage
 from engine.runs import StopSignal, execute, open_run
+from engine.schemas import RunSpec
 from engine.telemetry.log import run_log
 from engine.telemetry.progress import ProgressBar
-from engine.workloads import open_source
-from schemas import RunSpec
+from engine.workloads.open import open_source
 
 
 class Answering:

@@ -1,4 +1,4 @@
-"""engine/runs/atomic.py."""
+"""engine/core/atomic_file.py."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import OutputError
-from engine.runs.atomic import replacing, write_atomic
+from engine.core.atomic_file import replacing, write_atomic
+from engine.core.errors import OutputError
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:

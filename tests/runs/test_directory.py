@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from engine.errors import OutputError, SetupError
+from engine.core.errors import OutputError, SetupError
 from engine.runs import Facts, RunDirectory, find_run, load_spec, open_run
 from engine.runs.manifest import Session
-from engine.workloads import open_source
+from engine.schemas import RunSpec
+from engine.workloads.open import open_source
 from runs.child_run import spec_of
-from schemas import RunSpec
 
 
 @pytest.fixture

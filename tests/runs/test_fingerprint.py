@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.compose import compose
-from engine.request import Request
+from engine.config.compose import compose
+from engine.core.request import Request
 from engine.runs.fingerprint import EXCLUDED, diff, plain_spec, request_fingerprint, spec_fingerprint
 from runs.child_run import spec_of
 

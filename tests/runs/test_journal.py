@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from engine.errors import OutputError
+from engine.core.errors import OutputError
 from engine.runs.journal import Entry, Journal, counts, entries, recorded
 
 RECORDS = st.dictionaries(

@@ -11,12 +11,12 @@ import pytest
 from servers.dialect_server import DialectServer
 
 from engine import Engine
-from engine.compose import compose
-from engine.dialects import ClientCall
-from engine.media import Media
+from engine.config.compose import compose
+from engine.core.media_access import Media
+from engine.dialects.server import ClientCall
 from engine.runs import Summary, execute, open_run
 from engine.runs.media_files import MediaFiles
-from engine.workloads import open_source
+from engine.workloads.open import open_source
 from runs.checks import lines_of
 
 WAV = b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(range(256))

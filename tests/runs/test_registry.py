@@ -1,4 +1,4 @@
-"""engine/runs/registry.py."""
+"""engine/runs/catalog.py."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import OutputError
+from engine.core.errors import OutputError
 from engine.runs import execute, open_run
-from engine.runs.registry import diff, list_runs, prune, show, table
-from engine.workloads import open_source
+from engine.runs.catalog import diff, list_runs, prune, show, table
+from engine.workloads.open import open_source
 from runs.child_run import Answering, spec_of
 
 

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from engine import Engine, RunSpec
+from engine.core.resources import Resources
 from engine.middleware.queue import PriorityGate
-from engine.resources import Resources
 from engine.runs import RunDirectory, execute, open_run
 from engine.runs.manifest import Facts
 from engine.runs.report import Findings, rewrite_report
-from engine.runs.report_view import dollars, percent, stage_rows
-from engine.workloads import open_source
+from engine.runs.report_format import dollars, percent, stage_rows
+from engine.schemas.policy import QueueSpec
+from engine.workloads.open import open_source
 from runs.child_run import Answering, spec_of
-from schemas.policy import QueueSpec
 
 
 @pytest.fixture

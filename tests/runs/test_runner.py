@@ -14,20 +14,21 @@ from pathlib import Path
 
 import pytest
 
-from engine import Engine, virtual_time
+from engine import Engine
 from engine.cli import main
-from engine.compose import compose
-from engine.errors import ConfigError, Interrupted, OutputError
-from engine.executors import Services
-from engine.request import EngineRecord, Request, Result
+from engine.config.compose import compose
+from engine.core import virtual_time
+from engine.core.errors import ConfigError, Interrupted, OutputError
+from engine.core.request import EngineRecord, Request, Result
+from engine.core.virtual_time import VirtualClock
+from engine.executors.services import Services
 from engine.runs import StopSignal, Summary, execute, open_run
+from engine.runs.in_flight import Submits
 from engine.runs.runner import window_of
-from engine.runs.serving import Submits
-from engine.virtual_time import VirtualClock
-from engine.workloads import open_source
+from engine.schemas import RunSpec
+from engine.workloads.open import open_source
 from runs.checks import Launch, Workload, check_complete, lines_of, run_of, wait_for_rows
 from runs.child_run import Answering, spec_of
-from schemas import RunSpec
 
 
 async def run_here(spec: RunSpec, engine: Submits | None = None, stop: StopSignal | None = None) -> Summary:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from engine.cli.main import main
-from engine.request import Attempt, Usage
-from engine.runs.spending import Spending
+from engine.core.request import Attempt, Usage
+from engine.runs.cost_limit import Spending
 from runs.checks import lines_of
 
 PRICED = ("provider.price.input=0", "provider.price.output=1000")

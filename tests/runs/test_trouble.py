@@ -1,4 +1,4 @@
-"""engine/runs/trouble.py: what a run says while it goes on trying."""
+"""engine/runs/stall_notices.py: what a run says while it goes on trying."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from engine import Engine, virtual_time
-from engine.compose import compose
-from engine.executors import Services
+from engine import Engine
+from engine.config.compose import compose
+from engine.core import virtual_time
+from engine.core.virtual_time import VirtualClock
+from engine.executors.services import Services
+from engine.runs.cost_limit import Spending
+from engine.runs.in_flight import Serving
 from engine.runs.journal import Journal
-from engine.runs.serving import Serving
-from engine.runs.spending import Spending
-from engine.runs.trouble import tell
-from engine.virtual_time import VirtualClock
-from engine.workloads import open_source
+from engine.runs.stall_notices import tell
+from engine.workloads.open import open_source
 
 FAILED = "still trying: simulated/simulated: server: simulated: the server failed inside"
 

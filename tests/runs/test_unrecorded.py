@@ -1,4 +1,4 @@
-"""engine/runs/unrecorded.py: what a resume still has to answer."""
+"""engine/runs/pending_rows.py: what a resume still has to answer."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import OutputError
+from engine.core.errors import OutputError
 from engine.runs.journal import Journal
+from engine.runs.pending_rows import Unrecorded
 from engine.runs.results import digest_of
-from engine.runs.unrecorded import Unrecorded
-from engine.workloads import Source, open_source
-from schemas.workload import JsonlWorkloadSpec
+from engine.schemas.workload import JsonlWorkloadSpec
+from engine.workloads.open import Source, open_source
 
 LINES = [
     '{"prompt": "zero"}',

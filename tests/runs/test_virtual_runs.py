@@ -1,4 +1,4 @@
-"""Whole runs in virtual time: engine/cli/run.py, engine/runs/feed.py and engine/runs/serving.py over the simulation."""
+"""Whole runs in virtual time: engine/cli/run.py and engine/runs over the simulation."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 
-from engine import Engine, virtual_time
+from engine import Engine
 from engine.cli.main import main
-from engine.compose import compose
-from engine.errors import Interrupted
-from engine.executors import Services
+from engine.config.compose import compose
+from engine.core import virtual_time
+from engine.core.errors import Interrupted
+from engine.core.virtual_time import VirtualClock
+from engine.executors.services import Services
 from engine.runs import StopSignal, Summary, execute, open_run
-from engine.virtual_time import VirtualClock
-from engine.workloads import open_source
+from engine.workloads.open import open_source
 from runs.checks import lines_of, wait_for_rows
 
 ROOT = Path(virtual_time.__file__).parents[1]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from engine.artifacts import Artifact
-from engine.registry import RUNTIMES
-from schemas.hardware import CpuHardwareSpec, OpenVinoHardwareSpec
-from schemas.model import ModelSpec
+from engine.artifacts.resolve import Artifact
+from engine.core.registry import RUNTIMES
+from engine.schemas.hardware import CpuHardwareSpec, OpenVinoHardwareSpec
+from engine.schemas.model import ModelSpec
 
 from .tiny_models import make
 
@@ -47,9 +47,9 @@ def encoder(request: pytest.FixtureRequest, minilm_folder: Path) -> Iterator[Any
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
     """The encoder's files, fetched once into the artifact cache."""
-    from engine.artifacts import fetch
-    from engine.compose import compose
-    from engine.errors import EngineError
+    from engine.artifacts.resolve import fetch
+    from engine.config.compose import compose
+    from engine.core.errors import EngineError
 
     try:
         return fetch(compose(["model=minilm-l6"]).spec.model, ("safetensors",)).path

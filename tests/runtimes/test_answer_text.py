@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.runtimes.answer_text import AnswerText, advance
+from engine.runtimes.generation.detokenizer import AnswerText, advance
 
 
 def decode_replacing(windows: list[list[int]]) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from engine.errors import ConfigError, SetupError
-from engine.runtimes import device_map
-from schemas.hardware import CudaHardwareSpec
+from engine.core.errors import ConfigError, SetupError
+from engine.runtimes.memory import device_map
+from engine.schemas.hardware import CudaHardwareSpec
 
 pytest.importorskip("transformers")
 GIB = 2**30

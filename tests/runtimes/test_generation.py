@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from engine.errors import TooLong
-from engine.runtime import Piece, Sampling
+from engine.core.errors import TooLong
+from engine.tasks.local_model import Piece, Sampling
 
 pytestmark = pytest.mark.slow
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from engine.artifacts import Artifact
-from engine.errors import SetupError
-from engine.runtimes import memory
-from schemas.hardware import CpuHardwareSpec, CudaHardwareSpec, OpenVinoHardwareSpec
-from schemas.model import ModelSpec
+from engine.artifacts.resolve import Artifact
+from engine.core.errors import SetupError
+from engine.runtimes.memory import estimate as memory
+from engine.schemas.hardware import CpuHardwareSpec, CudaHardwareSpec, OpenVinoHardwareSpec
+from engine.schemas.model import ModelSpec
 
 pytest.importorskip("transformers")
 MIB = 2**20

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.artifacts import Artifact, fetch
 from engine.artifacts.cache import Cache, Held
-from engine.runtimes.openvino_cache import kept
-from schemas.model import ModelSpec
-from schemas.storage import StorageSpec
+from engine.artifacts.resolve import Artifact, fetch
+from engine.runtimes.openvino.cache import kept
+from engine.schemas.model import ModelSpec
+from engine.schemas.storage import StorageSpec
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from engine.artifacts import Artifact
 from engine.artifacts.cache import Cache, Held
-from engine.runtimes import openvino_check, openvino_export
+from engine.artifacts.resolve import Artifact
+from engine.runtimes.openvino import export, export_check
 
 from .test_openvino_export import EXACT, TORCH, answers
 from .tiny_models import causal
@@ -44,7 +44,7 @@ def windowed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def made(windowed: tuple[Path, Cache]) -> Held:
     folder, cache = windowed
-    return openvino_export.exported(Artifact(folder, "safetensors", "test", cache=cache), "none")
+    return export.exported(Artifact(folder, "safetensors", "test", cache=cache), "none")
 
 
 def test_a_window_of_attention_is_kept(windowed: tuple[Path, Cache]) -> None:
@@ -55,11 +55,11 @@ def test_a_window_of_attention_is_kept(windowed: tuple[Path, Cache]) -> None:
 @pytest.mark.parametrize("window", [15, 17, 4096])
 def test_a_graph_with_another_window_is_noticed(windowed: tuple[Path, Cache], made: Held, window: int) -> None:
     true = transformers.AutoModelForCausalLM.from_pretrained(windowed[0])
-    prompt = openvino_check.prompt_of(true)
+    prompt = export_check.prompt_of(true)
     assert prompt.shape[1] > 16
-    assert openvino_check.away(true, made.path, prompt) < 1e-4
+    assert export_check.away(true, made.path, prompt) < 1e-4
     other = transformers.AutoModelForCausalLM.from_pretrained(windowed[0], sliding_window=window)
-    assert openvino_check.away(other, made.path, prompt) > 1e-2
+    assert export_check.away(other, made.path, prompt) > 1e-2
 
 
 def small(kind: str, **config: Any) -> Any:
@@ -85,11 +85,11 @@ LONG = {**SCALED, "rope_type": "longrope", "short_factor": [1.0] * 8, "long_fact
     ],
 )
 def test_the_prompt_is_longer_than_what_changes_the_answer(kind: str, config: dict[str, Any], tokens: int) -> None:
-    assert openvino_check.prompt_of(small(kind, **config)).shape == (1, tokens)
+    assert export_check.prompt_of(small(kind, **config)).shape == (1, tokens)
 
 
 def test_a_window_that_is_too_long_to_be_checked_is_said(caplog: pytest.LogCaptureFixture) -> None:
     model = small("Mistral", sliding_window=4096)
-    assert openvino_check.prompt_of(model).shape == (1, 12)
+    assert export_check.prompt_of(model).shape == (1, 12)
     assert "MistralForCausalLM: what changes after 4096 tokens" in caplog.text
     assert "is not compared with torch" in caplog.text

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from engine import Engine
-from engine.artifacts import Artifact
 from engine.artifacts.cache import Cache, Entry
+from engine.artifacts.resolve import Artifact
 from engine.cli import main
-from engine.errors import SetupError
-from engine.registry import RUNTIMES
-from engine.runtime import Sampling
-from engine.runtimes import openvino_export, probe
-from schemas.hardware import CpuHardwareSpec, HardwareSpec, OpenVinoHardwareSpec
-from schemas.model import ModelSpec
+from engine.core.errors import SetupError
+from engine.core.registry import RUNTIMES
+from engine.runtimes import devices
+from engine.runtimes.openvino import export
+from engine.schemas.hardware import CpuHardwareSpec, HardwareSpec, OpenVinoHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.tasks.local_model import Sampling
 
 from .tiny_models import causal
 
@@ -54,7 +55,7 @@ def answers(
     """Of all prompts, asked at once."""
 
     async def ask() -> list[str]:
-        kind = RUNTIMES.get(probe.RUNTIME_OF[hardware.kind])
+        kind = RUNTIMES.get(devices.RUNTIME_OF[hardware.kind])
         runtime = kind(hardware, MODEL, Artifact(folder, format, "test", cache=cache), 0)
         await runtime.start()
         try:
@@ -91,8 +92,8 @@ def test_an_architecture_without_paged_attention_runs_part_by_part_and_is_export
     # Of a single prompt: several need graphs of their own.
     assert answers(tmp_path, EXACT, cache, prompts=PROMPTS[:1]) == answers(tmp_path, TORCH, prompts=PROMPTS[:1])
     before = made(cache, "OpenVINO")
-    with pytest.raises(openvino_export.CannotExport, match="can't run BloomForCausalLM"):
-        openvino_export.exported(Artifact(tmp_path, "safetensors", "test", cache=cache), "none")
+    with pytest.raises(export.CannotExport, match="can't run BloomForCausalLM"):
+        export.exported(Artifact(tmp_path, "safetensors", "test", cache=cache), "none")
     assert made(cache, "OpenVINO").keys() == before.keys()
 
 
@@ -107,7 +108,7 @@ def test_weights_of_eight_bits_are_smaller(llama: Path, cache: Cache) -> None:
     pytest.importorskip("nncf")
     assert all(answers(llama, OpenVinoHardwareSpec(kind="openvino", quantization="int8"), cache))
     (smaller,) = made(cache, "OpenVINO int8")
-    plain = openvino_export.exported(Artifact(llama, "safetensors", "test", cache=cache), "none")
+    plain = export.exported(Artifact(llama, "safetensors", "test", cache=cache), "none")
     held = cache.use(smaller)
     assert held is not None
     sizes = [(each.path / "openvino_model.bin").stat().st_size for each in (held, plain)]

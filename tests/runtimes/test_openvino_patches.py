@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from engine.runtimes.openvino_core import core
+from engine.runtimes.openvino.core import core
 
 torch = pytest.importorskip("torch")
 openvino = pytest.importorskip("openvino")
 
-from engine.runtimes.openvino_patches import rewritten  # noqa: E402 - only where torch is
+from engine.runtimes.openvino.patches import rewritten  # noqa: E402 - only where torch is
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from engine.errors import InvalidRequest
-from engine.runtimes.openvino_schema import check
+from engine.core.errors import InvalidRequest
+from engine.runtimes.openvino.schema import check
 
 NUMBER = {"type": "number"}
 

@@ -39,7 +39,7 @@ from engine.artifacts import Artifact
 from engine.artifacts.cache import Cache
 from engine.runtimes import openvino_export
 from engine.runtimes.openvino_generation import ContinuousGenerator, open_pipeline
-from schemas.hardware import OpenVinoHardwareSpec
+from engine.schemas.hardware import OpenVinoHardwareSpec
 
 signal.signal(signal.SIGUSR1, lambda *_: None)
 model, cache = map(Path, sys.argv[1:])

@@ -11,10 +11,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("openvino")
 transformers = pytest.importorskip("transformers")
 
-from engine.errors import Internal  # noqa: E402
-from engine.runtimes.openvino_parts import OpenVinoParts  # noqa: E402
-from engine.runtimes.openvino_state import KeptLayer  # noqa: E402
-from engine.runtimes.openvino_target import Target  # noqa: E402
+from engine.core.errors import Internal  # noqa: E402
+from engine.runtimes.openvino.parts import OpenVinoParts  # noqa: E402
+from engine.runtimes.openvino.state import KeptLayer  # noqa: E402
+from engine.runtimes.openvino.target import Target  # noqa: E402
 
 pytestmark = pytest.mark.slow
 ALWAYS = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": -1, "pad_token_id": 0}

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from engine import Engine, Request, Result
-from engine.compose import compose
-from engine.errors import SetupError
-from engine.media import MediaAccess
-from schemas import RunSpec
+from engine.config.compose import compose
+from engine.core.errors import SetupError
+from engine.core.media_access import MediaAccess
+from engine.schemas import RunSpec
 
 pytestmark = pytest.mark.slow
 Folder = Callable[[str], Path]

@@ -9,25 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import SetupError
-from engine.runtimes import probe
-from schemas.hardware import AutoHardwareSpec, CpuHardwareSpec, CudaHardwareSpec, OpenVinoHardwareSpec
-from schemas.model import ModelSpec
-from schemas.sources import FileSourceSpec
+from engine.core.errors import SetupError
+from engine.runtimes import devices
+from engine.schemas.hardware import AutoHardwareSpec, CpuHardwareSpec, CudaHardwareSpec, OpenVinoHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.sources import FileSourceSpec
 
 
 def without_gpu() -> bool:
-    return probe._driver_gpus() == 0
+    return devices._driver_gpus() == 0
 
 
-needs_openvino = pytest.mark.skipif(not probe.installed("openvino_genai"), reason="openvino is not installed")
-needs_torch = pytest.mark.skipif(not probe.installed("torch"), reason="torch is not installed")
+needs_openvino = pytest.mark.skipif(not devices.installed("openvino_genai"), reason="openvino is not installed")
+needs_torch = pytest.mark.skipif(not devices.installed("torch"), reason="torch is not installed")
 
 
 @needs_openvino
 @pytest.mark.skipif(not without_gpu(), reason="this machine has a GPU")
 def test_auto_is_openvino_without_a_gpu_and_keeps_the_common_settings() -> None:
-    found = probe.resolve(AutoHardwareSpec(kind="auto", threads=1, max_sequences=4))
+    found = devices.resolve(AutoHardwareSpec(kind="auto", threads=1, max_sequences=4))
     assert found == OpenVinoHardwareSpec(kind="openvino", threads=1, max_sequences=4)
 
 
@@ -37,21 +37,21 @@ def test_auto_is_openvino_without_a_gpu_and_keeps_the_common_settings() -> None:
 def test_auto_takes_what_can_read_the_models_files() -> None:
     source = FileSourceSpec(kind="file", path="somewhere", format="safetensors")
     model = ModelSpec(name="m", tasks=("chat",), sources=(source,))
-    assert probe.resolve(AutoHardwareSpec(kind="auto"), model) == CpuHardwareSpec(kind="cpu")
+    assert devices.resolve(AutoHardwareSpec(kind="auto"), model) == CpuHardwareSpec(kind="cpu")
 
 
 @needs_torch
 @pytest.mark.skipif(not without_gpu(), reason="this machine has a GPU")
 def test_cuda_without_a_gpu_names_the_next_step() -> None:
     with pytest.raises(SetupError, match=r"^hardware: cuda .*Next: .*hardware=cpu"):
-        probe.resolve(CudaHardwareSpec(kind="cuda"))
+        devices.resolve(CudaHardwareSpec(kind="cuda"))
 
 
 @needs_openvino
 @pytest.mark.slow
 def test_an_unknown_openvino_device_is_refused_with_those_found() -> None:
     with pytest.raises(SetupError, match=r"hardware\.device: .*'NPU7'.*CPU"):
-        probe.resolve(OpenVinoHardwareSpec(kind="openvino", device="NPU7"))
+        devices.resolve(OpenVinoHardwareSpec(kind="openvino", device="NPU7"))
 
 
 @pytest.mark.slow
@@ -68,7 +68,7 @@ def test_without_a_runtime_the_extra_is_named(tmp_path: Path, hardware: str, exp
     for source in Path(sysconfig.get_path("purelib")).iterdir():
         if not source.name.startswith(("torch", "openvino", "transformers")):
             (tmp_path / source.name).symlink_to(source)
-    code = f"from engine.runtimes import probe\nfrom schemas.hardware import *\nprobe.resolve({hardware})"
+    code = f"from engine.runtimes import devices\nfrom engine.schemas.hardware import *\nprobe.resolve({hardware})"
     done = subprocess.run(
         [sys.executable, "-S", "-c", code],
         env={"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"},
@@ -83,7 +83,7 @@ def test_without_a_runtime_the_extra_is_named(tmp_path: Path, hardware: str, exp
 @pytest.mark.slow
 def test_asking_does_not_import_torch() -> None:
     code = (
-        "import sys\nfrom engine.runtimes import probe\nfrom schemas.hardware import *\n"
+        "import sys\nfrom engine.runtimes import devices\nfrom engine.schemas.hardware import *\n"
         "probe.resolve(OpenVinoHardwareSpec(kind='openvino'))\n"
         "probe.resolve(CpuHardwareSpec(kind='cpu'))\n"
         "assert not {'torch', 'openvino', 'transformers'} & set(sys.modules)\n"

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.artifacts import Artifact
-from engine.errors import SetupError
-from engine.registry import RUNTIMES
-from engine.runtimes import probe, quantization
-from schemas.hardware import CpuHardwareSpec, HardwareSpec, OpenVinoHardwareSpec
-from schemas.model import ModelSpec
+from engine.artifacts.resolve import Artifact
+from engine.core.errors import SetupError
+from engine.core.registry import RUNTIMES
+from engine.runtimes import devices
+from engine.runtimes.openvino.quantization import calibration_texts
+from engine.runtimes.torch import quantization
+from engine.schemas.hardware import CpuHardwareSpec, HardwareSpec, OpenVinoHardwareSpec
+from engine.schemas.model import ModelSpec
 
 pytest.importorskip("transformers")
 ENCODER = ModelSpec(name="minilm-l6", tasks=("embedding",))
@@ -23,7 +25,7 @@ TEXTS = ["The gardener found an old map.", "Prices rose again.", "Whales sleep u
 
 def vectors(folder: Path, hardware: HardwareSpec) -> Any:
     async def embed() -> Any:
-        runtime = RUNTIMES.get(probe.RUNTIME_OF[hardware.kind])(
+        runtime = RUNTIMES.get(devices.RUNTIME_OF[hardware.kind])(
             hardware, ENCODER, Artifact(folder, "safetensors", ""), 0
         )
         await runtime.start()
@@ -45,7 +47,7 @@ def exact(minilm_folder: Path) -> Any:
 def test_a_quantized_encoder_on_torch_answers_nearly_the_same(
     minilm_folder: Path, exact: Any, kind: Any, least: float
 ) -> None:
-    if kind in probe.QUANTIZERS["cpu"]:
+    if kind in devices.QUANTIZERS["cpu"]:
         pytest.importorskip("torchao")
     found = vectors(minilm_folder, CpuHardwareSpec(kind="cpu", quantization=kind))
     cosines = (found * exact).sum(1)
@@ -88,21 +90,21 @@ def test_a_model_without_linear_layers_is_refused() -> None:
         quantization.quantize_torch(torch.nn.Conv2d(3, 3, 3), "int8")
 
 
-@pytest.mark.skipif(probe.installed("bitsandbytes"), reason="bitsandbytes is installed")
+@pytest.mark.skipif(devices.installed("bitsandbytes"), reason="bitsandbytes is installed")
 def test_a_quantizer_that_is_not_installed_is_named_with_its_extra() -> None:
-    from schemas.hardware import CudaHardwareSpec
+    from engine.schemas.hardware import CudaHardwareSpec
 
     with pytest.raises(SetupError, match=r'bnb_int4 needs bitsandbytes.*pip install "ipfs-accelerate\[bitsandbytes\]"'):
-        probe._check_packages(CudaHardwareSpec(kind="cuda", quantization="bnb_int4"))
+        devices._check_packages(CudaHardwareSpec(kind="cuda", quantization="bnb_int4"))
 
 
 def test_calibration_texts_are_the_lines_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "texts.txt"
     file.write_text("one\n\n two \n", encoding="utf-8")
-    assert quantization.calibration_texts(str(file)) == ("one", "two")
-    assert len(quantization.calibration_texts(None)) == 64
+    assert calibration_texts(str(file)) == ("one", "two")
+    assert len(calibration_texts(None)) == 64
 
 
 def test_a_file_of_calibration_texts_that_cant_be_read_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"^hardware\.calibration_texts: .*missing\.txt can't be read"):
-        quantization.calibration_texts(str(tmp_path / "missing.txt"))
+        calibration_texts(str(tmp_path / "missing.txt"))

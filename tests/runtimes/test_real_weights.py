@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from engine import Engine, Request, Result
-from engine.artifacts import fetch
-from engine.compose import compose
-from engine.errors import EngineError
-from engine.media import MediaAccess
-from schemas.model import ModelSpec
-from schemas.sources import PackageSourceSpec
+from engine.artifacts.resolve import fetch
+from engine.config.compose import compose
+from engine.core.errors import EngineError
+from engine.core.media_access import MediaAccess
+from engine.schemas.model import ModelSpec
+from engine.schemas.sources import PackageSourceSpec
 
 from .test_pipelines import encoded
 from .test_transcription import SPEECH

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from engine import Engine, Request
-from engine.runtime import Embeddings
 from engine.runtimes.replicas import Replicas, spread_hardware
-from schemas.hardware import CpuHardwareSpec, CudaHardwareSpec
+from engine.schemas.hardware import CpuHardwareSpec, CudaHardwareSpec
+from engine.tasks.local_model import Embeddings
 
 
 class Held:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.runtimes.prompts import INLINE_CHARACTERS
-from engine.runtimes.sentence_encoder import SentenceEncoder
-from engine.runtimes.sentence_model import SentenceModel
+from engine.runtimes.embedding.encoder import SentenceEncoder
+from engine.runtimes.embedding.model import SentenceModel
+from engine.runtimes.generation.prompts import INLINE_CHARACTERS
 
 from .tiny_models import bert_tokenizer
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import SetupError
-from engine.runtimes.sentence_model import SMALLEST_BUCKET_TOKENS, buckets, read
+from engine.core.errors import SetupError
+from engine.runtimes.embedding.model import SMALLEST_BUCKET_TOKENS, buckets, read
 
 
 def folder(path: Path, pooling: dict[str, Any] | None, modules: list[str]) -> Path:

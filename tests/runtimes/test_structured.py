@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from engine import Engine, Request
-from engine.errors import InvalidRequest
-from engine.runtime import Piece, Sampling
+from engine.core.errors import InvalidRequest
+from engine.tasks.local_model import Piece, Sampling
 
 from .tiny_models import causal
 

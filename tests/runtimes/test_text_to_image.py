@@ -16,8 +16,8 @@ import pytest
 
 from engine import Engine, Request, Result
 from engine.cli import main
-from engine.errors import InferenceError, SetupError
-from schemas import RunSpec
+from engine.core.errors import InferenceError, SetupError
+from engine.schemas import RunSpec
 
 from .test_pipelines import Folder, spec
 

@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 
-from engine.errors import Internal, TooLong
-from engine.runtime import Piece, Sampling
-from engine.runtimes import generating
-from engine.runtimes.prompts import Prompt
-from schemas.hardware import CudaHardwareSpec
+from engine.core.errors import Internal, TooLong
+from engine.runtimes.generation import generator as generating
+from engine.runtimes.generation.prompts import Prompt
+from engine.schemas.hardware import CudaHardwareSpec
+from engine.tasks.local_model import Piece, Sampling
 
 from .tiny_models import causal
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-continuous = pytest.importorskip("engine.runtimes.torch_continuous")
-paged = pytest.importorskip("engine.runtimes.torch_paged")
+continuous = pytest.importorskip("engine.runtimes.torch.continuous")
+paged = pytest.importorskip("engine.runtimes.torch.paged")
 
 pytestmark = pytest.mark.slow
 
@@ -366,7 +366,7 @@ import asyncio, sys
 import transformers
 from engine.runtimes import generating, torch_continuous
 from engine.runtimes.prompts import Prompt
-from schemas.hardware import CudaHardwareSpec
+from engine.schemas.hardware import CudaHardwareSpec
 from engine.runtime import Sampling
 model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1]).eval()
 tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from engine.errors import Internal
-from engine.runtime import Sampling
-from engine.runtimes.delivery import Delivery
+from engine.core.errors import Internal
+from engine.runtimes.generation.delivery import Delivery
+from engine.tasks.local_model import Sampling
 
 from .tiny_models import causal
 
@@ -46,7 +46,7 @@ def model(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def generator(model: Any, tmp_path: Path) -> Iterator[Any]:
-    from engine.runtimes.torch_generation import StaticGenerator
+    from engine.runtimes.torch.static_batches import StaticGenerator
 
     made = StaticGenerator(model, transformers.AutoTokenizer.from_pretrained(tmp_path), max_sequences=8, seed=0)
     yield made

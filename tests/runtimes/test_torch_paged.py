@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from schemas.hardware import CudaHardwareSpec
+from engine.schemas.hardware import CudaHardwareSpec
 
 from .tiny_models import causal
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-paged = pytest.importorskip("engine.runtimes.torch_paged")
+paged = pytest.importorskip("engine.runtimes.torch.paged")
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from engine.runtimes.torch_threads import use_here  # noqa: E402
+from engine.runtimes.torch.threads import use_here  # noqa: E402
 
 
 def numbers(*counts: int | None) -> tuple[list[int], int]:

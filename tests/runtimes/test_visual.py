@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from engine import Engine, Request
-from engine.media import MediaAccess
-from engine.runtimes.visual import is_visual
+from engine.core.media_access import MediaAccess
+from engine.runtimes.generation.vision_chat import is_visual
 
 from .test_pipelines import Folder, picture, spec
 

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from engine.runtimes.whisper_suppress import quickened  # noqa: E402
+from engine.runtimes.pipelines.whisper_suppress import quickened  # noqa: E402
 
 SIZES = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
 

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import httpx
 from aiohttp import ClientSession, web
 
+from engine.schemas.simulated import SimulatedProviderSpec
 from engine.simulation.server import BATCHES_PATH, SimulatedServer
-from schemas.simulated import SimulatedProviderSpec
 
 _KEPT = ("content-type", "x-goog-upload-url", "x-goog-upload-status")
 When = Literal["before", "beside", "after", "within"]

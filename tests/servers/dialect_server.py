@@ -16,10 +16,10 @@ from typing import Any
 
 from aiohttp import web
 
-from engine.dialects import ClientCall, Describing, ServerDialect
-from engine.errors import InferenceError
-from engine.registry import SERVER_DIALECTS
-from engine.request import Chunk
+from engine.core.errors import InferenceError
+from engine.core.registry import SERVER_DIALECTS
+from engine.core.stream import Chunk
+from engine.dialects.server import ClientCall, Describing, ServerDialect
 
 Answer = Callable[[ClientCall], Awaitable[dict[str, Any] | Sequence[Chunk | InferenceError]]]
 

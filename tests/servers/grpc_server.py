@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from engine.dialects import ClientCall
-from engine.dialects.kserve_grpc_server import KServeGrpcServerDialect
-from engine.errors import InferenceError
+from engine.core.errors import InferenceError
+from engine.dialects.kserve.grpc_server import KServeGrpcServerDialect
+from engine.dialects.server import ClientCall
 
 Answer = Callable[[ClientCall], Awaitable[dict[str, Any]]]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.schemas.simulated import SimulatedProviderSpec
 from engine.simulation.provider import Plan, SimulatedProvider
-from schemas.simulated import SimulatedProviderSpec
 
 
 class HandClock:

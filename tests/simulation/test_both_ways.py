@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import pytest
 
 from engine import Engine, InferenceError, Request
-from engine.compose import compose
+from engine.config.compose import compose
+from engine.core.virtual_time import VirtualClock, run
+from engine.schemas import RunSpec
+from engine.schemas.simulated import STATUSES, SimulatedProviderSpec
 from engine.simulation.server import SimulatedServer
-from engine.virtual_time import VirtualClock, run
-from schemas import RunSpec
-from schemas.simulated import STATUSES, SimulatedProviderSpec
 
 T = TypeVar("T")
 Fault = dict[str, Any]

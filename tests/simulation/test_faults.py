@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from engine.schemas.simulated import FaultSpec
 from engine.simulation.faults import Schedule
-from schemas.simulated import FaultSpec
 from simulation.steps import Desk
 
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from engine.dialects.hints import retry_after_s
+from engine.dialects.common.retry_hints import retry_after_s
+from engine.schemas.simulated import Hint
 from engine.simulation import hints
-from schemas.simulated import Hint
 
 NOW_S = 1_700_000_000.25
 

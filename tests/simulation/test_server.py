@@ -11,9 +11,9 @@ import httpx
 import msgspec
 import pytest
 
-from engine.errors import SetupError
+from engine.core.errors import SetupError
+from engine.schemas.simulated import SimulatedProviderSpec
 from engine.simulation.server import SimulatedServer
-from schemas.simulated import SimulatedProviderSpec
 
 Start = Callable[..., Awaitable[SimulatedServer]]
 CHAT = {"messages": [{"role": "user", "content": "hello there"}]}

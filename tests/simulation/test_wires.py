@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from engine import Engine, InferenceError, Request, Result
-from engine.compose import compose
+from engine.config.compose import compose
+from engine.schemas import RunSpec
+from engine.schemas.simulated import SimulatedProviderSpec
 from engine.simulation.server import SimulatedServer
 from engine.simulation.wire import WIRES
-from schemas import RunSpec
-from schemas.simulated import SimulatedProviderSpec
 
 WORDS = "[simulated] word2 word3 word4 word5 word6 word7 word8"
 CHAT = Request("chat", {"messages": [{"role": "user", "content": "hello there"}]})

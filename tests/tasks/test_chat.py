@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from engine.errors import InvalidRequest
-from engine.request import Usage
+from engine.core.errors import InvalidRequest
+from engine.core.request import Usage
 from engine.tasks import chat
 
 

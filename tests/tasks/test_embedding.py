@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import InvalidRequest, Malformed
+from engine.core.errors import InvalidRequest, Malformed
 from engine.tasks import embedding
 
 np = pytest.importorskip("numpy")
@@ -37,7 +37,7 @@ def test_a_field_that_cant_be_honoured_is_refused(name: str, value: Any) -> None
 
 
 def test_both_formats_carry_the_same_vectors() -> None:
-    from engine.runtime import Embeddings
+    from engine.tasks.local_model import Embeddings
 
     found = Embeddings(np.array([[0.25, -1], [3, 4]], np.float32), [2, 3])
     numbers, usage = embedding.reply(embedding.read({"input": ["a", "b"]}), found, "m")

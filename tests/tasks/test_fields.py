@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from engine.errors import InvalidRequest, TooLong
-from engine.runtime import Sampling
+from engine.core.errors import InvalidRequest, TooLong
 from engine.tasks import fields
 from engine.tasks.chat import SUPPORTED
+from engine.tasks.local_model import Sampling
 
 
 def test_without_settings_an_answer_is_sampled_and_bounded() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import Malformed
+from engine.core.errors import Malformed
 from engine.tasks import rerank
 
 ASKED = {"query": "q", "documents": ["a", {"text": "b"}, "c"]}

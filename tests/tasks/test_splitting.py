@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from engine.errors import Malformed
-from engine.request import Request, Result, Usage
+from engine.core.errors import Malformed
+from engine.core.request import Request, Result, Usage
 from engine.tasks.splitting import join, split
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import InvalidRequest
+from engine.core.errors import InvalidRequest
 from engine.tasks import chat, completion
 from engine.tasks.structured import schema_of
 

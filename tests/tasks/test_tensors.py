@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import Malformed
+from engine.core.errors import Malformed
 from engine.tasks.tensors import pack
 
 

@@ -11,10 +11,10 @@ import aiohttp
 import pytest
 
 from engine import Engine, SetupError
+from engine.core.virtual_time import VirtualClock, run
+from engine.schemas.telemetry import TelemetrySpec
 from engine.telemetry.exporter import Exporter
 from engine.telemetry.prometheus import text
-from engine.virtual_time import VirtualClock, run
-from schemas.telemetry import TelemetrySpec
 from telemetry.served import chat, engine
 
 

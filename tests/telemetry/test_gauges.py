@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.resources import Resources
+from engine.core.resources import Resources
 from engine.telemetry.gauges import readings, stages
 
 

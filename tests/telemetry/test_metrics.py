@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.errors import FAILURES, ServerFailed
-from engine.request import Attempt, EngineRecord, Request, Result, Usage
+from engine.core.errors import FAILURES, ServerFailed
+from engine.core.request import Attempt, EngineRecord, Request, Result, Usage
 from engine.runs.results import payload
 from engine.telemetry.metrics import Metrics, model_of
 from engine.telemetry.tally import ROLES
-from engine.workloads import Row
+from engine.workloads.open import Row
 
 
 def results() -> list[Result]:

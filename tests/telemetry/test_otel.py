@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from engine import Engine, Request, Result, Usage
-from engine.errors import ServerFailed
-from engine.request import Attempt, EngineRecord
+from engine.core.errors import ServerFailed
+from engine.core.request import Attempt, EngineRecord
+from engine.core.virtual_time import VirtualClock, run
+from engine.schemas import TargetSpec
 from engine.telemetry.otel import BOUNDS_TOKENS, OpenTelemetry
 from engine.telemetry.prometheus import BOUNDS_S
-from engine.virtual_time import VirtualClock, run
-from schemas import TargetSpec
 from telemetry.served import INSTALL, chat, engine, spans
 
 pytest.importorskip("opentelemetry.sdk", reason=INSTALL)
@@ -283,7 +283,7 @@ PROGRAM = """
 from engine.request import Attempt, EngineRecord, Request, Result
 from engine.clock import SystemClock
 from engine.telemetry.otel import OpenTelemetry
-from schemas import TargetSpec
+from engine.schemas import TargetSpec
 target = TargetSpec.model_validate(
     {"provider": {"kind": "simulated"}, "model": {"name": "m"}, "hardware": {"kind": "cpu"}})
 observe = OpenTelemetry({target.name: target}, SystemClock())

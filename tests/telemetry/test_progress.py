@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 
-from engine.errors import ServerFailed
-from engine.request import Result, Usage
+from engine.core.errors import ServerFailed
+from engine.core.request import Result, Usage
 from engine.telemetry.progress import ProgressBar
 
 

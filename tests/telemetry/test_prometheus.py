@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from engine import Engine
-from engine.errors import ServerFailed
-from engine.request import Attempt, EngineRecord, Result, Usage
+from engine.core.errors import ServerFailed
+from engine.core.request import Attempt, EngineRecord, Result, Usage
 from engine.telemetry.prometheus import BOUNDS_S, text
 from telemetry.served import INSTALL, chat, engine
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from engine.errors import InvalidRequest
-from engine.transports import HttpCall
+from engine.core.errors import InvalidRequest
+from engine.schemas.provider import TransportSpec
 from engine.transports.aiohttp import AiohttpTransport
-from schemas.provider import TransportSpec
+from engine.transports.transport import HttpCall
 
 
 async def test_a_proxy_that_aiohttp_can_not_speak_to_is_refused_with_the_next_step() -> None:

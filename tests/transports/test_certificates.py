@@ -16,8 +16,8 @@ from servers.scripted import Exchange, ScriptedServer
 from transports.test_hostile import failure
 from transports.test_hostile import make as make
 
-from engine.errors import ConnectFailed
-from engine.transports import Transport
+from engine.core.errors import ConnectFailed
+from engine.transports.transport import Transport
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 Make = Callable[..., Transport]

@@ -20,9 +20,9 @@ from servers.scripted import Exchange, ScriptedServer, head
 from transports.test_hostile import ask, failure, floods
 from transports.test_hostile import make as make
 
-from engine.errors import Malformed, Truncated
-from engine.transports import Transport
+from engine.core.errors import Malformed, Truncated
 from engine.transports.decoding import BodyDecoder
+from engine.transports.transport import Transport
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 Make = Callable[..., Transport]
@@ -144,7 +144,7 @@ import asyncio, gzip, json, resource, sys, zlib
 from engine.errors import InferenceError
 from engine.registry import TRANSPORTS
 from engine.transports import HttpCall
-from schemas.provider import TransportSpec
+from engine.schemas.provider import TransportSpec
 sys.path.insert(0, "tests")
 from servers.scripted import ScriptedServer
 

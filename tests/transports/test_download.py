@@ -11,19 +11,19 @@ import pytest
 from servers.scripted import Exchange, ScriptedServer
 from transports.test_certificates import write_certificate
 
-from engine.errors import InvalidRequest
-from engine.executors import Services
+from engine.core.errors import InvalidRequest
+from engine.core.media_access import MediaAccess
+from engine.core.request import Request
 from engine.executors.remote import RemoteExecutor
-from engine.media import MediaAccess
-from engine.request import Request
-from engine.transports import Transport
+from engine.executors.services import Services
+from engine.schemas import TargetSpec
+from engine.schemas.hardware import AutoHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
 from engine.transports.aiohttp import AiohttpTransport
 from engine.transports.download import download
 from engine.transports.httpx import HttpxTransport
-from schemas import TargetSpec
-from schemas.hardware import AutoHardwareSpec
-from schemas.model import ModelSpec
-from schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
+from engine.transports.transport import Transport
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 WAV = b"RIFF\x24\x00\x00\x00WAVE"

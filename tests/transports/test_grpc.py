@@ -15,8 +15,7 @@ pytest.importorskip("grpc")
 
 from servers.grpc_server import GrpcServer
 
-from engine.dialects import ClientCall
-from engine.errors import (
+from engine.core.errors import (
     AuthFailed,
     Cancelled,
     ConfigError,
@@ -29,13 +28,14 @@ from engine.errors import (
     Throttled,
     TimedOut,
 )
-from engine.executors import Services
+from engine.core.request import Attempt, Context, EngineRecord, Request, Result
+from engine.dialects.server import ClientCall
 from engine.executors.remote import RemoteExecutor
-from engine.request import Attempt, Context, EngineRecord, Request, Result
-from schemas import TargetSpec
-from schemas.hardware import AutoHardwareSpec
-from schemas.model import ModelSpec
-from schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
+from engine.executors.services import Services
+from engine.schemas import TargetSpec
+from engine.schemas.hardware import AutoHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
 
 pytestmark = pytest.mark.slow
 

@@ -13,10 +13,10 @@ import pytest
 from servers.scripted import Exchange, ScriptedServer, head
 from transports.sockets import back_to, open_sockets
 
-from engine.errors import ConnectFailed, InferenceError, Malformed, TimedOut, Truncated
-from engine.registry import TRANSPORTS
-from engine.transports import HttpCall, Transport
-from schemas.provider import TransportSpec
+from engine.core.errors import ConnectFailed, InferenceError, Malformed, TimedOut, Truncated
+from engine.core.registry import TRANSPORTS
+from engine.schemas.provider import TransportSpec
+from engine.transports.transport import HttpCall, Transport
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 Make = Callable[..., Transport]

@@ -14,7 +14,7 @@ from servers.replies import completion
 from servers.scripted import Exchange, ScriptedServer
 
 from engine import Engine, Request, Result
-from engine.registry import DIALECTS
+from engine.core.registry import DIALECTS
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}

@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from engine.errors import InvalidRequest
-from engine.transports import HttpCall
+from engine.core.errors import InvalidRequest
+from engine.schemas.provider import TransportSpec
 from engine.transports.httpx import HttpxTransport
-from schemas.provider import TransportSpec
+from engine.transports.transport import HttpCall
 
 
 async def test_an_asgi_application_answers_without_a_socket() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from servers.scripted import Exchange, ScriptedServer, head
 
-from engine.errors import (
+from engine.core.errors import (
     ConnectFailed,
     InferenceError,
     InvalidRequest,
@@ -24,9 +24,9 @@ from engine.errors import (
     TimedOut,
     Truncated,
 )
-from engine.registry import TRANSPORTS
-from engine.transports import HttpCall, HttpReply, Transport
-from schemas.provider import TransportSpec
+from engine.core.registry import TRANSPORTS
+from engine.schemas.provider import TransportSpec
+from engine.transports.transport import HttpCall, HttpReply, Transport
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 Make = Callable[..., Transport]

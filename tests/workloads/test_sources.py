@@ -14,10 +14,10 @@ import pytest
 from pydantic import TypeAdapter
 
 import engine
-from engine.errors import ConfigError, SetupError
-from engine.workloads import Row, Source, check_rows, open_source
+from engine.core.errors import ConfigError, SetupError
+from engine.schemas.workload import WorkloadSpec
 from engine.workloads.lines import LongLine, read_lines
-from schemas.workload import WorkloadSpec
+from engine.workloads.open import Row, Source, check_rows, open_source
 
 
 def source(kind: str, path: Path | None = None, tasks: tuple[str, ...] = (), **options: Any) -> Source:
@@ -193,7 +193,7 @@ def test_the_sample_fits_the_models_task(tasks: tuple[str, ...], first: str) -> 
 def test_standard_input_takes_json_and_text_as_it_comes() -> None:
     program = """
 from engine.workloads import open_source
-from schemas.workload import StdinWorkloadSpec
+from engine.schemas.workload import StdinWorkloadSpec
 for row in open_source(StdinWorkloadSpec(kind="stdin")):
     print(row.request.body["messages"][0]["content"] if row.request else "wrong", flush=True)
 """

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from engine.errors import ConfigError, SetupError
-from engine.workloads import Row, Source, open_source
+from engine.core.errors import ConfigError, SetupError
+from engine.schemas.workload import WorkloadSpec
+from engine.workloads.open import Row, Source, open_source
 from engine.workloads.rows import Form, Record, row_of
-from schemas.workload import WorkloadSpec
 
 
 def source_of(seed: int = 0, tasks: tuple[str, ...] = ("chat",), **knobs: Any) -> Source:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import transformers
 
-from engine.errors import InvalidRequest
-from engine.runtimes.pipelines.own import OwnPipeline
+from engine.core.errors import InvalidRequest
+from engine.runtimes.pipelines.base import OwnPipeline
 
 SAMPLES = 100
 """Futures that are drawn from a model that gives a distribution; their mean is the forecast."""

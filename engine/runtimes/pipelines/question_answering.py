@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers.pipelines.base import ChunkPipeline
 
-from engine.errors import InvalidRequest
-from engine.runtimes.pipelines.own import OwnPipeline
+from engine.core.errors import InvalidRequest
+from engine.runtimes.pipelines.base import OwnPipeline
 
 _NEVER = -1e4
 """The logit of a place where no answer can begin or end."""

@@ -13,8 +13,8 @@ import numpy as np
 from transformers import AutomaticSpeechRecognitionPipeline
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
-from engine.errors import InvalidRequest, nearest
-from engine.runtimes.whisper_suppress import quickened
+from engine.core.errors import InvalidRequest, nearest
+from engine.runtimes.pipelines.whisper_suppress import quickened
 
 WINDOW_S = 30.0
 """Of models other than Whisper."""

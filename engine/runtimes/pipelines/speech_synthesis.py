@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import TextToAudioPipeline
 
-from engine.errors import InvalidRequest
+from engine.core.errors import InvalidRequest
 from engine.tasks import generation
 
 VOCODER = "vocoder"

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from engine.artifacts import diffusers as layout
-from engine.errors import SetupError, TooLong
+from engine.core.errors import SetupError, TooLong
 
 _TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
 ROW_POSITIONS = 4096
@@ -161,7 +161,7 @@ def _quiet() -> Iterator[None]:
     """Keeps the notes of diffusers and transformers from the terminal, where our own progress stands."""
     from diffusers.utils import logging as own
 
-    from engine.runtimes.torch_loading import quiet
+    from engine.runtimes.quiet import quiet
 
     level, shown = own.get_verbosity(), own.is_progress_bar_enabled()
     own.set_verbosity(logging.ERROR)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.errors import TooLong
-from engine.runtimes.pipelines.own import OwnPipeline
+from engine.core.errors import TooLong
+from engine.runtimes.pipelines.base import OwnPipeline
 from engine.tasks import generation
 
 

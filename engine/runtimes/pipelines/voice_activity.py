@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from engine.errors import InvalidRequest
+from engine.core.errors import InvalidRequest
 
 RATE = 16_000
 WINDOW = 512

@@ -1,0 +1,1 @@
+"""The library's face: Engine, its event loop, its endpoint handlers, live policy and explanations."""

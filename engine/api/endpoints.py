@@ -1,0 +1,162 @@
+"""Endpoint handlers: a callable for each model and endpoint of an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from engine.core.errors import ConfigError, EngineError, nearest
+from engine.core.request import ENDPOINTS, Request, Result
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from engine.api.engine import Engine
+
+
+_TASKS = {path: task for task, path in ENDPOINTS.items()} | {
+    path.removeprefix("/v1/"): task for task, path in ENDPOINTS.items()
+}
+"""/v1/chat/completions, chat/completions and so on."""
+_FIELDS = {
+    "completion": "prompt",
+    "embedding": "input",
+    "rerank": "query",
+    "response": "input",
+    "moderation": "input",
+    "image": "prompt",
+    "image-edit": "prompt",
+    "speech": "input",
+    "transcription": "file",
+    "audio-translation": "file",
+}
+"""The field that a handler's content fills, by endpoint; those of Hugging Face's form have `inputs`."""
+
+
+class EndpointHandlers(Mapping[str, "ModelEndpoints"]):
+    """`handlers[model][endpoint]`, or `handlers(model, endpoint)`. Models go by their name or their id."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._models: dict[str, ModelEndpoints] = {}
+        self._ids: dict[str, str] = {}
+        for route in engine.pipeline.routes:
+            target = route.target
+            if target.model.name in self._models:
+                continue
+            tasks = [task for task in ENDPOINTS if task in (target.model.tasks or route.executor.tasks)]
+            self._models[target.model.name] = ModelEndpoints(engine, target.model.name, route.name, tasks)
+            self._ids |= dict.fromkeys([target.model_id, *target.model.ids.values()], target.model.name)
+
+    def __getitem__(self, model: str) -> ModelEndpoints:
+        found = self._models.get(self._ids.get(model, model))
+        if found is None:
+            raise UnknownEndpoint(f"model {model!r} is not part of this engine; {nearest(model, self._models)}")
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models)
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def __contains__(self, model: object) -> bool:
+        return model in self._models or model in self._ids
+
+    def __call__(self, model: str, endpoint: str) -> EndpointHandler:
+        """The handler of an endpoint. Raises UnknownEndpoint, a ConfigError and KeyError, with the nearest names."""
+        return self[model][endpoint]
+
+
+class ModelEndpoints(Mapping[str, "EndpointHandler"]):
+    """The endpoints of one model. An endpoint goes by its task, or by its path in the OpenAI wire."""
+
+    def __init__(self, engine: Engine, model: str, target: str, tasks: list[str]) -> None:
+        self._model = model
+        self._handlers = {task: EndpointHandler(engine, model, target, task) for task in tasks}
+
+    def __getitem__(self, endpoint: str) -> EndpointHandler:
+        handler = self._handlers.get(_TASKS.get(endpoint, endpoint))
+        if handler is None:
+            raise UnknownEndpoint(
+                f"model {self._model!r} has no endpoint {endpoint!r}; {nearest(endpoint, self._handlers)}"
+            )
+        return handler
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._handlers)
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+    def __contains__(self, endpoint: object) -> bool:
+        return endpoint in self._handlers or _TASKS.get(str(endpoint)) in self._handlers
+
+
+class UnknownEndpoint(ConfigError, KeyError):
+    """No such model or endpoint in this engine."""
+
+    __str__ = ConfigError.__str__
+
+
+class EndpointHandler:
+    """Answers with one model and endpoint.
+
+    `handler("text")` gives a Result in plain code. Where an event loop runs it gives a Pending: await it, or use it
+    like the Result when the engine runs on a thread of its own.
+    """
+
+    def __init__(self, engine: Engine, model: str, target: str, endpoint: str) -> None:
+        self.model = model
+        self.endpoint = endpoint
+        self._engine = engine
+        # The run's own model goes through the whole chain, with its fallbacks; another one is asked for by name.
+        self._target = None if target == engine.pipeline.routes[0].name else target
+
+    def __repr__(self) -> str:
+        return f"EndpointHandler({self.model!r}, {self.endpoint!r})"
+
+    def __call__(self, content: Any = None, /, **body: Any) -> Any:
+        """`content` is a text, a file's path, a list (messages, or texts to embed) or a whole body; `body` its further
+        fields."""
+        request = Request(self.endpoint, self._body(content, body))
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._engine.sync.submit(request, target=self._target)
+        return Pending(self._engine, request, self._target)
+
+    def _body(self, content: Any, body: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(content, dict):
+            return {**content, **body}
+        if content is None:
+            return body
+        if self.endpoint == "chat":
+            messages = [{"role": "user", "content": content}] if isinstance(content, str) else content
+            return {"messages": messages, **body}
+        return {_FIELDS.get(self.endpoint, "inputs"): content, **body}
+
+
+class Pending:
+    """A result to come. `await` it; or read the Result's attributes, which waits."""
+
+    def __init__(self, engine: Engine, request: Request, target: str | None) -> None:
+        self._engine = engine
+        self._request = request
+        self._target = target
+        self._future: Future[Result] | None = None
+        if not engine.runs_here():
+            self._future = engine.call(engine.submit(request, target=target))
+
+    def __await__(self) -> Generator[Any, None, Result]:
+        if self._future is None:
+            return self._engine.submit(self._request, target=self._target).__await__()
+        return asyncio.wrap_future(self._future).__await__()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._future is None:
+            raise EngineError("this engine runs on this event loop: write `await handler(…)`")
+        return getattr(self._future.result(), name)

@@ -1,0 +1,356 @@
+"""The engine: built from a run spec, used from async or plain code."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from engine.api.build import Pipeline, build
+from engine.api.endpoints import EndpointHandlers
+from engine.api.explain import explain
+from engine.api.live_policy import LivePolicy
+from engine.api.loop_host import LoopThread
+from engine.api.map import answers
+from engine.api.sync import SyncEngine
+from engine.core.clock import Clock, SystemClock
+from engine.core.errors import Cancelled, EngineError, InferenceError, Internal, InvalidRequest, nearest
+from engine.core.pipeline import Stage, StageLine
+from engine.core.request import PRIORITIES, Context, EngineRecord, Request, Result
+from engine.core.resources import Resources
+from engine.core.stream import Chunk
+from engine.executors.services import Services
+from engine.media.reader import media_access
+from engine.schemas import RunSpec
+from engine.telemetry.exporter import Exporter
+from engine.telemetry.gauges import stages
+from engine.telemetry.metrics import Metrics
+from engine.telemetry.otel import OpenTelemetry
+
+T = TypeVar("T")
+
+
+class Engine:
+    """Answers requests through the pipeline of one run spec.
+
+    Use it as an async context manager on an event loop, or as a plain one from any thread; `sync` has the plain forms
+    of `submit`, `stream` and `map`. An engine that was not entered starts on first use, on a loop thread of its own
+    for plain callers.
+    """
+
+    def __init__(self, spec: RunSpec, *, services: Services | None = None, clock: Clock | None = None) -> None:
+        """Does no I/O. Raises ConfigError and SetupError."""
+        self.spec = spec
+        self.clock = clock or (services.clock if services else SystemClock())
+        self.services = services or Services(clock=self.clock, seed=spec.seed)
+        if self.services.storage is None:
+            self.services.storage = spec.storage
+        self.services.media = media_access(spec)
+        self.resources = Resources(self.clock, spec.seed)
+        self.pipeline: Pipeline = build(spec, self.services, self.resources)
+        self.metrics = Metrics()
+        self.observers: list[Callable[[Request, Result], None]] = []
+        """Called with each request and its result when it is finished, on the engine's loop."""
+        if spec.telemetry.otel:
+            targets = {way.name: way.target for way in self.pipeline.routes}
+            self.observers.append(OpenTelemetry(targets, self.clock, spec.telemetry.otel_content == "on"))
+        self.exporter = Exporter(self, spec.telemetry)
+        self.patient = False
+        """Set by a job: its requests wait for open circuits without a limit (policy.breaker.on_open=wait)."""
+        self.sync = SyncEngine(self)
+        self._chain: Stage = self.pipeline.chain()
+        budget = spec.policy.budget
+        self._max_attempts = budget.max_attempts if budget.enabled else None
+        self._direct: dict[str, Stage] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: LoopThread | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._lock = threading.Lock()
+        self._ready = False
+        self._closed = False
+
+    @classmethod
+    def compose(cls, overrides: Sequence[str] = (), config_dir: str | None = None) -> Engine:
+        """The engine that `python -m engine OVERRIDES` would run. Raises ConfigError and SetupError."""
+        from engine.config.compose import compose
+
+        return cls(compose(overrides, config_dir).spec)
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connects, downloads and loads what the primary target needs. Raises SetupError."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._check_usable()
+            if self._loop is None:
+                self._loop = loop
+        if self._loop is not loop:
+            await asyncio.wrap_future(self.call(self.start()))
+            return
+        if self._starting is None or (self._starting.done() and _failed(self._starting)):
+            self._starting = loop.create_task(self._begin())
+        await asyncio.shield(self._starting)
+        self._ready = not self._closed
+
+    async def _begin(self) -> None:
+        await self.exporter.start()
+        await self.pipeline.routes[0].executor.start()
+
+    async def aclose(self) -> None:
+        """Stops and frees everything. Requests that are under way fail."""
+        loop = self._loop
+        if loop is not None and loop is not asyncio.get_running_loop() and loop.is_running():
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(), loop))
+        else:
+            await self._close()
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            await asyncio.to_thread(thread.stop)
+
+    async def _close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed, self._ready = True, False
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+        for route in self.pipeline.routes:
+            await route.executor.aclose()
+        await self.services.aclose()
+        await self.exporter.aclose()
+
+    async def __aenter__(self) -> Engine:
+        try:
+            await self.start()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def close(self) -> None:
+        """`aclose` for plain callers. Raises EngineError on the thread of the engine's own loop."""
+        self.sync.refuse_deadlock("engine.aclose()")
+        if self._loop is not None and self._loop.is_running():
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        elif not self._closed:
+            self._thread = LoopThread()
+            self._thread.submit(self._close()).result()
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            thread.stop()
+
+    def __enter__(self) -> Engine:
+        try:
+            self.call(self.start()).result()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- use ----------------------------------------------------------------------------------------------------
+
+    async def submit(self, request: Request, *, target: str | None = None) -> Result:
+        """The one result of a request. A failed inference does not raise: `result.error` says what happened.
+
+        `target` asks for one target of the run spec by name, without the others. Raises SetupError when the engine
+        can't start, and CancelledError when the caller is cancelled.
+        """
+        if not isinstance(request, Request):
+            raise TypeError(f"submit takes an engine.Request, not a {type(request).__name__}")
+        if not self._ready or self._loop is not asyncio.get_running_loop():
+            await self.start()
+            if self._loop is not asyncio.get_running_loop():
+                return await asyncio.wrap_future(self.call(self.submit(request, target=target)))
+        if "stream" in request.body:
+            request = replace(request, body=_whole(request.body))
+        context = self._context(request, stream=False)
+        try:
+            result = await self._stage(target)(request, context)
+        except InferenceError as error:
+            result = Result(request.id or "", error=error)
+        except asyncio.CancelledError:
+            left = Result(request.id or "", error=Cancelled("cancelled by its caller"), engine=context.record)
+            self._finished(request, left)
+            raise
+        except Exception as error:  # the boundary: one result for every request, also for a defect
+            failure = Internal(f"{type(error).__name__}: {error}")
+            failure.__cause__ = error
+            result = Result(request.id or "", error=failure)
+        result.id = request.id or ""
+        result.engine = context.record
+        self._finished(request, result)
+        return result
+
+    def count(self, request: Request, result: Result) -> None:
+        """Counts a result that came another way than through `submit`, and tells the observers. Call it on the engine's
+        event loop."""
+        self._finished(request, result)
+
+    def drain(self) -> None:
+        """Cancels the requests that wait in a queue, and all that come; calls under way go on. For an engine that is
+        about to be closed. Call it on the engine's event loop."""
+        for gate in self.resources.items("queue").values():
+            gate.close()
+
+    async def stream(self, request: Request, *, target: str | None = None) -> AsyncIterator[Chunk]:
+        """The chunks of a request. Raises the typed error when the stream can't be brought to a true end."""
+        if not self._ready:
+            await self.start()
+        if self._loop is not asyncio.get_running_loop():
+            self._check_usable()
+            raise EngineError("stream from the event loop that the engine runs on, or use engine.sync.stream")
+        context = self._context(request, stream=True)
+        result = Result(request.id or "", engine=context.record)
+        stream = None
+        try:
+            stream = (await self._stage(target)(request, context)).stream
+            if stream is None:
+                raise Internal("the executor gave no stream")
+            async for chunk in stream:
+                if chunk.usage is not None:
+                    result.usage = chunk.usage
+                yield chunk
+        except InferenceError as error:
+            result.error = error
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            result.error = Cancelled("the caller left the stream")
+            raise
+        finally:
+            if stream is not None:
+                await stream.aclose()
+            self._finished(request, result)
+
+    def map(
+        self,
+        requests: Iterable[Request] | AsyncIterable[Request],
+        *,
+        window: int | None = None,
+        ordered: bool = True,
+    ) -> AsyncGenerator[Result, None]:
+        """A result for each request, read lazily, at most `window` under way (default: what the queue lets through,
+        and half as many again). In the order of the requests, or as they finish with `ordered=False`."""
+        return answers(self.submit, requests, self.window(window), ordered)
+
+    def window(self, asked: int | None = None) -> int:
+        """How many requests `map` has under way at most."""
+        concurrency = self.spec.policy.queue.concurrency
+        return asked or concurrency + concurrency // 2 + 1
+
+    def report(self) -> dict[str, Any]:
+        """What was asked and what became of it so far: counts, latencies, tokens, by target."""
+        return {**self.metrics.summary(), "stages": stages(self.resources)}
+
+    @property
+    def closed(self) -> bool:
+        """True once it was closed; it takes no further request."""
+        return self._closed
+
+    @property
+    def targets(self) -> list[str]:
+        """The names of the targets, the primary one first."""
+        return [route.name for route in self.pipeline.routes]
+
+    def explain(self, request: Request) -> dict[str, Any]:
+        """What would become of a request that came now: targets in order, key, waits, tries, and why. Calls nothing."""
+        return explain(self.pipeline, request).as_dict()
+
+    def describe(self) -> list[StageLine]:
+        """The chain, one line a stage."""
+        return self.pipeline.describe()
+
+    @property
+    def endpoint_handler(self) -> EndpointHandlers:
+        """The mapping `[model][endpoint]` of handlers; called with a model and an endpoint, that handler."""
+        return EndpointHandlers(self)
+
+    @property
+    def locked_out(self) -> str | None:
+        """Why no target can be called any more: every key of every one was refused or is used up. None: one can."""
+        rings = [self.resources.find(("keys", name)) for name in self.targets]
+        if not all(ring is not None and ring.exhausted for ring in rings):
+            return None
+        return "; ".join(f"{name}: {reason}" for ring in rings for name, reason in ring.reasons.items())
+
+    @property
+    def policy(self) -> LivePolicy:
+        """Sizes, limits, circuits, keys and priorities, to read and to change while the engine runs."""
+        return LivePolicy(self, tuple(self.targets))
+
+    @property
+    def running(self) -> bool:
+        """True while the event loop that the engine works on runs."""
+        return self._loop is not None and self._loop.is_running()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Runs a coroutine on the engine's loop, from any thread; starts a loop thread if there is none yet."""
+        with self._lock:
+            try:
+                self._check_usable()
+            except EngineError:
+                coroutine.close()
+                raise
+            if self._loop is None:
+                self._thread = LoopThread()
+                self._loop = self._thread.loop
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def _finished(self, request: Request, result: Result) -> None:
+        self.metrics.add(result)
+        for observer in self.observers:
+            observer(request, result)
+
+    def runs_here(self) -> bool:
+        """True when the engine's loop is the one running in this thread, so that blocking would never end."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise EngineError("this engine is closed; make a new one")
+        if self._loop is not None and self._loop.is_closed():
+            raise EngineError(
+                "the event loop that this engine ran on has ended; make a new engine, "
+                "or use one within a single loop (`async with`), or as plain code (engine.sync)"
+            )
+
+    def _context(self, request: Request, stream: bool) -> Context:
+        record = EngineRecord(priority=request.priority, metadata=request.metadata, max_attempts=self._max_attempts)
+        context = Context(record, self.clock.monotonic(), PRIORITIES[request.priority], stream)
+        context.patient = self.patient
+        return context
+
+    def _stage(self, target: str | None) -> Stage:
+        if target is None:
+            return self._chain
+        if target not in self._direct:
+            if target not in self.targets:
+                raise InvalidRequest(
+                    f"target: {target!r} is not a target of this engine; {nearest(target, self.targets)}"
+                )
+            self._direct[target] = self.pipeline.chain([target])
+        return self._direct[target]
+
+
+def _whole(body: dict[str, Any]) -> dict[str, Any]:
+    """The body without its wish to be streamed: who submits wants the whole reply."""
+    return {name: value for name, value in body.items() if name not in ("stream", "stream_options")}
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.cancelled() or task.exception() is not None

@@ -1,0 +1,327 @@
+"""The life of a batch job: sent once, looked for when nobody knows whether it was, asked after, and read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from engine.batches.client import BatchClient
+from engine.batches.job import Job, Outcome
+from engine.core.clock import Clock
+from engine.core.errors import InferenceError, ServerFailed, SetupError
+from engine.dialects.batch import ENDED, FAILED, JobView, Member
+from engine.schemas.policy import JobSpec
+
+if TYPE_CHECKING:
+    from engine.batches.ledger import Ledger
+
+_SKEW_S = 3600.0
+"""The provider's clock may be behind ours by so much: older jobs are not looked at."""
+_UNSURE = (408, 409, 425)
+"""Statuses of the 4xx that do not say that nothing was created."""
+_STEPS = 10
+"""How often at most a running job's progress is said."""
+
+log = logging.getLogger("engine.batches")
+
+
+class Void(Exception):
+    """There is no such job, or it ended before it began: its rows are free."""
+
+
+class Refused(Exception):
+    """The provider will never take this job; `error` is every row's."""
+
+    def __init__(self, error: InferenceError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Pause:
+    """Waits that grow from `poll_s` to `poll_max_s`."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self._spec = spec
+        self._next = spec.poll_s
+
+    async def wait(self, least_s: float = 0.0) -> None:
+        wait_s, self._next = self._next, min(self._next * self._spec.poll_factor, self._spec.poll_max_s)
+        await asyncio.sleep(max(wait_s, least_s))
+
+    def reset(self) -> None:
+        self._next = self._spec.poll_s
+
+
+class Life:
+    """What all jobs of a run share: the client, the ledger, and how long to wait for what."""
+
+    def __init__(
+        self,
+        client: BatchClient,
+        ledger: Ledger,
+        spec: JobSpec,
+        clock: Clock,
+        say: Callable[[str], None],
+    ) -> None:
+        """`say` tells the user."""
+        self.client = client
+        self.ledger = ledger
+        self.spec = spec
+        self._clock = clock
+        self._say = say
+        self.alive: Callable[[], None] = lambda: None
+        """Called when a job is seen to get on, although no row has an answer yet."""
+        self._parked: dict[str | None, str] = {}
+        """Keys that make no more jobs, and why."""
+        self._crowded = Pause(spec)
+        """Between jobs that found no room in the provider's queue."""
+
+    def key(self) -> str | None:
+        """A key for a new job: each in its turn. Raises SetupError when none is left."""
+        left = [key for key in self.client.keys if key not in self._parked]
+        if not left:
+            reasons = "; ".join(f"{key or 'no key'}: {reason}" for key, reason in self._parked.items())
+            raise SetupError(
+                f"no key is left to make a batch job with: {reasons.rstrip('.')}. Next: set a key that works"
+            )
+        return left[len(self.ledger.jobs()) % len(left)]
+
+    async def send(self, job: Job) -> None:
+        """Brings a new job to the provider, once. Raises Refused, and SetupError (no key is left)."""
+        assert job.request is not None
+        record, request, pause = job.record, job.request, Pause(self.spec)
+        while True:
+            try:
+                if record.input_file is None:
+                    file = await self.client.upload(request, record.key)
+                    if file is not None:
+                        self.ledger.change(record, input_file=file)
+                self.ledger.change(record, state="asked", asked_at=self._clock.wall())
+                view = await self._create(job)
+            except InferenceError as error:
+                await self._try_again(job, error, pause)
+                continue
+            self._made(job, view)
+            job.request = None  # its bytes are at the provider now
+            return
+
+    async def _create(self, job: Job) -> JobView:
+        assert job.request is not None
+        record = job.record
+        job.sending = True
+        try:
+            return await self.client.create(job.request, record.input_file, record.key)
+        except InferenceError as error:
+            job.sending = False
+            refused = error.status is not None and 300 <= error.status < 500 and error.status not in _UNSURE
+            if not refused:
+                self._note(job, f"nobody knows whether it was created ({error.kind}: {error.message}); looking for it")
+                found = await self.find(job)
+                if found is not None:
+                    return found
+            self.ledger.change(record, state="meant")
+            raise
+
+    async def _try_again(self, job: Job, error: InferenceError, pause: Pause) -> None:
+        """Waits, or takes the next key. Raises Refused when neither helps."""
+        record = job.record
+        if error.parks_key:
+            self._parked[record.key] = f"{error.kind}: {error.message}"
+            key = self.key()
+            self._note(job, f"{error.kind}: {error.message}; going on with the key {key}")
+            # A file belongs to the account that brought it.
+            self.ledger.change(record, key=key, input_file=None)
+        elif error.retryable:
+            self._note(job, f"not sent yet: {error.kind}: {error.message}")
+            await pause.wait(error.retry_after_s or 0.0)
+        else:
+            raise Refused(error)
+
+    def _made(self, job: Job, view: JobView) -> None:
+        self.ledger.change(job.record, state="made", provider_id=view.id, said=view.said)
+        job.sending = False
+        self._note(job, f"{job.record.rows} rows are at the provider as {view.id}")
+
+    async def adopt(self, job: Job) -> bool:
+        """Takes up a job of an earlier session that may have been created; False: it was not."""
+        view = await self.find(job)
+        if view is not None:
+            self._made(job, view)
+        return view is not None
+
+    async def find(self, job: Job) -> JobView | None:
+        """The job among the provider's, if it was created; None: it was not, and will not be.
+
+        Where jobs carry no tag, one that may be ours is waited for, because only its results say so.
+        """
+        record, pause = job.record, Pause(self.spec)
+        asked_at = record.asked_at or record.meant_at
+        others = {other.provider_id for other in self.ledger.jobs() if other.number != record.number}
+        not_ours: set[str] = set()
+        told = False
+        while True:
+            waiting = False
+            try:
+                for view in await self.client.listed(record.key, asked_at - _SKEW_S):
+                    if view.tag == record.tag or (record.input_file and view.input_file == record.input_file):
+                        return view
+                    if not self.client.dialect.anonymous or view.id in others | not_ours or view.total != record.rows:
+                        continue
+                    if view.state != ENDED:
+                        waiting = True
+                    elif await self._holds(view, job):
+                        return view
+                    else:
+                        not_ours.add(view.id)
+            except InferenceError as error:
+                self._refuse_locked_out(job, error)
+                self._note(job, f"the provider's jobs can't be listed: {error.kind}: {error.message}")
+                await pause.wait(error.retry_after_s or 0.0)
+                continue
+            if waiting and not told:
+                told = True
+                self._note(job, "a job of the same size is under way and may be this one; its end will tell")
+            if waiting:
+                self.alive()
+            elif self._clock.wall() - asked_at >= self.spec.settle_s:
+                return None
+            await pause.wait()
+
+    async def _holds(self, view: JobView, job: Job) -> bool:
+        """Whether a job's results are those of this one."""
+        async for member in self.client.members(view, job.record.key):
+            if member.custom_id is not None:
+                return job.index_of(member.custom_id) is not None
+        return False
+
+    async def watch(self, job: Job) -> JobView:
+        """Asks after a job until it has ended. Raises Void when the provider does not know it any more."""
+        record, pause, step = job.record, Pause(self.spec), -1
+        assert record.provider_id is not None
+        while True:
+            try:
+                view = await self.client.poll(record.provider_id, record.key)
+            except InferenceError as error:
+                self._refuse_locked_out(job, error)
+                if error.status == 404:
+                    self._note(job, "the provider does not know it any more")
+                    raise Void from error
+                log.warning("batch job %d: %s: %s", record.number, error.kind, error.message)
+                await pause.wait(error.retry_after_s or 0.0)
+                continue
+            if view.state != FAILED:
+                self.alive()
+            if view.said != record.said:
+                self.ledger.change(record, said=view.said)
+            if view.state in (ENDED, FAILED):
+                return view
+            if view.done + view.failed:
+                now = _STEPS * (view.done + view.failed) // max(1, record.rows)
+                if now > step:
+                    step = now
+                    self._note(job, f"{view.done + view.failed} of {record.rows} rows are done")
+            await pause.wait()
+
+    async def collect(self, job: Job, view: JobView) -> None:
+        """Gives every row what the job brought for it. Raises Void for a job that failed before it began."""
+        if view.state == FAILED:
+            await self._failed(job, view)
+            return
+        self._crowded.reset()
+        pause = Pause(self.spec)
+        while True:
+            try:
+                answered, failed = await self._read(job, view)
+                break
+            except InferenceError as error:
+                self._refuse_locked_out(job, error)
+                if error.status == 404:
+                    self._note(job, "its results are gone")
+                    answered = failed = 0
+                    break
+                self._note(job, f"its results can't be read: {error.kind}: {error.message}")
+                await pause.wait(error.retry_after_s or 0.0)
+        missing = ServerFailed(f"the batch job {view.id} ended ({view.said}) without a result for this row")
+        job.settle_rest(Outcome(job.record, error=missing))
+        again = job.record.rows - answered - failed
+        self.ledger.change(
+            job.record, ended_at=self._clock.wall(), answered=answered, failed=failed, again=again, said=view.said
+        )
+        self._note(job, f"{view.said}: {answered} rows answered, {failed} failed, {again} left unanswered")
+
+    async def _read(self, job: Job, view: JobView) -> tuple[int, int]:
+        """Reads the results to their end: how many rows were answered, and how many have failed for good."""
+        seen: set[int] = set()
+        answered = failed = strange = place = 0
+        order = self.ledger.rows_of(job.record) if self.client.dialect.ordered else []
+        async for member in self.client.members(view, job.record.key):
+            index = job.index_of(member.custom_id) if member.custom_id else None
+            if index is None and member.custom_id is None and place < len(order):
+                index = order[place]
+            place += 1
+            if index is None or index in seen:
+                strange += 1
+                continue
+            seen.add(index)
+            if _answers(member):
+                answered += 1
+            elif not _again(member):
+                failed += 1
+            job.settle(index, Outcome(job.record, member))
+            if not place % 256:
+                await asyncio.sleep(0)  # the rows that have their answers get on
+        if strange:
+            log.warning(
+                "batch job %d: %d lines of its results are of no row, twice there, or unreadable",
+                job.record.number,
+                strange,
+            )
+        return answered, failed
+
+    async def _failed(self, job: Job, view: JobView) -> None:
+        """A job that the provider gave up as a whole. Raises Void when its rows may go into another one."""
+        error = view.error or ServerFailed("the batch failed")
+        record = job.record
+        self._note(job, f"{view.said}: {error.kind}: {error.message}")
+        self.ledger.change(record, ended_at=self._clock.wall(), said=f"{view.said}: {error.message}")
+        if view.bad_lines:
+            order = self.ledger.rows_of(record)
+            for line, failure in view.bad_lines.items():
+                if 0 < line <= len(order):
+                    job.settle(order[line - 1], Outcome(record, error=failure))
+            self.ledger.change(record, failed=len(view.bad_lines), again=record.rows - len(view.bad_lines))
+            raise Void
+        if error.kind == "throttled":
+            await self._crowded.wait(error.retry_after_s or 0.0)
+            raise Void
+        if error.parks_key:
+            self._parked[record.key] = f"{error.kind}: {error.message}"
+            raise Void
+        self.ledger.change(record, failed=0 if error.retryable else record.rows)
+        job.settle_rest(Outcome(record, error=error))
+
+    def _refuse_locked_out(self, job: Job, error: InferenceError) -> None:
+        """Raises SetupError when the job's own key opens nothing any more."""
+        if error.parks_key:
+            raise SetupError(
+                f"batch job {job.record.number} is at the provider ({job.record.provider_id or job.record.tag}), but "
+                f"{error.kind}: {error.message}. Next: set {job.record.key or 'a key'} to a key of the same account"
+            ) from error
+
+    def _note(self, job: Job, text: str) -> None:
+        line = f"batch job {job.record.number}: {text}"
+        log.info("%s", line)
+        self._say(line)
+
+
+def _answers(member: Member) -> bool:
+    return member.error is None and member.status == 200
+
+
+def _again(member: Member) -> bool:
+    """Whether another try may help a row that has no answer."""
+    if member.error is not None:
+        return member.error.retryable
+    return member.status == 429 or member.status >= 500

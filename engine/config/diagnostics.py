@@ -1,0 +1,166 @@
+"""What is wrong with a configuration, in the words that the user typed: one line a problem."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from engine.core.errors import ConfigError, nearest
+from engine.credentials.masking import MASK, looks_like_secret, mask_shapes
+from engine.schemas import RunSpec
+
+SECRET_KEYS = re.compile(
+    r"(^|[_-])((api|access|secret|private|subscription|auth)[_-]?key|secret|token|password|passwd|authorization|cookie)s?$|-key$",
+    re.IGNORECASE,
+)
+"""Names under which people put a secret's value, knobs and HTTP headers alike."""
+SECRET_ENV = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)(_\d+)?$")
+_CONTAINED_CHARS = 12
+"""A variable's value that is this long is a secret also as a part of another value."""
+
+
+def unknown_key(key: str, options: Mapping[str, list[str]]) -> str | None:
+    """Why `key` (dotted, as typed) is not a key of the run spec; None if it is one. Unions know all their keys."""
+    models: list[type[BaseModel]] = [RunSpec]
+    walked: list[str] = []
+    for part in key.split("."):
+        fields = {name: field for model in models for name, field in model.model_fields.items()}
+        if part.partition("[")[0] not in fields:
+            where = ".".join(walked) or "the run"
+            names = [".".join([*walked, name]) for name in fields]
+            if not walked:
+                names += [group for group in options if "/" not in group]
+            return f"{key}: {where} has no key {part!r}; {nearest('.'.join([*walked, part]), names)}"
+        walked.append(part)
+        name = part.partition("[")[0]
+        annotations = [model.model_fields[name].annotation for model in models if name in model.model_fields]
+        if any(get_origin(annotation) in (dict, tuple, list) for annotation in annotations):
+            return None  # free keys, or a list that pydantic checks
+        models = [found for annotation in annotations for found in _models(annotation)]
+        if not models and len(walked) < len(key.split(".")):
+            return f"{key}: {'.'.join(walked)} is a value and has no keys"
+    return None
+
+
+def fields(path: str) -> dict[str, bool]:
+    """The keys below a dotted path of the run spec, and whether each has keys itself."""
+    models: list[type[BaseModel]] = [RunSpec]
+    for part in path.split("."):
+        annotations = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        models = [found for annotation in annotations for found in _models(annotation)]
+    return {
+        name: any(True for _ in _models(field.annotation))
+        for model in models
+        for name, field in model.model_fields.items()
+    }
+
+
+def _models(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) is Union or hasattr(annotation, "__args__"):
+        for argument in get_args(annotation):
+            yield from _models(argument)
+
+
+def from_pydantic(error: ValidationError) -> list[str]:
+    """One line a problem: the path as an override would say it, the value, what is expected, the nearest name."""
+    lines = []
+    for item in error.errors(include_url=False):
+        path = _dotted(item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(unknown_key(path, {}) or _not_here(path))
+        elif item["type"] == "missing":
+            lines.append(f"{path}: needs a value; add {path}=…")
+        elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            expected = str(item.get("ctx", {}).get("expected_tags", "")).replace("'", "")
+            lines.append(f"{path}.kind: not a kind of {path}; one of: {expected}")
+        else:
+            value = item.get("input")
+            shown = "" if _secret(path.rpartition(".")[2], value) else f"{value!r}: "
+            quoted = f"; quote a number that is a name: {path}='\"{value}\"'" if _unquoted(item) else ""
+            lines.append(f"{path}={shown}{item['msg'][0].lower()}{item['msg'][1:]}{quoted}")
+    return lines
+
+
+def _not_here(path: str) -> str:
+    """What to say of a key that the chosen kind lacks: which kinds have it, else the nearest names."""
+    where, _, key = path.rpartition(".")
+    models: list[type[BaseModel]] = [RunSpec]
+    for part in where.split("."):
+        name = part.partition("[")[0]
+        annotations = [model.model_fields[name].annotation for model in models if name in model.model_fields]
+        models = [found for annotation in annotations for found in _models(annotation)]
+    having = [model for model in models if key in model.model_fields and "kind" in model.model_fields]
+    kinds = sorted({str(kind) for model in having for kind in get_args(model.model_fields["kind"].annotation)})
+    if not kinds:
+        return f"{path}: no such key here; {nearest(key, [name for model in models for name in model.model_fields])}"
+    return f"{path}: no such key here; {where} has it where its kind is {' or '.join(kinds)}"
+
+
+def _unquoted(item: Mapping[str, Any]) -> bool:
+    """Whether YAML read a number where a text is meant."""
+    return item["type"] == "string_type" and type(item.get("input")) in (int, float)
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    """Drops the tags that pydantic puts after a tagged union's field."""
+    parts: list[str] = []
+    tagged = False
+    for part in location:
+        if tagged and isinstance(part, str):
+            tagged = False
+            continue
+        if isinstance(part, int):
+            parts[-1] += f"[{part}]"
+            tagged = parts[-1].startswith("sources")
+            continue
+        parts.append(part)
+        tagged = part in ("provider", "hardware", "workload")
+    return ".".join(parts)
+
+
+def refuse_secrets(config: Any, path: str = "") -> None:
+    """Raises ConfigError when a value is a secret, without showing it."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            if _secret("", str(key)):
+                raise _refused(f"a key of {path}" if path else "a key")
+            refuse_secrets(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(config, list | tuple):
+        for index, value in enumerate(config):
+            refuse_secrets(value, f"{path}[{index}]")
+    elif _secret(path.rpartition(".")[2], config):
+        raise _refused(path)
+
+
+def _refused(path: str) -> ConfigError:
+    return ConfigError(
+        f"{path}: looks like a secret (not shown). Config holds names, never values: "
+        "put it into the environment (or .env, ~/.ipfs_api_credentials)\n"
+        "and name that with provider.credential.env=[NAME]"
+    )
+
+
+def mask(text: str) -> str:
+    """What is about to be shown, without any secret of the environment or anything that looks like one."""
+    for value in _known():
+        text = text.replace(value, MASK)
+    return mask_shapes(text)
+
+
+def _secret(name: str, value: Any) -> bool:
+    if not isinstance(value, str) or len(value) < 8:
+        return isinstance(value, str) and value != "" and bool(SECRET_KEYS.search(name))
+    if SECRET_KEYS.search(name) or looks_like_secret(value):
+        return True
+    return any(value == known or (len(known) >= _CONTAINED_CHARS and known in value) for known in _known())
+
+
+def _known() -> list[str]:
+    """Values of the environment that are secrets, by the names of their variables."""
+    return [value for name, value in os.environ.items() if SECRET_ENV.search(name) and len(value) >= 8]

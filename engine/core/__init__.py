@@ -1,0 +1,1 @@
+"""The ground floor: requests, results, errors, the chain's ports, clocks and tables. Imports nothing above it."""

@@ -1,0 +1,27 @@
+"""The shipped options as files. Imports nothing heavy, so that help and completion are quick."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+GROUPS = ("provider", "hardware", "model", "policy", "workload", "media", "output", "storage", "telemetry")
+"""The groups, in the order in which a run is thought of."""
+
+
+def conf_dir() -> Path:
+    """Returns the folder of shipped options: next to the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def options(folders: Iterable[Path]) -> dict[str, list[str]]:
+    """The options of every group, such as {"provider": ["groq", …], "policy/queue": […]}."""
+    found: dict[str, set[str]] = {group: set() for group in GROUPS}
+    for folder in folders:
+        for file in folder.rglob("*.yaml"):
+            group = file.parent.relative_to(folder).as_posix()
+            if group.partition("/")[0] in found:
+                found.setdefault(group, set()).add(file.stem)
+    return {group: sorted(names) for group, names in found.items()}

@@ -1,0 +1,285 @@
+"""What travels through the chain: requests, results, chunks, and the context of one call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from engine.core.errors import InferenceError, InvalidRequest, nearest
+from engine.core.media_access import MediaAccess
+from engine.core.stream import ChunkStream
+from engine.core.usage import Usage as Usage
+from engine.schemas.tasks import Task
+
+PRIORITIES = {"high": 0, "normal": 1, "low": 2}
+"""Tier by name; a smaller tier goes first."""
+
+_OPENAI_PATHS = {
+    "chat": "/v1/chat/completions",
+    "completion": "/v1/completions",
+    "embedding": "/v1/embeddings",
+    "rerank": "/v1/rerank",
+    "response": "/v1/responses",
+    "moderation": "/v1/moderations",
+    "image": "/v1/images/generations",
+    "image-edit": "/v1/images/edits",
+    "speech": "/v1/audio/speech",
+    "transcription": "/v1/audio/transcriptions",
+    "audio-translation": "/v1/audio/translations",
+}
+"""`rerank` is not OpenAI's; its form is Cohere's and vLLM's: `query`, `documents`, `top_n`, `return_documents`; results
+with `index` and `relevance_score`."""
+
+ENDPOINTS = {task: _OPENAI_PATHS.get(task, f"/v1/tasks/{task}") for task in get_args(Task)}
+"""Each task's path: in the OpenAI wire where that has one. The bodies of the others are those of Hugging Face's
+Inference API: `inputs` and `parameters`."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One unit of inference.
+
+    `body` is an OpenAI request body; `model` in it may be left out. `priority` is high, normal or low.
+    `deadline_s` limits the request over all its attempts, in seconds. `metadata` is returned with the result and
+    never sent to a provider. Raises InvalidRequest.
+    """
+
+    task: str
+    body: dict[str, Any]
+    id: str | None = None
+    priority: str = "normal"
+    deadline_s: float | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    media: MediaAccess | None = None
+    """What may be read for it; None: what the run spec's `media` allows this machine's user. A server that takes
+    requests from others gives them `engine.media.INLINE_ONLY`."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.task, str) or self.task not in ENDPOINTS:
+            raise InvalidRequest(f"task: {self.task!r} is not a task; {nearest(self.task, ENDPOINTS)}")
+        if not isinstance(self.body, dict):
+            raise InvalidRequest(f"body: expected an object, got {type(self.body).__name__}")
+        if not isinstance(self.priority, str) or self.priority not in PRIORITIES:
+            raise InvalidRequest(f"priority: {self.priority!r} is not a priority; one of: high, normal, low")
+        if self.deadline_s is not None and not (isinstance(self.deadline_s, int | float) and self.deadline_s > 0):
+            raise InvalidRequest(f"deadline_s: expected seconds, more than 0, got {self.deadline_s!r}")
+        if self.id is None:
+            self.id = os.urandom(16).hex()
+
+
+@dataclass(slots=True)
+class RateHints:
+    """What a provider's reply says of its limits: how many units are left, of how many, and when all are back."""
+
+    requests: tuple[float, float, float] | None = None
+    """Limit, remaining, seconds until the limit is whole again; None: not said."""
+    tokens: tuple[float, float, float] | None = None
+    """Of prompt and answer together."""
+    input_tokens: tuple[float, float, float] | None = None
+    output_tokens: tuple[float, float, float] | None = None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try of one request against one target. Times are in seconds."""
+
+    target: str
+    key: str | None = None
+    """The key's name, never its value."""
+    role: str = "first"
+    """first, retry, fallback, hedge or rescue."""
+    why: str | None = None
+    """Why there was this attempt, at this key and endpoint; None for a first one that had no choice."""
+    endpoint: str | None = None
+    """Where it went, of a target with several endpoints."""
+    outcome: str = "running"
+    """`ok`, or a word of the failure vocabulary."""
+    started_s: float = 0.0
+    """After the request was submitted."""
+    duration_s: float = 0.0
+    first_token_s: float | None = None
+    """Streaming: from the attempt's start to its first chunk."""
+    status: int | None = None
+    provider_request_id: str | None = None
+    message: str | None = None
+    usage: Usage | None = None
+    cost: float | None = None
+    """In US dollars; None: unknown, unless nothing was used. An estimate where the usage is one."""
+    batch: bool = False
+    """It was a row of a batch job: asynchronous, at the provider's lower price."""
+    place: int = 0
+    """Inside the chain: the index of its endpoint."""
+    sent: bool = False
+    """Inside the chain: the provider may have seen it."""
+    hints: Callable[[], RateHints | None] | None = None
+    """Inside the chain: what the reply says of limits, read only when the rate limiter asks."""
+
+    def as_dict(self) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "target": self.target,
+            "key": self.key,
+            "role": self.role,
+            "outcome": self.outcome,
+            "started_s": round(self.started_s, 6),
+            "duration_s": round(self.duration_s, 6),
+            "usage": self.usage.as_dict() if self.usage else None,
+            "cost": self.cost,
+        }
+        if self.first_token_s is not None:
+            record["first_token_s"] = round(self.first_token_s, 6)
+        if self.batch:
+            record["batch"] = True
+        for name in ("why", "endpoint", "status", "provider_request_id", "message"):
+            value = getattr(self, name)
+            if value is not None:
+                record[name] = value
+        return record
+
+
+@dataclass(slots=True)
+class EngineRecord:
+    """How a request was served. Times are in seconds."""
+
+    target: str | None = None
+    """The target of the last attempt."""
+    attempts: list[Attempt] = field(default_factory=list)
+    max_attempts: int | None = None
+    """How many attempts the request may have, over retries, fallbacks, hedges and rescues; None: no limit."""
+    cache: str | None = None
+    """hit: answered from the cache; shared: by an equal request that was under way."""
+    priority: str = "normal"
+    queued_s: float = 0.0
+    """Waited in queues, over all attempts."""
+    total_s: float = 0.0
+    first_token_s: float | None = None
+    """Streaming: from submission to the first chunk."""
+    cost: float | None = None
+    """Of all attempts, in US dollars; None: unknown, as soon as that of one of them is."""
+    cost_estimated: bool = False
+    """A part of it is an estimate."""
+    warnings: list[str] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "target": self.target,
+            "attempts": [attempt.as_dict() for attempt in self.attempts],
+            "max_attempts": self.max_attempts,
+            "priority": self.priority,
+            "queued_s": round(self.queued_s, 6),
+            "total_s": round(self.total_s, 6),
+            "cost": self.cost,
+        }
+        if self.cost_estimated:
+            record["cost_estimated"] = True
+        if self.first_token_s is not None:
+            record["first_token_s"] = round(self.first_token_s, 6)
+        if self.cache is not None:
+            record["cache"] = self.cache
+        if self.warnings:
+            record["warnings"] = self.warnings
+        if self.metadata:
+            record["metadata"] = self.metadata
+        return record
+
+
+@dataclass(slots=True)
+class Inputs:
+    """What is known of each input of one embedding call."""
+
+    tokens: list[int]
+    warnings: dict[int, str]
+    """By the input's index."""
+
+
+@dataclass(slots=True)
+class Result:
+    """The outcome of one request. `body` is the OpenAI reply, or None where `error` says why there is none."""
+
+    id: str
+    body: dict[str, Any] | None = None
+    error: InferenceError | None = None
+    usage: Usage | None = None
+    engine: EngineRecord = field(default_factory=EngineRecord)
+    stream: ChunkStream | None = None
+    """Inside the chain, of a streaming call: the chunks to come instead of a body."""
+    inputs: Inputs | None = None
+    """Inside the chain, of an embedding: so that a batch can give each request what is its own."""
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+
+class Context:
+    """What the stages share about one request while it is under way."""
+
+    # Most of these stay as they are for most requests: a class attribute costs nothing until it is set.
+    deadline: float | None = None
+    """Monotonic seconds; None: not set, or not started yet."""
+    on_first_attempt: Callable[[], None] | None = None
+    """Starts a deadline that does not count the queue."""
+    queued_at: float | None = None
+    """When the request first entered a queue; a retry keeps its place."""
+    attempt: Attempt | None = None
+    """The attempt under way, or the last one."""
+    last_key: str | None = None
+    """The key of the attempt that just failed."""
+    last_endpoint: int | None = None
+    """The endpoint of the attempt that just failed."""
+    role = "first"
+    """Of the next attempt."""
+    why: str | None = None
+    """Of the next attempt."""
+    order: tuple[int, ...] | None = None
+    """Which targets to try, by index, and in which order; None: all, as the run spec says."""
+    patient = False
+    """Open circuits are waited for however long that takes: for a job, which is stopped when it has stalled."""
+    prefill: str | None = None
+    """The beginning of the answer, which the next attempt shall continue."""
+    prefill_tokens = 0
+    """About how many tokens that is."""
+    prefilled = False
+    """The attempt under way was given `prefill`."""
+    row: int | None = None
+    """The row of a run that asks, by its index."""
+    cost: tuple[float, float, float, float] | None = None
+    """What the rate limit of the target under way counts for it, once that is known."""
+
+    def __init__(self, record: EngineRecord, submitted_at: float, tier: int = 1, stream: bool = False) -> None:
+        self.record = record
+        self.submitted_at = submitted_at
+        """Monotonic seconds."""
+        self.tier = tier
+        self.stream = stream
+        self.tries: dict[str, Any] = {}
+        """What was tried at each target, for the stage that tries again."""
+
+    def fork(self) -> Context:
+        """A context for another attempt at the same time; the record is shared."""
+        twin = Context(self.record, self.submitted_at, self.tier, self.stream)
+        twin.deadline, twin.on_first_attempt, twin.queued_at = self.deadline, self.on_first_attempt, self.queued_at
+        twin.last_key, twin.last_endpoint = self.last_key, self.last_endpoint
+        twin.patient = self.patient
+        twin.order, twin.prefill, twin.prefill_tokens = self.order, self.prefill, self.prefill_tokens
+        return twin
+
+    def next_attempt(self, role: str, why: str) -> None:
+        """Says what the next attempt is for."""
+        self.role, self.why = role, why
+
+    @property
+    def spent(self) -> bool:
+        """True when the request has had all the attempts that it may have; its result then says so."""
+        limit = self.record.max_attempts
+        if limit is None or len(self.record.attempts) < limit:
+            return False
+        self.warn(f"all its {limit} attempts are used up (policy.budget.max_attempts)")
+        return True
+
+    def warn(self, warning: str) -> None:
+        """Adds a warning to the result, once."""
+        if warning not in self.record.warnings:
+            self.record.warnings.append(warning)

@@ -1,0 +1,1 @@
+"""Keys: their sources, and masking of secrets in text."""

@@ -1,0 +1,1 @@
+"""Framings of bytes: server-sent events, NDJSON, multipart forms, protobuf."""

@@ -1,0 +1,99 @@
+"""What every dialect does with bytes that came: JSON or a typed error, counts, names of models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from engine.core.errors import InferenceError, InvalidRequest, Malformed
+from engine.core.request import Usage
+from engine.dialects.client import Reply
+from engine.dialects.common.error_body import excerpt, request_id
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+"""What decoding JSON of any form may raise."""
+
+
+def lenient(content: bytes) -> Any:
+    """The JSON of a reply, None where it is none."""
+    try:
+        return _decode(content)
+    except UNREADABLE:
+        return None
+
+
+def reply_json(headers: Mapping[str, str], content: bytes) -> Any:
+    """The JSON of a reply that says it is a success. Raises Malformed."""
+    try:
+        return _decode(content)
+    except UNREADABLE as error:
+        raise malformed(f"the body is not JSON ({error})", headers, content) from error
+
+
+def counted(tokens: int, request_id: str | None) -> Reply:
+    """The canonical reply to a `token-count`, which is free of charge."""
+    return Reply({"object": "token-count", "model": "", "input_tokens": tokens}, Usage(), request_id)
+
+
+def malformed(what: str, headers: Mapping[str, str], content: bytes) -> Malformed:
+    """The error for a success that is none, with the beginning of what came."""
+    message = f"HTTP 200: {what}: {excerpt(content)}"
+    return Malformed(message, status=200, provider_request_id=request_id(headers))
+
+
+def asked_json(content: bytes) -> dict[str, Any]:
+    """The JSON object of a client's request. Raises InvalidRequest."""
+    try:
+        body = _decode(content)
+    except UNREADABLE as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from error
+    if type(body) is not dict:
+        raise InvalidRequest("the body is not a JSON object")
+    return body
+
+
+def written(body: Any) -> bytes:
+    """The JSON of a request. Raises InvalidRequest for what JSON can't say."""
+    try:
+        return _encode(body)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRequest(f"body: can't be written as JSON: {error}") from error
+
+
+def count(value: Any) -> int:
+    """A number of tokens; what is no count is 0."""
+    return value if type(value) is int and value > 0 else 0
+
+
+def positive(value: Any) -> int | None:
+    """A limit that a server says; None for what is none."""
+    return value if type(value) is int and value > 0 else None
+
+
+def usage_body(usage: Usage) -> dict[str, Any]:
+    """The canonical usage object of a chat or completion whose wire has counts of its own."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+
+
+def retry_after(error: InferenceError) -> dict[str, str]:
+    """The header that tells a client when to come back, where that is known: whole seconds."""
+    return {} if error.retry_after_s is None else {"retry-after": str(math.ceil(error.retry_after_s))}
+
+
+def names(entries: Any, *fields: str) -> list[str]:
+    """The names in a list of objects, each under the first of `fields` that holds one."""
+    if type(entries) is not list:
+        return []
+    found = [
+        next((entry[each] for each in fields if entry.get(each)), None) for entry in entries if type(entry) is dict
+    ]
+    return [name for name in found if type(name) is str]

@@ -1,0 +1,61 @@
+"""Ports of dialects that ask a server about itself, or make it fetch a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from engine.core.server_info import Facts
+from engine.dialects.client import WireCall
+
+
+@dataclass(slots=True)
+class Answer:
+    """A server's reply to a question about itself."""
+
+    status: int
+    content: bytes
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A dialect that can ask a server what it is, before its first call."""
+
+    def questions(self, model: str) -> list[WireCall]:
+        """The calls that ask for it."""
+        ...
+
+    def facts(self, model: str, answers: Sequence[Answer]) -> Facts:
+        """What the replies say, one for each question. Never raises: what can't be read is not known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a server has got with a model that it fetches."""
+
+    status: str = ""
+    done_bytes: int = 0
+    total_bytes: int = 0
+    """0: not known."""
+    error: str | None = None
+    """Why it failed."""
+
+
+class ProgressDecoder(Protocol):
+    """Turns the bytes of a pull's reply into steps."""
+
+    ended: bool
+    """True once the server said that it has the model."""
+
+    def feed(self, data: bytes) -> list[Progress]: ...
+
+
+@runtime_checkable
+class Pulling(Protocol):
+    """A dialect whose servers fetch models when they are told to."""
+
+    def pull(self, model: str) -> WireCall: ...
+
+    def progress(self) -> ProgressDecoder: ...

@@ -1,0 +1,218 @@
+"""Gemini's wire: generateContent, streamGenerateContent, embedContent, batchEmbedContents, countTokens and models.
+
+Sources: the Gemini API's reference (v1beta), "Generating content", "Embeddings", "Counting tokens" and "Models".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from engine.core.errors import InferenceError, InvalidRequest, Malformed
+from engine.core.request import RateHints
+from engine.dialects.client import Reply, WireCall
+from engine.dialects.common.error_body import excerpt, is_error, request_id
+from engine.dialects.common.json_body import counted
+from engine.dialects.common.unsupported import Losses
+from engine.dialects.gemini.errors import typed_error
+from engine.dialects.gemini.reply import chat_reply, embedding_reply
+from engine.dialects.gemini.request import wire_body
+from engine.dialects.gemini.stream import GeminiStreamDecoder
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+_IN_EMBEDDING = frozenset(("input", "model", "dimensions", "encoding_format", "stream", "stream_options", "extra_body"))
+_EMBEDDING_EXTRAS = {"task_type": "taskType", "title": "title"}
+
+
+_COUNTING = ("messages", "tools", "tool_choice", "response_format", "extra_body")
+"""The canonical fields that have tokens, or say where there are some."""
+
+
+class GeminiDialect:
+    """Gemini's own wire."""
+
+    tasks = frozenset({"chat", "embedding", "token-count"})
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        """`wall` gives the time now in seconds since the epoch, for `created` and for hints that are dates."""
+        self._wall = wall
+
+    def constant_headers(self, stream: bool) -> dict[str, str]:
+        accept = "text/event-stream, application/json" if stream else "application/json"
+        return {"content-type": "application/json", "accept": accept}
+
+    def encode(
+        self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
+    ) -> WireCall:
+        if task == "token-count":
+            if stream:
+                raise InvalidRequest("task: a count can't be streamed")
+            return self.count_tokens(body, model=model, drop_unsupported=drop_unsupported)
+        losses = Losses("Gemini", drop_unsupported)
+        if task == "chat":
+            wire = _chat_body(body, model, losses)
+            method = ":streamGenerateContent?alt=sse" if stream else ":generateContent"
+        elif task == "embedding":
+            if stream:
+                raise InvalidRequest("task: an embedding can't be streamed")
+            wire = _embedding_body(body, model, losses)
+            method = ":batchEmbedContents" if "requests" in wire else ":embedContent"
+        else:
+            raise InvalidRequest(f"task: {task!r} is not on Gemini's wire; it has chat, embedding and token-count")
+        return WireCall("POST", _resource(model) + method, _json(wire), warnings=losses.warnings)
+
+    def count_tokens(self, body: dict[str, Any], *, model: str, drop_unsupported: bool = False) -> WireCall:
+        """The call that counts a chat body's input tokens, free of charge; `token_count` reads its reply.
+
+        Fields that say how to answer are passed over. Raises InvalidRequest for what the wire can't count."""
+        losses = Losses("Gemini", drop_unsupported)
+        wire = _chat_body({name: body[name] for name in _COUNTING if name in body}, model, losses)
+        resource = _resource(model)
+        asked = {"generateContentRequest": {"model": resource[1:], **wire}}
+        return WireCall("POST", resource + ":countTokens", _json(asked), warnings=losses.warnings)
+
+    def token_count(self, status: int, headers: Mapping[str, str], content: bytes) -> int:
+        """Input tokens, from the reply to `count_tokens`. Raises an InferenceError."""
+        count = self._object(status, headers, content).get("totalTokens")
+        if type(count) is not int:
+            raise self.error(status, headers, content)
+        return count
+
+    def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+        if task == "token-count":
+            return counted(self.token_count(status, headers, content), request_id(headers))
+        response = self._object(status, headers, content)
+        said = request_id(headers)
+        if said is None:
+            # Google sends no header for it; the response has an id of its own.
+            said = response.get("responseId")
+            said = said if type(said) is str else None
+        try:
+            if task == "embedding":
+                body, usage = embedding_reply(response, content)
+            else:
+                body, usage = chat_reply(response, content, int(self._wall()))
+        except InferenceError as error:
+            error.status, error.provider_request_id = status, said
+            raise
+        return Reply(body, usage, said)
+
+    def is_stream(self, headers: Mapping[str, str]) -> bool:
+        kind = headers.get("content-type", "")
+        # A server that names no type, or a general one, may still stream; these two never are one.
+        return not (kind.startswith("application/json") or kind.startswith("text/html"))
+
+    def stream_decoder(self, task: str, *, show_usage: bool = True) -> GeminiStreamDecoder:
+        return GeminiStreamDecoder(self._wall, show_usage=show_usage)
+
+    def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
+        return typed_error(status, headers, content, self._wall())
+
+    def request_id(self, headers: Mapping[str, str]) -> str | None:
+        return request_id(headers)
+
+    def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
+        """Nothing: Gemini tells of its limits only in the errors of those who passed them."""
+        return None
+
+    def auth_headers(self, key: str) -> dict[str, str]:
+        return {"x-goog-api-key": key}
+
+    def probe(self) -> WireCall:
+        return WireCall("GET", "/models?pageSize=1000", b"")
+
+    def models(self, content: bytes) -> list[str]:
+        try:
+            body = _decode(content)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return []
+        entries = body.get("models") if type(body) is dict else None
+        if type(entries) is not list:
+            return []
+        names = [entry.get("name") for entry in entries if type(entry) is dict]
+        return [name.removeprefix("models/") for name in names if type(name) is str]
+
+    def _object(self, status: int, headers: Mapping[str, str], content: bytes) -> dict[str, Any]:
+        """The decoded object of a reply that is a success."""
+        if status != 200:
+            raise self.error(status, headers, content)
+        try:
+            body = _decode(content)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise Malformed(
+                f"HTTP 200: the body is not JSON ({error}): {excerpt(content)}",
+                status=status,
+                provider_request_id=request_id(headers),
+            ) from error
+        if type(body) is not dict or is_error(body):
+            raise self.error(status, headers, content)
+        return body
+
+
+@lru_cache(maxsize=1024)
+def _resource(model: str) -> str:
+    """The path of a model: `/models/NAME`, or a tuned one's as it is. Raises InvalidRequest."""
+    parts = model.split("/")
+    if not all(part and part.strip(".") and part.replace("-", "").replace(".", "").isalnum() for part in _plain(parts)):
+        raise InvalidRequest(f"body.model: {model!r} is not a name of a Gemini model, such as gemini-flash-latest")
+    return f"/{model}" if len(parts) > 1 else f"/models/{model}"
+
+
+def _chat_body(body: dict[str, Any], model: str, losses: Losses) -> dict[str, Any]:
+    try:
+        return wire_body(body, model, losses)
+    except (AttributeError, TypeError, KeyError) as error:
+        raise InvalidRequest(
+            f"body: a field is not of the type that OpenAI's API reference gives it: {error}"
+        ) from error
+
+
+def _plain(parts: list[str]) -> list[str]:
+    return [part.replace("_", "") if part.isascii() else "" for part in parts]
+
+
+def _embedding_body(body: dict[str, Any], model: str, losses: Losses) -> dict[str, Any]:
+    """The body of `embedContent`, or of `batchEmbedContents` for a list of inputs. Raises InvalidRequest."""
+    options: dict[str, Any] = {}
+    if body.get("dimensions") is not None:
+        options["outputDimensionality"] = body["dimensions"]
+    for name, value in body.items():
+        if name not in _IN_EMBEDDING:
+            losses.lose_field(name, value)
+    # Gemini sends numbers; the caller's base64 is made of them by engine.tasks.embedding.
+    form = body.get("encoding_format")
+    if form not in (None, "float", "base64"):
+        raise InvalidRequest(f"body.encoding_format: {form!r} is not a format; one of: float, base64")
+    extra = body.get("extra_body")
+    google = extra.get("google") if type(extra) is dict else None
+    if extra is not None and type(google) is not dict:
+        losses.lose("body.extra_body", "Gemini reads extra_body.google only")
+    for name, value in (google or {}).items():
+        if name in _EMBEDDING_EXTRAS:
+            options[_EMBEDDING_EXTRAS[name]] = value
+        else:
+            losses.lose(f"body.extra_body.google.{name}", "Gemini takes task_type and title here")
+    given = body.get("input")
+    if type(given) is str:
+        return {"content": {"parts": [{"text": given}]}, **options}
+    if type(given) is not list or not given:
+        raise InvalidRequest("body.input: expected a text or a list of texts")
+    resource = _resource(model)[1:]
+    requests = []
+    for index, text in enumerate(given):
+        if type(text) is not str:
+            raise InvalidRequest(f"body.input.{index}: Gemini embeds texts, not tokens; send the text itself")
+        requests.append({"model": resource, "content": {"parts": [{"text": text}]}, **options})
+    return {"requests": requests}
+
+
+def _json(wire: dict[str, Any]) -> bytes:
+    try:
+        return _encode(wire)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRequest(f"body: can't be written as JSON: {error}") from error

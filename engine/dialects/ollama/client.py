@@ -1,0 +1,117 @@
+"""Ollama's own wire: /api/chat, /api/generate, /api/embed.
+
+Source: Ollama's docs, "API Reference" (docs.ollama.com/api; openapi.yaml in its repository), and its types
+(api/types.go). Ollama counts neither cached nor reasoning tokens, sends no limits in its headers and gives no id.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from engine.core.errors import InferenceError, InvalidRequest
+from engine.core.request import RateHints
+from engine.core.server_info import Facts
+from engine.dialects.client import Reply, WireCall
+from engine.dialects.common.error_body import request_id
+from engine.dialects.common.json_body import lenient, malformed, names, reply_json, written
+from engine.dialects.common.unsupported import Losses
+from engine.dialects.discovery import Answer
+from engine.dialects.ollama import model_info, request
+from engine.dialects.ollama import reply as ollama_reply
+from engine.dialects.ollama.errors import typed_error
+from engine.dialects.ollama.stream import OllamaStreamDecoder
+
+_PATHS = {"chat": "/api/chat", "completion": "/api/generate", "embedding": "/api/embed"}
+
+
+class OllamaDialect:
+    """Ollama's own wire."""
+
+    tasks = frozenset(_PATHS)
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        """`wall` gives the time now in seconds since the epoch, for retry hints that are dates."""
+        self._wall = wall
+
+    def constant_headers(self, stream: bool) -> dict[str, str]:
+        accept = "application/x-ndjson, application/json" if stream else "application/json"
+        return {"content-type": "application/json", "accept": accept}
+
+    def encode(
+        self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
+    ) -> WireCall:
+        path = _PATHS.get(task)
+        if path is None:
+            raise InvalidRequest(f"task: {task!r} is not on Ollama's wire; one of: {', '.join(_PATHS)}")
+        losses = Losses("Ollama's wire", drop_unsupported)
+        if task == "chat":
+            wire = request.chat(body, model, stream, losses)
+        elif task == "completion":
+            wire = request.completion(body, model, stream, losses)
+        elif stream:
+            raise InvalidRequest("task: an embedding can't be streamed")
+        else:
+            wire = request.embedding(body, model, losses)
+        return WireCall("POST", path, written(wire), warnings=losses.warnings)
+
+    def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+        if status != 200:
+            raise self.error(status, headers, content)
+        body = reply_json(headers, content)
+        if type(body) is not dict or body.get("error"):
+            raise self.error(status, headers, content)
+        try:
+            if task == "embedding":
+                reply = ollama_reply.vectors(body, content)
+            else:
+                reply = ollama_reply.whole(task, body, content, self._wall)
+        except InferenceError as error:
+            error.status, error.provider_request_id = status, request_id(headers)
+            raise
+        except (KeyError, TypeError, AttributeError) as error:
+            raise malformed("the log probabilities can't be read", headers, content) from error
+        reply.provider_request_id = request_id(headers)
+        return reply
+
+    def is_stream(self, headers: Mapping[str, str]) -> bool:
+        kind = headers.get("content-type", "")
+        return not (kind.startswith("application/json") or kind.startswith("text/html"))
+
+    def stream_decoder(self, task: str, *, show_usage: bool = True) -> OllamaStreamDecoder:
+        return OllamaStreamDecoder(task, self._wall, show_usage=show_usage)
+
+    def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
+        return typed_error(status, headers, content, self._wall())
+
+    def request_id(self, headers: Mapping[str, str]) -> str | None:
+        return request_id(headers)
+
+    def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
+        return None
+
+    def auth_headers(self, key: str) -> dict[str, str]:
+        """Of Ollama's cloud, or of a proxy in front of a server; the server itself asks for none."""
+        return {"authorization": f"Bearer {key}"}
+
+    def probe(self) -> WireCall:
+        return WireCall("GET", "/api/tags", b"")
+
+    def models(self, content: bytes) -> list[str]:
+        body = lenient(content)
+        return names(body.get("models"), "model", "name") if type(body) is dict else []
+
+    def questions(self, model: str) -> list[WireCall]:
+        """What the model can do and hold, and the server's version."""
+        return [WireCall("POST", "/api/show", written({"model": model})), WireCall("GET", "/api/version", b"")]
+
+    def facts(self, model: str, answers: Sequence[Answer]) -> Facts:
+        return model_info.facts(model, answers)
+
+    def pull(self, model: str) -> WireCall:
+        """The call that gets a model from its library, with its progress as a stream."""
+        return WireCall("POST", "/api/pull", written({"model": model}))
+
+    def progress(self) -> model_info.PullDecoder:
+        return model_info.PullDecoder()

@@ -1,0 +1,1 @@
+"""OPEA's microservices and megaservices."""

@@ -1,0 +1,100 @@
+"""Text Embeddings Inference: embeddings of texts and of their tokens, dense and sparse; rerank; classification;
+similarity.
+
+An embedding goes by the server's OpenAI path, which tells its usage and packs vectors, unless the body asks for what
+only /embed knows: `normalize`, `truncate`, `truncation_direction`, `prompt_name`. Source: the server's OpenAPI document
+(huggingface.github.io/text-embeddings-inference) and its router (router/src/http).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from engine.core.errors import InferenceError, InvalidRequest
+from engine.core.request import RateHints
+from engine.core.server_info import Facts
+from engine.dialects.client import Reply, StreamDecoder, WireCall
+from engine.dialects.common.error_body import request_id
+from engine.dialects.common.json_body import lenient, malformed, names, reply_json, written
+from engine.dialects.common.unsupported import Losses
+from engine.dialects.discovery import Answer
+from engine.dialects.openai.client import OpenAIDialect
+from engine.dialects.tei import reply as tei_reply
+from engine.dialects.tei.request import WRITES
+from engine.dialects.tgi.errors import typed_error
+
+
+class TeiDialect:
+    """Text Embeddings Inference."""
+
+    tasks = frozenset(WRITES)
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        """`wall` gives the time now in seconds since the epoch, for retry hints that are dates."""
+        self._wall = wall
+        self._openai = OpenAIDialect(wall)
+
+    def constant_headers(self, stream: bool) -> dict[str, str]:
+        return {"content-type": "application/json", "accept": "application/json"}
+
+    def encode(
+        self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
+    ) -> WireCall:
+        losses = Losses("Text Embeddings Inference", drop_unsupported)
+        if stream:
+            raise InvalidRequest(f"task: an answer to {task} can't be streamed")
+        write = WRITES.get(task)
+        if write is None:
+            raise InvalidRequest(f"task: {task!r} is not on TEI's wire; one of: {', '.join(sorted(WRITES))}")
+        path, wire = write(body, model, losses)
+        return WireCall("POST", path, written(wire), warnings=losses.warnings)
+
+    def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+        if status != 200:
+            raise self.error(status, headers, content)
+        if task == "embedding" and content[:64].lstrip()[:1] == b"{":
+            return self._openai.decode(task, status, headers, content)
+        body = reply_json(headers, content)
+        if type(body) is not list or not body:
+            raise self.error(status, headers, content)
+        reply = tei_reply.canonical(task, body, headers)
+        if reply is None:
+            raise malformed(f"not a reply to {task}", headers, content)
+        reply.provider_request_id = request_id(headers)
+        return reply
+
+    def is_stream(self, headers: Mapping[str, str]) -> bool:
+        return False
+
+    def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
+        raise InvalidRequest(f"task: an answer to {task} can't be streamed")
+
+    def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
+        return typed_error(status, headers, content, self._wall())
+
+    def request_id(self, headers: Mapping[str, str]) -> str | None:
+        return request_id(headers)
+
+    def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
+        """The server itself sends none; what stands before it, such as an Inference Endpoint's proxy, may."""
+        return self._openai.rate_hints(headers)
+
+    def auth_headers(self, key: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {key}"}
+
+    def probe(self) -> WireCall:
+        return WireCall("GET", "/info", b"")
+
+    def models(self, content: bytes) -> list[str]:
+        """The server's one model, under its name and, where that is another, its id."""
+        body = lenient(content)
+        found = names([body], "served_model_name") + names([body], "model_id")
+        return list(dict.fromkeys(found))
+
+    def questions(self, model: str) -> list[WireCall]:
+        return [self.probe()]
+
+    def facts(self, model: str, answers: Sequence[Answer]) -> Facts:
+        return tei_reply.facts(answers)

@@ -1,0 +1,106 @@
+"""Text Generation Inference: completions on its own wire, chats on its OpenAI path.
+
+Source: the server's OpenAPI document (huggingface.github.io/text-generation-inference) and its router (router/src).
+`provider.base_url` is the server's root. The hosted router has no such root: it speaks the OpenAI wire alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from engine.core.errors import InferenceError, InvalidRequest, Malformed
+from engine.core.request import RateHints
+from engine.core.server_info import Facts
+from engine.dialects.client import Reply, StreamDecoder, WireCall
+from engine.dialects.common.error_body import is_error, request_id
+from engine.dialects.common.json_body import lenient, names, reply_json, written
+from engine.dialects.common.unsupported import Losses
+from engine.dialects.discovery import Answer
+from engine.dialects.openai.client import OpenAIDialect
+from engine.dialects.tgi import reply as tgi_reply
+from engine.dialects.tgi import request
+from engine.dialects.tgi.errors import typed_error
+from engine.dialects.tgi.stream import TgiChatDecoder, TgiStreamDecoder
+
+
+class TgiDialect:
+    """Text Generation Inference."""
+
+    tasks = frozenset(("chat", "completion"))
+
+    def __init__(self, wall: Callable[[], float] = time.time) -> None:
+        """`wall` gives the time now in seconds since the epoch, for retry hints that are dates."""
+        self._wall = wall
+        self._openai = OpenAIDialect(wall)
+
+    def constant_headers(self, stream: bool) -> dict[str, str]:
+        return self._openai.constant_headers(stream)
+
+    def encode(
+        self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
+    ) -> WireCall:
+        losses = Losses("Text Generation Inference", drop_unsupported)
+        if task == "chat":
+            wire = request.chat(body, losses)
+            call = self._openai.encode(task, wire, model=model, stream=stream)
+            call.path, call.warnings = "/v1" + call.path, losses.warnings
+            return call
+        if task != "completion":
+            raise InvalidRequest(f"task: {task!r} is not on TGI's wire; one of: chat, completion")
+        wire = request.completion(body, stream, losses)
+        return WireCall("POST", "/generate_stream" if stream else "/generate", written(wire), warnings=losses.warnings)
+
+    def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+        if status != 200:
+            raise self.error(status, headers, content)
+        if task == "chat":
+            reply = self._openai.decode(task, status, headers, content)
+            tgi_reply.mend_chat(reply.body, "message")
+            return reply
+        body = reply_json(headers, content)
+        if is_error(body):
+            raise self.error(status, headers, content)
+        try:
+            reply = tgi_reply.whole(body, headers, content, self._wall)
+        except Malformed as error:
+            error.status, error.provider_request_id = status, request_id(headers)
+            raise
+        reply.provider_request_id = request_id(headers)
+        return reply
+
+    def is_stream(self, headers: Mapping[str, str]) -> bool:
+        return self._openai.is_stream(headers)
+
+    def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
+        if task == "chat":
+            return TgiChatDecoder(self._wall, show_usage=show_usage)
+        return TgiStreamDecoder(self._wall, show_usage=show_usage)
+
+    def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
+        return typed_error(status, headers, content, self._wall())
+
+    def request_id(self, headers: Mapping[str, str]) -> str | None:
+        return request_id(headers)
+
+    def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
+        """The server itself sends none; what stands before it, such as an Inference Endpoint's proxy, may."""
+        return self._openai.rate_hints(headers)
+
+    def auth_headers(self, key: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {key}"}
+
+    def probe(self) -> WireCall:
+        return WireCall("GET", "/info", b"")
+
+    def models(self, content: bytes) -> list[str]:
+        """The server's one model."""
+        return names([lenient(content)], "model_id")
+
+    def questions(self, model: str) -> list[WireCall]:
+        """Its limits, its health, and how busy it is."""
+        return [WireCall("GET", path, b"") for path in ("/info", "/health", "/metrics")]
+
+    def facts(self, model: str, answers: Sequence[Answer]) -> Facts:
+        return tgi_reply.facts(answers)

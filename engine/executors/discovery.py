@@ -1,0 +1,57 @@
+"""Asks a server once what it is and what it takes, so that nothing is sent that it would refuse."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from engine.core.errors import ConnectFailed, InferenceError
+from engine.core.server_info import Facts
+from engine.dialects.client import WireCall
+from engine.dialects.discovery import Answer, Asking
+
+Ask = Callable[[WireCall], Awaitable[Answer]]
+"""Makes a call. Raises InferenceError."""
+_WAIT_S = 2.0
+"""How long a server may take to describe itself, in seconds; then it is asked without."""
+
+
+class Inquiry:
+    """What one server says of itself, into `facts`. A page that it does not have, or can't give, is not asked again."""
+
+    def __init__(self, dialect: Asking, model: str, facts: Facts) -> None:
+        self._dialect = dialect
+        self._model = model
+        self._facts = facts
+        self._asking = asyncio.Lock()
+        self.done = False
+
+    async def begin(self, ask: Ask) -> None:
+        """Asks while the engine starts; a server that is not there yet is asked again by the first request."""
+        try:
+            await self.learn(ask)
+        except ConnectFailed:
+            return
+
+    async def learn(self, ask: Ask) -> None:
+        """Asks, unless somebody did. Raises ConnectFailed: the request would have met the same."""
+        async with self._asking:
+            if self.done:
+                return
+            try:
+                async with asyncio.timeout(_WAIT_S):
+                    answers = [await _answer(ask, question) for question in self._dialect.questions(self._model)]
+            except TimeoutError:
+                answers = []
+            if answers:
+                self._facts.take(self._dialect.facts(self._model, answers))
+            self.done = True
+
+
+async def _answer(ask: Ask, question: WireCall) -> Answer:
+    try:
+        return await ask(question)
+    except ConnectFailed:
+        raise
+    except InferenceError as error:
+        return Answer(error.status or error.status_code, b"")

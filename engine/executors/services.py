@@ -1,0 +1,75 @@
+"""The last stage: it calls a target. One file a kind of provider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine.core.clock import Clock, SystemClock
+from engine.core.media_access import INLINE_ONLY, MediaAccess
+from engine.core.pipeline import Stage
+from engine.core.server_info import Facts
+from engine.schemas.storage import StorageSpec
+
+if TYPE_CHECKING:
+    from engine.schemas import TargetSpec
+    from engine.schemas.provider import TransportSpec
+    from engine.transports.transport import Transport
+
+
+@dataclass
+class Services:
+    """What executors share within one engine."""
+
+    clock: Clock = field(default_factory=SystemClock)
+    seed: int = 0
+    storage: StorageSpec | None = None
+    """How models are fetched and kept; None: as the run spec of the engine says."""
+    cache_dir: Path | None = None
+    """Where artifacts are cached; None: where `storage` says."""
+    notify: Any = None
+    """Called with a line of text when something slow begins, such as a download; None: nobody listens."""
+    media: MediaAccess = INLINE_ONLY
+    """What may be read for this machine's user."""
+    transports: dict[TransportSpec, Transport] = field(default_factory=dict)
+    runtimes: dict[str, Any] = field(default_factory=dict)
+    """Models in this process, by hardware and model, so that targets share them."""
+
+    def transport(self, spec: TransportSpec) -> Transport:
+        """One client for each transport spec."""
+        from engine.core.registry import TRANSPORTS
+
+        if spec not in self.transports:
+            self.transports[spec] = TRANSPORTS.get(spec.kind)(spec)
+        return self.transports[spec]
+
+    async def aclose(self) -> None:
+        transports, self.transports = self.transports, {}
+        for transport in transports.values():
+            await transport.aclose()
+
+
+class Executor(Stage, Protocol):
+    """Made with `cls(target, services)`; making one does no I/O and may raise SetupError (no key, no device)."""
+
+    target: TargetSpec
+    """What it reaches, with the hardware that was found where `auto` was asked for."""
+    keys: tuple[str, ...]
+    """Names of the keys that a call may use; empty: none is needed. A call uses `context.attempt.key`."""
+    tasks: frozenset[str]
+    """What it can be asked."""
+    facts: Facts
+    """What it learnt of the target; filled in when that is known."""
+
+    def __init__(self, target: TargetSpec, services: Services) -> None: ...
+
+    async def start(self) -> None:
+        """Gets ready: connects, downloads, loads. Called once, before the first call. Raises SetupError."""
+        ...
+
+    async def check(self) -> str:
+        """Reaches the target and says in one line what it found. Raises EngineError."""
+        ...
+
+    async def aclose(self) -> None: ...

@@ -1,0 +1,16 @@
+"""What the general recipe can't know about a model type, as data: one table for each family of models."""
+
+from __future__ import annotations
+
+from engine.matrix.build.overrides.audio import AUDIO
+from engine.matrix.build.overrides.checkpoints import CHECKPOINTS
+from engine.matrix.build.overrides.multimodal import MULTIMODAL
+from engine.matrix.build.overrides.override import Override
+from engine.matrix.build.overrides.series import SERIES
+from engine.matrix.build.overrides.text import TEXT
+from engine.matrix.build.overrides.vision import VISION
+
+OVERRIDES: dict[str, Override] = {**TEXT, **VISION, **AUDIO, **MULTIMODAL, **SERIES, **CHECKPOINTS}
+"""By the name of the row, which is the model type but for shapes."""
+
+__all__ = ["OVERRIDES", "Override"]

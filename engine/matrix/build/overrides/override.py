@@ -1,0 +1,49 @@
+"""One deviation from the general recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.matrix.build.shapes import Make
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Override:
+    """What one model type needs beside the general recipe, and why."""
+
+    reason: str = ""
+    unavailable: str = ""
+    """There is nothing to run: why."""
+    model_type: str = ""
+    """The type to build, of a row that is a shape and not a type."""
+    checkpoint: str = ""
+    """Whose shape it is, of such a row."""
+    head: str | None = None
+    """The class to build, where the most complete one is not the right one."""
+    build: Callable[[], Any] | None = None
+    """Makes the model, of a row that no configuration builds. Raises ImportError for a package that is not here."""
+    part: str = ""
+    """The submodule to run, of a model that has no forward pass of its own or none without a session."""
+    level: Level | None = None
+    """The only level to try."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Settings by their dotted path, set after shrinking."""
+    noise: float = 0.02
+    """Added to every weight, so that biases and scales which begin as 0 or 1 take part in the comparison."""
+    not_routes: tuple[str, ...] = ()
+    """Routes to OpenVINO that are left out, because they end the process or never end."""
+    inputs: Mapping[str, Make | None] = field(default_factory=dict)
+    """How to make an input; None leaves it out."""
+
+
+Level = Literal["small", "shallow"]
+
+
+LEVELS: tuple[Level, ...] = ("small", "shallow")

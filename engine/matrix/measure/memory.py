@@ -1,0 +1,52 @@
+"""How much memory a process has taken, read from Linux's /proc."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engine.core.errors import SetupError
+
+_STATUS = "/proc/{pid}/status"
+
+
+class Peak:
+    """The most memory that was added to this process since the object was made."""
+
+    def __init__(self) -> None:
+        self._resettable = _reset()
+        self._before = resident_bytes()
+
+    def added(self) -> int:
+        """In bytes."""
+        return max(_field("self", "VmHWM") - self._before, 0)
+
+
+def resident_bytes(pid: int | str = "self") -> int:
+    """What a process holds in memory now; 0 when it is gone."""
+    return _field(pid, "VmRSS")
+
+
+def check_readable() -> None:
+    """Raises SetupError where the system has no /proc, because no limit could be kept then."""
+    if not Path(_STATUS.format(pid="self")).exists():
+        raise SetupError("matrix: the memory of a process is read from /proc, which only Linux has; run it on Linux")
+
+
+def _field(pid: int | str, name: str) -> int:
+    try:
+        text = Path(_STATUS.format(pid=pid)).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    for line in text.splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _reset() -> bool:
+    """Makes the system count the peak from now on (proc(5), clear_refs)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True

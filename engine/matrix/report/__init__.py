@@ -1,0 +1,1 @@
+"""Records of matrix passes and their reports."""

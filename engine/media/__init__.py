@@ -1,0 +1,1 @@
+"""Images, audio and video of requests: where they are read from and how they are decoded."""

@@ -1,0 +1,36 @@
+"""The policies, one file each: a class, its order constraints with their reasons, and how it is made from its spec.
+
+Each file has `layer(branch)`, which gives the inert layer for a target, or None when its policy is off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from engine.core.resources import Resources
+from engine.core.server_info import Facts
+from engine.schemas import TargetSpec
+from engine.schemas.policy import PolicySpec
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What a layer is made for: one target under one policy."""
+
+    name: str
+    """The target's name, made unique within the engine."""
+    target: TargetSpec
+    policy: PolicySpec
+    resources: Resources
+    keys: tuple[str, ...] = ()
+    """Names of the keys that the target's executor accepts."""
+    primary: bool = True
+    """The run's own target, not a fallback."""
+    facts: Facts = field(default_factory=Facts)
+    """What the target's server says of itself, once it was asked."""
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The addresses that serve it; one that stands for the target where it has none."""
+        provider = self.target.provider
+        return (provider.base_url, *provider.endpoints) if provider.kind == "remote" else (self.name,)

@@ -1,0 +1,73 @@
+"""How much trying again may cost: a token bucket for each target. The stages that try again ask it."""
+
+from __future__ import annotations
+
+from engine.core.clock import Clock
+from engine.core.errors import InferenceError
+from engine.middleware.layer_context import Branch
+from engine.schemas.policy import BudgetSpec
+
+THROTTLES = frozenset({"throttled", "overloaded"})
+"""Failures by which a provider says that it is too much just now; they are counted and paid for apart."""
+
+
+class RetryBudget:
+    """Bounds the retries of a target, so that an outage is not made worse by those who try again.
+
+    Source: AWS SDKs and Tools Reference Guide, "Retry behavior": capacity 500, 14 for a transient failure, 5 for a
+    throttle, given back by success. Ours also refills slowly, so that a job which only waits goes on one day.
+    """
+
+    def __init__(self, spec: BudgetSpec, clock: Clock) -> None:
+        self.spec = spec
+        self.level = spec.capacity
+        self.refused = 0
+        self._clock = clock
+        self._refilled = clock.monotonic()
+
+    def cost(self, error: InferenceError) -> float:
+        """Tokens that another try after `error` takes."""
+        return self.spec.throttle_cost if error.kind in THROTTLES else self.spec.failure_cost
+
+    def try_take(self, cost: float) -> bool:
+        """Takes `cost` if it is there."""
+        self._refill()
+        if self.level < cost:
+            self.refused += 1
+            return False
+        self.level -= cost
+        return True
+
+    def reserve(self, cost: float) -> float | None:
+        """Takes `cost`, also below zero, and gives the seconds until the bucket has made up for it.
+
+        None: it never will, or `on_empty` is fail and the tokens are not there.
+        """
+        if self.try_take(cost):
+            return 0.0
+        if self.spec.on_empty == "fail" or not self.spec.refill_per_s:
+            return None
+        self.level -= cost
+        return -self.level / self.spec.refill_per_s
+
+    def give_back(self, tokens: float) -> None:
+        """A success returns what its retries took; one without retries, `success_refund`."""
+        level = self.level + tokens
+        self.level = level if level < self.spec.capacity else self.spec.capacity
+
+    def gauges(self) -> dict[str, float]:
+        self._refill()
+        return {"retry_budget_tokens": self.level, "retry_budget_refused": self.refused}
+
+    def _refill(self) -> None:
+        now = self._clock.monotonic()
+        self.give_back((now - self._refilled) * self.spec.refill_per_s)
+        self._refilled = now
+
+
+def budget_of(branch: Branch) -> RetryBudget | None:
+    """The target's bucket; None when the policy is off."""
+    spec = branch.policy.budget
+    if not spec.enabled:
+        return None
+    return branch.resources.get(("budget", branch.name), lambda: RetryBudget(spec, branch.resources.clock))

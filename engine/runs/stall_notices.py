@@ -1,0 +1,26 @@
+"""Says, while a run goes on trying, why it does not get on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.core.resources import Resources
+from engine.runs.in_flight import Serving
+
+QUIET_S = 10.0
+"""So long no row got anywhere before it is told; each next time it is three times as long."""
+
+
+async def tell(serving: Serving, resources: Resources, say: Callable[[str], None]) -> None:
+    """Runs until it is cancelled. Says nothing where calls only take long: what they met is what is told."""
+    quiet_s = QUIET_S
+    while True:
+        await serving.wait_stalled(quiet_s)
+        said = "; ".join(
+            f"{target}: {endpoints.last_failure}"
+            for (_, target), endpoints in resources.items("endpoints").items()
+            if endpoints.failed_at >= serving.moved_at
+        )
+        if said:
+            say(f"no answer for {quiet_s:g} s, still trying: {said}")
+        quiet_s *= 3

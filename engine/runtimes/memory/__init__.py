@@ -1,0 +1,1 @@
+"""Memory of models: estimates, free memory, placement on devices."""

@@ -1,0 +1,44 @@
+"""How well a document fits a query: cross-encoders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from engine.runtimes.pipelines.base import OwnPipeline
+
+
+class Relevance(OwnPipeline):
+    """A score from 0 to 1 for a pair of texts: the sigmoid of a model's one label, as sentence-transformers'
+    CrossEncoder has it, or the probability of the second of two labels."""
+
+    models = ("AutoModelForSequenceClassification",)
+    _load_tokenizer = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.model.config.num_labels > 2:
+            raise ValueError(
+                f"a model for rerank has one label or two, and this one has {self.model.config.num_labels}"
+            )
+
+    def _sanitize_parameters(self, **asked: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        return {}, {}, {}
+
+    def preprocess(self, pair: dict[str, str]) -> dict[str, Any]:
+        """The tokens of both; of a pair that is too long, the document is cut."""
+        most = min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 1_000_000))
+        cut = {"truncation": "only_second", "max_length": most} if most < 1_000_000 else {}
+        made = self.tokenizer(pair["text"], pair["text_pair"], return_tensors="pt", **cut)
+        return dict(made)
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+        tokens = [int(mask.sum()) for mask in model_inputs["attention_mask"]]
+        return {"logits": self.model(**model_inputs).logits, "tokens": torch.tensor(tokens)}
+
+    def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
+        """The score, and how many tokens the pair has."""
+        logits = model_outputs["logits"][0].float()
+        score = logits.sigmoid()[0] if len(logits) == 1 else logits.softmax(-1)[1]
+        return {"score": float(score), "tokens": int(model_outputs["tokens"])}
