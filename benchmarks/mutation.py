@@ -43,12 +43,12 @@ CHAIN = ROOT / "tests" / "test_chain.py"
 STATE = Path(__file__).parent / ".mutation"
 EQUIVALENT = Path(__file__).parent / "equivalent_mutants.txt"
 TESTS: dict[str, tuple[str, ...]] = {
-    "__init__": ("test_layers.py",),
-    "bounded": ("test_bounded.py", "test_timeout.py", "test_deadline.py"),
-    "budget": ("test_budget.py", "test_retry.py"),
-    "pace": ("test_pace.py", "test_hedge.py"),
-    "rescue": ("test_rescue.py", "test_splice.py"),
-    "splice": ("test_splice.py", "test_rescue.py"),
+    "layer_context": ("test_layers.py",),
+    "stream_timeout": ("test_stream_timeout.py", "test_timeout.py", "test_deadline.py"),
+    "retry_budget": ("test_retry_budget.py", "test_retry.py"),
+    "hedge_latency": ("test_hedge_latency.py", "test_hedge.py"),
+    "rescue": ("test_rescue.py", "test_rescue_splice.py"),
+    "rescue_splice": ("test_rescue_splice.py", "test_rescue.py"),
 }
 """Of a file whose tests are not just those of its own name."""
 EVERY = ("test_layers.py",)

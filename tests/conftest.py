@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from servers.scripted import Script, ScriptedServer
+
+from tests.servers.scripted import Script, ScriptedServer
 
 # A busy machine is no fault of the code under test.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -13,9 +13,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from servers.dialect_server import DialectServer
-from servers.replies import completion, usage_chunk
-from servers.scripted import Exchange, ScriptedServer
 
 from engine import Engine, InferenceError, Request, Result
 from engine.cli.main import main
@@ -32,6 +29,9 @@ from engine.schemas.prices import PriceSpec
 from engine.schemas.simulated import FaultSpec, SimulatedProviderSpec
 from engine.schemas.workload import SyntheticWorkloadSpec
 from engine.telemetry.prometheus import text
+from tests.servers.dialect_server import DialectServer
+from tests.servers.replies import completion, usage_chunk
+from tests.servers.scripted import Exchange, ScriptedServer
 
 PRICE = PriceSpec(input=0.15, output=0.6)
 CHAT = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from servers.replies import chunk, completion, error, usage_chunk
-from servers.scripted import Exchange, ScriptedServer
 
 from engine import Chunk, Engine, Request
 from engine.core.errors import Truncated
 from engine.middleware.breaker import State
+from tests.servers.replies import chunk, completion, error, usage_chunk
+from tests.servers.scripted import Exchange, ScriptedServer
 
 pytestmark = pytest.mark.slow
 Serve = Callable[..., Awaitable[ScriptedServer]]

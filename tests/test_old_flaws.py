@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from servers.replies import chunk, completion, error, usage_chunk
-from servers.scripted import Exchange, ScriptedServer
 
 from engine import ConfigError, Engine, InferenceError, Request
 from engine.middleware.breaker import State
+from tests.servers.replies import chunk, completion, error, usage_chunk
+from tests.servers.scripted import Exchange, ScriptedServer
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 

@@ -18,8 +18,6 @@ from urllib.parse import quote
 
 import pytest
 from aiohttp import web
-from servers.dialect_server import DialectServer
-from servers.replies import chunk, completion
 
 from engine import Engine, Request
 from engine.cli import main
@@ -27,6 +25,8 @@ from engine.core.errors import AuthFailed, InferenceError, InvalidRequest, Serve
 from engine.core.request import ENDPOINTS
 from engine.core.stream import Chunk
 from engine.dialects.server import ClientCall
+from tests.servers.dialect_server import DialectServer
+from tests.servers.replies import chunk, completion
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "canary0f9b7kq2x/+zzq7"

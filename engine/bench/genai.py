@@ -11,6 +11,7 @@ from typing import Any
 from engine.artifacts.cache import Cache
 from engine.artifacts.resolve import Artifact
 from engine.bench.rows import ROWS, Row
+from engine.core.child_process import module_command
 from engine.schemas.hardware import OpenVinoHardwareSpec
 
 
@@ -19,7 +20,7 @@ def exported(row: Row, kind: str, cache: str) -> tuple[Path, int]:
 
     Made in a process of its own, for that takes far more memory than the result.
     """
-    command = [sys.executable, "-m", "engine.bench.genai", row.name, "none" if kind == "bf16" else kind, cache]
+    command = module_command("engine.bench.genai", row.name, "none" if kind == "bf16" else kind, cache)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     folder, parameters = done.stdout.strip().splitlines()[-1].rsplit(" ", 1)
     return Path(folder), int(parameters)

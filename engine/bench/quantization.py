@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 from engine.artifacts import resolve
 from engine.bench.report import Table, number
 from engine.bench.worker import resident_bytes
+from engine.core.child_process import module_command
 from engine.core.errors import SetupError
 from engine.core.registry import RUNTIMES
 from engine.runtimes import devices
@@ -102,7 +103,7 @@ def _one(folder: Path, label: str, hardware: Any, spec: RunSpec, reference: Path
         return line
     ask = {"model": spec.model.model_dump(mode="json"), "hardware": hardware.model_dump(mode="json")}
     (folder / "ask.json").write_text(json.dumps(ask), encoding="utf-8")
-    command = [sys.executable, "-m", "engine.bench.quantization", str(folder)]
+    command = module_command("engine.bench.quantization", str(folder))
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     except subprocess.TimeoutExpired:

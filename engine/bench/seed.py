@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from engine.bench.report import Table, number
 from engine.bench.rows import ROWS, Row
+from engine.core.child_process import module_command
 from engine.core.errors import ConfigError, nearest
 
 LIMIT_S = 400.0
@@ -65,7 +65,7 @@ def run(names: Sequence[str], clock: str, say: Callable[[str], None]) -> list[Ou
 
 def _one(outcome: Outcome, variant: str, clock: str) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"} if clock == "cpu" else dict(os.environ)
-    command = [sys.executable, "-m", "engine.bench.worker", outcome.row.name, variant, clock]
+    command = module_command("engine.bench.worker", outcome.row.name, variant, clock)
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     except subprocess.TimeoutExpired:

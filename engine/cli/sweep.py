@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from engine.config.compose import choices, compose, expand
+from engine.core.child_process import module_command
 from engine.core.cid import cid_of_json
 from engine.core.errors import ConfigError, EngineError, Interrupted, OutputError
 from engine.runs.lock import RunLock
@@ -60,7 +61,7 @@ def _run_cell(cell: list[str], chosen: dict[str, str], path: Path, config_dir: s
         return Cell(chosen, "failed", path.name, reason=str(error))
     if not finished(path):
         begun = (path / "manifest.json").is_file()
-        command = [sys.executable, "-m", "engine", "run", *cell]
+        command = module_command("engine", "run", *cell)
         command.append(f"output.{'resume' if begun else 'dir'}={_quoted(str(path))}")
         if config_dir is not None:
             command += ["--config-dir", config_dir]

@@ -10,10 +10,8 @@ GROUPS = ("provider", "hardware", "model", "policy", "workload", "media", "outpu
 
 
 def conf_dir() -> Path:
-    """Returns the folder of shipped options: next to the package in a checkout, inside it in an installed wheel."""
-    package = Path(__file__).parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+    """Returns the folder of shipped options; in a checkout, the one that the link `engine/conf` points to."""
+    return (Path(__file__).parents[1] / "conf").resolve()
 
 
 def options(folders: Iterable[Path]) -> dict[str, list[str]]:

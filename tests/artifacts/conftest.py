@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.files import FileServer
-from servers.gateway import Gateway
-from servers.seaweed import ACCESS_KEY, SECRET_KEY, Store, seaweed
 
 from engine.artifacts.resolve import Artifact, fetch
 from engine.schemas.model import ModelSpec
 from engine.schemas.storage import StorageSpec
+from tests.servers.files import FileServer
+from tests.servers.gateway import Gateway
+from tests.servers.seaweed import ACCESS_KEY, SECRET_KEY, Store, seaweed
 
 FIXTURES = Path(__file__).parent / "fixtures"
 Fetch = Callable[..., Artifact]

@@ -8,13 +8,12 @@ import os
 from pathlib import Path
 
 import pytest
-from servers.files import FileServer
 
 from engine.artifacts.cache import Cache, Held, tree_cid
 from engine.core.cid import cid
 from engine.core.errors import SetupError
-
-from .conftest import Fetch
+from tests.artifacts.conftest import Fetch
+from tests.servers.files import FileServer
 
 
 def keep(cache: Cache, data: bytes, name: str = "model.gguf") -> Held:

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servers.gateway import read_car
 
 from engine.artifacts.car import CarReader
-
-from .conftest import FIXTURES
+from tests.artifacts.conftest import FIXTURES
+from tests.servers.gateway import read_car
 
 
 def read(data: bytes, piece: int = 4096, limit: int = 1 << 20) -> list[tuple[str, bytes]]:

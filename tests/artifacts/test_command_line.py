@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
-from servers.files import FileServer
-from servers.gateway import Gateway
-from servers.seaweed import BUCKET, SECRET_KEY, Store
 
 from engine.cli import main
+from tests.servers.files import FileServer
+from tests.servers.gateway import Gateway
+from tests.servers.seaweed import BUCKET, SECRET_KEY, Store
 
 pytestmark = pytest.mark.slow
 CID = "bafybeifc4nzx7mxtqghgu33a6t2a2wr4wnnngkngretuhify5vd24yiysy"

@@ -6,12 +6,11 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from servers.files import FileServer
 
 from engine.core.cid import cid
 from engine.core.errors import SetupError
-
-from .conftest import Fetch
+from tests.artifacts.conftest import Fetch
+from tests.servers.files import FileServer
 
 pytestmark = pytest.mark.slow
 

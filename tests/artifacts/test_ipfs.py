@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from servers.gateway import Gateway
 
 from engine.core.errors import SetupError
-
-from .conftest import FIXTURES, Fetch
+from tests.artifacts.conftest import FIXTURES, Fetch
+from tests.servers.gateway import Gateway
 
 pytestmark = pytest.mark.slow
 

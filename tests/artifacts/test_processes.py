@@ -14,16 +14,15 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from servers.files import FileServer
-from servers.gateway import Gateway
-from servers.seaweed import BUCKET, Store
 
 from engine.artifacts.bucket import Bucket
 from engine.artifacts.cache import Cache
 from engine.artifacts.resolve import job_of
 from engine.schemas.storage import StorageSpec
-
-from .conftest import Fetch
+from tests.artifacts.conftest import Fetch
+from tests.servers.files import FileServer
+from tests.servers.gateway import Gateway
+from tests.servers.seaweed import BUCKET, Store
 
 pytestmark = pytest.mark.slow
 

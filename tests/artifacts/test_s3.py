@@ -12,15 +12,14 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from servers.files import FileServer
-from servers.seaweed import BUCKET, SECRET_KEY, Store
 
 from engine.artifacts.bucket import Bucket
 from engine.artifacts.resolve import job_of
 from engine.core.errors import SetupError
 from engine.schemas.storage import StorageSpec
-
-from .conftest import Fetch
+from tests.artifacts.conftest import Fetch
+from tests.servers.files import FileServer
+from tests.servers.seaweed import BUCKET, SECRET_KEY, Store
 
 pytest.importorskip("obstore")
 pytestmark = pytest.mark.slow

@@ -6,11 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
-from servers.files import FileServer
 
 from engine.core.errors import SetupError
-
-from .conftest import Fetch
+from tests.artifacts.conftest import Fetch
+from tests.servers.files import FileServer
 
 pytestmark = pytest.mark.slow
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from servers.batch_server import tripwire
 
-from batches.conftest import KEYS
 from engine.cli import main
+from tests.batches.conftest import KEYS
+from tests.servers.batch_server import tripwire
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from servers.batch_server import When, Wire, tripwire
 
-from batches.conftest import Start, results_of, resumed, spec_for
+from tests.batches.conftest import Start, results_of, resumed, spec_for
+from tests.servers.batch_server import When, Wire, tripwire
 
 pytestmark = pytest.mark.slow
 

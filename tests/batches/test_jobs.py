@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.batch_server import Tripwire, tripwire
 
-from batches.conftest import APIS, KEYS, results_of, resumed, spec_for
 from engine import Engine
 from engine.core.errors import ConfigError, SetupError
 from engine.runs import execute, open_run
 from engine.runs.runner import Summary
 from engine.schemas import RunSpec
 from engine.workloads.open import open_source
+from tests.batches.conftest import APIS, KEYS, results_of, resumed, spec_for
+from tests.servers.batch_server import Tripwire, tripwire
 
 pytestmark = pytest.mark.slow
 

@@ -7,11 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from servers.batch_server import Wire, tripwire
 
-from batches.conftest import KEYS, Start, results_of, resumed, spec_for
-from batches.test_jobs import attempts_of, run
 from engine.cli import main
+from tests.batches.conftest import KEYS, Start, results_of, resumed, spec_for
+from tests.batches.test_jobs import attempts_of, run
+from tests.servers.batch_server import Wire, tripwire
 
 pytestmark = pytest.mark.slow
 

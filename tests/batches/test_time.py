@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 
-from batches.conftest import APIS, KEYS, results_of, spec_for
-from batches.direct import DirectTransport
-from batches.test_jobs import attempts_of
 from engine import Engine
 from engine.batches.client import RESULT_BYTES
 from engine.core.errors import Stalled
@@ -22,6 +19,9 @@ from engine.runs.runner import Summary
 from engine.schemas import RunSpec
 from engine.schemas.simulated import SimulatedProviderSpec
 from engine.workloads.open import open_source
+from tests.batches.conftest import APIS, KEYS, results_of, spec_for
+from tests.batches.direct import DirectTransport
+from tests.batches.test_jobs import attempts_of
 
 HOUR_S = 3600.0
 

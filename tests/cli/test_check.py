@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.replies import error
-from servers.scripted import Exchange, ScriptedServer
 
 from engine.cli import main
+from tests.servers.replies import error
+from tests.servers.scripted import Exchange, ScriptedServer
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 GOOD, BAD = "sk-good-0123456789abcdef", "sk-bad-0123456789abcdef"

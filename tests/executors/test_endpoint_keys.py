@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from servers.replies import completion
-from servers.scripted import Exchange, ScriptedServer
 
 from engine import Engine, Request
 from engine.config.compose import compose
 from engine.core.errors import AuthFailed, ConfigError, SetupError
+from tests.servers.replies import completion
+from tests.servers.scripted import Exchange, ScriptedServer
 
 pytestmark = pytest.mark.slow
 Serve = Callable[..., Awaitable[ScriptedServer]]

@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from servers.replies import chunk, completion, error, usage_chunk
-from servers.scripted import Exchange, ScriptedServer
 
 from engine.core.errors import (
     AuthFailed,
@@ -27,6 +25,8 @@ from engine.schemas import TargetSpec
 from engine.schemas.hardware import AutoHardwareSpec
 from engine.schemas.model import ModelSpec
 from engine.schemas.provider import CredentialSpec, LocalProviderSpec, RemoteProviderSpec, TransportSpec
+from tests.servers.replies import chunk, completion, error, usage_chunk
+from tests.servers.scripted import Exchange, ScriptedServer
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 Make = Callable[..., RemoteExecutor]

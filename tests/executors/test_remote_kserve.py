@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from servers.mlserver import Addresses, mlserver
 
 from engine.core.errors import (
     ConfigError,
@@ -24,6 +23,7 @@ from engine.schemas import TargetSpec
 from engine.schemas.hardware import AutoHardwareSpec
 from engine.schemas.model import ModelSpec
 from engine.schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
+from tests.servers.mlserver import Addresses, mlserver
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., RemoteExecutor]

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from servers.environments import OPEA
-from servers.processes import free_ports, serving
 
 from engine.core.errors import InvalidRequest, ServerFailed
 from engine.core.request import Context, EngineRecord, Request, Result
@@ -21,6 +19,8 @@ from engine.schemas.model import ModelSpec
 from engine.schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
 from engine.schemas.simulated import SimulatedProviderSpec
 from engine.simulation.server import SimulatedServer
+from tests.servers.environments import OPEA
+from tests.servers.processes import free_ports, serving
 
 pytestmark = pytest.mark.slow
 Make = Callable[[int, str], RemoteExecutor]

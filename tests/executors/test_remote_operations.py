@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.dialect_server import DialectServer
-from servers.scripted import Exchange, ScriptedServer
 
 from engine import Engine, Request
 from engine.config.compose import compose
@@ -20,6 +18,8 @@ from engine.core.media_access import INLINE_ONLY, Media
 from engine.core.stream import Chunk
 from engine.dialects.server import ClientCall
 from engine.schemas import RunSpec
+from tests.servers.dialect_server import DialectServer
+from tests.servers.scripted import Exchange, ScriptedServer
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from servers.dialect_server import DialectServer
 
 from engine import Engine
 from engine.cli import main
@@ -15,6 +14,7 @@ from engine.core.errors import InferenceError, Overloaded
 from engine.core.request import Request, Usage
 from engine.core.stream import Chunk
 from engine.dialects.server import ClientCall
+from tests.servers.dialect_server import DialectServer
 
 HEAD = {"id": "x", "created": 1704067200, "model": "m"}
 

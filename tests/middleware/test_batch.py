@@ -6,7 +6,6 @@ from copy import copy
 from typing import Any
 
 import pytest
-from chain import branch, chain, context, in_virtual_time
 
 from engine import Request
 from engine.core.errors import (
@@ -24,6 +23,7 @@ from engine.core.virtual_time import VirtualClock
 from engine.middleware import batch, route
 from engine.schemas.policy import BatchSpec, PolicySpec, RouteSpec
 from engine.schemas.provider import RemoteProviderSpec
+from tests.middleware.chain import branch, chain, context, in_virtual_time
 
 
 class Embedder:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from chain import EXAMPLES, Scripted, branch, chain, context, in_virtual_time, request, waiting
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -19,6 +18,7 @@ from engine.middleware import breaker, concurrency
 from engine.middleware.breaker import Breaker, Permit, State, breakers_of
 from engine.schemas.policy import BreakerSpec, ConcurrencySpec, PolicySpec
 from engine.schemas.provider import LocalProviderSpec, RemoteProviderSpec
+from tests.middleware.chain import EXAMPLES, Scripted, branch, chain, context, in_virtual_time, request, waiting
 
 SPEC = BreakerSpec(window=10, min_calls=4, failure_threshold=0.5, open_s=10.0, max_open_s=30.0, probes=3)
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from chain import branch, chain, context, in_virtual_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -29,6 +28,7 @@ from engine.middleware.cache import Answer, Answers
 from engine.middleware.layer_context import Branch
 from engine.schemas.model import ModelSpec
 from engine.schemas.policy import CacheSpec, DeadlineSpec, PolicySpec, QueueSpec
+from tests.middleware.chain import branch, chain, context, in_virtual_time
 
 HELLO = [{"role": "user", "content": "hello"}]
 

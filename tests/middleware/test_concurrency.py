@@ -6,7 +6,6 @@ from itertools import count, pairwise
 from typing import Any
 
 import pytest
-from chain import EXAMPLES, Scripted, branch, chain, context, in_virtual_time, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -30,6 +29,7 @@ from engine.middleware.breaker import State
 from engine.middleware.concurrency import AdaptiveLimit, Permit
 from engine.schemas.policy import BreakerSpec, ConcurrencySpec, PolicySpec, QueueSpec, RetrySpec
 from engine.schemas.provider import LocalProviderSpec
+from tests.middleware.chain import EXAMPLES, Scripted, branch, chain, context, in_virtual_time, request
 
 SPEC = ConcurrencySpec(enabled=True, initial=4)
 

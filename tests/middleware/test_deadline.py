@@ -4,13 +4,13 @@ import asyncio
 from typing import Any
 
 import pytest
-from chain import Scripted, branch, chain, context, in_virtual_time, request
 
 from engine.core.errors import DeadlineExceeded, ServerFailed
 from engine.core.virtual_time import VirtualClock
 from engine.middleware import breaker, deadline, queue, retry, route, timeout
 from engine.middleware.breaker import State
 from engine.schemas.policy import BreakerSpec, DeadlineSpec, PolicySpec, QueueSpec, RetrySpec
+from tests.middleware.chain import Scripted, branch, chain, context, in_virtual_time, request
 
 
 @in_virtual_time

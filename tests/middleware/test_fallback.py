@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from chain import Scripted, context, in_virtual_time, request
 
 from engine import Request
 from engine.core.errors import (
@@ -26,6 +25,7 @@ from engine.core.request import Attempt, Context, Result
 from engine.core.virtual_time import VirtualClock
 from engine.middleware.fallback import Fallback
 from engine.schemas.policy import BreakerSpec, FallbackSpec, PolicySpec, RetrySpec
+from tests.middleware.chain import Scripted, context, in_virtual_time, request
 
 
 def over(clock: VirtualClock, *branches: Stage, windows: Sequence[int | None] | None = None, **policy: Any) -> Fallback:

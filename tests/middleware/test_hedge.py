@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from chain import Scripted, branch, chain, context, in_virtual_time, request, waiting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,6 +48,7 @@ from engine.schemas.policy import (
     RouteSpec,
     TimeoutSpec,
 )
+from tests.middleware.chain import Scripted, branch, chain, context, in_virtual_time, request, waiting
 
 KEYS = ("K1", "K2", "K3")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from chain import branch, in_virtual_time
 
 from engine.core.errors import ConfigError
 from engine.core.pipeline import Layer, Middleware, check_order, describe
@@ -29,6 +28,7 @@ from engine.middleware import (
 from engine.middleware.layer_context import Branch
 from engine.schemas.policy import PolicySpec
 from engine.schemas.provider import RemoteProviderSpec
+from tests.middleware.chain import branch, in_virtual_time
 
 STAGES: dict[str, type[Middleware]] = {
     "trace": trace.Trace,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from chain import branch, chain, context, in_virtual_time
 
 from engine import Request
 from engine.core.errors import InvalidRequest
@@ -15,6 +14,7 @@ from engine.middleware import parameters
 from engine.schemas.model import ModelSpec
 from engine.schemas.policy import PolicySpec
 from engine.schemas.provider import ProviderSpec, RemoteProviderSpec, SimulatedProviderSpec
+from tests.middleware.chain import branch, chain, context, in_virtual_time
 
 HELLO = [{"role": "user", "content": "hello"}]
 

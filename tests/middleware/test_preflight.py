@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from chain import Scripted, branch, chain, context, in_virtual_time
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from engine.schemas.hardware import AutoHardwareSpec
 from engine.schemas.model import ModelSpec
 from engine.schemas.policy import PolicySpec, PreflightSpec, RateLimitSpec
 from engine.schemas.provider import LocalProviderSpec, RemoteProviderSpec
+from tests.middleware.chain import Scripted, branch, chain, context, in_virtual_time
 
 TEXT = {"role": "user", "content": "hello"}
 

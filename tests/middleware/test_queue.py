@@ -5,7 +5,6 @@ from itertools import count
 from typing import Any
 
 import pytest
-from chain import EXAMPLES, Scripted, branch, chain, context, in_virtual_time, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -16,6 +15,7 @@ from engine.core.virtual_time import VirtualClock, VirtualTimeLoop, run
 from engine.middleware import queue, retry
 from engine.middleware.queue import PriorityGate
 from engine.schemas.policy import PolicySpec, QueueSpec
+from tests.middleware.chain import EXAMPLES, Scripted, branch, chain, context, in_virtual_time, request
 
 
 def policy(**fields: object) -> PolicySpec:

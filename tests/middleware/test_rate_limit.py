@@ -7,7 +7,6 @@ from itertools import count
 from typing import Any
 
 import pytest
-from chain import EXAMPLES, Scripted, branch, chain, context, in_virtual_time, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -21,6 +20,7 @@ from engine.middleware.layer_context import Branch
 from engine.middleware.rate_limit import Cost, VectorBucket, cost_of
 from engine.schemas.policy import ConcurrencySpec, PolicySpec, RateLimitSpec
 from engine.schemas.provider import LocalProviderSpec
+from tests.middleware.chain import EXAMPLES, Scripted, branch, chain, context, in_virtual_time, request
 
 
 def policy(**fields: object) -> PolicySpec:

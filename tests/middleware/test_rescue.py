@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from chain import branch, context, in_virtual_time
 
 from engine import Request
 from engine.core.errors import (
@@ -28,6 +27,7 @@ from engine.middleware.fallback import Fallback
 from engine.middleware.rescue import Rescue
 from engine.schemas.policy import PolicySpec, RetrySpec, StreamSpec
 from engine.schemas.provider import RemoteProviderSpec
+from tests.middleware.chain import branch, context, in_virtual_time
 
 ANSWER = "The quick brown fox jumps over the lazy dog."
 WORDS = [f"{word} " for word in ANSWER.split(" ")[:-1]] + ["dog."]

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from chain import Scripted, branch, chain, context, in_virtual_time, request, waiting
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +27,7 @@ from engine.middleware import breaker, deadline, retry, route
 from engine.middleware.retry import Retry
 from engine.middleware.retry_budget import RetryBudget
 from engine.schemas.policy import BreakerSpec, BudgetSpec, DeadlineSpec, HedgeSpec, PolicySpec, RetrySpec, RouteSpec
+from tests.middleware.chain import Scripted, branch, chain, context, in_virtual_time, request, waiting
 
 
 def made(spec: RetrySpec) -> Retry:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from chain import Scripted, branch, chain, context, in_virtual_time, request
 
 from engine import Request
 from engine.core.errors import (
@@ -32,6 +31,7 @@ from engine.middleware.layer_context import Branch
 from engine.schemas.policy import BreakerSpec, PolicySpec, RetrySpec, RouteSpec
 from engine.schemas.prices import PriceSpec
 from engine.schemas.provider import RemoteProviderSpec
+from tests.middleware.chain import Scripted, branch, chain, context, in_virtual_time, request
 
 URLS = ("http://a/v1", "http://b/v1", "http://c/v1")
 

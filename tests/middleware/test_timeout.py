@@ -4,12 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from chain import Scripted, branch, chain, context, in_virtual_time, request
 
 from engine.core.errors import ServerFailed, TimedOut, Truncated
 from engine.core.virtual_time import VirtualClock
 from engine.middleware import timeout
 from engine.schemas.policy import PolicySpec, TimeoutSpec
+from tests.middleware.chain import Scripted, branch, chain, context, in_virtual_time, request
 
 
 @in_virtual_time

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from chain import Scripted, branch, chain, context, in_virtual_time, request
 
 from engine import Request
 from engine.core.errors import ServerFailed
@@ -14,6 +13,7 @@ from engine.core.stream import Chunk, ChunkStream
 from engine.core.virtual_time import VirtualClock
 from engine.middleware import trace
 from engine.schemas.policy import PolicySpec
+from tests.middleware.chain import Scripted, branch, chain, context, in_virtual_time, request
 
 
 class Tried:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import engine
-from runs.checks import Launch
+from tests.runs.checks import Launch
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from engine.runs import Facts, RunDirectory, find_run, load_spec, open_run
 from engine.runs.manifest import Session
 from engine.schemas import RunSpec
 from engine.workloads.open import open_source
-from runs.child_run import spec_of
+from tests.runs.child_run import spec_of
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from engine.config.compose import compose
 from engine.core.request import Request
 from engine.runs.fingerprint import EXCLUDED, diff, plain_spec, request_fingerprint, spec_fingerprint
-from runs.child_run import spec_of
+from tests.runs.child_run import spec_of
 
 
 def test_what_does_not_change_an_answer_does_not_change_the_fingerprint() -> None:

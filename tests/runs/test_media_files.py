@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.dialect_server import DialectServer
 
 from engine import Engine
 from engine.config.compose import compose
@@ -17,7 +16,8 @@ from engine.dialects.server import ClientCall
 from engine.runs import Summary, execute, open_run
 from engine.runs.media_files import MediaFiles
 from engine.workloads.open import open_source
-from runs.checks import lines_of
+from tests.runs.checks import lines_of
+from tests.servers.dialect_server import DialectServer
 
 WAV = b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(range(256))
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))

@@ -18,7 +18,7 @@ from engine.runs.report import Findings, rewrite_report
 from engine.runs.report_format import dollars, percent, stage_rows
 from engine.schemas.policy import QueueSpec
 from engine.workloads.open import open_source
-from runs.child_run import Answering, spec_of
+from tests.runs.child_run import Answering, spec_of
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from engine.runs.in_flight import Submits
 from engine.runs.runner import window_of
 from engine.schemas import RunSpec
 from engine.workloads.open import open_source
-from runs.checks import Launch, Workload, check_complete, lines_of, run_of, wait_for_rows
-from runs.child_run import Answering, spec_of
+from tests.runs.checks import Launch, Workload, check_complete, lines_of, run_of, wait_for_rows
+from tests.runs.child_run import Answering, spec_of
 
 
 async def run_here(spec: RunSpec, engine: Submits | None = None, stop: StopSignal | None = None) -> Summary:

@@ -24,7 +24,7 @@ from engine.core.virtual_time import VirtualClock
 from engine.executors.services import Services
 from engine.runs import StopSignal, Summary, execute, open_run
 from engine.workloads.open import open_source
-from runs.checks import lines_of, wait_for_rows
+from tests.runs.checks import lines_of, wait_for_rows
 
 ROOT = Path(virtual_time.__file__).parents[1]
 pytestmark = pytest.mark.slow  # each composes a run and makes its report: half a second

@@ -13,8 +13,7 @@ from engine.artifacts.resolve import Artifact
 from engine.core.registry import RUNTIMES
 from engine.schemas.hardware import CpuHardwareSpec, OpenVinoHardwareSpec
 from engine.schemas.model import ModelSpec
-
-from .tiny_models import make
+from tests.runtimes.tiny_models import make
 
 HARDWARE = {
     "openvino": OpenVinoHardwareSpec(kind="openvino", prefix_caching=False),

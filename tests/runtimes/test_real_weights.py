@@ -19,9 +19,8 @@ from engine.core.errors import EngineError
 from engine.core.media_access import MediaAccess
 from engine.schemas.model import ModelSpec
 from engine.schemas.sources import PackageSourceSpec
-
-from .test_pipelines import encoded
-from .test_transcription import SPEECH
+from tests.runtimes.pipelines.test_pipelines import encoded
+from tests.runtimes.pipelines.test_transcription import SPEECH
 
 pytestmark = pytest.mark.slow
 EXACT = {"cpu": "hardware.dtype=float32", "openvino": "hardware.precision=f32"}

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from servers.environments import MLSERVER
-from servers.processes import free_ports, serving
+
+from tests.servers.environments import MLSERVER
+from tests.servers.processes import free_ports, serving
 
 _FOLDER = Path(__file__).parent / "mlserver_texts"
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from servers.processes import free_ports, serving
+
+from tests.servers.processes import free_ports, serving
 
 BUCKET = "models"
 ACCESS_KEY = "test-access-key"

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from servers.batch_server import Tripwire, tripwire
+
+from tests.servers.batch_server import Tripwire, tripwire
 
 pytestmark = pytest.mark.slow
 

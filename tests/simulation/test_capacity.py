@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from simulation.steps import Desk
+from tests.simulation.steps import Desk
 
 
 def test_one_call_more_than_it_takes_at_once_is_refused_until_one_leaves() -> None:

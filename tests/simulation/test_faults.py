@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from engine.schemas.simulated import FaultSpec
 from engine.simulation.faults import Schedule
-from simulation.steps import Desk
+from tests.simulation.steps import Desk
 
 
 def active(fault: dict[str, Any], times_s: list[float]) -> list[float]:

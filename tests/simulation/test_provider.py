@@ -4,7 +4,7 @@ from statistics import mean, median
 
 import pytest
 
-from simulation.steps import Desk
+from tests.simulation.steps import Desk
 
 
 def test_the_same_seed_gives_the_same_day() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from telemetry.served import INSTALL
+from tests.telemetry.served import INSTALL
 
 
 @pytest.fixture(scope="session")

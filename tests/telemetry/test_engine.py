@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from engine import Engine, InferenceError, Request, Result, SetupError
-from telemetry.served import chat, engine, spans
+from tests.telemetry.served import chat, engine, spans
 
 
 def heard(told: Engine) -> list[tuple[Request, Result]]:

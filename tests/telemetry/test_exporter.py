@@ -15,7 +15,7 @@ from engine.core.virtual_time import VirtualClock, run
 from engine.schemas.telemetry import TelemetrySpec
 from engine.telemetry.exporter import Exporter
 from engine.telemetry.prometheus import text
-from telemetry.served import chat, engine
+from tests.telemetry.served import chat, engine
 
 
 def exporter(told: Engine, **fields: object) -> Exporter:

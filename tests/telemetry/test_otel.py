@@ -18,7 +18,7 @@ from engine.core.virtual_time import VirtualClock, run
 from engine.schemas import TargetSpec
 from engine.telemetry.otel import BOUNDS_TOKENS, OpenTelemetry
 from engine.telemetry.prometheus import BOUNDS_S
-from telemetry.served import INSTALL, chat, engine, spans
+from tests.telemetry.served import INSTALL, chat, engine, spans
 
 pytest.importorskip("opentelemetry.sdk", reason=INSTALL)
 

@@ -10,7 +10,7 @@ from engine import Engine
 from engine.core.errors import ServerFailed
 from engine.core.request import Attempt, EngineRecord, Result, Usage
 from engine.telemetry.prometheus import BOUNDS_S, text
-from telemetry.served import INSTALL, chat, engine
+from tests.telemetry.served import INSTALL, chat, engine
 
 parser = pytest.importorskip("prometheus_client.parser", reason=INSTALL)
 

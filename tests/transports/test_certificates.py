@@ -12,12 +12,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from servers.scripted import Exchange, ScriptedServer
-from transports.test_hostile import failure
-from transports.test_hostile import make as make
 
 from engine.core.errors import ConnectFailed
 from engine.transports.transport import Transport
+from tests.servers.scripted import Exchange, ScriptedServer
+from tests.transports.test_hostile import failure
+from tests.transports.test_hostile import make as make
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 Make = Callable[..., Transport]

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servers.scripted import Exchange, ScriptedServer, head
-from transports.test_hostile import ask, failure, floods
-from transports.test_hostile import make as make
 
 from engine.core.errors import Malformed, Truncated
 from engine.transports.decoding import BodyDecoder
 from engine.transports.transport import Transport
+from tests.servers.scripted import Exchange, ScriptedServer, head
+from tests.transports.test_hostile import ask, failure, floods
+from tests.transports.test_hostile import make as make
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 Make = Callable[..., Transport]
@@ -146,7 +146,7 @@ from engine.registry import TRANSPORTS
 from engine.transports import HttpCall
 from engine.schemas.provider import TransportSpec
 sys.path.insert(0, "tests")
-from servers.scripted import ScriptedServer
+from tests.servers.scripted import ScriptedServer
 
 async def main(kind, encoding):
     packer = zlib.compressobj(9, wbits=31 if encoding == "gzip" else 15)

@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from servers.scripted import Exchange, ScriptedServer
-from transports.test_certificates import write_certificate
 
 from engine.core.errors import InvalidRequest
 from engine.core.media_access import MediaAccess
@@ -24,6 +22,8 @@ from engine.transports.aiohttp import AiohttpTransport
 from engine.transports.download import download
 from engine.transports.httpx import HttpxTransport
 from engine.transports.transport import Transport
+from tests.servers.scripted import Exchange, ScriptedServer
+from tests.transports.test_certificates import write_certificate
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 WAV = b"RIFF\x24\x00\x00\x00WAVE"

@@ -13,8 +13,6 @@ import pytest
 
 pytest.importorskip("grpc")
 
-from servers.grpc_server import GrpcServer
-
 from engine.core.errors import (
     AuthFailed,
     Cancelled,
@@ -36,6 +34,7 @@ from engine.schemas import TargetSpec
 from engine.schemas.hardware import AutoHardwareSpec
 from engine.schemas.model import ModelSpec
 from engine.schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
+from tests.servers.grpc_server import GrpcServer
 
 pytestmark = pytest.mark.slow
 

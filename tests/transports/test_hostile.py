@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from servers.scripted import Exchange, ScriptedServer, head
-from transports.sockets import back_to, open_sockets
 
 from engine.core.errors import ConnectFailed, InferenceError, Malformed, TimedOut, Truncated
 from engine.core.registry import TRANSPORTS
 from engine.schemas.provider import TransportSpec
 from engine.transports.transport import HttpCall, Transport
+from tests.servers.scripted import Exchange, ScriptedServer, head
+from tests.transports.sockets import back_to, open_sockets
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 Make = Callable[..., Transport]

@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from servers.replies import completion
-from servers.scripted import Exchange, ScriptedServer
 
 from engine import Engine, Request, Result
 from engine.core.registry import DIALECTS
+from tests.servers.replies import completion
+from tests.servers.scripted import Exchange, ScriptedServer
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers.scripted import Exchange, ScriptedServer, head
 
 from engine.core.errors import (
     ConnectFailed,
@@ -27,6 +26,7 @@ from engine.core.errors import (
 from engine.core.registry import TRANSPORTS
 from engine.schemas.provider import TransportSpec
 from engine.transports.transport import HttpCall, HttpReply, Transport
+from tests.servers.scripted import Exchange, ScriptedServer, head
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
 Make = Callable[..., Transport]

@@ -1,0 +1,1 @@
+"""Makes a small model and its inputs for any type of transformers."""

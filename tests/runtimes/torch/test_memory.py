@@ -1,0 +1,84 @@
+"""A batch of generations that the memory is too small for, on torch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.core.errors import Internal
+from engine.runtimes.generation.delivery import Delivery
+from engine.tasks.local_model import Sampling
+from tests.runtimes.tiny_models import causal
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow
+
+PROMPTS = [[5, 9, 20 + index] for index in range(6)]
+
+
+class Greedy(transformers.LlamaForCausalLM):  # type: ignore[misc,name-defined]
+    """Wants more memory than there is for more than two rows, from its n-th step on."""
+
+    from_step = 1
+    steps = 0
+
+    def forward(self, input_ids: Any, **inputs: Any) -> Any:
+        self.steps += 1
+        if len(input_ids) > 2 and self.steps >= self.from_step:
+            torch.empty(2**61, dtype=torch.uint8)
+        return super().forward(input_ids, **inputs)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Any:
+    causal(tmp_path, "Llama", num_key_value_heads=2)
+    made = Greedy.from_pretrained(tmp_path).eval()
+    made.generation_config.eos_token_id = None
+    made.generation_config.pad_token_id = 0
+    return made
+
+
+@pytest.fixture
+def generator(model: Any, tmp_path: Path) -> Iterator[Any]:
+    from engine.runtimes.torch.static_batches import StaticGenerator
+
+    made = StaticGenerator(model, transformers.AutoTokenizer.from_pretrained(tmp_path), max_sequences=8, seed=0)
+    yield made
+    made.close()
+
+
+async def answers(generator: Any, prompts: list[list[int]], whole: bool = True) -> list[str | Internal]:
+    """What each prompt gets, asked for at the same time."""
+
+    async def text(delivery: Delivery) -> str:
+        return "".join([piece.text async for piece in delivery])
+
+    deliveries = [Delivery(whole) for _ in prompts]
+    for ids, delivery in zip(prompts, deliveries, strict=True):
+        generator.submit(ids, Sampling(max_tokens=8, temperature=0.0), delivery)
+    return await asyncio.gather(*map(text, deliveries), return_exceptions=True)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("step", [1, 5])
+async def test_a_batch_that_does_not_fit_is_generated_in_parts(
+    model: Any, generator: Any, step: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = [(await answers(generator, [ids]))[0] for ids in PROMPTS]
+    model.from_step = model.steps + step
+    assert await answers(generator, PROMPTS) == alone
+    assert len(set(alone)) > 1
+    assert "sequences at once do not fit the memory" in caplog.text
+
+
+async def test_who_has_heard_some_of_the_answer_gets_the_error(model: Any, generator: Any) -> None:
+    model.from_step = 5
+    found = await answers(generator, PROMPTS, whole=False)
+    failed = [each for each in found if isinstance(each, Internal)]
+    assert len(failed) >= 3
+    assert "can't allocate memory" in str(failed[0])
+    assert isinstance((await answers(generator, PROMPTS[:1]))[0], str)
