@@ -60,7 +60,7 @@ def resume(rows: int, folder: Path) -> tuple[float, float]:
     """Seconds to read a run's index, and to find out that none of its workload's rows is left."""
     from engine.runs.directory import load_spec
     from engine.runs.journal import recorded
-    from engine.runs.pending_rows import Unrecorded
+    from engine.runs.pending_rows import PendingRows
     from engine.workloads.open import open_source
 
     run = folder / f"run-{rows}"
@@ -69,7 +69,7 @@ def resume(rows: int, folder: Path) -> tuple[float, float]:
     if sum(1 for _ in recorded(run / "journal.sqlite")) != rows:
         raise SystemExit("the journal lacks records")
     scanned = time.perf_counter()
-    rest = Unrecorded(open_source(spec.workload, spec.model.tasks), run / "journal.sqlite")
+    rest = PendingRows(open_source(spec.workload, spec.model.tasks), run / "journal.sqlite")
     if any(True for _ in rest) or rest.passed != rows:
         raise SystemExit("rows were not recognised")
     return scanned - began, time.perf_counter() - scanned

@@ -94,7 +94,7 @@ async def live(words: list[str], clock: VirtualClock) -> Day:
     spec = compose([*PROVIDER, *words]).spec
     day = Day(cooldown_s=spec.policy.breaker.open_s)
     async with Engine(spec, services=Services(clock=clock, seed=spec.seed)) as engine:
-        counters = engine.pipeline.routes[0].executor.counters  # type: ignore[attr-defined]
+        counters = engine.pipeline.target_chains[0].executor.counters  # type: ignore[attr-defined]
         users = [
             asyncio.create_task(ask(engine, day, priority)) for priority, count in USERS.items() for _ in range(count)
         ]

@@ -52,7 +52,7 @@ def live(places: int, latency_s: float, faults: str = "[]") -> Day:
 
     async def inside(clock: VirtualClock) -> Day:
         async with Engine(spec, clock=clock) as engine:
-            executor = engine.pipeline.routes[0].executor
+            executor = engine.pipeline.target_chains[0].executor
             assert isinstance(executor, SimulatedExecutor)
             crowd = [*["high", "normal"] * (2 * places), *["low"] * places]
             users = [asyncio.create_task(user(engine, priority)) for priority in crowd]

@@ -144,7 +144,7 @@ def held(engine: Engine) -> dict[str, float]:
                 found[f"{name} calls"] = len(thing._under_way)
             if kind == "rate_limit":
                 found |= {f"{name} {unit.name}": unit.capacity - unit.level for unit in thing.units if unit.limit}
-    for route in engine.pipeline.routes:
+    for route in engine.pipeline.target_chains:
         assert isinstance(route.executor, SimulatedExecutor)
         found[f"{route.name} calls"] = route.executor.counters.in_flight
     return {name: value for name, value in found.items() if abs(value) > 1e-6}

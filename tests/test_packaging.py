@@ -43,7 +43,8 @@ def environment(folder: Path, *what: str | Path) -> Path:
     venv.create(folder, with_pip=True, symlinks=True)
     (site,) = folder.glob("lib/python3.*/site-packages")
     ours = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    # Read before path files of its own, whose code may need them; and path files of the folders named here, such as an editable install's, are not.
+    # Read before path files of its own, whose code may need them. Path files of the folders named here, such as an
+    # editable install's, are not read.
     (site / "_0_tests_environment.pth").write_text("\n".join(ours) + "\n")
     flags = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--force-reinstall"]
     run([folder / "bin" / "python", "-m", "pip", "install", *flags, *what], folder)

@@ -11,7 +11,7 @@ from typing import Any
 from engine import Engine, Request
 from engine.api.build import build
 from engine.core.request import Result, Usage
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.core.stream import Chunk, ChunkStream
 from overhead.load import BODY, KEY, MODEL, Call, Contestant
 from overhead.server import CHUNKS, completion
@@ -93,7 +93,7 @@ class Nothing:
 
     keys = ("OPENAI_API_KEY",)
     tasks = frozenset({"chat"})
-    facts = Facts()
+    server_info = ServerInfo()
 
     def __init__(self, target: Any = None, services: Any = None) -> None:
         self.target = target

@@ -27,7 +27,7 @@ from engine.middleware import (
     trace,
 )
 from engine.middleware.fallback import Fallback
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.schemas import RunSpec, TargetSpec
 
 PER_REQUEST = (trace, deadline, cache, rescue)
@@ -39,7 +39,7 @@ PER_TARGET = (
 
 
 @dataclass
-class Route:
+class TargetChain:
     """A target, the executor that reaches it, and the layers before it."""
 
     name: str
@@ -58,30 +58,30 @@ class Pipeline:
     services: Services
     resources: Resources
     outer: list[Layer] = field(default_factory=list)
-    routes: list[Route] = field(default_factory=list)
+    target_chains: list[TargetChain] = field(default_factory=list)
 
     def chain(self, targets: Sequence[str] | None = None) -> Stage:
         """The whole chain, or the one over some targets only, by name and in the order of the run spec."""
-        routes = [route for route in self.routes if targets is None or route.name in targets]
-        branches = Fallback(
-            [route.stage for route in routes],
-            [route.name for route in routes],
-            [route.target.model.context_length for route in routes],
+        chains = [chain for chain in self.target_chains if targets is None or chain.name in targets]
+        fallback = Fallback(
+            [chain.stage for chain in chains],
+            [chain.name for chain in chains],
+            [chain.target.model.context_length for chain in chains],
             self.spec.policy,
             self.resources.clock,
         )
-        return compose(self.outer, branches)
+        return compose(self.outer, fallback)
 
     def describe(self) -> list[StageLine]:
         """The chain, one line a stage, outermost first; each target's stages follow one another."""
         lines = describe(self.outer)
-        several = len(self.routes) > 1
-        order = " → ".join(way.name for way in self.routes)
+        several = len(self.target_chains) > 1
+        order = " → ".join(chain.name for chain in self.target_chains)
         lines.append(StageLine("fallback", order, Fallback.why))
-        for way in self.routes:
-            lines += describe(way.layers, depth=int(several))
-            kind = way.target.provider.kind
-            lines.append(StageLine("executor", f"{kind}: {way.name}", "it answers", int(several)))
+        for chain in self.target_chains:
+            lines += describe(chain.layers, depth=int(several))
+            kind = chain.target.provider.kind
+            lines.append(StageLine("executor", f"{kind}: {chain.name}", "it answers", int(several)))
         return lines
 
 
@@ -111,23 +111,25 @@ def build(
     executors = [make_executor(target, services) for target in spec.targets]
     targets = [executor.target for executor in executors]
     for index, (name, target, executor) in enumerate(zip(target_names(targets), targets, executors, strict=True)):
-        branch = Branch(
+        context = LayerContext(
             name,
             target,
             spec.policy,
             resources,
             keys=executor.keys,
             primary=index == 0,
-            facts=executor.facts,
+            server_info=executor.server_info,
         )
         if index == 0:
-            pipeline.outer = _layers(PER_REQUEST, branch)
-        layers = _layers(PER_TARGET, branch)
-        pipeline.routes.append(Route(name, target, executor, layers, compose(layers, executor), branch.endpoints))
-    check_order([layer.cls for layer in (*pipeline.outer, Layer(Fallback), *pipeline.routes[0].layers)])
+            pipeline.outer = _layers(PER_REQUEST, context)
+        layers = _layers(PER_TARGET, context)
+        pipeline.target_chains.append(
+            TargetChain(name, target, executor, layers, compose(layers, executor), context.endpoints)
+        )
+    check_order([layer.cls for layer in (*pipeline.outer, Layer(Fallback), *pipeline.target_chains[0].layers)])
     return pipeline
 
 
-def _layers(modules: Sequence[object], branch: Branch) -> list[Layer]:
-    made = (module.layer(branch) for module in modules)  # type: ignore[attr-defined]
+def _layers(modules: Sequence[object], context: LayerContext) -> list[Layer]:
+    made = (module.layer(context) for module in modules)  # type: ignore[attr-defined]
     return [layer for layer in made if layer is not None]

@@ -41,12 +41,12 @@ class EndpointHandlers(Mapping[str, "ModelEndpoints"]):
         self._engine = engine
         self._models: dict[str, ModelEndpoints] = {}
         self._ids: dict[str, str] = {}
-        for route in engine.pipeline.routes:
-            target = route.target
+        for chain in engine.pipeline.target_chains:
+            target = chain.target
             if target.model.name in self._models:
                 continue
-            tasks = [task for task in ENDPOINTS if task in (target.model.tasks or route.executor.tasks)]
-            self._models[target.model.name] = ModelEndpoints(engine, target.model.name, route.name, tasks)
+            tasks = [task for task in ENDPOINTS if task in (target.model.tasks or chain.executor.tasks)]
+            self._models[target.model.name] = ModelEndpoints(engine, target.model.name, chain.name, tasks)
             self._ids |= dict.fromkeys([target.model_id, *target.model.ids.values()], target.model.name)
 
     def __getitem__(self, model: str) -> ModelEndpoints:
@@ -112,7 +112,7 @@ class EndpointHandler:
         self.endpoint = endpoint
         self._engine = engine
         # The run's own model goes through the whole chain, with its fallbacks; another one is asked for by name.
-        self._target = None if target == engine.pipeline.routes[0].name else target
+        self._target = None if target == engine.pipeline.target_chains[0].name else target
 
     def __repr__(self) -> str:
         return f"EndpointHandler({self.model!r}, {self.endpoint!r})"

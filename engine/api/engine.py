@@ -55,7 +55,7 @@ class Engine:
         self.observers: list[Callable[[Request, Result], None]] = []
         """Called with each request and its result when it is finished, on the engine's loop."""
         if spec.telemetry.otel:
-            targets = {way.name: way.target for way in self.pipeline.routes}
+            targets = {chain.name: chain.target for chain in self.pipeline.target_chains}
             self.observers.append(OpenTelemetry(targets, self.clock, spec.telemetry.otel_content == "on"))
         self.exporter = Exporter(self, spec.telemetry)
         self.patient = False
@@ -98,7 +98,7 @@ class Engine:
 
     async def _begin(self) -> None:
         await self.exporter.start()
-        await self.pipeline.routes[0].executor.start()
+        await self.pipeline.target_chains[0].executor.start()
 
     async def aclose(self) -> None:
         """Stops and frees everything. Requests that are under way fail."""
@@ -119,8 +119,8 @@ class Engine:
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
             await asyncio.wait([self._starting])
-        for route in self.pipeline.routes:
-            await route.executor.aclose()
+        for chain in self.pipeline.target_chains:
+            await chain.executor.aclose()
         await self.services.aclose()
         await self.exporter.aclose()
 
@@ -260,7 +260,7 @@ class Engine:
     @property
     def targets(self) -> list[str]:
         """The names of the targets, the primary one first."""
-        return [route.name for route in self.pipeline.routes]
+        return [chain.name for chain in self.pipeline.target_chains]
 
     def explain(self, request: Request) -> dict[str, Any]:
         """What would become of a request that came now: targets in order, key, waits, tries, and why. Calls nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.api.build import Pipeline, Route
+from engine.api.build import Pipeline, TargetChain
 from engine.core import token_estimate
 from engine.core.errors import InferenceError
 from engine.core.request import PRIORITIES, Request
@@ -50,7 +50,7 @@ def explain(pipeline: Pipeline, request: Request) -> Explanation:
         limits = [each for each in (request.deadline_s, policy.deadline.total_s) if each is not None]
         found.deadline_s = min(limits, default=None)
     found.max_attempts = policy.budget.max_attempts if policy.budget.enabled else None
-    found.targets = [_at(pipeline, way, request) for way in pipeline.routes]
+    found.targets = [_at(pipeline, chain, request) for chain in pipeline.target_chains]
     if len(found.targets) > 1:
         found.notes.append(f"the next target is tried after: {', '.join(policy.fallback.on)}")
     if policy.cache.enabled:
@@ -60,25 +60,25 @@ def explain(pipeline: Pipeline, request: Request) -> Explanation:
     return found
 
 
-def _at(pipeline: Pipeline, way: Route, request: Request) -> dict[str, Any]:
+def _at(pipeline: Pipeline, chain: TargetChain, request: Request) -> dict[str, Any]:
     """What would be done at one target."""
     policy, resources = pipeline.spec.policy, pipeline.resources
-    record: dict[str, Any] = {"target": way.name, "refused": _refusal(pipeline, way, request)}
-    ring = resources.find(("keys", way.name))
+    record: dict[str, Any] = {"target": chain.name, "refused": _refusal(pipeline, chain, request)}
+    ring = resources.find(("keys", chain.name))
     if ring is not None and ring.names:
         key, why = ring.preview()
         record["key"], record["key_why"] = key, why
     wait = 0.0
-    gate = resources.find(("queue", way.name))
+    gate = resources.find(("queue", chain.name))
     if gate is not None:
         record["queue"] = (
             f"{gate.ahead_of(PRIORITIES[request.priority])} ahead, {gate.active} of {gate.concurrency} under way"
         )
-    bucket = resources.find(("rate_limit", way.name, record.get("key") if policy.rate_limit.per == "key" else None))
+    bucket = resources.find(("rate_limit", chain.name, record.get("key") if policy.rate_limit.per == "key" else None))
     if bucket is not None and bucket.limited:
         wait = bucket.wait_s(cost_of(request, policy.rate_limit))
     record["rate_limit_wait_s"] = round(wait, 3)
-    circuits = [resources.find(("breaker", endpoint, way.target.model_id)) for endpoint in way.endpoints]
+    circuits = [resources.find(("breaker", endpoint, chain.target.model_id)) for endpoint in chain.endpoints]
     open_s = [circuit.open_for_s for circuit in circuits if circuit is not None]
     if open_s and min(open_s) > 0:
         forced = min(open_s) == float("inf")
@@ -87,12 +87,12 @@ def _at(pipeline: Pipeline, way: Route, request: Request) -> dict[str, Any]:
     return record
 
 
-def _refusal(pipeline: Pipeline, way: Route, request: Request) -> str | None:
+def _refusal(pipeline: Pipeline, chain: TargetChain, request: Request) -> str | None:
     """Why the target would not be asked at all."""
-    check = next((layer for layer in way.layers if layer.cls is Preflight), None)
+    check = next((layer for layer in chain.layers if layer.cls is Preflight), None)
     if check is None:
         return None
-    stage = Preflight(next=way.executor, **check.arguments)
+    stage = Preflight(next=chain.executor, **check.arguments)
     try:
         stage.check(replace(request))
     except InferenceError as error:

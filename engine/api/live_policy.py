@@ -46,10 +46,10 @@ class LivePolicy:
     @property
     def breaker(self) -> BreakerControl:
         breakers = [
-            self._engine.resources.find(("breaker", endpoint, route.target.model_id))
-            for route in self._engine.pipeline.routes
-            if route.name in self._targets
-            for endpoint in route.endpoints
+            self._engine.resources.find(("breaker", endpoint, chain.target.model_id))
+            for chain in self._engine.pipeline.target_chains
+            if chain.name in self._targets
+            for endpoint in chain.endpoints
         ]
         return BreakerControl(self._engine, "policy.breaker", [each for each in breakers if each], BreakerSpec)
 

@@ -17,7 +17,7 @@ _VERSION_1 = b"\x67version\x01"
 
 
 class CarReader:
-    """Feed it pieces, take blocks. Holds no more than one block and one piece."""
+    """Arrivals it pieces, take blocks. Holds no more than one block and one piece."""
 
     def __init__(self, max_block_bytes: int) -> None:
         self._buffer = bytearray()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine.batches.client import BatchClient
 from engine.batches.job import Job, Outcome
-from engine.batches.lifecycle import Life, Refused, Void
+from engine.batches.lifecycle import JobLifecycle, Refused, Void
 from engine.core.errors import ConfigError, InferenceError, OutputError, SetupError
 from engine.core.pipeline import Stage, compose
 from engine.core.request import PRIORITIES, Attempt, Context, EngineRecord, Request, Result
@@ -48,24 +48,24 @@ class Jobs:
 
     def __init__(self, engine: Engine, ledger: Ledger, say: Callable[[str], None]) -> None:
         """Takes the ledger over, and closes it. Raises ConfigError for a target without a batch API."""
-        way = engine.pipeline.routes[0]
-        if not isinstance(way.executor, RemoteExecutor):
+        chain = engine.pipeline.target_chains[0]
+        if not isinstance(chain.executor, RemoteExecutor):
             raise ConfigError(
-                f"policy.batch.strategy: {way.name} is not remote and has no batch API; use policy/batch=default"
+                f"policy.batch.strategy: {chain.name} is not remote and has no batch API; use policy/batch=default"
             )
         self._engine = engine
         self._ledger = ledger
         self._spec = engine.spec.policy.batch.job
-        self._executor = way.executor
-        self._target = way.name
-        client = BatchClient(way.executor, engine.services)
+        self._executor = chain.executor
+        self._target = chain.name
+        client = BatchClient(chain.executor, engine.services)
         self._client = client
         self._tasks = frozenset(client.spec.tasks)
         self._max_rows = min(self._spec.max_rows, client.spec.max_rows)
         self._max_bytes = min(self._spec.max_bytes, client.spec.max_bytes)
-        self.life = Life(client, ledger, self._spec, engine.clock, say)
+        self.life = JobLifecycle(client, ledger, self._spec, engine.clock, say)
         self._say = say
-        layers = [layer for layer in (*engine.pipeline.outer, *way.layers) if layer.cls.name in _KEPT]
+        layers = [layer for layer in (*engine.pipeline.outer, *chain.layers) if layer.cls.name in _KEPT]
         self._chain: Stage = compose(layers, self._member)
         self._places = asyncio.Semaphore(self._spec.max_jobs)
         self._loop = asyncio.get_running_loop()

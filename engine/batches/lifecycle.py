@@ -54,7 +54,7 @@ class Pause:
         self._next = self._spec.poll_s
 
 
-class Life:
+class JobLifecycle:
     """What all jobs of a run share: the client, the ledger, and how long to wait for what."""
 
     def __init__(

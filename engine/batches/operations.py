@@ -1,7 +1,7 @@
 """The provider's batch API as a way of answering a run's rows: asynchronous jobs at a lower price, never paid twice.
 
-`Jobs` stands where a run else submits a row to the engine. `Life` is what becomes of one job, `BatchClient` carries out
-its calls, and the ledger in the run's journal (engine.runs.ledger) is what a crash leaves.
+`Jobs` takes the rows that a run would submit to the engine. `JobLifecycle` takes one job to its end, `BatchClient`
+carries out its calls, and the ledger in the run's journal (`batches.ledger`) is what a crash leaves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from engine.batches.client import BatchClient, batch_api
 from engine.batches.job import Job
 from engine.batches.jobs import LINE_BYTES, Jobs
-from engine.batches.lifecycle import Life
+from engine.batches.lifecycle import JobLifecycle
 from engine.core.errors import ConfigError, InferenceError, SetupError
 from engine.executors.remote import RemoteExecutor
 from engine.executors.services import Services
@@ -46,12 +46,12 @@ def check(spec: RunSpec, source: Source) -> None:
 
 async def cancel(engine: Engine, ledger: Ledger, say: Callable[[str], None]) -> list[str]:
     """Asks the provider to end the jobs of a run that nobody executes just now; a line for each. Raises SetupError."""
-    executor = engine.pipeline.routes[0].executor
+    executor = engine.pipeline.target_chains[0].executor
     assert isinstance(executor, RemoteExecutor)
     lines = []
     try:
         client = BatchClient(executor, engine.services)
-        life = Life(client, ledger, engine.spec.policy.batch.job, engine.clock, say)
+        life = JobLifecycle(client, ledger, engine.spec.policy.batch.job, engine.clock, say)
         for record in ledger.open_jobs():
             if record.state == "asked" and not await life.adopt(Job(record, ())):
                 ledger.change(record, state="void", said="was never created")

@@ -150,8 +150,8 @@ async def _reached(name: str, executor: Executor) -> Line:
     checks = await executor.check_keys()
     works = [check for check in checks if check.error is None]
     found = f"{checks[0].endpoint}: {len(works)} of {len(checks)} {'keys work' if executor.keys else 'answer'}"
-    facts = f"; {executor.facts.found}" if executor.facts.found else ""
-    return Line(name, len(works) == len(checks), found + facts, checks)
+    server_info = f"; {executor.server_info.found}" if executor.server_info.found else ""
+    return Line(name, len(works) == len(checks), found + server_info, checks)
 
 
 async def _probe(executor: Executor, services: Services) -> str:

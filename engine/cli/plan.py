@@ -22,7 +22,7 @@ from engine.core.pipeline import StageLine
 from engine.core.prices import Prices
 from engine.core.request import Context, Request, Result, Usage
 from engine.core.resources import Resources
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.credentials import keys as credentials
 from engine.executors.services import Executor, Services
 from engine.runs.report_format import money
@@ -52,7 +52,7 @@ class _Unavailable:
 
     def __init__(self, target: TargetSpec) -> None:
         self.target = target
-        self.facts = Facts()
+        self.server_info = ServerInfo()
 
     async def start(self) -> None:
         raise Internal("a plan does not run")
@@ -124,15 +124,15 @@ def make(composition: Composition, rows: str | None = None) -> tuple[Plan, int]:
 
     pipeline = build(spec, Services(seed=spec.seed), Resources(seed=spec.seed), make_executor)
     plan.chain = pipeline.describe()
-    for route in pipeline.routes:
-        prices = pipeline.resources.find(("prices", route.name))
-        plan.targets.append(_target(route.name, route.target, route.executor) | _price(route.target, prices))
-        if route.target.provider.kind == "local":
-            record, problem = plan_local.describe(route.target, route.executor, spec.storage)
+    for chain in pipeline.target_chains:
+        prices = pipeline.resources.find(("prices", chain.name))
+        plan.targets.append(_target(chain.name, chain.target, chain.executor) | _price(chain.target, prices))
+        if chain.target.provider.kind == "local":
+            record, problem = plan_local.describe(chain.target, chain.executor, spec.storage)
             plan.targets[-1] |= record
             errors += [problem] if problem is not None else []
     try:
-        plan.workload = _workload(spec, pipeline.resources.find(("prices", pipeline.routes[0].name)))
+        plan.workload = _workload(spec, pipeline.resources.find(("prices", pipeline.target_chains[0].name)))
     except EngineError as error:
         errors.append(error)
     if rows is not None:

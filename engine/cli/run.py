@@ -17,7 +17,7 @@ from engine.core.errors import ConfigError, Interrupted
 from engine.core.virtual_time import VirtualClock, VirtualTimeLoop
 from engine.executors.services import Services
 from engine.runs.directory import RunDirectory, open_run
-from engine.runs.manifest import ConfigSource, Facts
+from engine.runs.manifest import ConfigSource, Provenance
 from engine.runs.report_format import dollars
 from engine.runs.runner import Summary, execute
 from engine.runs.stop_signal import StopSignal
@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> int:
     return answer(composition.spec, facts(composition))
 
 
-def answer(spec: RunSpec, known: Facts | None = None) -> int:
+def answer(spec: RunSpec, known: Provenance | None = None) -> int:
     """Runs a spec to its end and returns the exit code. Everything that can be refused is refused before it starts."""
     source = open_source(spec.workload, spec.model.tasks, spec.seed)
     operations.check(spec, source)
@@ -42,7 +42,7 @@ def answer(spec: RunSpec, known: Facts | None = None) -> int:
     engine = Engine(spec, services=Services(clock=clock, seed=spec.seed, notify=_note))
     engine.patient = True
     upload = Upload(spec, _note) if spec.output.upload else None
-    known = known or Facts()
+    known = known or Provenance()
     known.targets = engine.targets
     _calm_collector()
     with open_run(spec, source, known) as run, run_log(run.log, spec.telemetry.log_level):
@@ -103,13 +103,13 @@ async def _start(engine: Engine, stop: StopSignal) -> None:
         starting.cancel()
 
 
-def facts(composition: Composition) -> Facts:
+def facts(composition: Composition) -> Provenance:
     """What the manifest records of the command line and of the config repos."""
     configs = []
     for source in composition.sources:
         commit, dirty = _git_state(source.path)
         configs.append(ConfigSource(path=source.path, origin=source.origin, commit=commit, dirty=dirty))
-    return Facts(overrides=list(composition.overrides), configs=configs)
+    return Provenance(overrides=list(composition.overrides), configs=configs)
 
 
 def _git_state(path: str) -> tuple[str | None, bool | None]:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(slots=True)
-class Facts:
+class ServerInfo:
     """Of one target. None: the server did not say, or was not asked yet."""
 
     context_length: int | None = None
@@ -27,7 +27,7 @@ class Facts:
     found: str = ""
     """All of it in a few words, for `check`."""
 
-    def take(self, other: Facts) -> None:
-        """Becomes equal to `other`, in place: several stages hold the same facts."""
+    def take(self, other: ServerInfo) -> None:
+        """Becomes equal to `other`, in place: several stages hold the same server_info."""
         for each in fields(self):
             setattr(self, each.name, getattr(other, each.name))

@@ -15,7 +15,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _TURNS_A_POLL = 256
-"""Asking the kernel for a signal costs as much as a turn of the loop does."""
+"""Discovery the kernel for a signal costs as much as a turn of the loop does."""
 _FEW_TIMERS = 128
 
 

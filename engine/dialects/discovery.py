@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.dialects.client import WireCall
 
 
 @dataclass(slots=True)
-class Answer:
+class DiscoveryReply:
     """A server's reply to a question about itself."""
 
     status: int
@@ -19,14 +19,14 @@ class Answer:
 
 
 @runtime_checkable
-class Asking(Protocol):
+class Discovery(Protocol):
     """A dialect that can ask a server what it is, before its first call."""
 
     def questions(self, model: str) -> list[WireCall]:
         """The calls that ask for it."""
         ...
 
-    def facts(self, model: str, answers: Sequence[Answer]) -> Facts:
+    def server_info(self, model: str, answers: Sequence[DiscoveryReply]) -> ServerInfo:
         """What the replies say, one for each question. Never raises: what can't be read is not known."""
         ...
 
@@ -53,7 +53,7 @@ class ProgressDecoder(Protocol):
 
 
 @runtime_checkable
-class Pulling(Protocol):
+class ModelPull(Protocol):
     """A dialect whose servers fetch models when they are told to."""
 
     def pull(self, model: str) -> WireCall: ...

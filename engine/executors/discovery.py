@@ -6,23 +6,23 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from engine.core.errors import ConnectFailed, InferenceError
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.dialects.client import WireCall
-from engine.dialects.discovery import Answer, Asking
+from engine.dialects.discovery import Discovery, DiscoveryReply
 
-Ask = Callable[[WireCall], Awaitable[Answer]]
+Ask = Callable[[WireCall], Awaitable[DiscoveryReply]]
 """Makes a call. Raises InferenceError."""
 _WAIT_S = 2.0
 """How long a server may take to describe itself, in seconds; then it is asked without."""
 
 
-class Inquiry:
-    """What one server says of itself, into `facts`. A page that it does not have, or can't give, is not asked again."""
+class ServerDiscovery:
+    """Asks one server about itself and fills in `server_info`. A page that fails is not requested again."""
 
-    def __init__(self, dialect: Asking, model: str, facts: Facts) -> None:
+    def __init__(self, dialect: Discovery, model: str, server_info: ServerInfo) -> None:
         self._dialect = dialect
         self._model = model
-        self._facts = facts
+        self._facts = server_info
         self._asking = asyncio.Lock()
         self.done = False
 
@@ -44,14 +44,14 @@ class Inquiry:
             except TimeoutError:
                 answers = []
             if answers:
-                self._facts.take(self._dialect.facts(self._model, answers))
+                self._facts.take(self._dialect.server_info(self._model, answers))
             self.done = True
 
 
-async def _answer(ask: Ask, question: WireCall) -> Answer:
+async def _answer(ask: Ask, question: WireCall) -> DiscoveryReply:
     try:
         return await ask(question)
     except ConnectFailed:
         raise
     except InferenceError as error:
-        return Answer(error.status or error.status_code, b"")
+        return DiscoveryReply(error.status or error.status_code, b"")

@@ -13,7 +13,7 @@ from engine.artifacts import resolve
 from engine.core.errors import Cancelled, Internal, InvalidRequest, SetupError
 from engine.core.registry import RUNTIMES
 from engine.core.request import Context, Inputs, Request, Result, Usage
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.core.stream import Chunk, ChunkStream
 from engine.executors.services import Services
 from engine.media.fields import may_hold_media, read_media
@@ -41,7 +41,7 @@ class LocalExecutor:
         self.hardware = devices.resolve(target.hardware, target.model)
         self.target = target.model_copy(update={"hardware": self.hardware})
         self.tasks = frozenset(target.model.tasks or ("chat", "completion"))
-        self.facts = Facts()
+        self.server_info = ServerInfo()
         if not target.model.sources:
             raise SetupError(
                 f"model: {target.model.name!r} names no sources, so it can't run in this process. "

@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.core.errors import InferenceError, SetupError
 from engine.dialects.client import WireCall
-from engine.dialects.discovery import Progress, Pulling
+from engine.dialects.discovery import ModelPull, Progress
 from engine.transports.transport import HttpReply
 
 Open = Callable[[WireCall], Awaitable[HttpReply]]
@@ -16,7 +16,7 @@ _STEP = 10
 """Per cent between two lines of progress."""
 
 
-async def pull(dialect: Pulling, model: str, open_call: Open, notify: Callable[[str], Any] | None) -> None:
+async def pull(dialect: ModelPull, model: str, open_call: Open, notify: Callable[[str], Any] | None) -> None:
     """Pulls `model`, telling its progress line by line. Raises SetupError."""
     say = notify or (lambda text: None)
     say(f"pulling {model}")

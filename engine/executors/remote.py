@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 from engine.core.errors import AuthFailed, ConfigError, InferenceError, Internal, nearest
 from engine.core.registry import DIALECTS
 from engine.core.request import Attempt, Context, Request, Result
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.core.stream import ChunkStream
 from engine.credentials.keys import Key, find_keys
 from engine.credentials.masking import StreamMask, mask_bytes, redact
-from engine.dialects.discovery import Answer, Asking, Pulling
-from engine.executors.discovery import Inquiry
+from engine.dialects.discovery import Discovery, DiscoveryReply, ModelPull
+from engine.executors.discovery import ServerDiscovery
 from engine.executors.key_check import KeyCheck, probe
 from engine.executors.model_pull import pull
 from engine.executors.reply_stream import MaskedReply, ReplyChunks, whole_transcript
@@ -49,8 +49,12 @@ class RemoteExecutor:
         self._drop_unsupported = provider.drop_unsupported
         self._dialect: Dialect = DIALECTS.get(_dialect_of(provider))(services.clock.wall)
         self._pulling = _pulling(provider, self._dialect)
-        self.facts = Facts()
-        self._inquiry = Inquiry(self._dialect, self._model, self.facts) if isinstance(self._dialect, Asking) else None
+        self.server_info = ServerInfo()
+        self._inquiry = (
+            ServerDiscovery(self._dialect, self._model, self.server_info)
+            if isinstance(self._dialect, Discovery)
+            else None
+        )
         self._services = services
         self._transport: Transport = services.transport(provider.transport)
         own = _endpoint_keys(provider)
@@ -78,7 +82,7 @@ class RemoteExecutor:
         if self._inquiry is not None:
             key = self._key_of(None)
             await self._inquiry.begin(partial(self._ask, key))
-            if self.facts.missing and self._pulling is not None:
+            if self.server_info.missing and self._pulling is not None:
                 await pull(self._pulling, self._model, partial(self.exchange, key=key), self._services.notify)
                 self._inquiry.done = False
                 await self._inquiry.begin(partial(self._ask, key))
@@ -93,8 +97,8 @@ class RemoteExecutor:
         stream = context.stream
         if self._inquiry is not None and not self._inquiry.done:
             await self._inquiry.learn(partial(self._ask, key))
-        if self.facts.max_inputs is not None:
-            parts = splitting.split(request, self.facts.max_inputs)
+        if self.server_info.max_inputs is not None:
+            parts = splitting.split(request, self.server_info.max_inputs)
             if len(parts) > 1:
                 # One after the other: together they are one attempt, which holds one permit.
                 return splitting.join(request, parts, [await self(part, context) for part in parts])
@@ -188,7 +192,7 @@ class RemoteExecutor:
         errors = [each.error for each in checks if each.error is not None]
         if len(errors) == len(checks):
             raise errors[0]
-        found = [self.facts.found] if self.facts.found else []
+        found = [self.server_info.found] if self.server_info.found else []
         return f"{origin(self._base_urls[0])}: {'; '.join([each.line for each in checks] + found)}"
 
     async def check_keys(self) -> list[KeyCheck]:
@@ -214,9 +218,9 @@ class RemoteExecutor:
             return KeyCheck(endpoint, name, place, error.message, None, error)
         return KeyCheck(endpoint, name, place, found, limits)
 
-    async def _ask(self, key: str | None, wire: WireCall) -> Answer:
+    async def _ask(self, key: str | None, wire: WireCall) -> DiscoveryReply:
         reply = await self.exchange(wire, key)
-        return Answer(reply.status, await reply.read())
+        return DiscoveryReply(reply.status, await reply.read())
 
     async def _streamed(self, request: Request, reply: HttpReply, attempt: Attempt | None, key: str | None) -> Result:
         headers = reply.headers
@@ -238,9 +242,9 @@ class RemoteExecutor:
 
     def _filled(self, request: Request) -> dict[str, Any]:
         """The request's body, with what its server is known to need where it says nothing."""
-        if not self.facts.defaults or request.body.get("model") not in (None, self._model):
+        if not self.server_info.defaults or request.body.get("model") not in (None, self._model):
             return request.body
-        return {**self.facts.defaults, **request.body}
+        return {**self.server_info.defaults, **request.body}
 
     def _key_of(self, attempt: Attempt | None) -> str | None:
         """The name of the key to use: the attempt's; the only or first one where nobody chose."""
@@ -308,11 +312,11 @@ class RemoteExecutor:
         return prepared
 
 
-def _pulling(provider: RemoteProviderSpec, dialect: Dialect) -> Pulling | None:
+def _pulling(provider: RemoteProviderSpec, dialect: Dialect) -> ModelPull | None:
     """The dialect, where its server shall fetch a model that it lacks. Raises ConfigError."""
     if provider.pull == "never":
         return None
-    if not isinstance(dialect, Pulling):
+    if not isinstance(dialect, ModelPull):
         raise ConfigError(
             f"provider.pull: a server of the dialect {provider.dialect!r} fetches no models; set it to never"
         )

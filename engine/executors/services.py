@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from engine.core.clock import Clock, SystemClock
 from engine.core.media_access import INLINE_ONLY, MediaAccess
 from engine.core.pipeline import Stage
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.schemas.storage import StorageSpec
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Executor(Stage, Protocol):
     """Names of the keys that a call may use; empty: none is needed. A call uses `context.attempt.key`."""
     tasks: frozenset[str]
     """What it can be asked."""
-    facts: Facts
+    server_info: ServerInfo
     """What it learnt of the target; filled in when that is known."""
 
     def __init__(self, target: TargetSpec, services: Services) -> None: ...

@@ -8,7 +8,7 @@ from functools import partial
 
 from engine.core.errors import FAILURES, InferenceError, InvalidRequest
 from engine.core.request import Context, RateHints, Request, Result, Usage
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.core.stream import Chunk, ChunkStream
 from engine.executors.services import Services
 from engine.schemas import TargetSpec
@@ -29,7 +29,7 @@ class SimulatedExecutor:
         self.target = target
         self.spec = target.provider
         self.model = target.model_id
-        self.facts = Facts()
+        self.server_info = ServerInfo()
         self.clock = services.clock
         self.keys: tuple[str, ...] = self.spec.key_names if self.spec.keys else ()
         self.provider = SimulatedProvider(self.spec, services.clock, services.seed)

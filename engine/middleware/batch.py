@@ -13,8 +13,8 @@ import msgspec
 from engine.core.errors import Cancelled, InferenceError, Internal, Malformed
 from engine.core.pipeline import Layer, Middleware, Stage
 from engine.core.request import Attempt, Context, EngineRecord, Request, Result, Usage
-from engine.core.server_info import Facts
-from engine.middleware.layer_context import Branch
+from engine.core.server_info import ServerInfo
+from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import BatchSpec
 
 SPLIT_ON = frozenset({"invalid_request", "too_long", "content_filtered", "malformed", "internal"})
@@ -58,10 +58,10 @@ class Batch(Middleware):
         "route": "requests of different keys or endpoints must not share a call",
     }
 
-    def __init__(self, next: Stage, spec: BatchSpec, facts: Facts) -> None:
+    def __init__(self, next: Stage, spec: BatchSpec, server_info: ServerInfo) -> None:
         self.next = next
         self.spec = spec
-        self.facts = facts
+        self.server_info = server_info
         self._lanes: dict[Hashable, _Lane] = {}
 
     async def __call__(self, request: Request, context: Context) -> Result:
@@ -113,7 +113,7 @@ class Batch(Middleware):
 
     def _size(self, waiting: list[_Member]) -> int:
         """How many of those that wait fit one call: no more texts than the server takes, but one request at least."""
-        most = self.facts.max_inputs
+        most = self.server_info.max_inputs
         if most is None:
             return min(len(waiting), self.spec.max_size)
         texts = 0
@@ -245,9 +245,9 @@ def _shares(result: Result, members: list[_Member]) -> list[int]:
     return shares
 
 
-def layer(branch: Branch) -> Layer | None:
-    spec = branch.policy.batch
-    if not spec.enabled or spec.max_size == 1 or branch.target.provider.kind == "local":
+def layer(context: LayerContext) -> Layer | None:
+    spec = context.policy.batch
+    if not spec.enabled or spec.max_size == 1 or context.target.provider.kind == "local":
         return None  # a model in this process takes what waits whenever it is free
     settings = f"embeddings: ≤{spec.max_size} requests, ≤{spec.max_wait_s * 1000:g} ms, ≤{spec.max_calls} calls at once"
-    return Layer(Batch, {"spec": spec, "facts": branch.facts}, settings)
+    return Layer(Batch, {"spec": spec, "server_info": context.server_info}, settings)

@@ -12,7 +12,7 @@ from engine.core.clock import Clock
 from engine.core.errors import CircuitOpen, InferenceError
 from engine.core.pipeline import Layer, Middleware, Stage
 from engine.core.request import Context, Request, Result
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import BreakerSpec
 
 
@@ -325,23 +325,23 @@ def verdict(error: InferenceError | None) -> bool | None:
     return True if error.counts_for_breaker else None
 
 
-def breakers_of(branch: Branch) -> tuple[Breaker, ...]:
+def breakers_of(context: LayerContext) -> tuple[Breaker, ...]:
     """The circuits of a target's endpoints; none for a model in this process, or when the policy is off."""
-    spec = branch.policy.breaker
-    if not spec.enabled or branch.target.provider.kind == "local":
+    spec = context.policy.breaker
+    if not spec.enabled or context.target.provider.kind == "local":
         return ()
-    resources, model = branch.resources, branch.target.model_id
+    resources, model = context.resources, context.target.model_id
 
     def one(endpoint: str) -> Breaker:
-        name = branch.name if len(branch.endpoints) == 1 else f"{branch.name} at {endpoint}"
+        name = context.name if len(context.endpoints) == 1 else f"{context.name} at {endpoint}"
         return resources.get(("breaker", endpoint, model), lambda: Breaker(name, spec, resources.clock, resources.rng))
 
-    return tuple(one(endpoint) for endpoint in branch.endpoints)
+    return tuple(one(endpoint) for endpoint in context.endpoints)
 
 
-def layer(branch: Branch) -> Layer | None:
-    spec = branch.policy.breaker
-    breakers = breakers_of(branch)
+def layer(context: LayerContext) -> Layer | None:
+    spec = context.policy.breaker
+    breakers = breakers_of(context)
     if not breakers:
         return None
     settings = (

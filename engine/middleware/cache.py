@@ -16,7 +16,7 @@ from engine.core.clock import Clock
 from engine.core.errors import InferenceError
 from engine.core.pipeline import Layer, Middleware, Stage
 from engine.core.request import Context, Request, Result, Usage
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import CacheSpec
 
 CALLERS_OWN = frozenset({"deadline", "cancelled", "queue_full"})
@@ -299,13 +299,13 @@ class Cache(Middleware):
         )
 
 
-def layer(branch: Branch) -> Layer | None:
-    spec = branch.policy.cache
+def layer(context: LayerContext) -> Layer | None:
+    spec = context.policy.cache
     if not spec.enabled:
         return None
-    answers = branch.resources.get(("cache",), lambda: Answers(spec, branch.resources.clock))
+    answers = context.resources.get(("cache",), lambda: Answers(spec, context.resources.clock))
     ttl = "" if spec.ttl_s is None else f" for {spec.ttl_s:g} s"
     settings = f"{spec.only} ≤{spec.max_entries} answers ≤{spec.max_bytes} bytes{ttl}"
     if spec.single_flight:
         settings += ", equal requests share a call"
-    return Layer(Cache, {"spec": spec, "answers": answers, "defaults": branch.target.model.parameters}, settings)
+    return Layer(Cache, {"spec": spec, "answers": answers, "defaults": context.target.model.parameters}, settings)

@@ -11,7 +11,7 @@ from engine.core.errors import InferenceError
 from engine.core.pipeline import Layer, Middleware, Stage
 from engine.core.request import Context, Request, Result
 from engine.middleware.breaker import breakers_of
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import ConcurrencySpec
 
 GROWTH = 0.4
@@ -268,13 +268,13 @@ def _per_token(seconds: float, result: Result) -> float | None:
     return seconds / max(1, result.usage.output_tokens or 1) if result.usage is not None else None
 
 
-def layer(branch: Branch) -> Layer | None:
-    spec = branch.policy.concurrency
-    if not spec.enabled or branch.target.provider.kind == "local":
+def layer(context: LayerContext) -> Layer | None:
+    spec = context.policy.concurrency
+    if not spec.enabled or context.target.provider.kind == "local":
         return None
-    clock = branch.resources.clock
-    limit = branch.resources.get(("concurrency", branch.name), lambda: AdaptiveLimit(spec, clock))
-    for breaker in breakers_of(branch):
+    clock = context.resources.clock
+    limit = context.resources.get(("concurrency", context.name), lambda: AdaptiveLimit(spec, clock))
+    for breaker in breakers_of(context):
         breaker.on_close.append(limit.restart)
     settings = f"from {spec.initial}, {spec.minimum}–{spec.maximum}, ×{spec.backoff:g} on a no"
     return Layer(Concurrency, {"limit": limit, "clock": clock}, settings)

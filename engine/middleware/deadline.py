@@ -9,7 +9,7 @@ from engine.core.errors import DeadlineExceeded
 from engine.core.pipeline import Layer, Middleware, Stage
 from engine.core.request import Context, Request, Result
 from engine.core.watchdog import Watchdog
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.middleware.stream_timeout import BoundedSource
 from engine.schemas.policy import DeadlineSpec
 
@@ -71,13 +71,13 @@ class Deadline(Middleware):
         return result
 
 
-def layer(branch: Branch) -> Layer | None:
-    spec = branch.policy.deadline
+def layer(context: LayerContext) -> Layer | None:
+    spec = context.policy.deadline
     if not spec.enabled:
         return None
     total = f"{spec.total_s:g} s" if spec.total_s else "the request's own"
     return Layer(
         Deadline,
-        {"spec": spec, "clock": branch.resources.clock, "dog": branch.resources.watchdog},
+        {"spec": spec, "clock": context.resources.clock, "dog": context.resources.watchdog},
         f"total={total} starts={spec.starts}",
     )

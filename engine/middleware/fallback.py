@@ -13,9 +13,9 @@ from engine.schemas.policy import PolicySpec
 
 
 class Fallback(Middleware):
-    """Tries the branches in order. Its last branch's error is the request's, the earlier ones are in its attempts.
+    """Tries the branches in order. Its last context's error is the request's, the earlier ones are in its attempts.
 
-    `too_long` goes only to a branch whose context is known to be larger. When every branch that is left holds calls
+    `too_long` goes only to a context whose context is known to be larger. When every context that is left holds calls
     back with an open circuit, and `policy.breaker.on_open` is wait, the request waits for the first that may close;
     that costs no attempt. Without a patient caller it waits for twice as many openings as there are tries.
     """
@@ -74,7 +74,7 @@ class Fallback(Middleware):
     async def _first_that_can(
         self, request: Request, context: Context, order: tuple[int, ...], rejections: dict[int, CircuitOpen]
     ) -> Result:
-        """The first branch's result. Raises the last branch's error, and notes the open circuits worth a wait."""
+        """The first context's result. Raises the last context's error, and notes the open circuits worth a wait."""
         places = list(order)
         while True:
             place = places.pop(0)

@@ -10,7 +10,7 @@ from engine.core.errors import CircuitOpen, InferenceError
 from engine.core.pipeline import Layer, Middleware, Stage
 from engine.core.request import Attempt, Context, Request, Result
 from engine.middleware.hedge_latency import Kind, Pace
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.middleware.retry_budget import RetryBudget, budget_of
 from engine.schemas.policy import HedgeSpec
 
@@ -384,24 +384,24 @@ class _Race:
         mine.last_key, mine.last_endpoint = context.last_key, context.last_endpoint
 
 
-def layer(branch: Branch) -> Layer | None:
-    spec, resources = branch.policy.hedge, branch.resources
+def layer(context: LayerContext) -> Layer | None:
+    spec, resources = context.policy.hedge, context.resources
     if not spec.enabled:
         return None
-    budget = budget_of(branch)
+    budget = budget_of(context)
     settings = f"max_hedges={spec.max_hedges} after {spec.after_s:g} s"
     if spec.percentile is not None:
         settings += f", or p{spec.percentile * 100:g} of ≥{spec.min_samples} calls"
     if budget is not None:
         settings += f" budget={budget.spec.capacity:g}"
     arguments = {
-        "target": branch.name,
+        "target": context.name,
         "spec": spec,
-        "pace": resources.get(("hedge", branch.name), lambda: Pace(spec)),
+        "pace": resources.get(("hedge", context.name), lambda: Pace(spec)),
         "clock": resources.clock,
         "rng": resources.rng,
         "budget": budget,
-        "max_attempts": branch.policy.budget.max_attempts if budget else None,
-        "park_after_s": branch.policy.route.park_after_s,
+        "max_attempts": context.policy.budget.max_attempts if budget else None,
+        "park_after_s": context.policy.route.park_after_s,
     }
     return Layer(Hedge, arguments, settings)

@@ -1,6 +1,6 @@
 """The policies, one file each: a class, its order constraints with their reasons, and how it is made from its spec.
 
-Each file has `layer(branch)`, which gives the inert layer for a target, or None when its policy is off.
+Each file has `layer(context)`, which gives the inert layer for a target, or None when its policy is off.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.core.resources import Resources
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.schemas import TargetSpec
 from engine.schemas.policy import PolicySpec
 
 
 @dataclass(frozen=True)
-class Branch:
+class LayerContext:
     """What a layer is made for: one target under one policy."""
 
     name: str
@@ -26,7 +26,7 @@ class Branch:
     """Names of the keys that the target's executor accepts."""
     primary: bool = True
     """The run's own target, not a fallback."""
-    facts: Facts = field(default_factory=Facts)
+    server_info: ServerInfo = field(default_factory=ServerInfo)
     """What the target's server says of itself, once it was asked."""
 
     @property

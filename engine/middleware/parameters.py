@@ -8,7 +8,7 @@ from typing import Any
 from engine.core.errors import InvalidRequest
 from engine.core.pipeline import Layer, Middleware, Stage
 from engine.core.request import Context, Request, Result
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.schemas import TargetSpec
 
 
@@ -74,15 +74,15 @@ def _continued(request: Request, context: Context, how: str) -> dict[str, Any]:
     return body
 
 
-def follows(branch: Branch) -> bool:
+def follows(context: LayerContext) -> bool:
     """Whether a request's own model is kept at this target."""
-    target = branch.target
-    return branch.primary and target.provider.kind == "remote" and not target.model.pin
+    target = context.target
+    return context.primary and target.provider.kind == "remote" and not target.model.pin
 
 
-def layer(branch: Branch) -> Layer:
-    model = branch.target.model
-    settings = f"model={branch.target.model_id}"
+def layer(context: LayerContext) -> Layer:
+    model = context.target.model
+    settings = f"model={context.target.model_id}"
     if model.parameters:
         settings += " " + " ".join(f"{name}={value}" for name, value in model.parameters.items())
-    return Layer(Parameters, {"target": branch.target, "open": follows(branch)}, settings)
+    return Layer(Parameters, {"target": context.target, "open": follows(context)}, settings)

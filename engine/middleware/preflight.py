@@ -11,8 +11,8 @@ from engine.core.clock import Clock
 from engine.core.errors import InvalidRequest, TooLong
 from engine.core.pipeline import Layer, Middleware, Stage
 from engine.core.request import Context, Request, Result
-from engine.core.server_info import Facts
-from engine.middleware.layer_context import Branch
+from engine.core.server_info import ServerInfo
+from engine.middleware.layer_context import LayerContext
 from engine.middleware.rate_limit import Cost, VectorBucket, cost_of, limits_of
 from engine.schemas import TargetSpec
 from engine.schemas.policy import PolicySpec
@@ -41,10 +41,10 @@ class Preflight(Middleware):
     wrapped_by = {"fallback": "what is too long for one target may fit the next one's model"}
 
     def __init__(
-        self, next: Stage, target: TargetSpec, policy: PolicySpec, primary: bool, clock: Clock, facts: Facts
+        self, next: Stage, target: TargetSpec, policy: PolicySpec, primary: bool, clock: Clock, server_info: ServerInfo
     ) -> None:
         self.next = next
-        self.facts = facts
+        self.server_info = server_info
         """What the server says; what the configuration says wins."""
         model, provider = target.model, target.provider
         self.model = target.model_id
@@ -73,7 +73,12 @@ class Preflight(Middleware):
         """
         body = request.body
         size = check_body(request.task, body)
-        if self.tasks or self.context_length is not None or self.facts.tasks or self.facts.context_length is not None:
+        if (
+            self.tasks
+            or self.context_length is not None
+            or self.server_info.tasks
+            or self.server_info.context_length is not None
+        ):
             wanted = body.get("model")
             if wanted is None or wanted in self.own_names or not self.open:
                 self._check_model(request, size)
@@ -87,7 +92,7 @@ class Preflight(Middleware):
 
     def _check_model(self, request: Request, size: float) -> None:
         """`size` is the length of the longest prompt: characters, or tokens below zero."""
-        said = self.facts
+        said = self.server_info
         if not self.tasks and said.tasks and request.task not in said.tasks:
             raise InvalidRequest(
                 f"task: {self.model!r} is not for {request.task}, says its server; it does: "
@@ -351,8 +356,8 @@ def _shown(value: Any) -> str:
     return repr(value) if isinstance(value, bool | int | float | None) else type(value).__name__
 
 
-def layer(branch: Branch) -> Layer | None:
-    policy, model = branch.policy, branch.target.model
+def layer(context: LayerContext) -> Layer | None:
+    policy, model = context.policy, context.target.model
     if not policy.preflight.enabled:
         return None
     known = ["form of the body"]
@@ -360,10 +365,10 @@ def layer(branch: Branch) -> Layer | None:
     known += [f"context_length={model.context_length}"] if model.context_length else []
     known += ["rate_limit"] if policy.rate_limit.enabled and any(limits_of(policy.rate_limit)) else []
     arguments = {
-        "target": branch.target,
+        "target": context.target,
         "policy": policy,
-        "primary": branch.primary,
-        "clock": branch.resources.clock,
-        "facts": branch.facts,
+        "primary": context.primary,
+        "clock": context.resources.clock,
+        "server_info": context.server_info,
     }
     return Layer(Preflight, arguments, " ".join(known))

@@ -10,7 +10,7 @@ from engine.core.clock import Clock
 from engine.core.errors import DeadlineExceeded, InferenceError, QueueFull
 from engine.core.pipeline import Layer, Middleware, Stage
 from engine.core.request import Context, Request, Result
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import QueueSpec
 
 
@@ -222,10 +222,10 @@ class Queue(Middleware):
         self.gate.release()
 
 
-def layer(branch: Branch) -> Layer | None:
-    spec = branch.policy.queue
+def layer(context: LayerContext) -> Layer | None:
+    spec = context.policy.queue
     if not spec.enabled:
         return None
-    gate = branch.resources.get(("queue", branch.name), lambda: PriorityGate(spec, branch.resources.clock))
+    gate = context.resources.get(("queue", context.name), lambda: PriorityGate(spec, context.resources.clock))
     settings = f"size={spec.size} concurrency={spec.concurrency} on_full={spec.on_full}"
     return Layer(Queue, {"gate": gate}, settings)

@@ -12,7 +12,7 @@ from engine.core.pipeline import Layer, Middleware, Stage
 from engine.core.request import Context, RateHints, Request, Result, Usage
 from engine.core.resources import Resources
 from engine.core.token_estimate import input_tokens, output_tokens
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import RateLimitSpec
 
 UNITS = ("requests", "tokens", "input_tokens", "output_tokens")
@@ -306,10 +306,10 @@ def _correct(bucket: VectorBucket, cost: Cost, usage: Usage | None) -> None:
         bucket.give_back((0.0, cost[1] - prompt - answer, cost[2] - prompt, cost[3] - answer))
 
 
-def layer(branch: Branch) -> Layer | None:
-    spec = branch.policy.rate_limit
+def layer(context: LayerContext) -> Layer | None:
+    spec = context.policy.rate_limit
     limits = limits_of(spec)
-    learns = spec.learn and branch.target.provider.kind != "local"
+    learns = spec.learn and context.target.provider.kind != "local"
     if not spec.enabled or (not learns and not any(limits)):
         return None
     shown = [f"{unit}={limit:g}/min" for unit, limit in zip(UNITS, limits, strict=True) if limit is not None]
@@ -317,4 +317,4 @@ def layer(branch: Branch) -> Layer | None:
         shown.append(f"burst={spec.burst_s:g} s per {spec.per}")
     if learns:
         shown.append("learns from headers")
-    return Layer(RateLimit, {"spec": spec, "resources": branch.resources, "target": branch.name}, " ".join(shown))
+    return Layer(RateLimit, {"spec": spec, "resources": context.resources, "target": context.name}, " ".join(shown))

@@ -7,7 +7,7 @@ from engine.core.pipeline import Layer, Middleware
 from engine.core.request import Context, Request, Result
 from engine.core.stream import Chunk, ChunkStream
 from engine.middleware.fallback import Fallback
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.middleware.rescue_splice import Splice
 from engine.schemas.policy import StreamSpec
 
@@ -118,8 +118,8 @@ class _Rescued:
         return result.stream
 
 
-def layer(branch: Branch) -> Layer | None:
-    spec = branch.policy.stream
+def layer(context: LayerContext) -> Layer | None:
+    spec = context.policy.stream
     if spec.rescue == "off":
         return None
     return Layer(Rescue, {"spec": spec}, f"streams: {spec.rescue}, ≤{spec.max_rescues} times")

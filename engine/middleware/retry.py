@@ -9,7 +9,7 @@ from engine.core.clock import Clock
 from engine.core.errors import CircuitOpen, InferenceError
 from engine.core.pipeline import Layer, Middleware, Stage
 from engine.core.request import Context, Request, Result
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.middleware.retry_budget import THROTTLES, RetryBudget, budget_of
 from engine.schemas.policy import RetrySpec
 
@@ -160,11 +160,11 @@ class Retry(Middleware):
         return max(jittered, hint_s + self.rng.uniform(0.0, min(bound, 0.1 * hint_s + 0.01)))
 
 
-def layer(branch: Branch) -> Layer | None:
-    spec = branch.policy.retry
-    if not spec.enabled or branch.policy.hedge.enabled:
+def layer(context: LayerContext) -> Layer | None:
+    spec = context.policy.retry
+    if not spec.enabled or context.policy.hedge.enabled:
         return None  # a hedge stands in this place
-    budget = budget_of(branch)
+    budget = budget_of(context)
     throttles = "" if spec.max_throttle_retries is None else f" throttles={spec.max_throttle_retries}"
     settings = (
         f"max_retries={spec.max_retries}{throttles} "
@@ -175,12 +175,12 @@ def layer(branch: Branch) -> Layer | None:
     return Layer(
         Retry,
         {
-            "target": branch.name,
+            "target": context.name,
             "spec": spec,
-            "clock": branch.resources.clock,
-            "rng": branch.resources.rng,
+            "clock": context.resources.clock,
+            "rng": context.resources.rng,
             "budget": budget,
-            "park_after_s": branch.policy.route.park_after_s,
+            "park_after_s": context.policy.route.park_after_s,
         },
         settings,
     )

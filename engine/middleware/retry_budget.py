@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.core.clock import Clock
 from engine.core.errors import InferenceError
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import BudgetSpec
 
 THROTTLES = frozenset({"throttled", "overloaded"})
@@ -65,9 +65,9 @@ class RetryBudget:
         self._refilled = now
 
 
-def budget_of(branch: Branch) -> RetryBudget | None:
+def budget_of(context: LayerContext) -> RetryBudget | None:
     """The target's bucket; None when the policy is off."""
-    spec = branch.policy.budget
+    spec = context.policy.budget
     if not spec.enabled:
         return None
-    return branch.resources.get(("budget", branch.name), lambda: RetryBudget(spec, branch.resources.clock))
+    return context.resources.get(("budget", context.name), lambda: RetryBudget(spec, context.resources.clock))

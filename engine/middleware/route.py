@@ -12,7 +12,7 @@ from engine.core.pipeline import Layer, Middleware, Stage
 from engine.core.prices import Prices
 from engine.core.request import Attempt, Context, Request, Result, Usage
 from engine.core.stream import ChunkStream
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.middleware.parameters import follows
 from engine.middleware.route_keys import KeyRing
 from engine.schemas.policy import RouteSpec
@@ -206,11 +206,11 @@ class Route(Middleware):
             self.endpoints.in_flight[attempt.place] -= 1
 
 
-def layer(branch: Branch) -> Layer:
-    spec = branch.policy.route
-    target, resources = branch.name, branch.resources
-    ring = resources.get(("keys", target), lambda: KeyRing(branch.keys, spec, resources.clock))
-    names = branch.endpoints
+def layer(context: LayerContext) -> Layer:
+    spec = context.policy.route
+    target, resources = context.name, context.resources
+    ring = resources.get(("keys", target), lambda: KeyRing(context.keys, spec, resources.clock))
+    names = context.endpoints
     endpoints = resources.get(("endpoints", target), lambda: Endpoints(len(names), spec))
     settings = f"target={target}"
     if ring.names:
@@ -224,7 +224,7 @@ def layer(branch: Branch) -> Layer:
             "ring": ring,
             "endpoints": endpoints,
             "names": names,
-            "prices": resources.get(("prices", target), lambda: Prices(branch.target, follows(branch))),
+            "prices": resources.get(("prices", target), lambda: Prices(context.target, follows(context))),
             "clock": resources.clock,
         },
         settings,

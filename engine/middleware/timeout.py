@@ -9,7 +9,7 @@ from engine.core.errors import TimedOut, Truncated
 from engine.core.pipeline import Layer, Middleware, Stage
 from engine.core.request import Context, Request, Result
 from engine.core.watchdog import Watchdog
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.middleware.stream_timeout import BoundedSource
 from engine.schemas.policy import TimeoutSpec
 
@@ -73,11 +73,11 @@ class Timeout(Middleware):
         return result
 
 
-def layer(branch: Branch) -> Layer | None:
-    spec = branch.policy.timeout
+def layer(context: LayerContext) -> Layer | None:
+    spec = context.policy.timeout
     if not spec.enabled:
         return None
     shown = ((name, getattr(spec, name)) for name in ("attempt_s", "first_token_s", "idle_s"))
-    resources = branch.resources
+    resources = context.resources
     arguments = {"spec": spec, "clock": resources.clock, "dog": resources.watchdog}
     return Layer(Timeout, arguments, " ".join(f"{name[:-2]}={value:g} s" for name, value in shown if value))

@@ -7,7 +7,7 @@ from engine.core.errors import InferenceError
 from engine.core.pipeline import Layer, Middleware, Stage
 from engine.core.prices import total
 from engine.core.request import Attempt, Context, Request, Result
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 
 
 class Trace(Middleware):
@@ -74,5 +74,5 @@ def _cost(attempts: list[Attempt]) -> tuple[float | None, bool]:
     return (total(costs), estimated) if costs else (None, False)
 
 
-def layer(branch: Branch) -> Layer:
-    return Layer(Trace, {"clock": branch.resources.clock})
+def layer(context: LayerContext) -> Layer:
+    return Layer(Trace, {"clock": context.resources.clock})

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from engine.runs.directory import RunDirectory, find_run, load_manifest, load_spec, open_run, resume_command
 from engine.runs.in_flight import Progress
-from engine.runs.manifest import ConfigSource, Facts, Manifest
+from engine.runs.manifest import ConfigSource, Manifest, Provenance
 from engine.runs.runner import Summary, execute
 from engine.runs.stop_signal import StopSignal
 
 __all__ = [
     "ConfigSource",
-    "Facts",
     "Manifest",
     "Progress",
+    "Provenance",
     "RunDirectory",
     "StopSignal",
     "Summary",

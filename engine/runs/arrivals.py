@@ -9,8 +9,8 @@ from collections.abc import Callable
 from random import Random
 
 from engine.core.errors import SetupError
-from engine.runs.in_flight import Serving
-from engine.runs.pending_rows import Unrecorded
+from engine.runs.in_flight import InFlight
+from engine.runs.pending_rows import PendingRows
 from engine.runs.reader import Reader, ThreadReader
 from engine.workloads.open import ClosedLoop, Row, Source
 
@@ -20,11 +20,11 @@ _STANDSTILL_ROWS = 20_000
 log = logging.getLogger("engine.runs")
 
 
-class Feed:
+class Arrivals:
     """Reads a source and starts its rows."""
 
     def __init__(
-        self, source: Source, serving: Serving, rest: Unrecorded, virtual: bool, say: Callable[[str], None]
+        self, source: Source, serving: InFlight, rest: PendingRows, virtual: bool, say: Callable[[str], None]
     ) -> None:
         self.exhausted = False
         self.timed = False

@@ -13,7 +13,7 @@ from engine.telemetry.lines import read_line
 from engine.telemetry.tally import AttemptLike
 
 
-class Spending:
+class CostLimit:
     """The known costs of every attempt. Lives on one event loop.
 
     The limit is reached when they add up to it, or as soon as an attempt used something whose cost nobody knows: no

@@ -18,7 +18,7 @@ from engine.core.atomic_file import CantWrite, is_temporary, remove_temporary, w
 from engine.core.errors import ConfigError, OutputError, nearest
 from engine.runs.fingerprint import diff, plain_spec, spec_fingerprint
 from engine.runs.lock import LOCK, RunLock
-from engine.runs.manifest import Facts, Manifest, iso_utc, read_manifest
+from engine.runs.manifest import Manifest, Provenance, iso_utc, read_manifest
 from engine.schemas import RunSpec
 from engine.workloads.open import Source, check_rows
 
@@ -77,7 +77,7 @@ def resume_command(path: Path) -> str:
     return f"python -m engine runs resume {shlex.quote(str(path))}"
 
 
-def open_run(spec: RunSpec, source: Source, facts: Facts | None = None) -> RunDirectory:
+def open_run(spec: RunSpec, source: Source, facts: Provenance | None = None) -> RunDirectory:
     """The directory for this run: a new one, or with `output.resume` the one to continue, locked and on disk.
 
     Call it when everything else that may be refused has been checked, so that a refused run leaves nothing behind.

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from engine.core.errors import InferenceError, Malformed, OutputError, SetupError
 from engine.core.request import EngineRecord, Request, Result
-from engine.runs.cost_limit import Spending
+from engine.runs.cost_limit import CostLimit
 from engine.runs.journal import Journal
 from engine.runs.results import payload
 from engine.workloads.open import Row
@@ -52,7 +52,7 @@ class Answers(Protocol):
         ...
 
 
-class Serving:
+class InFlight:
     """Starts rows, at most `window` at a time, and records what becomes of them.
 
     With `virtual` a row makes room for the next one when it is answered; else when its record is durable, so that
@@ -67,7 +67,7 @@ class Serving:
         window: int,
         progress: Progress | None,
         virtual: bool,
-        spending: Spending,
+        spending: CostLimit,
         answers: Answers | None = None,
     ) -> None:
         self.tasks: dict[int, asyncio.Task[None]] = {}

@@ -44,7 +44,7 @@ class ConfigSource(msgspec.Struct, kw_only=True):
     """It has uncommitted changes; None: not a checkout."""
 
 
-class Facts(msgspec.Struct, kw_only=True):
+class Provenance(msgspec.Struct, kw_only=True):
     """What only the caller knows about a run."""
 
     overrides: list[str] = []

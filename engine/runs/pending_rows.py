@@ -11,7 +11,7 @@ from engine.runs.results import digest_of
 from engine.workloads.open import Row, Source
 
 
-class Unrecorded:
+class PendingRows:
     """The rows without a record, each with its digest, for one reader. Rows and records both come by index, so a
     million records are passed over without being held, and most rows without being parsed."""
 

@@ -8,7 +8,7 @@ import queue
 import threading
 
 from engine.core.errors import EngineError
-from engine.runs.pending_rows import Unrecorded
+from engine.runs.pending_rows import PendingRows
 from engine.workloads.open import Row
 
 _AHEAD_ROWS = 64
@@ -18,7 +18,7 @@ _AHEAD_ROWS = 64
 class Reader:
     """Rows and their digests, some at a time, read on the event loop itself."""
 
-    def __init__(self, rest: Unrecorded, live: bool) -> None:
+    def __init__(self, rest: PendingRows, live: bool) -> None:
         """`live`: the next row may be long in coming, and no row waits for it."""
         self._rows = iter(rest)
         self._at_once = 1 if live else _AHEAD_ROWS
@@ -34,7 +34,7 @@ class Reader:
 class ThreadReader(Reader):
     """The same on a thread. A daemon: one that waits for a pipe can't be woken at exit."""
 
-    def __init__(self, rest: Unrecorded, live: bool) -> None:
+    def __init__(self, rest: PendingRows, live: bool) -> None:
         super().__init__(rest, live)
         self._loop = asyncio.get_running_loop()
         self._wanted: queue.SimpleQueue[tuple[int, asyncio.Future[list[tuple[Row, int]]]] | None] = queue.SimpleQueue()

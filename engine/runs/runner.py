@@ -26,14 +26,14 @@ from engine.core.atomic_file import CantWrite, write_atomic
 from engine.core.errors import EngineError, Interrupted, OutputError, OverLimit, SetupError, Stalled
 from engine.core.virtual_time import VirtualTimeLoop
 from engine.runs import stall_notices
-from engine.runs.arrivals import Feed
-from engine.runs.cost_limit import Spending
+from engine.runs.arrivals import Arrivals
+from engine.runs.cost_limit import CostLimit
 from engine.runs.directory import RunDirectory
-from engine.runs.in_flight import Progress, Serving, Submits
+from engine.runs.in_flight import InFlight, Progress, Submits
 from engine.runs.journal import Journal, counts
 from engine.runs.manifest import Session, iso_utc
 from engine.runs.media_files import MediaFiles
-from engine.runs.pending_rows import Unrecorded
+from engine.runs.pending_rows import PendingRows
 from engine.runs.report import Findings, write_report
 from engine.runs.results import materialise
 from engine.runs.stop_signal import StopSignal
@@ -155,8 +155,8 @@ class _Execution:
         self._window = window_of(spec)
         self._started = self._loop.time()
         self._real_started = time.monotonic()
-        self._feed: Feed | None = None
-        self._spending = Spending(spec.output.max_cost_usd)
+        self._feed: Arrivals | None = None
+        self._spending = CostLimit(spec.output.max_cost_usd)
         self._stalled = False
         self._over = False
         """It was stopped by what it had spent."""
@@ -168,7 +168,7 @@ class _Execution:
         batch = min(commit_rows, max(1, self._window // 2))
         journal = Journal(run.journal, commit_s=self._spec.output.commit_s, batch=batch, threaded=not self._virtual)
         jobs = self._open_jobs() if self._spec.policy.batch.strategy == "provider" else None
-        serving = Serving(
+        serving = InFlight(
             self._engine, journal, run.path.name, self._window, self._progress, self._virtual, self._spending, jobs
         )
         try:
@@ -180,8 +180,8 @@ class _Execution:
                     raise self._stopped(serving, None)
             if jobs is not None:
                 jobs.start(serving.touch)
-            rest = Unrecorded(self._source, run.journal)
-            feed = self._feed = Feed(self._source, serving, rest, self._virtual, self._say)
+            rest = PendingRows(self._source, run.journal)
+            feed = self._feed = Arrivals(self._source, serving, rest, self._virtual, self._say)
             complete = await self._serve_all(feed, serving, jobs)
         finally:
             await serving.cancel()
@@ -262,7 +262,7 @@ class _Execution:
 
     # -- the middle ---------------------------------------------------------------------------------------------
 
-    async def _serve_all(self, feed: Feed, serving: Serving, jobs: Jobs | None) -> bool:
+    async def _serve_all(self, feed: Arrivals, serving: InFlight, jobs: Jobs | None) -> bool:
         """Whether every row has its outcome; else the run was stopped, or has stalled. Raises what broke the run."""
         earlier_s = sum(session.wall_s or 0.0 for session in self._run.manifest.sessions)
         everything = asyncio.create_task(_read_and_wait(feed, serving, earlier_s))
@@ -315,7 +315,7 @@ class _Execution:
         else:
             self._say(f"stopping: calls under way may finish for {drain_s:g} s; Ctrl-C again stops now")
 
-    def _stopped(self, serving: Serving, jobs: Jobs | None) -> EngineError:
+    def _stopped(self, serving: InFlight, jobs: Jobs | None) -> EngineError:
         done = f"{sum(counts(self._run.journal))} rows are recorded"
         if jobs is not None and jobs.left:
             names = ", ".join(job.provider_id or job.tag for job in jobs.left)
@@ -389,7 +389,7 @@ class _Execution:
         )
 
 
-async def _read_and_wait(feed: Feed, serving: Serving, earlier_s: float) -> None:
+async def _read_and_wait(feed: Arrivals, serving: InFlight, earlier_s: float) -> None:
     await feed.run(earlier_s)
     await serving.wait_idle()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine.core.resources import Resources
-from engine.runs.in_flight import Serving
+from engine.runs.in_flight import InFlight
 
 QUIET_S = 10.0
 """So long no row got anywhere before it is told; each next time it is three times as long."""
 
 
-async def tell(serving: Serving, resources: Resources, say: Callable[[str], None]) -> None:
+async def tell(serving: InFlight, resources: Resources, say: Callable[[str], None]) -> None:
     """Runs until it is cancelled. Says nothing where calls only take long: what they met is what is told."""
     quiet_s = QUIET_S
     while True:

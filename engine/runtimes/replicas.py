@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from engine.schemas.hardware import CudaHardwareSpec
-from engine.tasks.local_model import Embeddings, Piece, Runtime, Sampling
+from engine.tasks.local_model import Embeddings, Runtime, Sampling, TextDelta
 from engine.tasks.pipelines import Ask
 
 T = TypeVar("T")
@@ -59,7 +59,9 @@ class Replicas:
         """By the first."""
         await self._runtimes[0].check(sampling)
 
-    async def generate(self, prompt: Any, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[Piece, None]:
+    async def generate(
+        self, prompt: Any, sampling: Sampling, *, whole: bool = False
+    ) -> AsyncGenerator[TextDelta, None]:
         """On the least loaded; it counts as busy until the answer ends or is closed."""
         place = self._take()
         try:

@@ -36,7 +36,7 @@ class Sampling:
 
 
 @dataclass(slots=True)
-class Piece:
+class TextDelta:
     """The next part of an answer."""
 
     text: str
@@ -87,7 +87,7 @@ class Runtime(Protocol):
         schemas is missing."""
         ...
 
-    def generate(self, prompt: Any, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[Piece, None]:
+    def generate(self, prompt: Any, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[TextDelta, None]:
         """The answer, piece by piece, from tokens of `encode_*`. Closing the iterator stops the generation.
 
         `whole` asks for one piece at the end, which spares the work that streaming costs at every step.

@@ -130,7 +130,7 @@ async def test_tgi_says_how_long_a_prompt_and_an_answer_may_be(serve: Serve) -> 
     async with engine("tgi", server.url, "policy/preflight=default") as own:
         long = await own.submit(Request("completion", {"prompt": "x" * 1000}))
         much = await own.submit(Request("completion", {"prompt": "x", "max_tokens": 21}))
-        checked = await own.pipeline.routes[0].executor.check()
+        checked = await own.pipeline.target_chains[0].executor.check()
     assert "room for 8 (as its server says)" in str(long.error)
     assert "21 is more than the 20 tokens" in str(much.error)
     assert "TGI 3.3.0, 8 tokens a prompt, 20 tokens with the answer, healthy, 4 requests wait" in checked
@@ -226,7 +226,7 @@ async def test_a_missing_model_that_is_not_to_be_pulled_is_named_by_the_check(se
     server = await serve(ollama(present=False))
     own = engine("ollama", server.url)
     async with own:
-        found = own.pipeline.routes[0].executor.facts.found
+        found = own.pipeline.target_chains[0].executor.server_info.found
     assert "get it with `ollama pull m`, or set provider.pull=missing" in found
 
 

@@ -49,7 +49,7 @@ async def test_each_endpoint_gets_its_own_key_and_no_other(serve: Serve) -> None
     a, b = await serve(answer), await serve(answer)
     async with engine(a.url, b.url, credentials={a.url: "NODE_A_KEY", b.url: "NODE_B_KEY"}) as own:
         results = [await own.submit(CHAT) for _ in range(4)]
-        checked = await own.pipeline.routes[0].executor.check()
+        checked = await own.pipeline.target_chains[0].executor.check()
     assert all(result.ok for result in results)
     assert (sent(a), sent(b)) == ({f"Bearer {FIRST}"}, {f"Bearer {SECOND}"})
     assert "NODE_A_KEY" in checked

@@ -42,7 +42,7 @@ def simulate(
 
 
 def executor(engine: Engine) -> SimulatedExecutor:
-    found = engine.pipeline.routes[0].executor
+    found = engine.pipeline.target_chains[0].executor
     assert isinstance(found, SimulatedExecutor)
     return found
 

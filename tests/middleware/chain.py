@@ -15,7 +15,7 @@ from engine.core.resources import Resources
 from engine.core.stream import Chunk, ChunkStream
 from engine.core.virtual_time import VirtualClock, run
 from engine.middleware.fallback import Fallback
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.schemas import TargetSpec
 from engine.schemas.hardware import AutoHardwareSpec
 from engine.schemas.model import ModelSpec
@@ -80,21 +80,21 @@ def branch(
     provider: ProviderSpec | None = None,
     model: ModelSpec | None = None,
     primary: bool = True,
-) -> Branch:
+) -> LayerContext:
     target = TargetSpec(
         provider=provider or SimulatedProviderSpec(kind="simulated"),
         model=model or ModelSpec(name="m"),
         hardware=AutoHardwareSpec(kind="auto"),
     )
-    return Branch("t", target, policy, Resources(clock, seed=1), keys=keys, primary=primary)
+    return LayerContext("t", target, policy, Resources(clock, seed=1), keys=keys, primary=primary)
 
 
-def chain(modules: list[Any], made: Branch, executor: Stage) -> Stage:
+def chain(modules: list[Any], made: LayerContext, executor: Stage) -> Stage:
     layers = [module.layer(made) for module in modules]
     return compose([layer for layer in layers if layer is not None], executor)
 
 
-def waiting(stage: Stage, made: Branch) -> Stage:
+def waiting(stage: Stage, made: LayerContext) -> Stage:
     """The stage under the one that waits for circuits to close."""
     return Fallback([stage], [made.name], [None], made.policy, made.resources.clock)
 

@@ -18,7 +18,7 @@ from engine.core.errors import (
     ServerFailed,
 )
 from engine.core.request import Attempt, Context, Inputs, RateHints, Result, Usage
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.core.virtual_time import VirtualClock
 from engine.middleware import batch, route
 from engine.schemas.policy import BatchSpec, PolicySpec, RouteSpec
@@ -500,7 +500,7 @@ async def test_a_reply_that_counts_wrong_says_how_many_were_expected(clock: Virt
         async def executor(asked: Request, mine: Context, data: Any = data, said: list[str] = said) -> Result:
             return Result("", {"data": data})
 
-        stage = batch.Batch(executor, BatchSpec(), Facts())
+        stage = batch.Batch(executor, BatchSpec(), ServerInfo())
         members = [batch._Member(embed(text), context(clock), [text]) for text in ("a", "b", "c")]
         with pytest.raises(Malformed, match=f"^expected 3 embeddings, got {found}$"):
             stage._distribute(members, await executor(embed("a"), context(clock)))

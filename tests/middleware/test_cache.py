@@ -25,7 +25,7 @@ from engine.core.stream import Chunk, ChunkStream
 from engine.core.virtual_time import VirtualClock, VirtualTimeLoop, run
 from engine.middleware import cache, deadline, queue, route, trace
 from engine.middleware.cache import Answer, Answers
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.schemas.model import ModelSpec
 from engine.schemas.policy import CacheSpec, DeadlineSpec, PolicySpec, QueueSpec
 from tests.middleware.chain import branch, chain, context, in_virtual_time
@@ -65,13 +65,13 @@ def ask(id: str = "r", task: str = "chat", priority: str = "normal", **body: Any
 
 def made(
     clock: VirtualClock, executor: Stage, outer: tuple[Any, ...] = (), inner: tuple[Any, ...] = (), **fields: Any
-) -> tuple[Stage, Branch]:
+) -> tuple[Stage, LayerContext]:
     rest = {name: fields.pop(name) for name in ("deadline", "queue") if name in fields}
     here = branch(clock, PolicySpec(cache=CacheSpec(enabled=True, **fields), **rest))
     return chain([trace, *outer, cache, *inner, route], here, executor), here
 
 
-def answers(here: Branch) -> Answers:
+def answers(here: LayerContext) -> Answers:
     (found,) = here.resources.items("cache").values()
     assert isinstance(found, Answers)
     return found
@@ -167,7 +167,7 @@ def test_only_what_is_deterministic_is_kept(task: str, body: dict[str, Any], cal
 async def test_the_models_own_parameters_count_where_the_request_says_nothing(clock: VirtualClock) -> None:
     here = branch(clock, PolicySpec(cache=CacheSpec(enabled=True)))
     model = here.target.model.model_copy(update={"parameters": {"temperature": 0}})
-    here = Branch("t", here.target.model_copy(update={"model": model}), here.policy, here.resources)
+    here = LayerContext("t", here.target.model_copy(update={"model": model}), here.policy, here.resources)
     executor = Counting()
     stage = chain([cache], here, executor)
     for body in ({}, {}, {"temperature": 1}, {"temperature": 1}):

@@ -36,7 +36,7 @@ from engine.middleware import (
 from engine.middleware import (
     retry_budget as budget,
 )
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import (
     BreakerSpec,
     BudgetSpec,
@@ -58,19 +58,19 @@ def policy(after_s: float = 2.0, max_hedges: int = 1, **rest: object) -> PolicyS
     return PolicySpec(hedge=spec, **rest)
 
 
-def made(clock: VirtualClock, plan: PolicySpec, executor: Stage) -> tuple[Stage, Branch]:
+def made(clock: VirtualClock, plan: PolicySpec, executor: Stage) -> tuple[Stage, LayerContext]:
     here = branch(clock, plan, keys=KEYS)
     return chain([deadline, retry, hedge, queue, route, rate_limit, breaker, timeout], here, executor), here
 
 
-def held(here: Branch) -> dict[str, object]:
+def held(here: LayerContext) -> dict[str, object]:
     """What the stages of a branch hold for calls."""
     gate = here.resources.get(("queue", "t"), lambda: None)
     ring = here.resources.get(("keys", "t"), lambda: None)
     return {"slots": gate.active, "waiting": gate.waiting, "keys": sum(ring.in_flight.values())}  # type: ignore[attr-defined]
 
 
-def gauges(here: Branch) -> dict[str, float]:
+def gauges(here: LayerContext) -> dict[str, float]:
     (pace,) = here.resources.items("hedge").values()
     found: dict[str, float] = pace.gauges()
     return found

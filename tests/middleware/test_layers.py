@@ -25,7 +25,7 @@ from engine.middleware import (
     timeout,
     trace,
 )
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import PolicySpec
 from engine.schemas.provider import RemoteProviderSpec
 from tests.middleware.chain import branch, in_virtual_time
@@ -114,7 +114,7 @@ def test_every_stage_says_why_it_stands_where_it_stands() -> None:
 async def test_a_target_has_the_endpoints_of_its_provider_or_stands_for_itself(clock: VirtualClock) -> None:
     here = branch(clock, PolicySpec())
     assert here.endpoints == ("t",)
-    assert Branch("t", here.target, here.policy, here.resources).primary
+    assert LayerContext("t", here.target, here.policy, here.resources).primary
     provider = RemoteProviderSpec(kind="remote", name="p", base_url="http://a/v1", endpoints=("http://b/v1",))
     remote = branch(clock, PolicySpec(), provider=provider)
     assert remote.endpoints == ("http://a/v1", "http://b/v1")

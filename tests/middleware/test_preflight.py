@@ -11,10 +11,10 @@ from engine import Request
 from engine.core.clock import SystemClock
 from engine.core.errors import InferenceError, InvalidRequest, TooLong
 from engine.core.resources import Resources
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.core.virtual_time import VirtualClock
 from engine.middleware import parameters, preflight, queue, rate_limit, retry, route
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.middleware.preflight import Preflight, check_body
 from engine.schemas import TargetSpec
 from engine.schemas.hardware import AutoHardwareSpec
@@ -38,7 +38,7 @@ def stage(
     kind: str = "remote",
     policy: PolicySpec | None = None,
     primary: bool = True,
-    facts: Facts | None = None,
+    server_info: ServerInfo | None = None,
     **model: Any,
 ) -> Preflight:
     provider: Any = (
@@ -49,8 +49,10 @@ def stage(
     target = TargetSpec(
         provider=provider, model=ModelSpec(**{"name": "m", **model}), hardware=AutoHardwareSpec(kind="auto")
     )
-    known = facts or Facts()
-    here = Branch("t", target, policy or PolicySpec(), Resources(SystemClock()), primary=primary, facts=known)
+    known = server_info or ServerInfo()
+    here = LayerContext(
+        "t", target, policy or PolicySpec(), Resources(SystemClock()), primary=primary, server_info=known
+    )
     layer = preflight.layer(here)
     assert layer is not None
     made = layer.cls(next=Scripted(), **layer.arguments)  # type: ignore[call-arg]
@@ -327,32 +329,32 @@ def test_a_model_in_this_process_cuts_what_is_too_long_itself() -> None:
 
 
 def test_a_task_that_the_server_says_it_does_not_do_is_refused_unless_the_configuration_names_it() -> None:
-    said = Facts(tasks=frozenset({"embedding", "rerank"}))
+    said = ServerInfo(tasks=frozenset({"embedding", "rerank"}))
     with pytest.raises(InvalidRequest, match="says its server; it does: embedding, rerank"):
-        stage(facts=said).check(chat())
-    stage(facts=said).check(Request("embedding", {"input": "hello"}))
-    stage(facts=said, tasks=("chat",)).check(chat())
+        stage(server_info=said).check(chat())
+    stage(server_info=said).check(Request("embedding", {"input": "hello"}))
+    stage(server_info=said, tasks=("chat",)).check(chat())
 
 
 def test_the_servers_context_counts_where_the_configuration_says_nothing() -> None:
-    said = Facts(context_length=10)
+    said = ServerInfo(context_length=10)
     with pytest.raises(TooLong, match=r"'m' has room for 10 \(as its server says\)"):
-        stage(facts=said).check(Request("completion", {"prompt": "x" * 121}))
+        stage(server_info=said).check(Request("completion", {"prompt": "x" * 121}))
     with pytest.raises(TooLong, match=r"more than the 10 tokens .* \(as its server says\)"):
-        stage(facts=said).check(chat(max_tokens=11))
-    stage(facts=said, context_length=20).check(Request("completion", {"prompt": "x" * 121}))
+        stage(server_info=said).check(chat(max_tokens=11))
+    stage(server_info=said, context_length=20).check(Request("completion", {"prompt": "x" * 121}))
 
 
 def test_a_prompt_may_be_no_longer_than_the_server_takes_and_an_answer_as_long_as_the_context() -> None:
-    said = Facts(context_length=100, max_prompt_tokens=10)
+    said = ServerInfo(context_length=100, max_prompt_tokens=10)
     with pytest.raises(TooLong, match="'m' has room for 10 "):
-        stage(facts=said).check(Request("completion", {"prompt": "x" * 121}))
-    stage(facts=said).check(Request("completion", {"prompt": "x" * 120, "max_tokens": 100}))
-    stage(facts=said, context_length=100).check(Request("completion", {"prompt": "x" * 121}))
+        stage(server_info=said).check(Request("completion", {"prompt": "x" * 121}))
+    stage(server_info=said).check(Request("completion", {"prompt": "x" * 120, "max_tokens": 100}))
+    stage(server_info=said, context_length=100).check(Request("completion", {"prompt": "x" * 121}))
 
 
 def test_a_server_that_cuts_prompts_refuses_none() -> None:
-    stage(facts=Facts(context_length=10, cuts=True)).check(Request("completion", {"prompt": "x" * 121}))
+    stage(server_info=ServerInfo(context_length=10, cuts=True)).check(Request("completion", {"prompt": "x" * 121}))
 
 
 @pytest.mark.parametrize(
@@ -453,14 +455,16 @@ def test_the_plan_says_what_is_known() -> None:
         hardware=AutoHardwareSpec(kind="auto"),
     )
     policy = PolicySpec(rate_limit=RateLimitSpec(enabled=True, requests_per_min=5))
-    layer = preflight.layer(Branch("t", target, policy, Resources(SystemClock())))
+    layer = preflight.layer(LayerContext("t", target, policy, Resources(SystemClock())))
     assert layer is not None
     assert layer.settings == "form of the body tasks=chat context_length=10 rate_limit"
     several = ModelSpec(name="m", tasks=("chat", "embedding"))
     for limits in (RateLimitSpec(enabled=True), RateLimitSpec(enabled=False, requests_per_min=5)):
-        here = Branch("t", target.model_copy(update={"model": several}), PolicySpec(rate_limit=limits), Resources())
+        here = LayerContext(
+            "t", target.model_copy(update={"model": several}), PolicySpec(rate_limit=limits), Resources()
+        )
         layer = preflight.layer(here)
         assert layer is not None
         assert layer.settings == "form of the body tasks=chat,embedding"
     off = PolicySpec(preflight=PreflightSpec(enabled=False))
-    assert preflight.layer(Branch("t", target, off, Resources(SystemClock()))) is None
+    assert preflight.layer(LayerContext("t", target, off, Resources(SystemClock()))) is None

@@ -16,7 +16,7 @@ from engine.core.request import Context, RateHints, Request, Result, Usage
 from engine.core.stream import Chunk, ChunkStream
 from engine.core.virtual_time import VirtualClock, VirtualTimeLoop, run
 from engine.middleware import concurrency, rate_limit, route
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.middleware.rate_limit import Cost, VectorBucket, cost_of
 from engine.schemas.policy import ConcurrencySpec, PolicySpec, RateLimitSpec
 from engine.schemas.provider import LocalProviderSpec
@@ -192,7 +192,7 @@ async def test_a_limit_that_nobody_configured_is_learned_from_the_replies(clock:
     assert clock.monotonic() == pytest.approx(3.0, abs=0.1)
 
 
-def bucket_in(made: Branch, key: str | None = None) -> VectorBucket:
+def bucket_in(made: LayerContext, key: str | None = None) -> VectorBucket:
     bucket = made.resources.items("rate_limit")[("rate_limit", "t", key)]
     assert isinstance(bucket, VectorBucket)
     return bucket

@@ -27,7 +27,7 @@ from engine.core.request import Context, Result, Usage
 from engine.core.stream import Chunk, ChunkStream
 from engine.core.virtual_time import VirtualClock
 from engine.middleware import breaker, queue, retry, route
-from engine.middleware.layer_context import Branch
+from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import BreakerSpec, PolicySpec, RetrySpec, RouteSpec
 from engine.schemas.prices import PriceSpec
 from engine.schemas.provider import RemoteProviderSpec
@@ -36,7 +36,7 @@ from tests.middleware.chain import Scripted, branch, chain, context, in_virtual_
 URLS = ("http://a/v1", "http://b/v1", "http://c/v1")
 
 
-def at(clock: VirtualClock, count: int = 3, keys: tuple[str, ...] = (), **policy: Any) -> Branch:
+def at(clock: VirtualClock, count: int = 3, keys: tuple[str, ...] = (), **policy: Any) -> LayerContext:
     """A target with so many endpoints, where a token of a prompt costs a dollar, and one of an answer two."""
     price = PriceSpec(input=1e6, output=2e6)
     provider = RemoteProviderSpec(kind="remote", name="p", base_url=URLS[0], endpoints=URLS[1:count], price=price)

@@ -10,7 +10,7 @@ import pytest
 
 from engine.cli.main import main
 from engine.core.request import Attempt, Usage
-from engine.runs.cost_limit import Spending
+from engine.runs.cost_limit import CostLimit
 from tests.runs.checks import lines_of
 
 PRICED = ("provider.price.input=0", "provider.price.output=1000")
@@ -35,14 +35,14 @@ def attempt(cost: float | None, usage: Usage | None = USED, outcome: str = "ok")
     ],
 )
 def test_the_limit_is_reached_by_costs_and_by_what_is_not_known(attempts: list[Attempt], reached: bool) -> None:
-    spending = Spending(1.0)
+    spending = CostLimit(1.0)
     spending.add(attempts)
     assert spending.reached == reached
     assert (spending.reason.count("output.max_cost_usd") == 2) == (attempts[-1].cost is None and reached)
 
 
 def test_without_a_limit_nothing_is_reached() -> None:
-    spending = Spending(None)
+    spending = CostLimit(None)
     spending.add([attempt(1e6), attempt(None)])
     assert not spending.reached
 

@@ -10,7 +10,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from engine.core.errors import OutputError, SetupError
-from engine.runs import Facts, RunDirectory, find_run, load_spec, open_run
+from engine.runs import Provenance, RunDirectory, find_run, load_spec, open_run
 from engine.runs.manifest import Session
 from engine.schemas import RunSpec
 from engine.workloads.open import open_source
@@ -25,7 +25,7 @@ def rows(tmp_path: Path) -> str:
 
 
 def opened(spec: RunSpec) -> RunDirectory:
-    return open_run(spec, open_source(spec.workload), Facts(overrides=["provider=simulated"]))
+    return open_run(spec, open_source(spec.workload), Provenance(overrides=["provider=simulated"]))
 
 
 def test_a_new_run_gets_a_directory_of_its_own(rows: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from engine.core.errors import OutputError
 from engine.runs.journal import Journal
-from engine.runs.pending_rows import Unrecorded
+from engine.runs.pending_rows import PendingRows
 from engine.runs.results import digest_of
 from engine.schemas.workload import JsonlWorkloadSpec
 from engine.workloads.open import Source, open_source
@@ -29,7 +29,7 @@ def source(tmp_path: Path) -> Source:
     return open_source(JsonlWorkloadSpec(kind="jsonl", path=str(tmp_path / "in.jsonl")))
 
 
-def recorded(source: Source, path: Path, *indices: int, changed: int | None = None) -> Unrecorded:
+def recorded(source: Source, path: Path, *indices: int, changed: int | None = None) -> PendingRows:
     """What is left when rows with these indices have a record."""
 
     async def record() -> None:
@@ -41,7 +41,7 @@ def recorded(source: Source, path: Path, *indices: int, changed: int | None = No
         await journal.aclose()
 
     asyncio.run(record())
-    return Unrecorded(source, path)
+    return PendingRows(source, path)
 
 
 @pytest.mark.parametrize("indices", [(), (0,), (1, 2), (0, 2, 4), (3, 4), (0, 1, 2, 3, 4)])

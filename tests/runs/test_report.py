@@ -13,7 +13,7 @@ from engine import Engine, RunSpec
 from engine.core.resources import Resources
 from engine.middleware.queue import PriorityGate
 from engine.runs import RunDirectory, execute, open_run
-from engine.runs.manifest import Facts
+from engine.runs.manifest import Provenance
 from engine.runs.report import Findings, rewrite_report
 from engine.runs.report_format import dollars, percent, stage_rows
 from engine.schemas.policy import QueueSpec
@@ -89,7 +89,7 @@ async def busy_run(tmp_path: Path) -> RunDirectory:
     )
     source = open_source(spec.workload)
     async with Engine(spec) as engine:
-        with open_run(spec, source, Facts(targets=engine.targets)) as run:
+        with open_run(spec, source, Provenance(targets=engine.targets)) as run:
             await execute(engine, spec, run, source=source)
     return run
 

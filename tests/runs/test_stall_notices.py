@@ -13,8 +13,8 @@ from engine.config.compose import compose
 from engine.core import virtual_time
 from engine.core.virtual_time import VirtualClock
 from engine.executors.services import Services
-from engine.runs.cost_limit import Spending
-from engine.runs.in_flight import Serving
+from engine.runs.cost_limit import CostLimit
+from engine.runs.in_flight import InFlight
 from engine.runs.journal import Journal
 from engine.runs.stall_notices import tell
 from engine.workloads.open import open_source
@@ -39,7 +39,7 @@ def test_a_run_that_goes_on_trying_says_why_and_a_slow_one_says_nothing(
         spec = compose(["provider=simulated", f"provider.faults=[{fault}]", *retries]).spec
         async with Engine(spec, services=Services(clock=clock)) as engine:
             journal = Journal(tmp_path / "journal.sqlite", threaded=False)
-            serving = Serving(engine, journal, "run", 1, None, True, Spending(None))
+            serving = InFlight(engine, journal, "run", 1, None, True, CostLimit(None))
             telling = asyncio.create_task(tell(serving, engine.resources, said.append))
             for row in islice(open_source(spec.workload), 1):
                 serving.start(row, 0)

@@ -294,7 +294,7 @@ async def test_every_wire_lists_the_model(wire: str) -> None:
     # OPEA's services say that they are well, and not which model they have.
     expected = "it answers" if wire == "opea" else "has simulated (1 model)"
     async with served() as server, engine_of(wire, server) as engine:
-        assert expected in await engine.pipeline.routes[0].executor.check()
+        assert expected in await engine.pipeline.target_chains[0].executor.check()
 
 
 def test_each_line_that_the_server_prints_makes_a_client_of_it() -> None:
@@ -315,5 +315,5 @@ def _parted(line: str) -> tuple[str, str, str]:
 
 async def _answered(words: list[str]) -> InferenceError | None:
     async with Engine.compose([*words, *ONE_TRY]) as engine:
-        request = CHAT if "chat" in engine.pipeline.routes[0].executor.tasks else EMBEDDING
+        request = CHAT if "chat" in engine.pipeline.target_chains[0].executor.tasks else EMBEDDING
         return (await engine.submit(request)).error

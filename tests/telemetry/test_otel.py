@@ -263,7 +263,7 @@ def test_metrics_count_each_attempt_once(sdk: tuple[InMemorySpanExporter, InMemo
 
 
 def observed(asked: Engine) -> OpenTelemetry:
-    return OpenTelemetry({way.name: way.target for way in asked.pipeline.routes}, asked.clock)
+    return OpenTelemetry({way.name: way.target for way in asked.pipeline.target_chains}, asked.clock)
 
 
 async def test_an_engines_request_has_a_span_of_its_own_length(exported: InMemorySpanExporter) -> None:

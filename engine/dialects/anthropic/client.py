@@ -15,7 +15,7 @@ import msgspec
 from engine.core.errors import InferenceError, InvalidRequest, Malformed
 from engine.core.request import RateHints
 from engine.dialects.anthropic.errors import rate_hints, typed_error
-from engine.dialects.anthropic.messages import Losses
+from engine.dialects.anthropic.messages import Unsupported
 from engine.dialects.anthropic.reply import chat_reply
 from engine.dialects.anthropic.request import SAMPLING, wire_body
 from engine.dialects.anthropic.stream import AnthropicStreamDecoder
@@ -60,22 +60,22 @@ class AnthropicDialect:
             return self.count_tokens(body, model=model, drop_unsupported=drop_unsupported)
         if task != "chat":
             raise InvalidRequest(f"task: {task!r} is not on Anthropic's wire; it has chat and token-count")
-        losses = Losses(drop_unsupported)
-        wire = _wire(body, model, losses)
+        unsupported = Unsupported(drop_unsupported)
+        wire = _wire(body, model, unsupported)
         if stream:
             wire["stream"] = True
         sampled = any(name in wire for name in SAMPLING)
         headers = {"anthropic-version": SAMPLING_VERSION} if sampled else {}
-        return WireCall("POST", "/v1/messages", _json(wire), headers, losses.warnings)
+        return WireCall("POST", "/v1/messages", _json(wire), headers, unsupported.warnings)
 
     def count_tokens(self, body: dict[str, Any], *, model: str, drop_unsupported: bool = False) -> WireCall:
         """The call that counts a chat body's input tokens, free of charge; `token_count` reads its reply.
 
         Fields that say how to answer are passed over. Raises InvalidRequest for what the wire can't count."""
-        losses = Losses(drop_unsupported)
-        wire = _wire({name: body[name] for name in _COUNTING if name in body}, model, losses)
+        unsupported = Unsupported(drop_unsupported)
+        wire = _wire({name: body[name] for name in _COUNTING if name in body}, model, unsupported)
         fields = {name: wire[name] for name in _COUNTED if name in wire}
-        return WireCall("POST", "/v1/messages/count_tokens", _json(fields), warnings=losses.warnings)
+        return WireCall("POST", "/v1/messages/count_tokens", _json(fields), warnings=unsupported.warnings)
 
     def token_count(self, status: int, headers: Mapping[str, str], content: bytes) -> int:
         """Input tokens, from the reply to `count_tokens`. Raises an InferenceError."""
@@ -145,9 +145,9 @@ class AnthropicDialect:
         return body
 
 
-def _wire(body: dict[str, Any], model: str, losses: Losses) -> dict[str, Any]:
+def _wire(body: dict[str, Any], model: str, unsupported: Unsupported) -> dict[str, Any]:
     try:
-        return wire_body(body, model, losses)
+        return wire_body(body, model, unsupported)
     except (AttributeError, KeyError, TypeError) as error:
         raise InvalidRequest(f"body: a value is not of the type that the OpenAI form has there: {error}") from error
 

@@ -28,7 +28,7 @@ _KEYS = {
 }
 
 
-class Losses:
+class Unsupported:
     """What a body asks for and the wire can't say: refused, or dropped with a warning."""
 
     __slots__ = ("drop", "warnings")
@@ -38,14 +38,14 @@ class Losses:
         self.warnings: list[str] = []
 
     def add(self, path: str, why: str, step: str | None = None) -> None:
-        """Notes a loss. Raises InvalidRequest unless losses are to be dropped."""
+        """Notes a loss. Raises InvalidRequest unless unsupported are to be dropped."""
         if not self.drop:
             step = step or "leave it out"
             raise InvalidRequest(f"{path}: {why}; {step}, or set provider.drop_unsupported=true to drop it")
         self.warnings.append(f"{path} was dropped: {why}")
 
 
-def wire_messages(messages: Any, wire: dict[str, Any], losses: Losses) -> None:
+def wire_messages(messages: Any, wire: dict[str, Any], unsupported: Unsupported) -> None:
     """Puts `system` and `messages` into `wire`. Raises InvalidRequest."""
     if type(messages) is not list or not messages:
         raise InvalidRequest("body.messages: expected a list with at least one message")
@@ -61,19 +61,19 @@ def wire_messages(messages: Any, wire: dict[str, Any], losses: Losses) -> None:
             )
         where = f"body.messages.{index}"
         if len(message) > 2:
-            _check_keys(message, keys, where, losses)
+            _check_keys(message, keys, where, unsupported)
         if role in _SYSTEM:
-            content = _texts(message.get("content"), where, losses)
+            content = _texts(message.get("content"), where, unsupported)
             if said:
-                _place(said, content, messages, index, leading, losses)
+                _place(said, content, messages, index, leading, unsupported)
             else:
                 leading.append(content)
         elif role == "user":
-            said.append({"role": "user", "content": _user_content(message.get("content"), where, losses)})
+            said.append({"role": "user", "content": _user_content(message.get("content"), where, unsupported)})
         elif role == "assistant":
-            said.append({"role": "assistant", "content": _assistant_content(message, where, losses)})
+            said.append({"role": "assistant", "content": _assistant_content(message, where, unsupported)})
         else:
-            _add_result(said, message, where, losses)
+            _add_result(said, message, where, unsupported)
     if not said:
         raise InvalidRequest("body.messages: the Messages API needs a message of the user besides the system's")
     if leading:
@@ -87,20 +87,20 @@ def _place(
     messages: list[Any],
     index: int,
     leading: list[Any],
-    losses: Losses,
+    unsupported: Unsupported,
 ) -> None:
     """A system message within the conversation. The wire takes it after a turn of the user, as the last one or before
     an answer; elsewhere it would have to change its place."""
     following = next((each.get("role") for each in messages[index + 1 :] if each.get("role") not in _SYSTEM), None)
     if said[-1]["role"] == "assistant" or following not in (None, "assistant"):
         where = f"body.messages.{index}"
-        if not losses.drop:
+        if not unsupported.drop:
             raise InvalidRequest(
                 f"{where}: the Messages API takes a system message only at the start, or after a user or tool message "
                 "and before the answer to it; move it there, or set provider.drop_unsupported=true to move it to the "
                 "start"
             )
-        losses.warnings.append(f"{where}: the system message was moved to the start, for its place can't be kept")
+        unsupported.warnings.append(f"{where}: the system message was moved to the start, for its place can't be kept")
         leading.append(content)
     elif said[-1]["role"] == "system":
         said[-1]["content"] = [*_blocks(said[-1]["content"]), *_blocks(content)]
@@ -108,18 +108,18 @@ def _place(
         said.append({"role": "system", "content": content})
 
 
-def _check_keys(message: dict[str, Any], keys: set[str], where: str, losses: Losses) -> None:
+def _check_keys(message: dict[str, Any], keys: set[str], where: str, unsupported: Unsupported) -> None:
     for key, value in message.items():
         # Replies come back as history, with fields that are null or empty.
         if key not in keys and value:
-            losses.add(f"{where}.{key}", "the Messages API has no place for it")
+            unsupported.add(f"{where}.{key}", "the Messages API has no place for it")
 
 
 def _blocks(content: Any) -> list[dict[str, Any]]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _texts(content: Any, where: str, losses: Losses) -> Any:
+def _texts(content: Any, where: str, unsupported: Unsupported) -> Any:
     """Content that can only be text."""
     if isinstance(content, str):
         return content
@@ -128,16 +128,16 @@ def _texts(content: Any, where: str, losses: Losses) -> Any:
         if part.get("type") == "text":
             parts.append(_text(part))
         else:
-            losses.add(at, f"only text can stand here, not {part.get('type')!r}")
+            unsupported.add(at, f"only text can stand here, not {part.get('type')!r}")
     return parts
 
 
-def _user_content(content: Any, where: str, losses: Losses) -> Any:
+def _user_content(content: Any, where: str, unsupported: Unsupported) -> Any:
     if isinstance(content, str):
         return content
     blocks: list[dict[str, Any]] = []
     for at, part in _parts(content, where):
-        block = _block(part, at, losses)
+        block = _block(part, at, unsupported)
         if block is not None:
             blocks.append(block)
     return blocks
@@ -161,43 +161,45 @@ def _parts(content: Any, where: str) -> list[tuple[str, dict[str, Any]]]:
     return [(f"{where}.content.{index}", part) for index, part in enumerate(content)]
 
 
-def _block(part: dict[str, Any], at: str, losses: Losses) -> dict[str, Any] | None:
+def _block(part: dict[str, Any], at: str, unsupported: Unsupported) -> dict[str, Any] | None:
     """A content block; None: it was dropped."""
     kind = part.get("type")
     if kind == "text":
         return _text(part)
     if kind == "image_url":
-        block = _image(part.get("image_url"), f"{at}.image_url", losses)
+        block = _image(part.get("image_url"), f"{at}.image_url", unsupported)
     elif kind == "file":
-        block = _document(part.get("file"), f"{at}.file", losses)
+        block = _document(part.get("file"), f"{at}.file", unsupported)
     else:
-        losses.add(at, f"the Messages API takes text, image_url and file here, not {kind!r}")
+        unsupported.add(at, f"the Messages API takes text, image_url and file here, not {kind!r}")
         return None
     return _marked(block, part) if block is not None else None
 
 
-def _image(image: Any, at: str, losses: Losses) -> dict[str, Any] | None:
+def _image(image: Any, at: str, unsupported: Unsupported) -> dict[str, Any] | None:
     url = image.get("url") if type(image) is dict else image
     if not isinstance(url, str):
         raise InvalidRequest(f"{at}.url: expected an address or data:image/…;base64,…")
     if type(image) is dict and image.get("detail") not in (None, "auto"):
-        losses.add(f"{at}.detail", "the Messages API has no such choice; it scales images itself")
+        unsupported.add(f"{at}.detail", "the Messages API has no such choice; it scales images itself")
     if not url.startswith("data:"):
         return {"type": "image", "source": {"type": "url", "url": url}}
     kind, data = _data_url(url, f"{at}.url")
     if kind == "image/jpg":
         kind = "image/jpeg"
     if kind not in IMAGE_TYPES:
-        losses.add(f"{at}.url", f"the Messages API takes {', '.join(IMAGE_TYPES)}, not {kind!r}")
+        unsupported.add(f"{at}.url", f"the Messages API takes {', '.join(IMAGE_TYPES)}, not {kind!r}")
         return None
     return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}
 
 
-def _document(file: Any, at: str, losses: Losses) -> dict[str, Any] | None:
+def _document(file: Any, at: str, unsupported: Unsupported) -> dict[str, Any] | None:
     file = file if type(file) is dict else {}
     content = file.get("file_data")
     if not isinstance(content, str):
-        losses.add(at, "a file of another provider can't be reached", "send it as file_data: data:application/pdf;…")
+        unsupported.add(
+            at, "a file of another provider can't be reached", "send it as file_data: data:application/pdf;…"
+        )
         return None
     kind, data = _data_url(content, f"{at}.file_data")
     source: dict[str, Any]
@@ -210,7 +212,7 @@ def _document(file: Any, at: str, losses: Losses) -> dict[str, Any] | None:
             raise InvalidRequest(f"{at}.file_data: not a text in base64: {error}") from error
         source = {"type": "text", "media_type": kind, "data": text}
     else:
-        losses.add(f"{at}.file_data", f"the Messages API takes application/pdf and text/plain, not {kind!r}")
+        unsupported.add(f"{at}.file_data", f"the Messages API takes application/pdf and text/plain, not {kind!r}")
         return None
     document = {"type": "document", "source": source}
     return {**document, "title": file["filename"]} if file.get("filename") else document
@@ -225,13 +227,13 @@ def _data_url(url: str, at: str) -> tuple[str, str]:
     return kind.partition(";")[0].lower(), data
 
 
-def _add_result(said: list[dict[str, Any]], message: dict[str, Any], where: str, losses: Losses) -> None:
+def _add_result(said: list[dict[str, Any]], message: dict[str, Any], where: str, unsupported: Unsupported) -> None:
     """A tool's result. The results of one turn's calls have to stand in one message."""
     call = message.get("tool_call_id")
     if not isinstance(call, str):
         raise InvalidRequest(f"{where}.tool_call_id: expected the id of the call that this is the result of")
     block: dict[str, Any] = {"type": "tool_result", "tool_use_id": call}
-    content = _user_content(message.get("content"), where, losses)
+    content = _user_content(message.get("content"), where, unsupported)
     if content:
         block["content"] = content
     _marked(block, message)
@@ -242,7 +244,7 @@ def _add_result(said: list[dict[str, Any]], message: dict[str, Any], where: str,
         said.append({"role": "user", "content": [block]})
 
 
-def _assistant_content(message: dict[str, Any], where: str, losses: Losses) -> Any:
+def _assistant_content(message: dict[str, Any], where: str, unsupported: Unsupported) -> Any:
     content, calls, thoughts = message.get("content"), message.get("tool_calls"), message.get("thinking_blocks")
     if not calls and not thoughts and isinstance(content, str) and len(message) == 2:
         return content
@@ -251,7 +253,7 @@ def _assistant_content(message: dict[str, Any], where: str, losses: Losses) -> A
         blocks.extend(thoughts)
     elif message.get("reasoning_content") or message.get("reasoning"):
         name = "reasoning_content" if message.get("reasoning_content") else "reasoning"
-        losses.add(
+        unsupported.add(
             f"{where}.{name}",
             "the Messages API takes only thoughts that it signed",
             "send the thinking_blocks of the reply",
@@ -262,7 +264,7 @@ def _assistant_content(message: dict[str, Any], where: str, losses: Losses) -> A
         if content:
             blocks.append({"type": "text", "text": content})
     elif content is not None:
-        blocks.extend(_answer_parts(content, where, losses))
+        blocks.extend(_answer_parts(content, where, unsupported))
     if message.get("refusal"):
         blocks.append({"type": "text", "text": message["refusal"]})
     for index, call in enumerate(calls or ()):
@@ -270,7 +272,7 @@ def _assistant_content(message: dict[str, Any], where: str, losses: Losses) -> A
     return blocks
 
 
-def _answer_parts(content: Any, where: str, losses: Losses) -> list[dict[str, Any]]:
+def _answer_parts(content: Any, where: str, unsupported: Unsupported) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
     for at, part in _parts(content, where):
         kind = part.get("type")
@@ -279,7 +281,7 @@ def _answer_parts(content: Any, where: str, losses: Losses) -> list[dict[str, An
         elif kind == "text":
             blocks.append(_text(part))
         else:
-            losses.add(at, f"only text can stand in an answer, not {kind!r}")
+            unsupported.add(at, f"only text can stand in an answer, not {kind!r}")
     return blocks
 
 

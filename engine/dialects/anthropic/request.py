@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.core.errors import InvalidRequest, nearest
-from engine.dialects.anthropic.messages import Losses, wire_messages
+from engine.dialects.anthropic.messages import Unsupported, wire_messages
 
 DEFAULT_MAX_TOKENS = 8192
 """Tokens of the answer where the body sets no limit: the wire demands one. Every current model gives as many, and a
@@ -63,53 +63,53 @@ _FUNCTION = frozenset({"name", "description", "parameters", "strict"})
 _CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 
 
-def wire_body(body: dict[str, Any], model: str, losses: Losses) -> dict[str, Any]:
+def wire_body(body: dict[str, Any], model: str, unsupported: Unsupported) -> dict[str, Any]:
     """The wire's body, without `stream`. Raises InvalidRequest."""
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_MAX_TOKENS
     wire: dict[str, Any] = {"model": model, "max_tokens": limit}
-    wire_messages(body.get("messages"), wire, losses)
+    wire_messages(body.get("messages"), wire, unsupported)
     for name, value in body.items():
         if value is None or name in _ELSEWHERE:
             continue
         if name in _PASSED:
             wire[name] = value
         elif name in _FIELDS:
-            _FIELDS[name](value, wire, losses)
+            _FIELDS[name](value, wire, unsupported)
         elif value not in _DEFAULTS.get(name, ()):
-            losses.add(f"body.{name}", "the Messages API can't express it", _STEPS.get(name))
+            unsupported.add(f"body.{name}", "the Messages API can't express it", _STEPS.get(name))
     if "tools" in wire:
-        _choose(body, wire, losses)
+        _choose(body, wire, unsupported)
     return wire
 
 
-def _temperature(value: Any, wire: dict[str, Any], losses: Losses) -> None:
+def _temperature(value: Any, wire: dict[str, Any], unsupported: Unsupported) -> None:
     if isinstance(value, int | float) and not 0 <= value <= 1:
-        losses.add("body.temperature", f"the Messages API takes 0 … 1, got {value}")
+        unsupported.add("body.temperature", f"the Messages API takes 0 … 1, got {value}")
     else:
         wire["temperature"] = value
 
 
-def _stop(value: Any, wire: dict[str, Any], losses: Losses) -> None:
+def _stop(value: Any, wire: dict[str, Any], unsupported: Unsupported) -> None:
     stops = [value] if isinstance(value, str) else value
     if stops:
         wire["stop_sequences"] = stops
 
 
-def _user(value: Any, wire: dict[str, Any], losses: Losses) -> None:
+def _user(value: Any, wire: dict[str, Any], unsupported: Unsupported) -> None:
     known = wire.setdefault("metadata", {"user_id": value})
     if known["user_id"] != value:
-        losses.add("body.user", "the Messages API takes one id of a user, and body.safety_identifier is another")
+        unsupported.add("body.user", "the Messages API takes one id of a user, and body.safety_identifier is another")
 
 
-def _service_tier(value: Any, wire: dict[str, Any], losses: Losses) -> None:
+def _service_tier(value: Any, wire: dict[str, Any], unsupported: Unsupported) -> None:
     tier = _TIERS.get(value)
     if tier is None:
-        losses.add("body.service_tier", f"the Messages API knows auto and default, not {value!r}")
+        unsupported.add("body.service_tier", f"the Messages API knows auto and default, not {value!r}")
     else:
         wire["service_tier"] = tier
 
 
-def _effort(value: Any, wire: dict[str, Any], losses: Losses) -> None:
+def _effort(value: Any, wire: dict[str, Any], unsupported: Unsupported) -> None:
     if value == "none":
         wire.setdefault("thinking", {"type": "disabled"})
     elif value in _EFFORTS:
@@ -117,15 +117,15 @@ def _effort(value: Any, wire: dict[str, Any], losses: Losses) -> None:
         # Without it, models up to Opus 4.8 don't think at all, whatever the effort.
         wire.setdefault("thinking", {"type": "adaptive"})
     else:
-        losses.add("body.reasoning_effort", f"{value!r} is not an effort here; {nearest(value, _EFFORTS)}")
+        unsupported.add("body.reasoning_effort", f"{value!r} is not an effort here; {nearest(value, _EFFORTS)}")
 
 
-def _response_format(value: Any, wire: dict[str, Any], losses: Losses) -> None:
+def _response_format(value: Any, wire: dict[str, Any], unsupported: Unsupported) -> None:
     kind = value.get("type") if type(value) is dict else None
     if kind == "text":
         return
     if kind != "json_schema":
-        losses.add(
+        unsupported.add(
             "body.response_format", "the Messages API promises JSON only for a schema", "use json_schema with a schema"
         )
         return
@@ -134,7 +134,7 @@ def _response_format(value: Any, wire: dict[str, Any], losses: Losses) -> None:
     if type(schema) is not dict:
         raise InvalidRequest("body.response_format.json_schema.schema: expected a JSON schema, an object")
     if said.get("description"):
-        losses.add(
+        unsupported.add(
             "body.response_format.json_schema.description",
             "the Messages API has no place for it",
             "put it into the schema's own description",
@@ -143,7 +143,7 @@ def _response_format(value: Any, wire: dict[str, Any], losses: Losses) -> None:
     wire.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": schema}
 
 
-def _tools(value: Any, wire: dict[str, Any], losses: Losses) -> None:
+def _tools(value: Any, wire: dict[str, Any], unsupported: Unsupported) -> None:
     if type(value) is not list:
         raise InvalidRequest(f"body.tools: expected a list, got {type(value).__name__}")
     tools: list[dict[str, Any]] = []
@@ -151,10 +151,10 @@ def _tools(value: Any, wire: dict[str, Any], losses: Losses) -> None:
         function = tool.get("function") if type(tool) is dict else None
         if type(function) is not dict or type(function.get("name")) is not str:
             kind = tool.get("type") if type(tool) is dict else tool
-            losses.add(f"body.tools.{index}", f"the Messages API takes functions with a name here, not {kind!r}")
+            unsupported.add(f"body.tools.{index}", f"the Messages API takes functions with a name here, not {kind!r}")
             continue
         for name in function.keys() - _FUNCTION:
-            losses.add(f"body.tools.{index}.function.{name}", "the Messages API has no place for it")
+            unsupported.add(f"body.tools.{index}.function.{name}", "the Messages API has no place for it")
         said: dict[str, Any] = {"name": function["name"]}
         if function.get("description") is not None:
             said["description"] = function["description"]
@@ -168,7 +168,7 @@ def _tools(value: Any, wire: dict[str, Any], losses: Losses) -> None:
         wire["tools"] = tools
 
 
-def _choose(body: dict[str, Any], wire: dict[str, Any], losses: Losses) -> None:
+def _choose(body: dict[str, Any], wire: dict[str, Any], unsupported: Unsupported) -> None:
     """`tool_choice` and `parallel_tool_calls`, which are one field on this wire."""
     said = body.get("tool_choice")
     choice: dict[str, Any] | None = None
@@ -177,14 +177,14 @@ def _choose(body: dict[str, Any], wire: dict[str, Any], losses: Losses) -> None:
     elif type(said) is dict and type(said.get("function")) is dict:
         choice = {"type": "tool", "name": said["function"].get("name")}
     elif said is not None:
-        losses.add("body.tool_choice", "the Messages API takes auto, none, required or one function")
+        unsupported.add("body.tool_choice", "the Messages API takes auto, none, required or one function")
     if body.get("parallel_tool_calls") is False and (choice is None or choice["type"] != "none"):
         choice = {**(choice or {"type": "auto"}), "disable_parallel_tool_use": True}
     if choice is not None:
         wire["tool_choice"] = choice
 
 
-_FIELDS: dict[str, Callable[[Any, dict[str, Any], Losses], None]] = {
+_FIELDS: dict[str, Callable[[Any, dict[str, Any], Unsupported], None]] = {
     "reasoning_effort": _effort,
     "response_format": _response_format,
     "safety_identifier": _user,

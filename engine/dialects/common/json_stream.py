@@ -10,7 +10,7 @@ from engine.core.stream import Chunk
 from engine.dialects.common.json_body import lenient
 
 
-class PieceStream(ABC):
+class JsonStreamDecoder(ABC):
     """Canonical chunks from pieces of JSON; a stream that ends without its last piece is truncated."""
 
     __slots__ = ("_base", "_failure", "ended")

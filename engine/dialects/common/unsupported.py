@@ -16,7 +16,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Values with which a field asks for nothing special: a wire without the field says the same by its silence."""
 
 
-class Losses:
+class Unsupported:
     """Of one request: collects what could not be said."""
 
     __slots__ = ("_drop", "_wire", "warnings")

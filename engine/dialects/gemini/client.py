@@ -17,7 +17,7 @@ from engine.core.request import RateHints
 from engine.dialects.client import Reply, WireCall
 from engine.dialects.common.error_body import excerpt, is_error, request_id
 from engine.dialects.common.json_body import counted
-from engine.dialects.common.unsupported import Losses
+from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.gemini.errors import typed_error
 from engine.dialects.gemini.reply import chat_reply, embedding_reply
 from engine.dialects.gemini.request import wire_body
@@ -53,28 +53,28 @@ class GeminiDialect:
             if stream:
                 raise InvalidRequest("task: a count can't be streamed")
             return self.count_tokens(body, model=model, drop_unsupported=drop_unsupported)
-        losses = Losses("Gemini", drop_unsupported)
+        unsupported = Unsupported("Gemini", drop_unsupported)
         if task == "chat":
-            wire = _chat_body(body, model, losses)
+            wire = _chat_body(body, model, unsupported)
             method = ":streamGenerateContent?alt=sse" if stream else ":generateContent"
         elif task == "embedding":
             if stream:
                 raise InvalidRequest("task: an embedding can't be streamed")
-            wire = _embedding_body(body, model, losses)
+            wire = _embedding_body(body, model, unsupported)
             method = ":batchEmbedContents" if "requests" in wire else ":embedContent"
         else:
             raise InvalidRequest(f"task: {task!r} is not on Gemini's wire; it has chat, embedding and token-count")
-        return WireCall("POST", _resource(model) + method, _json(wire), warnings=losses.warnings)
+        return WireCall("POST", _resource(model) + method, _json(wire), warnings=unsupported.warnings)
 
     def count_tokens(self, body: dict[str, Any], *, model: str, drop_unsupported: bool = False) -> WireCall:
         """The call that counts a chat body's input tokens, free of charge; `token_count` reads its reply.
 
         Fields that say how to answer are passed over. Raises InvalidRequest for what the wire can't count."""
-        losses = Losses("Gemini", drop_unsupported)
-        wire = _chat_body({name: body[name] for name in _COUNTING if name in body}, model, losses)
+        unsupported = Unsupported("Gemini", drop_unsupported)
+        wire = _chat_body({name: body[name] for name in _COUNTING if name in body}, model, unsupported)
         resource = _resource(model)
         asked = {"generateContentRequest": {"model": resource[1:], **wire}}
-        return WireCall("POST", resource + ":countTokens", _json(asked), warnings=losses.warnings)
+        return WireCall("POST", resource + ":countTokens", _json(asked), warnings=unsupported.warnings)
 
     def token_count(self, status: int, headers: Mapping[str, str], content: bytes) -> int:
         """Input tokens, from the reply to `count_tokens`. Raises an InferenceError."""
@@ -163,9 +163,9 @@ def _resource(model: str) -> str:
     return f"/{model}" if len(parts) > 1 else f"/models/{model}"
 
 
-def _chat_body(body: dict[str, Any], model: str, losses: Losses) -> dict[str, Any]:
+def _chat_body(body: dict[str, Any], model: str, unsupported: Unsupported) -> dict[str, Any]:
     try:
-        return wire_body(body, model, losses)
+        return wire_body(body, model, unsupported)
     except (AttributeError, TypeError, KeyError) as error:
         raise InvalidRequest(
             f"body: a field is not of the type that OpenAI's API reference gives it: {error}"
@@ -176,14 +176,14 @@ def _plain(parts: list[str]) -> list[str]:
     return [part.replace("_", "") if part.isascii() else "" for part in parts]
 
 
-def _embedding_body(body: dict[str, Any], model: str, losses: Losses) -> dict[str, Any]:
+def _embedding_body(body: dict[str, Any], model: str, unsupported: Unsupported) -> dict[str, Any]:
     """The body of `embedContent`, or of `batchEmbedContents` for a list of inputs. Raises InvalidRequest."""
     options: dict[str, Any] = {}
     if body.get("dimensions") is not None:
         options["outputDimensionality"] = body["dimensions"]
     for name, value in body.items():
         if name not in _IN_EMBEDDING:
-            losses.lose_field(name, value)
+            unsupported.lose_field(name, value)
     # Gemini sends numbers; the caller's base64 is made of them by engine.tasks.embedding.
     form = body.get("encoding_format")
     if form not in (None, "float", "base64"):
@@ -191,12 +191,12 @@ def _embedding_body(body: dict[str, Any], model: str, losses: Losses) -> dict[st
     extra = body.get("extra_body")
     google = extra.get("google") if type(extra) is dict else None
     if extra is not None and type(google) is not dict:
-        losses.lose("body.extra_body", "Gemini reads extra_body.google only")
+        unsupported.lose("body.extra_body", "Gemini reads extra_body.google only")
     for name, value in (google or {}).items():
         if name in _EMBEDDING_EXTRAS:
             options[_EMBEDDING_EXTRAS[name]] = value
         else:
-            losses.lose(f"body.extra_body.google.{name}", "Gemini takes task_type and title here")
+            unsupported.lose(f"body.extra_body.google.{name}", "Gemini takes task_type and title here")
     given = body.get("input")
     if type(given) is str:
         return {"content": {"parts": [{"text": given}]}, **options}

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InvalidRequest
-from engine.dialects.common.unsupported import Losses
+from engine.dialects.common.unsupported import Unsupported
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -52,7 +52,7 @@ def samples(model: str) -> bool:
     )
 
 
-def wire_messages(messages: Any, wire: dict[str, Any], model: str, losses: Losses) -> None:
+def wire_messages(messages: Any, wire: dict[str, Any], model: str, unsupported: Unsupported) -> None:
     """Puts `systemInstruction` and `contents` into `wire`. Raises InvalidRequest."""
     if type(messages) is not list or not messages:
         raise InvalidRequest("body.messages: expected a list with at least one message")
@@ -70,18 +70,18 @@ def wire_messages(messages: Any, wire: dict[str, Any], model: str, losses: Losse
                 "role is a `tool` message)"
             )
         if len(message) > 2:
-            _check_keys(message, where, losses)
+            _check_keys(message, where, unsupported)
         content = message.get("content")
         if role == "user":
-            contents.append({"role": "user", "parts": _parts(content, where, levels, losses)})
+            contents.append({"role": "user", "parts": _parts(content, where, levels, unsupported)})
         elif role == "assistant":
-            contents.append({"role": "model", "parts": _answer(message, where, calls, levels, losses)})
+            contents.append({"role": "model", "parts": _answer(message, where, calls, levels, unsupported)})
         elif role == "tool":
-            _add_result(contents, _result(message, where, calls, levels, losses))
+            _add_result(contents, _result(message, where, calls, levels, unsupported))
         else:
             if contents:
-                _note_moved(where, losses)
-            system += _texts(content, where, losses)
+                _note_moved(where, unsupported)
+            system += _texts(content, where, unsupported)
     if not contents:
         raise InvalidRequest("body.messages: Gemini needs a message of the user besides the system's; add one")
     if system:
@@ -89,17 +89,17 @@ def wire_messages(messages: Any, wire: dict[str, Any], model: str, losses: Losse
     wire["contents"] = contents
 
 
-def _note_moved(where: str, losses: Losses) -> None:
-    losses.lose(where, "Gemini takes system messages only before the conversation: move it there")
-    losses.warnings[-1] = f"{where}: the system message was moved to the front, for its place can't be kept"
+def _note_moved(where: str, unsupported: Unsupported) -> None:
+    unsupported.lose(where, "Gemini takes system messages only before the conversation: move it there")
+    unsupported.warnings[-1] = f"{where}: the system message was moved to the front, for its place can't be kept"
 
 
-def _check_keys(message: dict[str, Any], where: str, losses: Losses) -> None:
+def _check_keys(message: dict[str, Any], where: str, unsupported: Unsupported) -> None:
     keys = _KEYS[message["role"]]
     for key, value in message.items():
         # Replies come back as history, with fields that are null or empty.
         if key not in keys and value:
-            losses.lose(f"{where}.{key}")
+            unsupported.lose(f"{where}.{key}")
 
 
 def _list(content: Any, where: str) -> list[tuple[str, dict[str, Any]]]:
@@ -109,7 +109,7 @@ def _list(content: Any, where: str) -> list[tuple[str, dict[str, Any]]]:
     return [(f"{where}.content.{index}", part) for index, part in enumerate(content)]
 
 
-def _texts(content: Any, where: str, losses: Losses) -> list[dict[str, Any]]:
+def _texts(content: Any, where: str, unsupported: Unsupported) -> list[dict[str, Any]]:
     """Content that can only be text."""
     if isinstance(content, str):
         return [{"text": content}]
@@ -124,18 +124,18 @@ def _texts(content: Any, where: str, losses: Losses) -> list[dict[str, Any]]:
     return parts
 
 
-def _parts(content: Any, where: str, levels: bool, losses: Losses) -> list[dict[str, Any]]:
+def _parts(content: Any, where: str, levels: bool, unsupported: Unsupported) -> list[dict[str, Any]]:
     if isinstance(content, str):
         return [{"text": content}]
     return [
         {"text": _string(part.get("text"), f"{at}.text")}
         if part.get("type") == "text"
-        else _media(part, at, levels, losses)
+        else _media(part, at, levels, unsupported)
         for at, part in _list(content, where)
     ]
 
 
-def _media(part: dict[str, Any], at: str, levels: bool, losses: Losses) -> dict[str, Any]:
+def _media(part: dict[str, Any], at: str, levels: bool, unsupported: Unsupported) -> dict[str, Any]:
     """A part that is no text. Dropping one would change what is asked, so none ever is."""
     kind = part.get("type")
     said = part.get(kind) if type(kind) is str else None
@@ -149,7 +149,9 @@ def _media(part: dict[str, Any], at: str, levels: bool, losses: Losses) -> dict[
             if levels and detail in RESOLUTIONS:
                 wire["mediaResolution"] = {"level": RESOLUTIONS[detail]}
             else:
-                losses.lose(f"{at}.{kind}.detail", f"this Gemini model takes no resolution {detail!r} of one picture")
+                unsupported.lose(
+                    f"{at}.{kind}.detail", f"this Gemini model takes no resolution {detail!r} of one picture"
+                )
         return wire
     if kind == "input_audio" and type(said) is dict:
         form = _string(said.get("format"), f"{at}.input_audio.format")
@@ -158,7 +160,7 @@ def _media(part: dict[str, Any], at: str, levels: bool, losses: Losses) -> dict[
     if kind == "file" and type(said) is dict:
         if said.get("filename"):
             # A label, which every client has to give; nothing of the request depends on it.
-            losses.warnings.append(f"{at}.file.filename was dropped: Gemini takes no names of files")
+            unsupported.warnings.append(f"{at}.file.filename was dropped: Gemini takes no names of files")
         where = "file_data" if said.get("file_data") else "file_id"
         return _file(said.get(where), f"{at}.file.{where}")
     raise InvalidRequest(f"{at}.type: Gemini takes text, image_url, input_audio, video_url and file here, not {kind!r}")
@@ -180,7 +182,7 @@ def _file(url: Any, at: str) -> dict[str, Any]:
 
 
 def _answer(
-    message: dict[str, Any], where: str, calls: dict[str, str], levels: bool, losses: Losses
+    message: dict[str, Any], where: str, calls: dict[str, str], levels: bool, unsupported: Unsupported
 ) -> list[dict[str, Any]]:
     content, said = message.get("content"), message.get("tool_calls")
     if len(message) == 2 and isinstance(content, str):
@@ -190,7 +192,7 @@ def _answer(
     if thought:
         parts.append({"text": thought, "thought": True})
     if content is not None and (content or not said):
-        parts += _texts(content, where, losses)
+        parts += _texts(content, where, unsupported)
     if message.get("refusal"):
         parts.append({"text": message["refusal"]})
     signature = _signature(message)
@@ -243,7 +245,9 @@ def _add_result(contents: list[dict[str, Any]], part: dict[str, Any]) -> None:
         contents.append({"role": "user", "parts": [part]})
 
 
-def _result(message: dict[str, Any], where: str, calls: dict[str, str], levels: bool, losses: Losses) -> dict[str, Any]:
+def _result(
+    message: dict[str, Any], where: str, calls: dict[str, str], levels: bool, unsupported: Unsupported
+) -> dict[str, Any]:
     """A tool's result. Gemini wants the function's name, which the canonical form tells only with the call."""
     at = f"{where}.tool_call_id"
     call = _string(message.get("tool_call_id"), at)
@@ -253,7 +257,7 @@ def _result(message: dict[str, Any], where: str, calls: dict[str, str], levels: 
     said: dict[str, Any] = {"id": call, "name": name}
     content = message.get("content")
     if not isinstance(content, str):
-        parts = _parts(content, where, levels, losses)
+        parts = _parts(content, where, levels, unsupported)
         content = "".join(part["text"] for part in parts if "text" in part)
         media = [part for part in parts if "text" not in part]
         if media:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.core.errors import InvalidRequest, nearest
-from engine.dialects.common.unsupported import Losses
+from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.gemini.messages import has_levels, samples, wire_messages
 
 SAME = {
@@ -54,14 +54,14 @@ _SAMPLING = ("temperature", "top_p", "top_k")
 _FUNCTION = frozenset(("name", "description", "parameters", "strict"))
 _CHOICES = {"none": "NONE", "auto": "AUTO", "required": "ANY"}
 
-Field = Callable[[Any, dict[str, Any], dict[str, Any], str, Losses], None]
+Field = Callable[[Any, dict[str, Any], dict[str, Any], str, Unsupported], None]
 
 
-def wire_body(body: dict[str, Any], model: str, losses: Losses) -> dict[str, Any]:
+def wire_body(body: dict[str, Any], model: str, unsupported: Unsupported) -> dict[str, Any]:
     """The wire's body. Raises InvalidRequest."""
     wire: dict[str, Any] = {}
     config: dict[str, Any] = {}
-    wire_messages(body.get("messages"), wire, model, losses)
+    wire_messages(body.get("messages"), wire, model, unsupported)
     for name, value in body.items():
         if value is None or name in _ELSEWHERE:
             continue
@@ -69,56 +69,58 @@ def wire_body(body: dict[str, Any], model: str, losses: Losses) -> dict[str, Any
         if same is not None:
             config[same] = value
         elif name in _FIELDS:
-            _FIELDS[name](value, wire, config, model, losses)
+            _FIELDS[name](value, wire, config, model, unsupported)
         else:
-            losses.lose_field(name, value)
+            unsupported.lose_field(name, value)
     if not samples(model):
         for name in _SAMPLING:
             if body.get(name) is not None:
-                losses.warnings.append(f"body.{name} has no effect: {model} samples in a way of its own")
+                unsupported.warnings.append(f"body.{name} has no effect: {model} samples in a way of its own")
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     if limit is not None:
         config["maxOutputTokens"] = limit
     if body.get("audio") is not None:
-        _audio(body, config, losses)
+        _audio(body, config, unsupported)
     if config:
         wire["generationConfig"] = config
     if "tools" in wire:
-        _choose(body, wire, losses)
+        _choose(body, wire, unsupported)
     else:
-        losses.lose_field("tool_choice", body.get("tool_choice"))
-    losses.lose_field("parallel_tool_calls", body.get("parallel_tool_calls"))
+        unsupported.lose_field("tool_choice", body.get("tool_choice"))
+    unsupported.lose_field("parallel_tool_calls", body.get("parallel_tool_calls"))
     return wire
 
 
-def _stop(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str, losses: Losses) -> None:
+def _stop(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str, unsupported: Unsupported) -> None:
     if value:
         config["stopSequences"] = [value] if isinstance(value, str) else value
 
 
-def _effort(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str, losses: Losses) -> None:
+def _effort(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str, unsupported: Unsupported) -> None:
     where = "body.reasoning_effort"
     thinking = config.setdefault("thinkingConfig", {})
     if has_levels(model):
         if value == "none":
-            losses.lose(where, "this Gemini model always thinks; minimal is the least")
+            unsupported.lose(where, "this Gemini model always thinks; minimal is the least")
         elif value in LEVELS:
             # Who asks for an effort wants to see what it was for: thoughts come only when they are asked for.
             config["thinkingConfig"] = {"thinkingLevel": LEVELS[value], "includeThoughts": True, **thinking}
         else:
-            losses.lose(where, f"{value!r} is not an effort here; {nearest(value, LEVELS)}")
+            unsupported.lose(where, f"{value!r} is not an effort here; {nearest(value, LEVELS)}")
     elif value in BUDGETS:
         said: dict[str, Any] = {"thinkingBudget": BUDGETS[value]}
         if said["thinkingBudget"]:
             said["includeThoughts"] = True
         config["thinkingConfig"] = {**said, **thinking}
     else:
-        losses.lose(where, f"{value!r} is not an effort of this model; {nearest(value, BUDGETS)}")
+        unsupported.lose(where, f"{value!r} is not an effort of this model; {nearest(value, BUDGETS)}")
     if not config["thinkingConfig"]:
         del config["thinkingConfig"]
 
 
-def _response_format(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str, losses: Losses) -> None:
+def _response_format(
+    value: Any, wire: dict[str, Any], config: dict[str, Any], model: str, unsupported: Unsupported
+) -> None:
     kind = value.get("type") if type(value) is dict else None
     if kind == "text":
         config["responseMimeType"] = "text/plain"
@@ -131,47 +133,49 @@ def _response_format(value: Any, wire: dict[str, Any], config: dict[str, Any], m
             raise InvalidRequest("body.response_format.json_schema.schema: expected a JSON schema, an object")
         if said.get("description"):
             if schema.get("description"):
-                losses.lose("body.response_format.json_schema.description", "the schema has a description already")
+                unsupported.lose("body.response_format.json_schema.description", "the schema has a description already")
             else:
                 schema = {**schema, "description": said["description"]}
         config["responseMimeType"] = "application/json"
         # The schema's `name` is a label that no model sees there; `strict` is how this wire always works.
         config["responseJsonSchema"] = schema
     else:
-        losses.lose("body.response_format", f"Gemini knows text, json_object and json_schema, not {kind!r}")
+        unsupported.lose("body.response_format", f"Gemini knows text, json_object and json_schema, not {kind!r}")
 
 
-def _service_tier(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str, losses: Losses) -> None:
+def _service_tier(
+    value: Any, wire: dict[str, Any], config: dict[str, Any], model: str, unsupported: Unsupported
+) -> None:
     tier = TIERS.get(value)
     if tier is not None:
         wire["serviceTier"] = tier
     else:
-        losses.lose_field("service_tier", value)
+        unsupported.lose_field("service_tier", value)
 
 
-def _modalities(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str, losses: Losses) -> None:
+def _modalities(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str, unsupported: Unsupported) -> None:
     if type(value) is not list or not all(each in ("text", "audio", "image") for each in value):
-        losses.lose("body.modalities", "Gemini answers in text, audio and image")
+        unsupported.lose("body.modalities", "Gemini answers in text, audio and image")
     elif value != ["text"]:
         config["responseModalities"] = [each.upper() for each in value]
 
 
-def _audio(body: dict[str, Any], config: dict[str, Any], losses: Losses) -> None:
+def _audio(body: dict[str, Any], config: dict[str, Any], unsupported: Unsupported) -> None:
     """The voice of an answer in sound."""
     audio = body["audio"]
     voice = audio.get("voice") if type(audio) is dict else None
     if type(voice) is not str:
         raise InvalidRequest("body.audio.voice: expected the name of a voice, such as Kore")
     if audio.get("format") not in (None, "pcm16"):
-        losses.lose("body.audio.format", f"Gemini speaks pcm16 at 24 kHz only, not {audio['format']!r}")
+        unsupported.lose("body.audio.format", f"Gemini speaks pcm16 at 24 kHz only, not {audio['format']!r}")
     config["speechConfig"] = {"voiceConfig": {"prebuiltVoiceConfig": {"voiceName": voice}}}
 
 
-def _google(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str, losses: Losses) -> None:
+def _google(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str, unsupported: Unsupported) -> None:
     """`extra_body.google`: what only Gemini has, as Google's own OpenAI wire takes it."""
     google = value.get("google") if type(value) is dict else None
     if type(google) is not dict or len(value) != 1:
-        losses.lose("body.extra_body", "Gemini reads extra_body.google only")
+        unsupported.lose("body.extra_body", "Gemini reads extra_body.google only")
         return
     for name, said in google.items():
         if name == "thinking_config" and type(said) is dict:
@@ -182,13 +186,13 @@ def _google(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str
         elif name == "safety_settings":
             wire["safetySettings"] = said
         else:
-            losses.lose(
+            unsupported.lose(
                 f"body.extra_body.google.{name}",
                 "Gemini takes thinking_config, cached_content and safety_settings here",
             )
 
 
-def _tools(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str, losses: Losses) -> None:
+def _tools(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str, unsupported: Unsupported) -> None:
     if type(value) is not list:
         raise InvalidRequest(f"body.tools: expected a list, got {type(value).__name__}")
     declared: list[dict[str, Any]] = []
@@ -196,10 +200,10 @@ def _tools(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str,
         where = f"body.tools.{index}"
         function = tool.get("function") if type(tool) is dict else None
         if type(function) is not dict or type(function.get("name")) is not str:
-            losses.lose(where, "Gemini takes tools of type function, with a name")
+            unsupported.lose(where, "Gemini takes tools of type function, with a name")
             continue
         for key in function.keys() - _FUNCTION:
-            losses.lose(f"{where}.function.{key}")
+            unsupported.lose(f"{where}.function.{key}")
         said: dict[str, Any] = {"name": function["name"]}
         if function.get("description") is not None:
             said["description"] = function["description"]
@@ -213,7 +217,7 @@ def _tools(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str,
         wire["tools"] = [{"functionDeclarations": declared}]
 
 
-def _choose(body: dict[str, Any], wire: dict[str, Any], losses: Losses) -> None:
+def _choose(body: dict[str, Any], wire: dict[str, Any], unsupported: Unsupported) -> None:
     """`tool_choice`, which with `strict` of the functions is the mode of calling on this wire."""
     said = body.get("tool_choice")
     calling: dict[str, Any] | None = None
@@ -229,7 +233,7 @@ def _choose(body: dict[str, Any], wire: dict[str, Any], losses: Losses) -> None:
         mode = "ANY" if allowed.get("mode") == "required" else "VALIDATED"
         calling = {"mode": mode, "allowedFunctionNames": names}
     else:
-        losses.lose("body.tool_choice", "Gemini takes auto, none, required, one function or allowed_tools")
+        unsupported.lose("body.tool_choice", "Gemini takes auto, none, required, one function or allowed_tools")
     if calling is not None:
         wire["toolConfig"] = {"functionCallingConfig": calling}
 

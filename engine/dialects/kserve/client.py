@@ -13,12 +13,12 @@ from typing import Any
 
 from engine.core.errors import InferenceError, InvalidRequest
 from engine.core.request import RateHints
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, StreamDecoder, WireCall
 from engine.dialects.common.error_body import is_error, request_id
 from engine.dialects.common.json_body import lenient, malformed, names
-from engine.dialects.common.unsupported import Losses
-from engine.dialects.discovery import Answer
+from engine.dialects.common.unsupported import Unsupported
+from engine.dialects.discovery import DiscoveryReply
 from engine.dialects.kserve import model_info
 from engine.dialects.kserve.reply import canonical
 from engine.dialects.kserve.request import TASKS, ask
@@ -45,8 +45,8 @@ class KServeDialect:
     ) -> WireCall:
         if stream:
             raise InvalidRequest(f"task: an answer to {task} can't be streamed")
-        losses = Losses("the KServe wire", drop_unsupported)
-        asked = ask(task, body, losses)
+        unsupported = Unsupported("the KServe wire", drop_unsupported)
+        asked = ask(task, body, unsupported)
         message: dict[str, Any] = {}
         if asked.outputs:
             message["outputs"] = [{"name": name, "parameters": {"binary_data": True}} for name in asked.outputs]
@@ -60,7 +60,7 @@ class KServeDialect:
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise InvalidRequest(f"body.inputs: {error}") from error
         version = f"/versions/{segment(asked.version)}" if asked.version else ""
-        return WireCall("POST", f"{_model(model)}{version}/infer", content, headers, losses.warnings)
+        return WireCall("POST", f"{_model(model)}{version}/infer", content, headers, unsupported.warnings)
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if status != 200:
@@ -104,8 +104,8 @@ class KServeDialect:
         path = _model(model)
         return [WireCall("GET", where, b"") for where in (path, f"{path}/ready", "/v2", "/v1/config")]
 
-    def facts(self, model: str, answers: Sequence[Answer]) -> Facts:
-        return model_info.facts(
+    def server_info(self, model: str, answers: Sequence[DiscoveryReply]) -> ServerInfo:
+        return model_info.server_info(
             [(each.status, lenient(each.content) if each.status == 200 else None) for each in answers]
         )
 

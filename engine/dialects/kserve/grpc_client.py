@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.core.errors import InvalidRequest
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, WireCall
 from engine.dialects.common.error_body import request_id
 from engine.dialects.common.json_body import malformed
-from engine.dialects.common.unsupported import Losses
-from engine.dialects.discovery import Answer
+from engine.dialects.common.unsupported import Unsupported
+from engine.dialects.discovery import DiscoveryReply
 from engine.dialects.kserve import model_info
 from engine.dialects.kserve.client import KServeDialect
 from engine.dialects.kserve.grpc_messages import (
@@ -45,13 +45,13 @@ class KServeGrpcDialect(KServeDialect):
     ) -> WireCall:
         if stream:
             raise InvalidRequest(f"task: an answer to {task} can't be streamed")
-        losses = Losses("the KServe wire", drop_unsupported)
-        asked = ask(task, body, losses)
+        unsupported = Unsupported("the KServe wire", drop_unsupported)
+        asked = ask(task, body, unsupported)
         try:
             content = write_infer(model, asked.version, None, asked.parameters, asked.inputs, asked.outputs)
         except (ValueError, TypeError) as error:
             raise InvalidRequest(f"body.inputs: {error}") from error
-        return WireCall("POST", f"{SERVICE}/ModelInfer", content, warnings=losses.warnings)
+        return WireCall("POST", f"{SERVICE}/ModelInfer", content, warnings=unsupported.warnings)
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if status != 200:
@@ -82,12 +82,12 @@ class KServeGrpcDialect(KServeDialect):
             WireCall("POST", f"{SERVICE}/ServerMetadata", b""),
         ]
 
-    def facts(self, model: str, answers: Sequence[Answer]) -> Facts:
+    def server_info(self, model: str, answers: Sequence[DiscoveryReply]) -> ServerInfo:
         readers = (read_metadata, lambda content: {"ready": read_flag(content)}, read_server)
-        return model_info.facts([_read(answer, reader) for answer, reader in zip(answers, readers, strict=True)])
+        return model_info.server_info([_read(answer, reader) for answer, reader in zip(answers, readers, strict=True)])
 
 
-def _read(answer: Answer, reader: Any) -> tuple[int, Any]:
+def _read(answer: DiscoveryReply, reader: Any) -> tuple[int, Any]:
     try:
         return answer.status, reader(answer.content) if answer.status == 200 else None
     except ValueError:

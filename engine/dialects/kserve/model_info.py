@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 
 
-def facts(answers: Sequence[tuple[int, Any]]) -> Facts:
+def server_info(answers: Sequence[tuple[int, Any]]) -> ServerInfo:
     """From the answers, status and content, about the model's metadata, its readiness, the server's metadata, and where
     there is one OVMS's configuration."""
     (told, model), (held, ready), (_, server), *rest = answers
     config = rest[0][1] if rest else None
-    found = Facts(missing=told == 404)
+    found = ServerInfo(missing=told == 404)
     if type(server) is dict and type(server.get("name")) is str:
         found.found = f"{server['name']} {server.get('version') or ''}".strip()
     if held == 200 and (type(ready) is not dict or ready.get("ready", True)):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.core.errors import InvalidRequest
-from engine.dialects.common.unsupported import Losses
+from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.kserve.tensors import DATATYPES, FLOATS, Tensor, flat, from_bytes
 
 TASKS = frozenset(("embedding", "tensors"))
@@ -38,14 +38,14 @@ class Ask:
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
-def ask(task: str, body: dict[str, Any], losses: Losses) -> Ask:
+def ask(task: str, body: dict[str, Any], unsupported: Unsupported) -> Ask:
     """The tensors of a request. Raises InvalidRequest."""
     if task not in TASKS:
         raise InvalidRequest(f"task: {task!r} is not on the KServe wire; one of: {', '.join(sorted(TASKS))}")
     known = _EMBEDDING if task == "embedding" else _TENSORS
     for name, value in body.items():
         if name not in known:
-            losses.lose_field(name, value)
+            unsupported.lose_field(name, value)
     version = body.get("model_version")
     if version is not None and (type(version) not in (str, int) or not str(version)):
         raise InvalidRequest(f"body.model_version: expected the version's name or number, got {version!r}")

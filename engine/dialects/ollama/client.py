@@ -12,12 +12,12 @@ from typing import Any
 
 from engine.core.errors import InferenceError, InvalidRequest
 from engine.core.request import RateHints
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, WireCall
 from engine.dialects.common.error_body import request_id
 from engine.dialects.common.json_body import lenient, malformed, names, reply_json, written
-from engine.dialects.common.unsupported import Losses
-from engine.dialects.discovery import Answer
+from engine.dialects.common.unsupported import Unsupported
+from engine.dialects.discovery import DiscoveryReply
 from engine.dialects.ollama import model_info, request
 from engine.dialects.ollama import reply as ollama_reply
 from engine.dialects.ollama.errors import typed_error
@@ -45,16 +45,16 @@ class OllamaDialect:
         path = _PATHS.get(task)
         if path is None:
             raise InvalidRequest(f"task: {task!r} is not on Ollama's wire; one of: {', '.join(_PATHS)}")
-        losses = Losses("Ollama's wire", drop_unsupported)
+        unsupported = Unsupported("Ollama's wire", drop_unsupported)
         if task == "chat":
-            wire = request.chat(body, model, stream, losses)
+            wire = request.chat(body, model, stream, unsupported)
         elif task == "completion":
-            wire = request.completion(body, model, stream, losses)
+            wire = request.completion(body, model, stream, unsupported)
         elif stream:
             raise InvalidRequest("task: an embedding can't be streamed")
         else:
-            wire = request.embedding(body, model, losses)
-        return WireCall("POST", path, written(wire), warnings=losses.warnings)
+            wire = request.embedding(body, model, unsupported)
+        return WireCall("POST", path, written(wire), warnings=unsupported.warnings)
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if status != 200:
@@ -106,8 +106,8 @@ class OllamaDialect:
         """What the model can do and hold, and the server's version."""
         return [WireCall("POST", "/api/show", written({"model": model})), WireCall("GET", "/api/version", b"")]
 
-    def facts(self, model: str, answers: Sequence[Answer]) -> Facts:
-        return model_info.facts(model, answers)
+    def server_info(self, model: str, answers: Sequence[DiscoveryReply]) -> ServerInfo:
+        return model_info.server_info(model, answers)
 
     def pull(self, model: str) -> WireCall:
         """The call that gets a model from its library, with its progress as a stream."""

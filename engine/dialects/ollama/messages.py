@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InvalidRequest
-from engine.dialects.common.unsupported import Losses
+from engine.dialects.common.unsupported import Unsupported
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 _PLAIN = frozenset(("system", "user", "assistant"))
 _KNOWN = frozenset(("role", "content", "tool_calls", "tool_call_id", "reasoning_content", "reasoning"))
 
 
-def write_messages(messages: Any, losses: Losses) -> list[dict[str, Any]]:
+def write_messages(messages: Any, unsupported: Unsupported) -> list[dict[str, Any]]:
     """The messages, each in its place. Raises InvalidRequest."""
     if type(messages) is not list or not messages:
         raise InvalidRequest("body.messages: expected at least one message; an empty list would only load the model")
@@ -30,20 +30,24 @@ def write_messages(messages: Any, losses: Losses) -> list[dict[str, Any]]:
         if len(message) == 2 and type(message.get("content")) is str and message.get("role") in _PLAIN:
             written.append(message)
             continue
-        _write(message, f"body.messages[{index}]", names, written, losses)
+        _write(message, f"body.messages[{index}]", names, written, unsupported)
     return written
 
 
 def _write(
-    message: dict[str, Any], where: str, names: dict[str, str], written: list[dict[str, Any]], losses: Losses
+    message: dict[str, Any],
+    where: str,
+    names: dict[str, str],
+    written: list[dict[str, Any]],
+    unsupported: Unsupported,
 ) -> None:
     role = _ROLES.get(message.get("role") or "")
     if role is None:
         raise InvalidRequest(f"{where}.role: {message.get('role')!r} is not a role; one of: {', '.join(_ROLES)}")
     for name, value in message.items():
         if name not in _KNOWN and value and not (role == "tool" and name == "name"):
-            losses.lose(f"{where}.{name}")
-    parts = _parts(message.get("content"), role, where, losses)
+            unsupported.lose(f"{where}.{name}")
+    parts = _parts(message.get("content"), role, where, unsupported)
     last = parts[-1]
     reasoning = message.get("reasoning_content") or message.get("reasoning")
     if reasoning:
@@ -61,7 +65,7 @@ def _write(
     written.extend(parts)
 
 
-def _parts(content: Any, role: str, where: str, losses: Losses) -> list[dict[str, Any]]:
+def _parts(content: Any, role: str, where: str, unsupported: Unsupported) -> list[dict[str, Any]]:
     """A message for each run of text and images: within one, Ollama does not say which stands before which, so a
     message in which they alternate becomes several of the same role, as Ollama's own OpenAI wire does it."""
     if content is None or type(content) is str:
@@ -73,7 +77,7 @@ def _parts(content: Any, role: str, where: str, losses: Losses) -> list[dict[str
     """The kinds of part in the message at hand, in their order."""
     for index, part in enumerate(content):
         at = f"{where}.content[{index}]"
-        kind, value = _part(part, at, losses)
+        kind, value = _part(part, at, unsupported)
         if not messages or (kind not in kinds[-1:] and len(kinds) == 2):
             messages.append({"role": role, "content": ""})
             kinds = []
@@ -89,12 +93,12 @@ def _parts(content: Any, role: str, where: str, losses: Losses) -> list[dict[str
     return messages or [{"role": role, "content": ""}]
 
 
-def _part(part: Any, at: str, losses: Losses) -> tuple[str, str]:
+def _part(part: Any, at: str, unsupported: Unsupported) -> tuple[str, str]:
     kind = part.get("type") if type(part) is dict else None
     if kind == "text" and type(part.get("text")) is str:
         return "text", part["text"]
     if kind == "image_url":
-        return "images", _image(part.get("image_url"), at, losses)
+        return "images", _image(part.get("image_url"), at, unsupported)
     if kind == "input_audio":
         audio = part.get("input_audio")
         if type(audio) is not dict or type(audio.get("data")) is not str:
@@ -105,12 +109,12 @@ def _part(part: Any, at: str, losses: Losses) -> tuple[str, str]:
     raise InvalidRequest(f"{at}.type: {kind!r} can't be sent to Ollama; one of: text, image_url, input_audio")
 
 
-def _image(image: Any, at: str, losses: Losses) -> str:
+def _image(image: Any, at: str, unsupported: Unsupported) -> str:
     url = image.get("url") if type(image) is dict else image
     if type(url) is not str:
         raise InvalidRequest(f"{at}.image_url.url: expected a data: URL")
     if type(image) is dict and image.get("detail") not in (None, "auto"):
-        losses.lose(f"{at}.image_url.detail", "the model alone decides how closely Ollama looks")
+        unsupported.lose(f"{at}.image_url.detail", "the model alone decides how closely Ollama looks")
     head, comma, data = url.partition(",")
     if not comma or not head.startswith("data:") or not head.endswith(";base64"):
         raise InvalidRequest(

@@ -9,26 +9,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.dialects.codecs.ndjson import NdjsonDecoder
 from engine.dialects.common.json_body import lenient, positive
-from engine.dialects.discovery import Answer, Progress
+from engine.dialects.discovery import DiscoveryReply, Progress
 
 _CAN = {"completion": ("chat", "completion"), "embedding": ("embedding",)}
 """Capability → tasks; the others (tools, vision, thinking, insert) are parts of a chat or completion."""
 
 
-def facts(model: str, answers: Sequence[Answer]) -> Facts:
+def server_info(model: str, answers: Sequence[DiscoveryReply]) -> ServerInfo:
     """From /api/show and /api/version."""
     shown, about = answers
     version = lenient(about.content) if about.status == 200 else None
     found = f"Ollama {version.get('version') or ''}".strip() if type(version) is dict else "Ollama"
     if shown.status == 404:
         step = f"get it with `ollama pull {model}`, or set provider.pull=missing"
-        return Facts(missing=True, found=f"{found}, the model is not there: {step}")
+        return ServerInfo(missing=True, found=f"{found}, the model is not there: {step}")
     show = lenient(shown.content) if shown.status == 200 else None
     if type(show) is not dict:
-        return Facts()
+        return ServerInfo()
     length = _context_length(show.get("model_info"))
     capabilities = show.get("capabilities")
     known = [each for each in capabilities if type(each) is str] if type(capabilities) is list else []
@@ -36,7 +36,7 @@ def facts(model: str, answers: Sequence[Answer]) -> Facts:
     said = [found]
     said += [f"can do {', '.join(known)}"] if known else []
     said += [f"{length} tokens of context"] if length else []
-    return Facts(context_length=length, tasks=tasks, found=", ".join(said))
+    return ServerInfo(context_length=length, tasks=tasks, found=", ".join(said))
 
 
 def _context_length(info: Any) -> int | None:

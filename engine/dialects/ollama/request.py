@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.core.errors import InvalidRequest
-from engine.dialects.common.unsupported import Losses
+from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.ollama.messages import write_messages
 
 OPTIONS = {
@@ -29,18 +29,18 @@ EFFORTS: dict[str, bool | str] = {
 """`reasoning_effort` → `think`, as Ollama's own OpenAI wire maps them (openai/openai.go)."""
 _READ = frozenset(("model", "stream", "stream_options", "options"))
 
-Write = Callable[[dict[str, Any], dict[str, Any], Any, Losses], None]
+Write = Callable[[dict[str, Any], dict[str, Any], Any, Unsupported], None]
 """Puts a field's value into the wire's body; gets also the canonical body and where to note a loss."""
 
 
-def chat(body: dict[str, Any], model: str, stream: bool, losses: Losses) -> dict[str, Any]:
+def chat(body: dict[str, Any], model: str, stream: bool, unsupported: Unsupported) -> dict[str, Any]:
     """The body for /api/chat. Raises InvalidRequest."""
-    wire = {"model": model, "messages": write_messages(body.get("messages"), losses), "stream": stream}
-    _write_fields(wire, body, _CHAT, losses)
+    wire = {"model": model, "messages": write_messages(body.get("messages"), unsupported), "stream": stream}
+    _write_fields(wire, body, _CHAT, unsupported)
     return wire
 
 
-def completion(body: dict[str, Any], model: str, stream: bool, losses: Losses) -> dict[str, Any]:
+def completion(body: dict[str, Any], model: str, stream: bool, unsupported: Unsupported) -> dict[str, Any]:
     """The body for /api/generate. Raw, for a completion goes on from its prompt: the model's chat template would make
     a question of it. A suffix or a picture needs the template, so it is not raw. Raises InvalidRequest."""
     prompt = body.get("prompt")
@@ -51,11 +51,11 @@ def completion(body: dict[str, Any], model: str, stream: bool, losses: Losses) -
     wire: dict[str, Any] = {"model": model, "prompt": prompt, "stream": stream}
     if not body.get("suffix") and not body.get("images"):
         wire["raw"] = True
-    _write_fields(wire, body, _COMPLETION, losses)
+    _write_fields(wire, body, _COMPLETION, unsupported)
     return wire
 
 
-def embedding(body: dict[str, Any], model: str, losses: Losses) -> dict[str, Any]:
+def embedding(body: dict[str, Any], model: str, unsupported: Unsupported) -> dict[str, Any]:
     """The body for /api/embed. An input that is too long is an error, as in the canonical form, unless the body says
     `truncate`: left to itself, Ollama would cut it without a word. Raises InvalidRequest."""
     texts = body.get("input")
@@ -66,11 +66,13 @@ def embedding(body: dict[str, Any], model: str, losses: Losses) -> dict[str, Any
             if type(text) is not str:
                 raise InvalidRequest(f"body.input[{index}]: Ollama embeds text, not tokens; send the text itself")
     wire: dict[str, Any] = {"model": model, "input": texts, "truncate": False}
-    _write_fields(wire, body, _EMBEDDING, losses)
+    _write_fields(wire, body, _EMBEDDING, unsupported)
     return wire
 
 
-def _write_fields(wire: dict[str, Any], body: dict[str, Any], writes: dict[str, Write], losses: Losses) -> None:
+def _write_fields(
+    wire: dict[str, Any], body: dict[str, Any], writes: dict[str, Write], unsupported: Unsupported
+) -> None:
     """Everything but what the task itself is about."""
     given = body.get("options")
     if given is not None and type(given) is not dict:
@@ -81,7 +83,7 @@ def _write_fields(wire: dict[str, Any], body: dict[str, Any], writes: dict[str, 
             continue
         write = writes.get(name)
         if write is not None:
-            write(wire, body, value, losses)
+            write(wire, body, value, unsupported)
         elif name in OPTIONS:
             options[OPTIONS[name]] = value
         elif name in ("max_tokens", "max_completion_tokens"):
@@ -92,47 +94,47 @@ def _write_fields(wire: dict[str, Any], body: dict[str, Any], writes: dict[str, 
             if value:
                 options["stop"] = [value] if type(value) is str else value
         else:
-            losses.lose_field(name, value)
+            unsupported.lose_field(name, value)
     if options:
         wire["options"] = options
 
 
-def _skip(wire: dict[str, Any], body: dict[str, Any], value: Any, losses: Losses) -> None:
+def _skip(wire: dict[str, Any], body: dict[str, Any], value: Any, unsupported: Unsupported) -> None:
     """Already in place."""
 
 
 def _keep(name: str) -> Write:
-    def write(wire: dict[str, Any], body: dict[str, Any], value: Any, losses: Losses) -> None:
+    def write(wire: dict[str, Any], body: dict[str, Any], value: Any, unsupported: Unsupported) -> None:
         wire[name] = value
 
     return write
 
 
-def _tools(wire: dict[str, Any], body: dict[str, Any], value: Any, losses: Losses) -> None:
+def _tools(wire: dict[str, Any], body: dict[str, Any], value: Any, unsupported: Unsupported) -> None:
     if type(value) is not list:
         raise InvalidRequest("body.tools: expected a list")
     if not value or body.get("tool_choice") == "none":
         return  # not offered, so not called: what "none" asks for
-    wire["tools"] = [_tool(tool, f"body.tools[{index}]", losses) for index, tool in enumerate(value)]
+    wire["tools"] = [_tool(tool, f"body.tools[{index}]", unsupported) for index, tool in enumerate(value)]
 
 
-def _tool(tool: Any, where: str, losses: Losses) -> dict[str, Any]:
+def _tool(tool: Any, where: str, unsupported: Unsupported) -> dict[str, Any]:
     function = tool.get("function") if type(tool) is dict else None
     if type(function) is not dict or tool.get("type", "function") != "function":
         raise InvalidRequest(f'{where}: Ollama takes tools of the form {{"type": "function", "function": {{…}}}} only')
     if function.get("strict"):
-        losses.lose(f"{where}.function.strict", "Ollama does not hold a tool's arguments to their schema")
+        unsupported.lose(f"{where}.function.strict", "Ollama does not hold a tool's arguments to their schema")
     kept = {name: value for name, value in function.items() if name != "strict" and value is not None}
     kept.setdefault("parameters", {"type": "object", "properties": {}})
     return {"type": "function", "function": kept}
 
 
-def _tool_choice(wire: dict[str, Any], body: dict[str, Any], value: Any, losses: Losses) -> None:
+def _tool_choice(wire: dict[str, Any], body: dict[str, Any], value: Any, unsupported: Unsupported) -> None:
     if value not in ("auto", "none"):
-        losses.lose("body.tool_choice", "Ollama leaves it to the model whether it calls a tool")
+        unsupported.lose("body.tool_choice", "Ollama leaves it to the model whether it calls a tool")
 
 
-def _format(wire: dict[str, Any], body: dict[str, Any], value: Any, losses: Losses) -> None:
+def _format(wire: dict[str, Any], body: dict[str, Any], value: Any, unsupported: Unsupported) -> None:
     kind = value.get("type") if type(value) is dict else None
     if kind == "json_object":
         wire["format"] = "json"
@@ -142,34 +144,34 @@ def _format(wire: dict[str, Any], body: dict[str, Any], value: Any, losses: Loss
         if type(schema) is not dict:
             raise InvalidRequest("body.response_format.json_schema.schema: expected a JSON schema")
         if named.get("description"):
-            losses.lose("body.response_format.json_schema.description", "Ollama takes the schema alone")
+            unsupported.lose("body.response_format.json_schema.description", "Ollama takes the schema alone")
         wire["format"] = schema
     elif kind != "text":
-        losses.lose("body.response_format", f"{kind!r} is not text, json_object or json_schema")
+        unsupported.lose("body.response_format", f"{kind!r} is not text, json_object or json_schema")
 
 
-def _effort(wire: dict[str, Any], body: dict[str, Any], value: Any, losses: Losses) -> None:
+def _effort(wire: dict[str, Any], body: dict[str, Any], value: Any, unsupported: Unsupported) -> None:
     if body.get("think") is not None:
-        losses.lose("body.reasoning_effort", "body.think says the same thing")
+        unsupported.lose("body.reasoning_effort", "body.think says the same thing")
     elif value not in EFFORTS:
-        losses.lose("body.reasoning_effort", f"{value!r} is not one of: {', '.join(EFFORTS)}")
+        unsupported.lose("body.reasoning_effort", f"{value!r} is not one of: {', '.join(EFFORTS)}")
     else:
         wire["think"] = EFFORTS[value]
 
 
-def _images(wire: dict[str, Any], body: dict[str, Any], value: Any, losses: Losses) -> None:
+def _images(wire: dict[str, Any], body: dict[str, Any], value: Any, unsupported: Unsupported) -> None:
     """Of a completion: pictures as base64 or data: URLs; a chat has them in its messages."""
     if type(value) is not list or not all(type(each) is str for each in value):
         raise InvalidRequest("body.images: expected a list of base64 texts or data: URLs")
     wire["images"] = [each.partition(",")[2] if each.startswith("data:") else each for each in value]
 
 
-def _logprobs(wire: dict[str, Any], body: dict[str, Any], value: Any, losses: Losses) -> None:
+def _logprobs(wire: dict[str, Any], body: dict[str, Any], value: Any, unsupported: Unsupported) -> None:
     if value:
         wire["logprobs"] = True
 
 
-def _legacy_logprobs(wire: dict[str, Any], body: dict[str, Any], value: Any, losses: Losses) -> None:
+def _legacy_logprobs(wire: dict[str, Any], body: dict[str, Any], value: Any, unsupported: Unsupported) -> None:
     """Of a completion: the number of alternatives, 0 for those of the tokens themselves only."""
     if type(value) is not int:
         raise InvalidRequest("body.logprobs: expected a number of alternatives")
@@ -178,7 +180,7 @@ def _legacy_logprobs(wire: dict[str, Any], body: dict[str, Any], value: Any, los
         wire["top_logprobs"] = value
 
 
-def _vector_format(wire: dict[str, Any], body: dict[str, Any], value: Any, losses: Losses) -> None:
+def _vector_format(wire: dict[str, Any], body: dict[str, Any], value: Any, unsupported: Unsupported) -> None:
     if value not in ("float", "base64"):
         raise InvalidRequest(f"body.encoding_format: {value!r} is not a format; one of: float, base64")
 

@@ -11,12 +11,12 @@ from engine.core.stream import Chunk
 from engine.dialects.codecs.ndjson import MAX_LINE_BYTES, NdjsonDecoder
 from engine.dialects.common.error_body import excerpt
 from engine.dialects.common.json_body import lenient, usage_body
-from engine.dialects.common.json_stream import PieceStream
+from engine.dialects.common.json_stream import JsonStreamDecoder
 from engine.dialects.ollama import reply
 from engine.dialects.ollama.errors import stream_error
 
 
-class OllamaStreamDecoder(PieceStream):
+class OllamaStreamDecoder(JsonStreamDecoder):
     """Canonical chunks from lines; `done: true` ends them, and a stream that ends without it is truncated."""
 
     __slots__ = ("_calls", "_chat", "_lines", "_offset", "_show_usage", "_wall")

@@ -14,7 +14,7 @@ from engine.core.errors import InvalidRequest, ServerFailed
 from engine.dialects.client import Reply, StreamDecoder, WireCall
 from engine.dialects.common.error_body import is_error, request_id
 from engine.dialects.common.json_body import lenient, malformed, written
-from engine.dialects.common.unsupported import Losses
+from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.opea import services
 from engine.dialects.opea.request import megaservice, microservice, reranking
 from engine.dialects.opea.stream import OpeaStreamDecoder
@@ -38,18 +38,18 @@ class OpeaDialect(OpenAIDialect):
             raise InvalidRequest(f"task: {task!r} is not on OPEA's wire; one of: {', '.join(sorted(self.tasks))}")
         if stream and task != "chat":
             raise InvalidRequest(f"task: an answer to {task} can't be streamed")
-        losses = Losses("OPEA's service", drop_unsupported)
+        unsupported = Unsupported("OPEA's service", drop_unsupported)
         if task == "chat" and model in MEGASERVICES:
-            call = WireCall("POST", f"/{model}", written(megaservice(model, body, stream, losses)))
+            call = WireCall("POST", f"/{model}", written(megaservice(model, body, stream, unsupported)))
         elif task == "chat":
-            call = super().encode(task, microservice(body, losses), model=model, stream=stream)
+            call = super().encode(task, microservice(body, unsupported), model=model, stream=stream)
         elif task == "embedding":
             call = super().encode(task, body, model=model, stream=stream)
         elif task == "rerank":
-            call = WireCall("POST", "/reranking", written(reranking(body, losses)))
+            call = WireCall("POST", "/reranking", written(reranking(body, unsupported)))
         else:
-            call = services.write(task, body, model, losses)
-        call.warnings += losses.warnings
+            call = services.write(task, body, model, unsupported)
+        call.warnings += unsupported.warnings
         return call
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:

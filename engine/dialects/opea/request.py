@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.core.errors import InvalidRequest
-from engine.dialects.common.unsupported import Losses
+from engine.dialects.common.unsupported import Unsupported
 
 _MEGA_FIELDS = frozenset(
     (
@@ -33,10 +33,10 @@ _HANDLED = frozenset(("messages", "model", "stream", "max_completion_tokens", "t
 _LAST_ROLES = ("user", "assistant")
 
 
-def megaservice(service: str, body: dict[str, Any], stream: bool, losses: Losses) -> dict[str, Any]:
+def megaservice(service: str, body: dict[str, Any], stream: bool, unsupported: Unsupported) -> dict[str, Any]:
     """The body of a call to a megaservice, which makes one prompt of all messages. Raises InvalidRequest."""
     pictures: list[dict[str, Any]] | None = [] if service == "visualqna" else None
-    wire: dict[str, Any] = {"messages": _prompt_messages(body.get("messages"), losses, pictures)}
+    wire: dict[str, Any] = {"messages": _prompt_messages(body.get("messages"), unsupported, pictures)}
     if pictures is not None:
         wire["messages"][-1] = _with_picture(wire["messages"][-1], pictures)
     if service == "docsum":
@@ -47,16 +47,16 @@ def megaservice(service: str, body: dict[str, Any], stream: bool, losses: Losses
             if value is not None:
                 wire[name] = value
         elif name not in ("messages", "model", "stream", "stream_options", "max_completion_tokens"):
-            losses.lose_field(name, value)
+            unsupported.lose_field(name, value)
     _limit(wire, body)
     if wire.get("temperature") == 0:
-        losses.warnings.append("body.temperature: a megaservice reads 0 as 0.01")
+        unsupported.warnings.append("body.temperature: a megaservice reads 0 as 0.01")
     # Left out, it means true.
     wire["stream"] = stream
     return wire
 
 
-def microservice(body: dict[str, Any], losses: Losses) -> dict[str, Any]:
+def microservice(body: dict[str, Any], unsupported: Unsupported) -> dict[str, Any]:
     """The body of a call to the microservice of a model, which drops fields that it does not know. Raises
     InvalidRequest."""
     wire: dict[str, Any] = {"messages": [_plain_message(message) for message in _messages(body.get("messages"))]}
@@ -65,28 +65,28 @@ def microservice(body: dict[str, Any], losses: Losses) -> dict[str, Any]:
             if value is not None:
                 wire[name] = value
         elif name not in _HANDLED:
-            losses.lose_field(name, value)
+            unsupported.lose_field(name, value)
     _limit(wire, body)
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
         wire["tool_choice"] = choice
     elif body.get("tools") and choice != "none":
-        losses.lose("body.tools", "OPEA's service calls a tool only where body.tool_choice names its function")
+        unsupported.lose("body.tools", "OPEA's service calls a tool only where body.tool_choice names its function")
         wire.pop("tools", None)
     form = body.get("response_format")
     if isinstance(form, dict) and form.get("type") in ("text", "json_object"):
         wire["response_format"] = form
     else:
-        losses.lose_field("response_format", form)
+        unsupported.lose_field("response_format", form)
     seed = body.get("seed")
     if type(seed) is int and seed > 0:
         wire["seed"] = seed
     elif seed is not None:
-        losses.lose("body.seed", "OPEA's service takes only a seed above 0")
+        unsupported.lose("body.seed", "OPEA's service takes only a seed above 0")
     return wire
 
 
-def reranking(body: dict[str, Any], losses: Losses) -> dict[str, Any]:
+def reranking(body: dict[str, Any], unsupported: Unsupported) -> dict[str, Any]:
     """The body of a call to the microservice of a reranker. Raises InvalidRequest."""
     query, documents = body.get("query"), body.get("documents")
     if type(query) is not str or not query:
@@ -95,23 +95,23 @@ def reranking(body: dict[str, Any], losses: Losses) -> dict[str, Any]:
         raise InvalidRequest("body.documents: expected a list with at least one text")
     for name, value in body.items():
         if name not in ("query", "documents", "top_n", "return_documents", "model", "stream"):
-            losses.lose_field(name, value)
+            unsupported.lose_field(name, value)
     top_n = body.get("top_n")
     return {
         "input": query,
-        "retrieved_docs": [{"text": _document(each, index, losses)} for index, each in enumerate(documents)],
+        "retrieved_docs": [{"text": _document(each, index, unsupported)} for index, each in enumerate(documents)],
         # Left out, it means 1.
         "top_n": top_n if type(top_n) is int and top_n > 0 else len(documents),
     }
 
 
-def _document(document: Any, index: int, losses: Losses) -> str:
+def _document(document: Any, index: int, unsupported: Unsupported) -> str:
     text = document.get("text") if type(document) is dict else document
     if type(text) is not str:
         raise InvalidRequest(f'body.documents[{index}]: expected a text, or {{"text": …}}')
     if type(document) is dict:
         for name in document.keys() - {"text"}:
-            losses.lose(f"body.documents[{index}].{name}")
+            unsupported.lose(f"body.documents[{index}].{name}")
     return text
 
 
@@ -153,7 +153,7 @@ def _picture(part: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _prompt_messages(
-    messages: Any, losses: Losses, pictures: list[dict[str, Any]] | None = None
+    messages: Any, unsupported: Unsupported, pictures: list[dict[str, Any]] | None = None
 ) -> list[dict[str, Any]]:
     """The messages as texts. A megaservice keeps one system message, and puts it first. The pictures of one that looks
     at any are added to `pictures`."""
@@ -163,23 +163,23 @@ def _prompt_messages(
         where, role = f"body.messages[{index}]", message.get("role")
         for name in message.keys() - {"role", "content"}:
             if message[name]:
-                losses.lose(f"{where}.{name}", "a megaservice reads only texts")
-        text = _text(message.get("content"), f"{where}.content", losses, pictures)
+                unsupported.lose(f"{where}.{name}", "a megaservice reads only texts")
+        text = _text(message.get("content"), f"{where}.content", unsupported, pictures)
         if role in ("system", "developer"):
             if rest:
-                losses.lose(where, "a megaservice puts what the system says before all else; move it to the front")
+                unsupported.lose(where, "a megaservice puts what the system says before all else; move it to the front")
             else:
                 system.append(text)
         elif role in _LAST_ROLES:
             rest.append({"role": role, "content": text})
         else:
-            losses.lose(where, f"a megaservice knows no role {role!r}")
+            unsupported.lose(where, f"a megaservice knows no role {role!r}")
     if not rest:
         raise InvalidRequest("body.messages: nothing is said by a user")
     return [{"role": "system", "content": "\n\n".join(system)}, *rest] if system else rest
 
 
-def _text(content: Any, where: str, losses: Losses, pictures: list[dict[str, Any]] | None) -> str:
+def _text(content: Any, where: str, unsupported: Unsupported, pictures: list[dict[str, Any]] | None) -> str:
     if content is None or type(content) is str:
         return content or ""
     if type(content) is not list:
@@ -191,5 +191,5 @@ def _text(content: Any, where: str, losses: Losses, pictures: list[dict[str, Any
         elif type(part) is dict and part.get("type") == "image_url" and pictures is not None:
             pictures.append(_picture(part, f"{where}[{index}]"))
         else:
-            losses.lose(f"{where}[{index}]", "a megaservice reads only texts")
+            unsupported.lose(f"{where}[{index}]", "a megaservice reads only texts")
     return "\n".join(texts)

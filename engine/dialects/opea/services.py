@@ -16,7 +16,7 @@ from engine.core.media_access import Media
 from engine.dialects.client import WireCall
 from engine.dialects.codecs.multipart import write_form
 from engine.dialects.common.json_body import written
-from engine.dialects.common.unsupported import Losses
+from engine.dialects.common.unsupported import Unsupported
 
 TASKS = frozenset(("moderation", "retrieval", "dataprep", "translation", "summarization"))
 TRANSLATORS = {"codetrans": "source_code", "translation": "source_language"}
@@ -36,23 +36,23 @@ _OPERATIONS = ("ingest", "get", "delete")
 _VIOLATED = re.compile(r"Violated policies: (.+?), please check your input")
 
 
-def write(task: str, body: dict[str, Any], model: str, losses: Losses) -> WireCall:
+def write(task: str, body: dict[str, Any], model: str, unsupported: Unsupported) -> WireCall:
     """The call. Raises InvalidRequest."""
     if task == "moderation":
-        return _guardrail(body, losses)
-    parameters = _parameters(body, losses)
+        return _guardrail(body, unsupported)
+    parameters = _parameters(body, unsupported)
     inputs = body.get("inputs")
     if task == "retrieval":
-        return WireCall("POST", "/retrieval", written(_retrieval(inputs, parameters, losses)))
+        return WireCall("POST", "/retrieval", written(_retrieval(inputs, parameters, unsupported)))
     if task == "dataprep":
-        return _dataprep(inputs, parameters, losses)
+        return _dataprep(inputs, parameters, unsupported)
     if type(inputs) is not str or not inputs:
         raise InvalidRequest("body.inputs: expected one text that is not empty; send one request for each text")
     if task == "summarization":
-        kept = {name: value for name, value in parameters.items() if _kept(name, _SUMMARY, losses)}
+        kept = {name: value for name, value in parameters.items() if _kept(name, _SUMMARY, unsupported)}
         wire = {"type": "text", "messages": inputs, **kept, "stream": False}
         return WireCall("POST", "/docsum", written(wire))
-    return _translation(inputs, parameters, model, losses)
+    return _translation(inputs, parameters, model, unsupported)
 
 
 def canonical(task: str, body: Any) -> dict[str, Any] | None:
@@ -76,7 +76,7 @@ def canonical(task: str, body: Any) -> dict[str, Any] | None:
     return {"object": task, "model": "", "outputs": outputs}
 
 
-def _guardrail(body: dict[str, Any], losses: Losses) -> WireCall:
+def _guardrail(body: dict[str, Any], unsupported: Unsupported) -> WireCall:
     text = body.get("input")
     if type(text) is list and len(text) == 1:
         text = text[0]
@@ -86,7 +86,7 @@ def _guardrail(body: dict[str, Any], losses: Losses) -> WireCall:
         raise InvalidRequest("body.input: OPEA's guardrails read one text a request; send one request for each")
     for name, value in body.items():
         if name not in ("input", "model"):
-            losses.lose_field(name, value)
+            unsupported.lose_field(name, value)
     return WireCall("POST", "/guardrails", written({"text": text}))
 
 
@@ -100,7 +100,7 @@ def _moderated(body: Any) -> dict[str, Any] | None:
     return {"model": "", "results": [{"flagged": flagged, "categories": categories, "category_scores": {}}]}
 
 
-def _retrieval(inputs: Any, parameters: dict[str, Any], losses: Losses) -> dict[str, Any]:
+def _retrieval(inputs: Any, parameters: dict[str, Any], unsupported: Unsupported) -> dict[str, Any]:
     given = {"text": inputs} if type(inputs) is str else inputs
     if type(given) is not dict or not (given.keys() & {"text", "embedding"}) or given.keys() - {"text", "embedding"}:
         raise InvalidRequest('body.inputs: expected a text, or {"text": …, "embedding": [numbers]}')
@@ -109,16 +109,16 @@ def _retrieval(inputs: Any, parameters: dict[str, Any], losses: Losses) -> dict[
         wire["input"] = given["text"]
     if given.get("embedding") is not None:
         wire["embedding"] = given["embedding"]
-    return wire | {name: value for name, value in parameters.items() if _kept(name, _SEARCH, losses)}
+    return wire | {name: value for name, value in parameters.items() if _kept(name, _SEARCH, unsupported)}
 
 
-def _dataprep(inputs: Any, parameters: dict[str, Any], losses: Losses) -> WireCall:
+def _dataprep(inputs: Any, parameters: dict[str, Any], unsupported: Unsupported) -> WireCall:
     operation = parameters.pop("operation", "ingest")
     if operation not in _OPERATIONS:
         raise InvalidRequest(f"body.parameters.operation: {operation!r} is not one; one of: {', '.join(_OPERATIONS)}")
     if operation != "ingest":
         for name in parameters:
-            losses.lose(f"body.parameters.{name}")
+            unsupported.lose(f"body.parameters.{name}")
         if operation == "get":
             return WireCall("POST", "/dataprep/get", b"{}")
         path = inputs.get("file_path") if type(inputs) is dict else inputs
@@ -135,13 +135,13 @@ def _dataprep(inputs: Any, parameters: dict[str, Any], losses: Losses) -> WireCa
     if links:
         fields.append(("link_list", written(links).decode()))
     for name, value in parameters.items():
-        if _kept(name, _INGEST, losses):
+        if _kept(name, _INGEST, unsupported):
             fields.append((name, value if type(value) is str else written(value).decode()))
     content, kind = write_form(fields)
     return WireCall("POST", "/dataprep/ingest", content, {"content-type": kind})
 
 
-def _translation(text: str, parameters: dict[str, Any], model: str, losses: Losses) -> WireCall:
+def _translation(text: str, parameters: dict[str, Any], model: str, unsupported: Unsupported) -> WireCall:
     field = TRANSLATORS.get(model)
     if field is None:
         raise InvalidRequest(f"model.name: {model!r} does not translate; one of: {', '.join(TRANSLATORS)}")
@@ -152,23 +152,23 @@ def _translation(text: str, parameters: dict[str, Any], model: str, losses: Loss
             raise InvalidRequest(f"body.parameters.{name}: expected the name of a language, such as English or Python")
         wire[their] = language
     for name in parameters:
-        losses.lose(f"body.parameters.{name}")
+        unsupported.lose(f"body.parameters.{name}")
     return WireCall("POST", f"/{model}", written({**wire, field: text}))
 
 
-def _parameters(body: dict[str, Any], losses: Losses) -> dict[str, Any]:
+def _parameters(body: dict[str, Any], unsupported: Unsupported) -> dict[str, Any]:
     for name, value in body.items():
         if name not in _COMMON:
-            losses.lose_field(name, value)
+            unsupported.lose_field(name, value)
     given = body.get("parameters") or {}
     if type(given) is not dict:
         raise InvalidRequest("body.parameters: expected an object")
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _kept(name: str, known: frozenset[str], losses: Losses) -> bool:
+def _kept(name: str, known: frozenset[str], unsupported: Unsupported) -> bool:
     if name not in known:
-        losses.lose(f"body.parameters.{name}")
+        unsupported.lose(f"body.parameters.{name}")
     return name in known
 
 

@@ -19,7 +19,7 @@ from engine.dialects.client import Reply, StreamDecoder, WireCall
 from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
 from engine.dialects.common.error_body import excerpt, is_error, request_id
 from engine.dialects.common.retry_hints import rate_hint
-from engine.dialects.common.unsupported import Losses
+from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.openai.errors import FINISH_FAILURES, error_from, typed_error
 from engine.dialects.openai.event_stream import ENDS, EventStreamDecoder, SpeechStreamDecoder
 from engine.dialects.openai.multipart_forms import FILES, encode_form
@@ -91,9 +91,11 @@ class OpenAIDialect:
         elif body.get("model") != model:
             body = {**body, "model": model}
         if task == "response" and body.get("background"):
-            losses = Losses("a call that is waited for", drop_unsupported)
-            losses.lose("body.background", "a response that is made in the background would have to be asked for again")
-            warnings = losses.warnings
+            unsupported = Unsupported("a call that is waited for", drop_unsupported)
+            unsupported.lose(
+                "body.background", "a response that is made in the background would have to be asked for again"
+            )
+            warnings = unsupported.warnings
             body = {name: value for name, value in body.items() if name != "background"}
         if task in FILES:
             return encode_form(task, path, body)

@@ -14,12 +14,12 @@ from typing import Any
 
 from engine.core.errors import InferenceError, InvalidRequest
 from engine.core.request import RateHints
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, StreamDecoder, WireCall
 from engine.dialects.common.error_body import request_id
 from engine.dialects.common.json_body import lenient, malformed, names, reply_json, written
-from engine.dialects.common.unsupported import Losses
-from engine.dialects.discovery import Answer
+from engine.dialects.common.unsupported import Unsupported
+from engine.dialects.discovery import DiscoveryReply
 from engine.dialects.openai.client import OpenAIDialect
 from engine.dialects.tei import reply as tei_reply
 from engine.dialects.tei.request import WRITES
@@ -42,14 +42,14 @@ class TeiDialect:
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
     ) -> WireCall:
-        losses = Losses("Text Embeddings Inference", drop_unsupported)
+        unsupported = Unsupported("Text Embeddings Inference", drop_unsupported)
         if stream:
             raise InvalidRequest(f"task: an answer to {task} can't be streamed")
         write = WRITES.get(task)
         if write is None:
             raise InvalidRequest(f"task: {task!r} is not on TEI's wire; one of: {', '.join(sorted(WRITES))}")
-        path, wire = write(body, model, losses)
-        return WireCall("POST", path, written(wire), warnings=losses.warnings)
+        path, wire = write(body, model, unsupported)
+        return WireCall("POST", path, written(wire), warnings=unsupported.warnings)
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if status != 200:
@@ -96,5 +96,5 @@ class TeiDialect:
     def questions(self, model: str) -> list[WireCall]:
         return [self.probe()]
 
-    def facts(self, model: str, answers: Sequence[Answer]) -> Facts:
-        return tei_reply.facts(answers)
+    def server_info(self, model: str, answers: Sequence[DiscoveryReply]) -> ServerInfo:
+        return tei_reply.server_info(answers)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.core.request import Usage
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply
 from engine.dialects.common.json_body import lenient, positive
-from engine.dialects.discovery import Answer
+from engine.dialects.discovery import DiscoveryReply
 
 _HEADER_TOKENS = "x-compute-tokens"
 _CAN = {
@@ -33,18 +33,18 @@ def canonical(task: str, body: list[Any], headers: Mapping[str, str]) -> Reply |
     return _counted({"object": task, "model": "", "outputs": body}, headers)
 
 
-def facts(answers: Sequence[Answer]) -> Facts:
+def server_info(answers: Sequence[DiscoveryReply]) -> ServerInfo:
     """From /info."""
     info = lenient(answers[0].content) if answers[0].status == 200 else None
     if type(info) is not dict:
-        return Facts()
+        return ServerInfo()
     kind = next(iter(info["model_type"]), "") if type(info.get("model_type")) is dict else ""
     length, most = positive(info.get("max_input_length")), positive(info.get("max_client_batch_size"))
     said = [f"a model for {kind}"] if kind in _CAN else []
     said += [f"{length} tokens a text"] if length else []
     said += [f"{most} texts a call"] if most else []
     cuts = info.get("auto_truncate") is True
-    return Facts(
+    return ServerInfo(
         context_length=length,
         max_inputs=most,
         cuts=cuts,

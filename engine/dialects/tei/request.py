@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.core.errors import InvalidRequest
-from engine.dialects.common.unsupported import Losses
+from engine.dialects.common.unsupported import Unsupported
 
 _FLAGS = ("truncate", "truncation_direction", "prompt_name")
 _NATIVE = ("normalize", *_FLAGS)
@@ -21,11 +21,11 @@ _RANKED = _COMMON | {"query", "documents", "top_n", "return_documents"}
 """The server ranks everything; the cut to `top_n` is made of its reply: engine.tasks.rerank."""
 _TASK = _COMMON | {"inputs", "parameters"}
 
-Write = Callable[[dict[str, Any], str, Losses], tuple[str, dict[str, Any]]]
-"""Body, model and losses → path and wire body. Raises InvalidRequest."""
+Write = Callable[[dict[str, Any], str, Unsupported], tuple[str, dict[str, Any]]]
+"""Body, model and unsupported → path and wire body. Raises InvalidRequest."""
 
 
-def _embedding(body: dict[str, Any], model: str, losses: Losses) -> tuple[str, dict[str, Any]]:
+def _embedding(body: dict[str, Any], model: str, unsupported: Unsupported) -> tuple[str, dict[str, Any]]:
     texts = body.get("input")
     if not isinstance(texts, str | list) or not texts:
         raise InvalidRequest("body.input: expected a text or a list of texts")
@@ -39,7 +39,7 @@ def _embedding(body: dict[str, Any], model: str, losses: Losses) -> tuple[str, d
             continue
         if name == "user" and not native and value is not None:
             continue
-        losses.lose_field(name, value)
+        unsupported.lose_field(name, value)
     if native:
         # /embed sends numbers; the caller's base64 is made of them here: engine.tasks.embedding.
         return "/embed", {"inputs": texts, **_directed(native), **dimensions}
@@ -48,7 +48,7 @@ def _embedding(body: dict[str, Any], model: str, losses: Losses) -> tuple[str, d
     return "/v1/embeddings", {"model": model, "input": texts, **packed, **dimensions, **user}
 
 
-def _rerank(body: dict[str, Any], model: str, losses: Losses) -> tuple[str, dict[str, Any]]:
+def _rerank(body: dict[str, Any], model: str, unsupported: Unsupported) -> tuple[str, dict[str, Any]]:
     query, documents = body.get("query"), body.get("documents")
     if type(query) is not str:
         raise InvalidRequest("body.query: expected a text")
@@ -61,23 +61,23 @@ def _rerank(body: dict[str, Any], model: str, losses: Losses) -> tuple[str, dict
         if name in _RERANK and value is not None:
             wire[name] = value
         elif name not in _RANKED:
-            losses.lose_field(name, value)
+            unsupported.lose_field(name, value)
     return "/rerank", _directed(wire)
 
 
 def _vectors(path: str) -> Write:
     """Of a task whose input is a text or a list of them."""
 
-    def write(body: dict[str, Any], model: str, losses: Losses) -> tuple[str, dict[str, Any]]:
+    def write(body: dict[str, Any], model: str, unsupported: Unsupported) -> tuple[str, dict[str, Any]]:
         texts = body.get("inputs")
         if not isinstance(texts, str | list) or not texts:
             raise InvalidRequest("body.inputs: expected a text or a list of texts")
-        return path, {"inputs": texts, **_parameters(body, _FLAGS, losses)}
+        return path, {"inputs": texts, **_parameters(body, _FLAGS, unsupported)}
 
     return write
 
 
-def _predict(body: dict[str, Any], model: str, losses: Losses) -> tuple[str, dict[str, Any]]:
+def _predict(body: dict[str, Any], model: str, unsupported: Unsupported) -> tuple[str, dict[str, Any]]:
     """A list is a batch, as at Hugging Face's pipelines; what the server takes for a pair is said with text_pair."""
     given = body.get("inputs")
     if type(given) is list and given:
@@ -85,10 +85,10 @@ def _predict(body: dict[str, Any], model: str, losses: Losses) -> tuple[str, dic
     else:
         inputs = _sequence(given, "body.inputs")
         inputs = inputs[0] if len(inputs) == 1 else inputs
-    return "/predict", {"inputs": inputs, **_parameters(body, _RERANK, losses)}
+    return "/predict", {"inputs": inputs, **_parameters(body, _RERANK, unsupported)}
 
 
-def _similarity(body: dict[str, Any], model: str, losses: Losses) -> tuple[str, dict[str, Any]]:
+def _similarity(body: dict[str, Any], model: str, unsupported: Unsupported) -> tuple[str, dict[str, Any]]:
     given = body.get("inputs")
     source, sentences = (given.get("source_sentence"), given.get("sentences")) if type(given) is dict else (None, None)
     if type(source) is not str or type(sentences) is not list or not all(type(each) is str for each in sentences):
@@ -96,7 +96,7 @@ def _similarity(body: dict[str, Any], model: str, losses: Losses) -> tuple[str, 
     if not sentences:
         raise InvalidRequest("body.inputs.sentences: the list is empty. Next: put a text into it")
     wire: dict[str, Any] = {"inputs": {"source_sentence": source, "sentences": sentences}}
-    parameters = _parameters(body, _FLAGS, losses)
+    parameters = _parameters(body, _FLAGS, unsupported)
     if parameters:
         # The server's own default is refused by its own schema when other parameters are there.
         wire["parameters"] = {"truncation_direction": "Right", **parameters}
@@ -123,11 +123,11 @@ def _sequence(given: Any, where: str) -> list[str]:
     return texts
 
 
-def _parameters(body: dict[str, Any], known: tuple[str, ...], losses: Losses) -> dict[str, Any]:
+def _parameters(body: dict[str, Any], known: tuple[str, ...], unsupported: Unsupported) -> dict[str, Any]:
     """The fields of `parameters` that the server knows; the rest is lost, as is every other field of the body."""
     for name, value in body.items():
         if name not in _TASK:
-            losses.lose_field(name, value)
+            unsupported.lose_field(name, value)
     given = body.get("parameters") or {}
     if type(given) is not dict:
         raise InvalidRequest("body.parameters: expected an object")
@@ -140,7 +140,7 @@ def _parameters(body: dict[str, Any], known: tuple[str, ...], losses: Losses) ->
         elif name == "function_to_apply" and "raw_scores" in known and value == "none":
             found["raw_scores"] = True
         else:
-            losses.lose(f"body.parameters.{name}")
+            unsupported.lose(f"body.parameters.{name}")
     return _directed(found)
 
 

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.core.errors import InvalidRequest
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, WireCall
 from engine.dialects.common.error_body import is_error, request_id
 from engine.dialects.common.json_body import lenient, malformed, reply_json, written
-from engine.dialects.common.unsupported import Losses
-from engine.dialects.discovery import Answer
+from engine.dialects.common.unsupported import Unsupported
+from engine.dialects.discovery import DiscoveryReply
 from engine.dialects.kserve.client import KServeDialect, segment
 from engine.dialects.kserve.model_info import shown, states
 from engine.dialects.kserve.reply import canonical
@@ -41,18 +41,18 @@ class PredictDialect(KServeDialect):
     ) -> WireCall:
         if stream:
             raise InvalidRequest(f"task: an answer to {task} can't be streamed")
-        losses = Losses("TensorFlow Serving's wire", drop_unsupported)
+        unsupported = Unsupported("TensorFlow Serving's wire", drop_unsupported)
         by_rows = body.get("row_format", task == "embedding")
-        asked = ask(task, {name: value for name, value in body.items() if name != "row_format"}, losses)
+        asked = ask(task, {name: value for name, value in body.items() if name != "row_format"}, unsupported)
         if asked.outputs and task == "tensors":
-            losses.lose("body.outputs", "this wire gives all that the model has")
+            unsupported.lose("body.outputs", "this wire gives all that the model has")
         parameters = dict(asked.parameters)
         wire: dict[str, Any] = {}
         name = parameters.pop("signature_name", None)
         if name is not None:
             wire["signature_name"] = name
         for name in parameters:
-            losses.lose(f"body.parameters.{name}")
+            unsupported.lose(f"body.parameters.{name}")
         columns = {tensor.name: nested(tensor) for tensor in asked.inputs}
         if not by_rows:
             wire["inputs"] = columns
@@ -62,7 +62,7 @@ class PredictDialect(KServeDialect):
             wire["instances"] = rows_of(columns, "body.row_format")
         version = f"/versions/{segment(asked.version)}" if asked.version else ""
         path = f"/v1/models/{segment(model)}{version}:predict"
-        return WireCall("POST", path, written(wire), warnings=losses.warnings)
+        return WireCall("POST", path, written(wire), warnings=unsupported.warnings)
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if status != 200:
@@ -89,9 +89,9 @@ class PredictDialect(KServeDialect):
         path = f"/v1/models/{segment(model)}"
         return [WireCall("GET", f"{path}/metadata", b""), WireCall("GET", path, b"")]
 
-    def facts(self, model: str, answers: Sequence[Answer]) -> Facts:
+    def server_info(self, model: str, answers: Sequence[DiscoveryReply]) -> ServerInfo:
         told, held = [lenient(each.content) if each.status == 200 else None for each in answers]
-        found = Facts(missing=answers[1].status == 404)
+        found = ServerInfo(missing=answers[1].status == 404)
         if type(held) is dict:
             found.found = states({model: held}).removeprefix(", ") or "the model is available"
         metadata = _signature(told)

@@ -12,12 +12,12 @@ from typing import Any
 
 from engine.core.errors import InferenceError, InvalidRequest, Malformed
 from engine.core.request import RateHints
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, StreamDecoder, WireCall
 from engine.dialects.common.error_body import is_error, request_id
 from engine.dialects.common.json_body import lenient, names, reply_json, written
-from engine.dialects.common.unsupported import Losses
-from engine.dialects.discovery import Answer
+from engine.dialects.common.unsupported import Unsupported
+from engine.dialects.discovery import DiscoveryReply
 from engine.dialects.openai.client import OpenAIDialect
 from engine.dialects.tgi import reply as tgi_reply
 from engine.dialects.tgi import request
@@ -41,16 +41,18 @@ class TgiDialect:
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
     ) -> WireCall:
-        losses = Losses("Text Generation Inference", drop_unsupported)
+        unsupported = Unsupported("Text Generation Inference", drop_unsupported)
         if task == "chat":
-            wire = request.chat(body, losses)
+            wire = request.chat(body, unsupported)
             call = self._openai.encode(task, wire, model=model, stream=stream)
-            call.path, call.warnings = "/v1" + call.path, losses.warnings
+            call.path, call.warnings = "/v1" + call.path, unsupported.warnings
             return call
         if task != "completion":
             raise InvalidRequest(f"task: {task!r} is not on TGI's wire; one of: chat, completion")
-        wire = request.completion(body, stream, losses)
-        return WireCall("POST", "/generate_stream" if stream else "/generate", written(wire), warnings=losses.warnings)
+        wire = request.completion(body, stream, unsupported)
+        return WireCall(
+            "POST", "/generate_stream" if stream else "/generate", written(wire), warnings=unsupported.warnings
+        )
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if status != 200:
@@ -102,5 +104,5 @@ class TgiDialect:
         """Its limits, its health, and how busy it is."""
         return [WireCall("GET", path, b"") for path in ("/info", "/health", "/metrics")]
 
-    def facts(self, model: str, answers: Sequence[Answer]) -> Facts:
-        return tgi_reply.facts(answers)
+    def server_info(self, model: str, answers: Sequence[DiscoveryReply]) -> ServerInfo:
+        return tgi_reply.server_info(answers)

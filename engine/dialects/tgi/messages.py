@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InvalidRequest
-from engine.dialects.common.unsupported import Losses
+from engine.dialects.common.unsupported import Unsupported
 
 _decode = msgspec.json.Decoder().decode
 _READ = frozenset(("role", "content", "tool_calls", "name", "tool_call_id"))
@@ -19,11 +19,11 @@ _READ = frozenset(("role", "content", "tool_calls", "name", "tool_call_id"))
 _PARTS = ("text", "image_url")
 
 
-def messages(given: Any, losses: Losses) -> Any:
+def messages(given: Any, unsupported: Unsupported) -> Any:
     """The messages. Raises InvalidRequest."""
     if type(given) is not list:
         return given
-    return [_message(message, f"body.messages[{index}]", losses) for index, message in enumerate(given)]
+    return [_message(message, f"body.messages[{index}]", unsupported) for index, message in enumerate(given)]
 
 
 def tools(given: Any) -> Any:
@@ -40,7 +40,7 @@ def _tool(tool: Any) -> Any:
     return {**tool, "function": {**function, "parameters": {"type": "object", "properties": {}}}}
 
 
-def _message(message: Any, where: str, losses: Losses) -> Any:
+def _message(message: Any, where: str, unsupported: Unsupported) -> Any:
     if type(message) is not dict:
         raise InvalidRequest(f"{where}: expected an object with role and content")
     content = message.get("content")
@@ -51,11 +51,11 @@ def _message(message: Any, where: str, losses: Losses) -> Any:
         if name in _READ:
             wire[name] = value
         elif value:  # replies come back as history, with fields that are null or empty
-            losses.lose(f"{where}.{name}")
+            unsupported.lose(f"{where}.{name}")
     if wire.get("role") == "developer":
         wire["role"] = "system"
     if type(content) is list:
-        wire["content"] = _parts(content, f"{where}.content", losses)
+        wire["content"] = _parts(content, f"{where}.content", unsupported)
     if not wire.get("tool_calls"):
         wire.pop("tool_calls", None)
         if content is None:
@@ -63,23 +63,23 @@ def _message(message: Any, where: str, losses: Losses) -> Any:
         return wire
     wire.pop("content", None)
     if content:
-        losses.lose(f"{where}.content", "this server reads the text or the tool calls of an answer, not both")
+        unsupported.lose(f"{where}.content", "this server reads the text or the tool calls of an answer, not both")
     wire["tool_calls"] = [_call(call, f"{where}.tool_calls[{index}]") for index, call in enumerate(wire["tool_calls"])]
     return wire
 
 
-def _parts(content: list[Any], where: str, losses: Losses) -> list[Any]:
+def _parts(content: list[Any], where: str, unsupported: Unsupported) -> list[Any]:
     found: list[Any] = []
     for index, part in enumerate(content):
         at = f"{where}[{index}]"
         kind = part.get("type") if type(part) is dict else None
         if kind not in _PARTS:
-            losses.lose(at, f"this server reads text and image_url here, not {kind!r}")
+            unsupported.lose(at, f"this server reads text and image_url here, not {kind!r}")
             continue
         image = part.get("image_url")
         if type(image) is dict and image.get("detail") is not None:
             if image["detail"] != "auto":
-                losses.lose(f"{at}.image_url.detail", "this server alone decides how closely it looks")
+                unsupported.lose(f"{at}.image_url.detail", "this server alone decides how closely it looks")
             part = {**part, "image_url": {name: value for name, value in image.items() if name != "detail"}}
         found.append(part)
     return found

@@ -11,11 +11,11 @@ import msgspec
 
 from engine.core.errors import Malformed
 from engine.core.request import Usage
-from engine.core.server_info import Facts
+from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply
 from engine.dialects.common.error_body import excerpt
 from engine.dialects.common.json_body import lenient, positive, usage_body
-from engine.dialects.discovery import Answer
+from engine.dialects.discovery import DiscoveryReply
 
 _encode = msgspec.json.Encoder().encode
 _WAITING = re.compile(rb"^tgi_queue_size (\d+)", re.MULTILINE)
@@ -65,12 +65,12 @@ def mend_chat(body: dict[str, Any], part: str, called: bool = False) -> bool:
     return called
 
 
-def facts(answers: Sequence[Answer]) -> Facts:
+def server_info(answers: Sequence[DiscoveryReply]) -> ServerInfo:
     """From /info, /health and /metrics."""
     about, health, metrics = answers
     info = lenient(about.content) if about.status == 200 else None
     if type(info) is not dict:
-        return Facts()
+        return ServerInfo()
     # Servers before 2.1 call the first one max_input_length.
     prompt = positive(info.get("max_input_tokens") or info.get("max_input_length"))
     whole = positive(info.get("max_total_tokens"))
@@ -80,7 +80,7 @@ def facts(answers: Sequence[Answer]) -> Facts:
     said += ["healthy" if health.status == 200 else "not healthy"]
     waiting = _WAITING.search(metrics.content) if metrics.status == 200 else None
     said += [f"{waiting[1].decode()} requests wait"] if waiting else []
-    return Facts(context_length=whole, max_prompt_tokens=prompt, found=", ".join(said))
+    return ServerInfo(context_length=whole, max_prompt_tokens=prompt, found=", ".join(said))
 
 
 def logprobs(tokens: list[Any], likeliest: list[Any], offset: int) -> dict[str, Any]:

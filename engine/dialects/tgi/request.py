@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.core.errors import InvalidRequest
-from engine.dialects.common.unsupported import Losses
+from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.tgi import messages
 
 PARAMETERS = {
@@ -37,7 +37,7 @@ _CHAT = frozenset(
 """What the chat takes as OpenAI has it; the server passes over every other field without a word."""
 
 
-def completion(body: dict[str, Any], stream: bool, losses: Losses) -> dict[str, Any]:
+def completion(body: dict[str, Any], stream: bool, unsupported: Unsupported) -> dict[str, Any]:
     """The body for /generate and /generate_stream. Raises InvalidRequest.
 
     As on the server's own OpenAI path, tokens are sampled unless the temperature is 0, for the native path's default
@@ -66,17 +66,17 @@ def completion(body: dict[str, Any], stream: bool, losses: Losses) -> dict[str, 
             if grammar is not None:
                 parameters["grammar"] = grammar
         else:
-            losses.lose_field(name, value)
-    _fit(parameters, stream, losses)
+            unsupported.lose_field(name, value)
+    _fit(parameters, stream, unsupported)
     return {"inputs": prompt, "parameters": parameters}
 
 
-def chat(body: dict[str, Any], losses: Losses) -> dict[str, Any]:
+def chat(body: dict[str, Any], unsupported: Unsupported) -> dict[str, Any]:
     """The body for the server's OpenAI path, in the few things that it says otherwise. Raises InvalidRequest."""
     wire: dict[str, Any] = {}
     for name, value in body.items():
         if name == "messages":
-            wire[name] = messages.messages(value, losses)
+            wire[name] = messages.messages(value, unsupported)
         elif name == "tools":
             wire[name] = messages.tools(value)
         elif name in _CHAT:
@@ -91,9 +91,9 @@ def chat(body: dict[str, Any], losses: Losses) -> dict[str, Any]:
             if form is not None:
                 wire["response_format"] = form
         else:
-            losses.lose_field(name, value)
+            unsupported.lose_field(name, value)
     if wire.get("response_format") and wire.get("tools"):
-        losses.lose("body.response_format", "this server holds an answer to a form, or offers tools, but not both")
+        unsupported.lose("body.response_format", "this server holds an answer to a form, or offers tools, but not both")
         del wire["response_format"]
     if wire.get("top_p") == 1:
         del wire["top_p"]  # refused by the server, and says nothing
@@ -102,7 +102,7 @@ def chat(body: dict[str, Any], losses: Losses) -> dict[str, Any]:
     return wire
 
 
-def _fit(parameters: dict[str, Any], stream: bool, losses: Losses) -> None:
+def _fit(parameters: dict[str, Any], stream: bool, unsupported: Unsupported) -> None:
     """What is meant by values at the ends of their ranges, which the server refuses."""
     if parameters.get("temperature") == 0:
         del parameters["temperature"]
@@ -112,12 +112,12 @@ def _fit(parameters: dict[str, Any], stream: bool, losses: Losses) -> None:
     if not parameters.get("return_full_text"):
         parameters.pop("return_full_text", None)
     elif stream:
-        losses.lose("body.echo", "a stream of this server's has the answer alone")
+        unsupported.lose("body.echo", "a stream of this server's has the answer alone")
         del parameters["return_full_text"]
     if parameters.get("best_of") == 1:
         del parameters["best_of"]
     elif parameters.get("best_of") and stream:
-        losses.lose("body.best_of", "this server can't stream the best of several answers")
+        unsupported.lose("body.best_of", "this server can't stream the best of several answers")
         del parameters["best_of"]
 
 

@@ -14,13 +14,13 @@ from engine.core.stream import Chunk
 from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
 from engine.dialects.common.error_body import excerpt
 from engine.dialects.common.json_body import lenient, usage_body
-from engine.dialects.common.json_stream import PieceStream
+from engine.dialects.common.json_stream import JsonStreamDecoder
 from engine.dialects.openai.client import OpenAIStreamDecoder
 from engine.dialects.tgi import reply
 from engine.dialects.tgi.errors import retyped_words, stream_error
 
 
-class TgiStreamDecoder(PieceStream):
+class TgiStreamDecoder(JsonStreamDecoder):
     """Canonical chunks of a completion. The event with `generated_text` ends them; without it a stream is truncated."""
 
     __slots__ = ("_offset", "_show_usage", "_sse", "_wall")

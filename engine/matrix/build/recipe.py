@@ -9,11 +9,11 @@ from typing import Any
 
 from engine.matrix.build import inputs as inputs_of
 from engine.matrix.build.heads import class_named, model_class
-from engine.matrix.measure.outputs import finite, leaves
 from engine.matrix.build.overrides import OVERRIDES, Override
+from engine.matrix.build.overrides.override import LEVELS, Level
 from engine.matrix.build.parts import parts
-from engine.matrix.build.shrink import (small_config)
-from engine.matrix.build.overrides.override import (LEVELS, Level)
+from engine.matrix.build.shrink import small_config
+from engine.matrix.measure.outputs import finite, leaves
 
 SEED = 20240229
 BATCH = 2

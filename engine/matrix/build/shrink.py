@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
-from engine.matrix.build.overrides.override import Level
+from typing import Any
 
+from engine.matrix.build.overrides.override import Level
 
 WIDTH = 64
 HEADS = 4

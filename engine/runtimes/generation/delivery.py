@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from engine.core.errors import InferenceError
-from engine.tasks.local_model import Piece
+from engine.tasks.local_model import TextDelta
 
 T = TypeVar("T")
 
@@ -28,14 +28,14 @@ class Delivery:
         self.cancelled = False
         """The caller has left; nothing more is wanted."""
         self._complete = False
-        self._pieces: deque[Piece] = deque()
+        self._pieces: deque[TextDelta] = deque()
         self._error: InferenceError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     def __aiter__(self) -> Delivery:
         return self
 
-    async def __anext__(self) -> Piece:
+    async def __anext__(self) -> TextDelta:
         """What has arrived since the last call, as one piece."""
         if self._complete:
             raise StopAsyncIteration
@@ -47,13 +47,13 @@ class Delivery:
         piece = self._pieces.popleft()
         while self._pieces:
             more = self._pieces.popleft()
-            piece = Piece(piece.text + more.text, piece.tokens + more.tokens, more.finish_reason)
+            piece = TextDelta(piece.text + more.text, piece.tokens + more.tokens, more.finish_reason)
         self._complete = piece.finish_reason is not None
         return piece
 
-    def arrive(self, item: Piece | InferenceError) -> None:
+    def arrive(self, item: TextDelta | InferenceError) -> None:
         """On the caller's loop."""
-        if isinstance(item, Piece):
+        if isinstance(item, TextDelta):
             self._pieces.append(item)
         else:
             self._error = item
@@ -61,7 +61,7 @@ class Delivery:
             self._waiter.set_result(None)
 
 
-def deliver(items: Sequence[tuple[Delivery, Piece | InferenceError]]) -> None:
+def deliver(items: Sequence[tuple[Delivery, TextDelta | InferenceError]]) -> None:
     """From the runtime's thread: hands each caller its item, with one wake-up for each event loop."""
     for delivery, _ in hand_over(((item[0].loop, item) for item in items), _arrive):
         delivery.cancelled = True
@@ -84,6 +84,6 @@ def hand_over(items: Iterable[tuple[asyncio.AbstractEventLoop, T]], take: Callab
     return left
 
 
-def _arrive(items: list[tuple[Delivery, Piece | InferenceError]]) -> None:
+def _arrive(items: list[tuple[Delivery, TextDelta | InferenceError]]) -> None:
     for delivery, item in items:
         delivery.arrive(item)

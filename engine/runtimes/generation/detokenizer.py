@@ -11,7 +11,7 @@ _STUCK = 16
 """Steps without a new character after which bytes that never become one are given up."""
 
 
-class AnswerText:
+class Detokenizer:
     """The text of one answer as its tokens arrive.
 
     A tokenizer's text of a token can depend on the tokens before it (a leading space, a character in several tokens),
@@ -76,7 +76,7 @@ def _overlap(text: str, stop: str) -> int:
     return 0
 
 
-def advance(texts: Sequence[AnswerText], lasts: Sequence[bool], decode: Decode) -> list[str]:
+def advance(texts: Sequence[Detokenizer], lasts: Sequence[bool], decode: Decode) -> list[str]:
     """The new text of each answer; all are decoded in one call."""
     windows: list[list[int]] = []
     for text in texts:

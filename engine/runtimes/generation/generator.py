@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from engine.core.errors import Internal, TooLong
 from engine.runtimes.generation.delivery import Delivery
 from engine.runtimes.generation.prompts import Prompt
-from engine.tasks.local_model import Piece, Sampling
+from engine.tasks.local_model import Sampling, TextDelta
 
 
 class Generator(Protocol):
@@ -49,7 +49,7 @@ async def answer(
     context_length: int,
     whole: bool,
     verify: Callable[[], None] | None = None,
-) -> AsyncGenerator[Piece, None]:
+) -> AsyncGenerator[TextDelta, None]:
     """The answer, as Runtime.generate gives it. `verify` is asked at every piece, and raises if there is a reason."""
     if generator is None:
         raise Internal("the model is not loaded")

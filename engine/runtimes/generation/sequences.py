@@ -7,8 +7,8 @@ from typing import Any
 
 from engine.core.errors import InferenceError
 from engine.runtimes.generation.delivery import Delivery, deliver
-from engine.runtimes.generation.detokenizer import AnswerText, Decode, advance
-from engine.tasks.local_model import Piece, Sampling
+from engine.runtimes.generation.detokenizer import Decode, Detokenizer, advance
+from engine.tasks.local_model import Sampling, TextDelta
 
 
 class Row:
@@ -21,7 +21,7 @@ class Row:
         self.extras = extras
         self.sampling = sampling
         self.delivery = delivery
-        self.text = AnswerText(sampling.stop)
+        self.text = Detokenizer(sampling.stop)
         self.generated = 0
         self.unsent = 0
         """Tokens since the last piece."""
@@ -35,7 +35,7 @@ class Row:
 
     def restart(self) -> None:
         """Forgets what was generated, of which nothing has gone to the caller."""
-        self.text = AnswerText(self.sampling.stop)
+        self.text = Detokenizer(self.sampling.stop)
         self.generated = self.unsent = 0
 
 
@@ -56,10 +56,10 @@ def accept(news: Iterable[tuple[Row, Sequence[int], bool]], ends: frozenset[int]
             rows.append(row)
             reasons.append(reason)
     fresh = advance([row.text for row in rows], [reason is not None for reason in reasons], decode)
-    items: list[tuple[Delivery, Piece | InferenceError]] = []
+    items: list[tuple[Delivery, TextDelta | InferenceError]] = []
     for row, reason, text in zip(rows, reasons, fresh, strict=True):
         reason = "stop" if row.text.stopped else reason
-        items.append((row.delivery, Piece(text, row.unsent, reason)))
+        items.append((row.delivery, TextDelta(text, row.unsent, reason)))
         row.unsent = 0
         row.ended = reason is not None
     deliver(items)
@@ -67,7 +67,7 @@ def accept(news: Iterable[tuple[Row, Sequence[int], bool]], ends: frozenset[int]
 
 def fail(rows: Iterable[Row], error: InferenceError) -> None:
     """Ends the rows that have not ended with the error."""
-    failed: list[tuple[Delivery, Piece | InferenceError]] = []
+    failed: list[tuple[Delivery, TextDelta | InferenceError]] = []
     for row in rows:
         if not row.ended:
             row.ended = True

@@ -19,7 +19,7 @@ Device = int | Literal["cpu"]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextDelta:
     """A module that can't be spread further."""
 
     name: str
@@ -88,11 +88,11 @@ def memory_of(hardware: CudaHardwareSpec, free: Mapping[Device, int]) -> dict[De
     return {device: size * 9 // 10 for device, size in free.items()}
 
 
-def pieces(model: Any, item_bytes: float) -> list[Piece]:
+def pieces(model: Any, item_bytes: float) -> list[TextDelta]:
     """The modules in the order of the forward pass, each with the bytes of the weights that no earlier one has."""
     whole = set(getattr(model, "_no_split_modules", None) or ())
     seen: set[int] = set()
-    found: list[Piece] = []
+    found: list[TextDelta] = []
 
     def visit(name: str, module: Any) -> None:
         own = [tensor for _, tensor in module.named_parameters(recurse=False)]
@@ -103,7 +103,7 @@ def pieces(model: Any, item_bytes: float) -> list[Piece]:
                 if id(tensor) not in seen:
                     seen.add(id(tensor))
                     size += tensor.numel() * item_bytes
-            found.append(Piece(name, int(size)))
+            found.append(TextDelta(name, int(size)))
             return
         for child, inner in children:
             visit(f"{name}.{child}" if name else child, inner)
@@ -112,7 +112,7 @@ def pieces(model: Any, item_bytes: float) -> list[Piece]:
     return found
 
 
-def _even(found: Sequence[Piece], limits: Mapping[Device, int]) -> dict[Device, int]:
+def _even(found: Sequence[TextDelta], limits: Mapping[Device, int]) -> dict[Device, int]:
     """Limits that give each GPU about the same; the last GPU and the CPU take what is left, up to their own."""
     gpus = [device for device in limits if device != "cpu"]
     if not gpus:
@@ -124,7 +124,7 @@ def _even(found: Sequence[Piece], limits: Mapping[Device, int]) -> dict[Device, 
     }
 
 
-def _fill(found: Sequence[Piece], limits: Mapping[Device, int], given: Mapping[Device, int]) -> Spread:
+def _fill(found: Sequence[TextDelta], limits: Mapping[Device, int], given: Mapping[Device, int]) -> Spread:
     devices = list(limits)
     place = 0
     chosen: dict[str, Device] = {}
@@ -145,7 +145,7 @@ def _fill(found: Sequence[Piece], limits: Mapping[Device, int], given: Mapping[D
     return Spread(chosen, used)
 
 
-def _named(model: Any, found: Sequence[Piece], given: Mapping[str, Device]) -> Spread:
+def _named(model: Any, found: Sequence[TextDelta], given: Mapping[str, Device]) -> Spread:
     """The user's own map, checked against the model's modules: each weight needs a place."""
     names = {name for name, _ in model.named_modules()} - {""}
     for name in given:

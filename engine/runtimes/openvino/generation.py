@@ -16,11 +16,11 @@ from typing import Any
 
 from engine.core.errors import InferenceError, Internal, TooLong
 from engine.runtimes.generation.delivery import Delivery, deliver
-from engine.runtimes.generation.detokenizer import AnswerText, advance
+from engine.runtimes.generation.detokenizer import Detokenizer, advance
 from engine.runtimes.openvino import signal_stack
 from engine.runtimes.openvino.structured import SchemaCheck
 from engine.schemas.hardware import OpenVinoHardwareSpec
-from engine.tasks.local_model import Piece, Sampling
+from engine.tasks.local_model import Sampling, TextDelta
 
 PROMPT_TOKENS_A_STEP = 256
 """Tokens that one step computes at most, over all sequences; OpenVINO GenAI's own default."""
@@ -41,7 +41,7 @@ class _Running:
         self.delivery = delivery
         self.tokens = 0
         """Generated since the last piece."""
-        self.text = AnswerText(sampling.stop)
+        self.text = Detokenizer(sampling.stop)
 
 
 class ContinuousGenerator:
@@ -173,7 +173,7 @@ class ContinuousGenerator:
         if not reads:
             return
         fresh = advance([run.text for run, _ in reads], [reason is not None for _, reason in reads], self._decode)
-        items: list[tuple[Delivery, Piece | InferenceError]] = []
+        items: list[tuple[Delivery, TextDelta | InferenceError]] = []
         for (run, reason), text in zip(reads, fresh, strict=True):
             if run.text.stopped:
                 if reason is None:
@@ -182,7 +182,7 @@ class ContinuousGenerator:
             if reason == "ignored":
                 items.append((run.delivery, _no_room()))
             else:
-                items.append((run.delivery, Piece(text, run.tokens, reason)))
+                items.append((run.delivery, TextDelta(text, run.tokens, reason)))
                 run.tokens = 0
             if reason is not None:
                 self._running.remove(run)
@@ -213,7 +213,7 @@ class ContinuousGenerator:
         return decoded
 
     def _fail_all(self, error: InferenceError) -> None:
-        failed: list[tuple[Delivery, Piece | InferenceError]] = [(run.delivery, error) for run in self._running]
+        failed: list[tuple[Delivery, TextDelta | InferenceError]] = [(run.delivery, error) for run in self._running]
         for run in self._running:
             run.handle.cancel()
         self._running = []

@@ -31,7 +31,7 @@ from engine.runtimes.memory import estimate as memory
 from engine.schemas.hardware import OpenVinoHardwareSpec
 from engine.schemas.model import ModelSpec
 from engine.tasks import embedding
-from engine.tasks.local_model import Embeddings, Piece, Sampling
+from engine.tasks.local_model import Embeddings, Sampling, TextDelta
 from engine.tasks.pipelines import PIPELINES, Ask, formats
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ class OpenVinoRuntime:
         """Makes the grammar of the sampling's schema. Raises InvalidRequest."""
         await generating.check(self._generator, sampling)
 
-    def generate(self, prompt: Prompt, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[Piece, None]:
+    def generate(self, prompt: Prompt, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[TextDelta, None]:
         """The answer, piece by piece. Closing the iterator stops the generation at its next step."""
         return generating.answer(
             self._generator,

@@ -18,7 +18,7 @@ from engine.runtimes.generation.prompts import HubPrompts, Prompt, Prompts, Visu
 from engine.runtimes.memory import estimate as memory
 from engine.schemas.model import ModelSpec
 from engine.tasks import embedding
-from engine.tasks.local_model import Embeddings, Piece, Sampling
+from engine.tasks.local_model import Embeddings, Sampling, TextDelta
 from engine.tasks.pipelines import PIPELINES, Ask, formats
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class TorchRuntime:
         """Makes the grammar of the sampling's schema. Raises InvalidRequest, and SetupError without llguidance."""
         await generating.check(self._generator, sampling)
 
-    def generate(self, prompt: Prompt, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[Piece, None]:
+    def generate(self, prompt: Prompt, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[TextDelta, None]:
         """The answer, piece by piece. Closing the iterator stops the generation at its next step."""
         return generating.answer(self._generator, prompt, sampling, context_length=self.context_length, whole=whole)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.errors import InvalidRequest, Malformed, Overloaded, QuotaExhausted, Throttled, TooLong
-from engine.dialects.discovery import Answer
+from engine.dialects.discovery import DiscoveryReply
 from engine.dialects.kserve.grpc_client import SERVICE, KServeGrpcDialect
 from engine.dialects.kserve.grpc_messages import (
     read_infer,
@@ -105,10 +105,16 @@ def test_a_failed_call_is_a_word_of_the_vocabulary(status: int, kind: str) -> No
 
 def test_the_metadata_of_the_model_fills_in_what_the_request_leaves_out() -> None:
     shown = SERVER.page(f"{SERVICE}/ModelMetadata", {}, write_name("m"), ["m"])[1]
-    answers = [Answer(200, shown), Answer(200, write_flag(True)), Answer(200, write_server("triton", "2.5"))]
-    facts = CLIENT.facts("m", answers)
-    assert facts.found == "triton 2.5, the model is ready, inputs: text BYTES [-1], outputs: embedding FP32 [-1, -1]"
-    assert facts.defaults == {
+    answers = [
+        DiscoveryReply(200, shown),
+        DiscoveryReply(200, write_flag(True)),
+        DiscoveryReply(200, write_server("triton", "2.5")),
+    ]
+    server_info = CLIENT.server_info("m", answers)
+    assert (
+        server_info.found == "triton 2.5, the model is ready, inputs: text BYTES [-1], outputs: embedding FP32 [-1, -1]"
+    )
+    assert server_info.defaults == {
         "metadata": {
             "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
             "outputs": [{"name": "embedding", "datatype": "FP32", "shape": [-1, -1]}],
@@ -117,8 +123,8 @@ def test_the_metadata_of_the_model_fills_in_what_the_request_leaves_out() -> Non
 
 
 def test_a_server_that_says_nothing_leaves_nothing_known() -> None:
-    facts = CLIENT.facts("m", [Answer(501, b"")] * 3)
-    assert (facts.found, facts.defaults, facts.missing) == ("", {}, False)
+    server_info = CLIENT.server_info("m", [DiscoveryReply(501, b"")] * 3)
+    assert (server_info.found, server_info.defaults, server_info.missing) == ("", {}, False)
 
 
 @given(

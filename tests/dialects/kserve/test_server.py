@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.errors import InvalidRequest, Throttled
-from engine.dialects.discovery import Answer
+from engine.dialects.discovery import DiscoveryReply
 from engine.dialects.kserve.client import KServeDialect
 from engine.dialects.kserve.server import KServeServerDialect
 from engine.dialects.kserve.tensors import Tensor, write
@@ -129,9 +129,9 @@ def test_our_client_reads_the_pages_that_describe_the_server() -> None:
         parts = {"model": "m"} if "/models/" in question.path else {}
         known = ("GET", question.path.replace("models/m", "models/{model}")) in SERVER.pages
         status, content = SERVER.page(question.path, parts, b"", ["m"]) if known else (404, b"")
-        answers.append(Answer(status, content))
-    facts = CLIENT.facts("m", answers)
-    assert facts.found.startswith("engine 1, the model is ready, inputs: text BYTES [-1]")
+        answers.append(DiscoveryReply(status, content))
+    server_info = CLIENT.server_info("m", answers)
+    assert server_info.found.startswith("engine 1, the model is ready, inputs: text BYTES [-1]")
 
 
 def test_a_model_that_is_not_there_has_no_page() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.core.errors import InvalidRequest, Malformed
 from engine.core.request import Usage
-from engine.dialects.discovery import Answer
+from engine.dialects.discovery import DiscoveryReply
 from engine.dialects.server import ClientCall
 from engine.dialects.tei.client import TeiDialect
 from engine.dialects.tei.server import TeiServerDialect
@@ -32,8 +32,8 @@ def sent(task: str, inputs: Any, **parameters: Any) -> tuple[str, Any]:
     return call.path, msgspec.json.decode(call.content)
 
 
-def facts(**changed: Any) -> Any:
-    return CLIENT.facts("m", [Answer(200, msgspec.json.encode({**INFO, **changed}))])
+def server_info(**changed: Any) -> Any:
+    return CLIENT.server_info("m", [DiscoveryReply(200, msgspec.json.encode({**INFO, **changed}))])
 
 
 @pytest.mark.parametrize(("task", "path"), [("token-embedding", "/embed_all"), ("sparse-embedding", "/embed_sparse")])
@@ -130,7 +130,7 @@ def test_a_reply_to_something_else_is_malformed(task: str, reply: Any) -> None:
 
 
 def test_the_servers_limits_are_read() -> None:
-    found = facts()
+    found = server_info()
     assert (found.context_length, found.max_inputs, found.cuts) == (512, 32, False)
     assert found.found == "TEI 1.6.0, a model for embedding, 512 tokens a text, 32 texts a call"
 
@@ -145,16 +145,19 @@ def test_the_servers_limits_are_read() -> None:
     ],
 )
 def test_the_models_type_says_what_it_can_do(kind: str, tasks: set[str]) -> None:
-    assert facts(model_type={kind: {}}).tasks == tasks
+    assert server_info(model_type={kind: {}}).tasks == tasks
 
 
 def test_a_server_that_cuts_refuses_no_length() -> None:
-    assert facts(auto_truncate=True).cuts
+    assert server_info(auto_truncate=True).cuts
 
 
-@pytest.mark.parametrize("answer", [Answer(404, b""), Answer(200, b"<html>"), Answer(200, b"[]"), Answer(200, b"{}")])
-def test_a_server_that_does_not_describe_itself_is_taken_as_it_is(answer: Answer) -> None:
-    found = CLIENT.facts("m", [answer])
+@pytest.mark.parametrize(
+    "answer",
+    [DiscoveryReply(404, b""), DiscoveryReply(200, b"<html>"), DiscoveryReply(200, b"[]"), DiscoveryReply(200, b"{}")],
+)
+def test_a_server_that_does_not_describe_itself_is_taken_as_it_is(answer: DiscoveryReply) -> None:
+    found = CLIENT.server_info("m", [answer])
     assert (found.context_length, found.max_inputs, found.tasks) == (None, None, frozenset())
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.errors import InvalidRequest, Malformed
-from engine.dialects.discovery import Answer
+from engine.dialects.discovery import DiscoveryReply
 from engine.dialects.tensorflow_serving.client import PredictDialect
 from engine.dialects.tensorflow_serving.server import PredictServerDialect
 
@@ -96,10 +96,10 @@ def test_a_reply_that_is_none_is_malformed(reply: Any) -> None:
 
 
 def test_the_signature_and_the_state_are_read() -> None:
-    facts = CLIENT.facts("m", [Answer(200, METADATA), Answer(200, STATUS % b"AVAILABLE")])
-    assert facts.found == "the model is available, inputs: x INT64 [-1, 4], outputs: y FP32 [-1]"
-    assert facts.defaults["metadata"]["inputs"][0]["datatype"] == "INT64"
-    loading = CLIENT.facts("m", [Answer(404, b""), Answer(200, STATUS % b"LOADING")])
+    server_info = CLIENT.server_info("m", [DiscoveryReply(200, METADATA), DiscoveryReply(200, STATUS % b"AVAILABLE")])
+    assert server_info.found == "the model is available, inputs: x INT64 [-1, 4], outputs: y FP32 [-1]"
+    assert server_info.defaults["metadata"]["inputs"][0]["datatype"] == "INT64"
+    loading = CLIENT.server_info("m", [DiscoveryReply(404, b""), DiscoveryReply(200, STATUS % b"LOADING")])
     assert loading.found == "not available: m LOADING"
 
 
@@ -138,5 +138,5 @@ def test_what_can_not_be_understood_is_refused(wire: Any) -> None:
 
 def test_our_client_reads_the_pages_of_our_server() -> None:
     pages = [SERVER.page(each.path, {"model": "m"}, b"", ["m"]) for each in CLIENT.questions("m")]
-    facts = CLIENT.facts("m", [Answer(*page) for page in pages])
-    assert facts.found == "the model is available, inputs: text BYTES [-1], outputs: embedding FP32 [-1, -1]"
+    server_info = CLIENT.server_info("m", [DiscoveryReply(*page) for page in pages])
+    assert server_info.found == "the model is available, inputs: text BYTES [-1], outputs: embedding FP32 [-1, -1]"

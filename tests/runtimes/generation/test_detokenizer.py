@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.runtimes.generation.detokenizer import AnswerText, advance
+from engine.runtimes.generation.detokenizer import Detokenizer, advance
 
 
 def decode_replacing(windows: list[list[int]]) -> list[str]:
@@ -19,7 +19,7 @@ def decode_ignoring(windows: list[list[int]]) -> list[str]:
 
 def spell(data: bytes, cuts: list[int], decode: object = decode_replacing, stop: tuple[str, ...] = ()) -> list[str]:
     """The pieces that come out when the bytes come in parts."""
-    text = AnswerText(stop)
+    text = Detokenizer(stop)
     bounds = sorted({cut % (len(data) + 1) for cut in cuts} | {len(data)})
     pieces, start = [], 0
     for end in bounds:

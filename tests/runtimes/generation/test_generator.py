@@ -9,22 +9,22 @@ from typing import Any
 import pytest
 
 from engine.core.errors import TooLong
-from engine.tasks.local_model import Piece, Sampling
+from engine.tasks.local_model import Sampling, TextDelta
 
 pytestmark = pytest.mark.slow
 
 
-async def ask(runtime: Any, question: str, **sampling: Any) -> list[Piece]:
+async def ask(runtime: Any, question: str, **sampling: Any) -> list[TextDelta]:
     prompt = await runtime.encode_chat([{"role": "user", "content": question}])
     return await pieces(runtime, prompt, **sampling)
 
 
-async def pieces(runtime: Any, prompt: Any, **sampling: Any) -> list[Piece]:
+async def pieces(runtime: Any, prompt: Any, **sampling: Any) -> list[TextDelta]:
     options = {"max_tokens": 48, "temperature": 0.0, **sampling}
     return [piece async for piece in runtime.generate(prompt, Sampling(**options))]
 
 
-def text(answer: list[Piece]) -> str:
+def text(answer: list[TextDelta]) -> str:
     return "".join(piece.text for piece in answer)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from engine import Engine, Request
 from engine.core.errors import InvalidRequest
-from engine.tasks.local_model import Piece, Sampling
+from engine.tasks.local_model import Sampling, TextDelta
 from tests.runtimes.tiny_models import causal
 
 pytestmark = pytest.mark.slow
@@ -64,14 +64,14 @@ def is_colour(written: str) -> bool:
     return json.loads(written) in ({"colour": "red"}, {"colour": "green"})
 
 
-async def ask(runtime: Any, schema: Any, question: str = QUESTION, **sampling: Any) -> list[Piece]:
+async def ask(runtime: Any, schema: Any, question: str = QUESTION, **sampling: Any) -> list[TextDelta]:
     prompt = await runtime.encode_chat([{"role": "user", "content": question}])
     written = None if schema is None else json.dumps(schema)
     options = Sampling(**{"max_tokens": 40, "temperature": 0.0, "schema": written, **sampling})
     return [piece async for piece in runtime.generate(prompt, options)]
 
 
-def text(answer: list[Piece]) -> str:
+def text(answer: list[TextDelta]) -> str:
     return "".join(piece.text for piece in answer)
 
 

@@ -32,7 +32,7 @@ async def test_the_same_tokens_come_on_every_hardware(
     for hardware, exact in (("cpu", FLOAT32), ("openvino", "hardware.precision=f32")):
         async with Engine(spec(folder(task), task, exact, hardware=hardware)) as engine:
             found[hardware] = await answered(engine, task, inputs, **parameters)
-            runtime = await engine.pipeline.routes[0].executor._shared.runtime()  # type: ignore[attr-defined]
+            runtime = await engine.pipeline.target_chains[0].executor._shared.runtime()  # type: ignore[attr-defined]
             parts = [line for part in getattr(runtime, "_parts", []) for line in part.routes]
     assert found["cpu"] == found["openvino"]
     assert any(text for text in _texts(found["cpu"]))

@@ -110,7 +110,7 @@ async def test_a_classifier_with_smaller_numbers_says_nearly_the_same(kind: str,
             spec(folder("text-classification"), "text-classification", *words, hardware="openvino")
         ) as engine:
             found[each] = await answered(engine, "text-classification", "hello world", top_k=3)
-            runtime = await engine.pipeline.routes[0].executor._shared.runtime()  # type: ignore[attr-defined]
+            runtime = await engine.pipeline.target_chains[0].executor._shared.runtime()  # type: ignore[attr-defined]
             assert runtime.device == "openvino:CPU:f32" + ("" if each == "none" else f":{each}")
     assert numbers(found[kind]) != numbers(found["none"])
     assert numbers(found[kind]) == pytest.approx(numbers(found["none"]), abs=0.02)
@@ -131,7 +131,7 @@ async def test_many_at_once_go_together_and_change_nothing(folder: Folder) -> No
         alone = [await answered(engine, "text-classification", text, top_k=3) for text in texts]
         many = await asyncio.gather(*(answered(engine, "text-classification", text, top_k=3) for text in texts))
         listed = await answered(engine, "text-classification", texts, top_k=3)
-        runtime = await engine.pipeline.routes[0].executor._shared.runtime()  # type: ignore[attr-defined]
+        runtime = await engine.pipeline.target_chains[0].executor._shared.runtime()  # type: ignore[attr-defined]
         counts = runtime._pipelines["text-classification"].batches.counts
     assert numbers(many) == pytest.approx(numbers(alone), abs=1e-5)
     assert numbers(listed) == pytest.approx(numbers(alone), abs=1e-5)

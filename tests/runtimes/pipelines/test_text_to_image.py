@@ -81,7 +81,7 @@ async def test_the_pictures_of_a_request_have_seeds_in_a_row(made: RunSpec) -> N
 async def test_pictures_without_a_seed_are_painted_together(made: RunSpec) -> None:
     async with Engine(made) as engine:
         found = await asyncio.gather(*(painted(engine, prompt, n=2) for prompt in ("a cat", "b", "c", "d")))
-        runtime = await engine.pipeline.routes[0].executor._shared.runtime()  # type: ignore[attr-defined]
+        runtime = await engine.pipeline.target_chains[0].executor._shared.runtime()  # type: ignore[attr-defined]
         counts = runtime._pipelines["image"].batches.counts
     assert [len(pictures) for pictures in found] == [2, 2, 2, 2]
     assert counts.rows == 8

@@ -197,7 +197,7 @@ async def test_a_file_that_is_no_whisper_is_a_clear_error(tmp_path: Path) -> Non
 
 def begins(engine: Engine, task: str, seen: list[list[str]]) -> Any:
     """Writes down the tokens that the decoder begins each window with."""
-    runtime = engine.pipeline.routes[0].executor._runtime  # type: ignore[attr-defined]
+    runtime = engine.pipeline.target_chains[0].executor._runtime  # type: ignore[attr-defined]
     pipe = runtime._pipelines[task].pipe
 
     def look(module: Any, args: Any, given: dict[str, Any]) -> None:

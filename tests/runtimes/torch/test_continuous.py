@@ -17,7 +17,7 @@ from engine.core.errors import Internal, TooLong
 from engine.runtimes.generation import generator as generating
 from engine.runtimes.generation.prompts import Prompt
 from engine.schemas.hardware import CudaHardwareSpec
-from engine.tasks.local_model import Piece, Sampling
+from engine.tasks.local_model import Sampling, TextDelta
 from tests.runtimes.tiny_models import causal
 
 torch = pytest.importorskip("torch")
@@ -68,16 +68,16 @@ def running(llama: tuple[Any, Any]) -> Iterator[Any]:
     generator.close()
 
 
-async def ask(generator: Any, prompt: list[int], sampling: Sampling = GREEDY, whole: bool = False) -> list[Piece]:
+async def ask(generator: Any, prompt: list[int], sampling: Sampling = GREEDY, whole: bool = False) -> list[TextDelta]:
     answer = generating.answer(generator, Prompt(prompt, len(prompt)), sampling, context_length=4096, whole=whole)
     return [piece async for piece in answer]
 
 
-def stream(generator: Any, prompt: list[int], sampling: Sampling) -> AsyncGenerator[Piece, None]:
+def stream(generator: Any, prompt: list[int], sampling: Sampling) -> AsyncGenerator[TextDelta, None]:
     return generating.answer(generator, Prompt(prompt, len(prompt)), sampling, context_length=4096, whole=False)
 
 
-def text(pieces: list[Piece]) -> str:
+def text(pieces: list[TextDelta]) -> str:
     return "".join(piece.text for piece in pieces)
 
 

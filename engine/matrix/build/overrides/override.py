@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from engine.matrix.build.shapes import Make
-
-import dataclasses
-import re
-from collections.abc import Mapping
-from typing import Any, Literal
 
 
 @dataclass(frozen=True)
