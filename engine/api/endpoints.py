@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
 
+from engine.api.build import TargetChain
+from engine.api.loop_host import LoopHost
+from engine.api.sync import Submit, SyncEngine
 from engine.core.errors import ConfigError, EngineError, nearest
 from engine.core.request import ENDPOINTS, Request, Result
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from engine.api.engine import Engine
-
 
 _TASKS = {path: task for task, path in ENDPOINTS.items()} | {
     path.removeprefix("/v1/"): task for task, path in ENDPOINTS.items()
@@ -34,19 +33,30 @@ _FIELDS = {
 """The field that a handler's content fills, by endpoint; those of Hugging Face's form have `inputs`."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    """The ways of a handler into its engine."""
+
+    submit: Submit
+    sync: SyncEngine
+    host: LoopHost
+
+
 class EndpointHandlers(Mapping[str, "ModelEndpoints"]):
     """`handlers[model][endpoint]`, or `handlers(model, endpoint)`. Models go by their name or their id."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, chains: Sequence[TargetChain], submit: Submit, sync: SyncEngine, host: LoopHost) -> None:
         self._models: dict[str, ModelEndpoints] = {}
         self._ids: dict[str, str] = {}
-        for chain in engine.pipeline.target_chains:
+        calls = _Calls(submit, sync, host)
+        for chain in chains:
             target = chain.target
             if target.model.name in self._models:
                 continue
+            # The run's own model goes through the whole chain, with its fallbacks; another one is named.
+            name = None if chain is chains[0] else chain.name
             tasks = [task for task in ENDPOINTS if task in (target.model.tasks or chain.executor.tasks)]
-            self._models[target.model.name] = ModelEndpoints(engine, target.model.name, chain.name, tasks)
+            self._models[target.model.name] = ModelEndpoints(calls, target.model.name, name, tasks)
             self._ids |= dict.fromkeys([target.model_id, *target.model.ids.values()], target.model.name)
 
     def __getitem__(self, model: str) -> ModelEndpoints:
@@ -72,9 +82,9 @@ class EndpointHandlers(Mapping[str, "ModelEndpoints"]):
 class ModelEndpoints(Mapping[str, "EndpointHandler"]):
     """The endpoints of one model. An endpoint goes by its task, or by its path in the OpenAI wire."""
 
-    def __init__(self, engine: Engine, model: str, target: str, tasks: list[str]) -> None:
+    def __init__(self, calls: _Calls, model: str, target: str | None, tasks: list[str]) -> None:
         self._model = model
-        self._handlers = {task: EndpointHandler(engine, model, target, task) for task in tasks}
+        self._handlers = {task: EndpointHandler(calls, model, target, task) for task in tasks}
 
     def __getitem__(self, endpoint: str) -> EndpointHandler:
         handler = self._handlers.get(_TASKS.get(endpoint, endpoint))
@@ -107,12 +117,11 @@ class EndpointHandler:
     like the Result when the engine runs on a thread of its own.
     """
 
-    def __init__(self, engine: Engine, model: str, target: str, endpoint: str) -> None:
+    def __init__(self, calls: _Calls, model: str, target: str | None, endpoint: str) -> None:
         self.model = model
         self.endpoint = endpoint
-        self._engine = engine
-        # The run's own model goes through the whole chain, with its fallbacks; another one is asked for by name.
-        self._target = None if target == engine.pipeline.target_chains[0].name else target
+        self._calls = calls
+        self._target = target
 
     def __repr__(self) -> str:
         return f"EndpointHandler({self.model!r}, {self.endpoint!r})"
@@ -124,8 +133,8 @@ class EndpointHandler:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return self._engine.sync.submit(request, target=self._target)
-        return Pending(self._engine, request, self._target)
+            return self._calls.sync.submit(request, target=self._target)
+        return Pending(self._calls, request, self._target)
 
     def _body(self, content: Any, body: dict[str, Any]) -> dict[str, Any]:
         if isinstance(content, dict):
@@ -141,17 +150,17 @@ class EndpointHandler:
 class Pending:
     """A result to come. `await` it; or read the Result's attributes, which waits."""
 
-    def __init__(self, engine: Engine, request: Request, target: str | None) -> None:
-        self._engine = engine
+    def __init__(self, calls: _Calls, request: Request, target: str | None) -> None:
+        self._calls = calls
         self._request = request
         self._target = target
         self._future: Future[Result] | None = None
-        if not engine.runs_here():
-            self._future = engine.call(engine.submit(request, target=target))
+        if not calls.host.runs_here():
+            self._future = calls.host.call(calls.submit(request, target=target))
 
     def __await__(self) -> Generator[Any, None, Result]:
         if self._future is None:
-            return self._engine.submit(self._request, target=self._target).__await__()
+            return self._calls.submit(self._request, target=self._target).__await__()
         return asyncio.wrap_future(self._future).__await__()
 
     def __getattr__(self, name: str) -> Any:

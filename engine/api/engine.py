@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -13,7 +11,7 @@ from engine.api.build import Pipeline, build
 from engine.api.endpoints import EndpointHandlers
 from engine.api.explain import explain
 from engine.api.live_policy import LivePolicy
-from engine.api.loop_host import LoopThread
+from engine.api.loop_host import LoopHost
 from engine.api.map import answers
 from engine.api.sync import SyncEngine
 from engine.core.clock import Clock, SystemClock
@@ -60,17 +58,14 @@ class Engine:
         self.exporter = Exporter(self, spec.telemetry)
         self.patient = False
         """Set by a job: its requests wait for open circuits without a limit (policy.breaker.on_open=wait)."""
-        self.sync = SyncEngine(self)
+        self._host = LoopHost()
+        self.sync = SyncEngine(self.submit, self.stream, self.window, self._host)
         self._chain: Stage = self.pipeline.chain()
         budget = spec.policy.budget
         self._max_attempts = budget.max_attempts if budget.enabled else None
         self._direct: dict[str, Stage] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: LoopThread | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._lock = threading.Lock()
         self._ready = False
-        self._closed = False
 
     @classmethod
     def compose(cls, overrides: Sequence[str] = (), config_dir: str | None = None) -> Engine:
@@ -83,18 +78,13 @@ class Engine:
 
     async def start(self) -> None:
         """Connects, downloads and loads what the primary target needs. Raises SetupError."""
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            self._check_usable()
-            if self._loop is None:
-                self._loop = loop
-        if self._loop is not loop:
-            await asyncio.wrap_future(self.call(self.start()))
+        if not self._host.claim():
+            await asyncio.wrap_future(self._host.call(self.start()))
             return
         if self._starting is None or (self._starting.done() and _failed(self._starting)):
-            self._starting = loop.create_task(self._begin())
+            self._starting = asyncio.get_running_loop().create_task(self._begin())
         await asyncio.shield(self._starting)
-        self._ready = not self._closed
+        self._ready = not self.closed
 
     async def _begin(self) -> None:
         await self.exporter.start()
@@ -102,20 +92,12 @@ class Engine:
 
     async def aclose(self) -> None:
         """Stops and frees everything. Requests that are under way fail."""
-        loop = self._loop
-        if loop is not None and loop is not asyncio.get_running_loop() and loop.is_running():
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(), loop))
-        else:
-            await self._close()
-        if self._thread is not None:
-            thread, self._thread = self._thread, None
-            await asyncio.to_thread(thread.stop)
+        await self._host.end(self._close)
 
     async def _close(self) -> None:
-        with self._lock:
-            if self._closed:
-                return
-            self._closed, self._ready = True, False
+        if not self._host.mark_closed():
+            return
+        self._ready = False
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
             await asyncio.wait([self._starting])
@@ -137,19 +119,11 @@ class Engine:
 
     def close(self) -> None:
         """`aclose` for plain callers. Raises EngineError on the thread of the engine's own loop."""
-        self.sync.refuse_deadlock("engine.aclose()")
-        if self._loop is not None and self._loop.is_running():
-            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
-        elif not self._closed:
-            self._thread = LoopThread()
-            self._thread.submit(self._close()).result()
-        if self._thread is not None:
-            thread, self._thread = self._thread, None
-            thread.stop()
+        self._host.end_blocking(self._close)
 
     def __enter__(self) -> Engine:
         try:
-            self.call(self.start()).result()
+            self._host.call(self.start()).result()
         except BaseException:
             self.close()
             raise
@@ -168,10 +142,10 @@ class Engine:
         """
         if not isinstance(request, Request):
             raise TypeError(f"submit takes an engine.Request, not a {type(request).__name__}")
-        if not self._ready or self._loop is not asyncio.get_running_loop():
+        if not self._ready or self._host.loop is not asyncio.get_running_loop():
             await self.start()
-            if self._loop is not asyncio.get_running_loop():
-                return await asyncio.wrap_future(self.call(self.submit(request, target=target)))
+            if self._host.loop is not asyncio.get_running_loop():
+                return await asyncio.wrap_future(self._host.call(self.submit(request, target=target)))
         if "stream" in request.body:
             request = replace(request, body=_whole(request.body))
         context = self._context(request, stream=False)
@@ -207,8 +181,8 @@ class Engine:
         """The chunks of a request. Raises the typed error when the stream can't be brought to a true end."""
         if not self._ready:
             await self.start()
-        if self._loop is not asyncio.get_running_loop():
-            self._check_usable()
+        if self._host.loop is not asyncio.get_running_loop():
+            self._host.check_usable()
             raise EngineError("stream from the event loop that the engine runs on, or use engine.sync.stream")
         context = self._context(request, stream=True)
         result = Result(request.id or "", engine=context.record)
@@ -255,7 +229,7 @@ class Engine:
     @property
     def closed(self) -> bool:
         """True once it was closed; it takes no further request."""
-        return self._closed
+        return self._host.closed
 
     @property
     def targets(self) -> list[str]:
@@ -273,7 +247,7 @@ class Engine:
     @property
     def endpoint_handler(self) -> EndpointHandlers:
         """The mapping `[model][endpoint]` of handlers; called with a model and an endpoint, that handler."""
-        return EndpointHandlers(self)
+        return EndpointHandlers(self.pipeline.target_chains, self.submit, self.sync, self._host)
 
     @property
     def locked_out(self) -> str | None:
@@ -286,48 +260,19 @@ class Engine:
     @property
     def policy(self) -> LivePolicy:
         """Sizes, limits, circuits, keys and priorities, to read and to change while the engine runs."""
-        return LivePolicy(self, tuple(self.targets))
+        return LivePolicy(self.resources, self.pipeline.target_chains, self._host)
 
     @property
     def running(self) -> bool:
         """True while the event loop that the engine works on runs."""
-        return self._loop is not None and self._loop.is_running()
+        return self._host.running
 
     # -- inside -------------------------------------------------------------------------------------------------
-
-    def call(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Runs a coroutine on the engine's loop, from any thread; starts a loop thread if there is none yet."""
-        with self._lock:
-            try:
-                self._check_usable()
-            except EngineError:
-                coroutine.close()
-                raise
-            if self._loop is None:
-                self._thread = LoopThread()
-                self._loop = self._thread.loop
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def _finished(self, request: Request, result: Result) -> None:
         self.metrics.add(result)
         for observer in self.observers:
             observer(request, result)
-
-    def runs_here(self) -> bool:
-        """True when the engine's loop is the one running in this thread, so that blocking would never end."""
-        try:
-            return asyncio.get_running_loop() is self._loop
-        except RuntimeError:
-            return False
-
-    def _check_usable(self) -> None:
-        if self._closed:
-            raise EngineError("this engine is closed; make a new one")
-        if self._loop is not None and self._loop.is_closed():
-            raise EngineError(
-                "the event loop that this engine ran on has ended; make a new engine, "
-                "or use one within a single loop (`async with`), or as plain code (engine.sync)"
-            )
 
     def _context(self, request: Request, stream: bool) -> Context:
         record = EngineRecord(priority=request.priority, metadata=request.metadata, max_attempts=self._max_attempts)

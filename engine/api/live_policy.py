@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
+from engine.api.build import TargetChain
+from engine.api.loop_host import LoopHost
 from engine.core.errors import ConfigError, nearest
 from engine.core.request import PRIORITIES
+from engine.core.resources import Resources
 from engine.middleware.breaker import Breaker
 from engine.middleware.concurrency import AdaptiveLimit
 from engine.middleware.queue import PriorityGate
 from engine.middleware.route_keys import KeyRing
 from engine.schemas.base import Spec
 from engine.schemas.policy import BreakerSpec, ConcurrencySpec, QueueSpec
-
-if TYPE_CHECKING:
-    from engine.api.engine import Engine
 
 State = TypeVar("State")
 
@@ -29,37 +29,39 @@ class LivePolicy:
     `engine.policy["groq/llama"]` speaks for one. Values are checked like configuration and raise ConfigError.
     """
 
-    def __init__(self, engine: Engine, targets: tuple[str, ...]) -> None:
-        self._engine = engine
-        self._targets = targets
+    def __init__(self, resources: Resources, chains: Sequence[TargetChain], host: LoopHost) -> None:
+        self._resources = resources
+        self._chains = chains
+        self._host = host
 
     def __getitem__(self, target: str) -> LivePolicy:
         """The policy of one target, by its name."""
-        if target not in self._targets:
-            raise ConfigError(f"policy: {target!r} is not a target of this engine; {nearest(target, self._targets)}")
-        return LivePolicy(self._engine, (target,))
+        chains = [chain for chain in self._chains if chain.name == target]
+        if not chains:
+            names = [chain.name for chain in self._chains]
+            raise ConfigError(f"policy: {target!r} is not a target of this engine; {nearest(target, names)}")
+        return LivePolicy(self._resources, chains, self._host)
 
     @property
     def queue(self) -> QueueControl:
-        return QueueControl(self._engine, "policy.queue", self._states("queue"), QueueSpec)
+        return QueueControl(self._host, "policy.queue", self._states("queue"), QueueSpec)
 
     @property
     def breaker(self) -> BreakerControl:
         breakers = [
-            self._engine.resources.find(("breaker", endpoint, chain.target.model_id))
-            for chain in self._engine.pipeline.target_chains
-            if chain.name in self._targets
+            self._resources.find(("breaker", endpoint, chain.target.model_id))
+            for chain in self._chains
             for endpoint in chain.endpoints
         ]
-        return BreakerControl(self._engine, "policy.breaker", [each for each in breakers if each], BreakerSpec)
+        return BreakerControl(self._host, "policy.breaker", [each for each in breakers if each], BreakerSpec)
 
     @property
     def concurrency(self) -> ConcurrencyControl:
-        return ConcurrencyControl(self._engine, "policy.concurrency", self._states("concurrency"), ConcurrencySpec)
+        return ConcurrencyControl(self._host, "policy.concurrency", self._states("concurrency"), ConcurrencySpec)
 
     @property
     def keys(self) -> KeysControl:
-        return KeysControl(self._engine, self._states("keys"))
+        return KeysControl(self._host, self._states("keys"))
 
     def prioritise(self, request_id: str, priority: str) -> bool:
         """Gives a waiting request another priority (high, normal, low); its place counts from when it came.
@@ -71,19 +73,19 @@ class LivePolicy:
         gates = self._states("queue")
         tier = PRIORITIES[priority]
         moved: list[bool] = []
-        on_all(self._engine, gates, lambda gate: moved.append(gate.reprioritise(request_id, tier)))
+        self._host.on_all(gates, lambda gate: moved.append(gate.reprioritise(request_id, tier)))
         return any(moved)
 
     def _states(self, kind: str) -> list[Any]:
-        found = [self._engine.resources.find((kind, target)) for target in self._targets]
-        return [state for state in found if state is not None]
+        states = [self._resources.find((kind, chain.name)) for chain in self._chains]
+        return [state for state in states if state is not None]
 
 
 class _Control(Generic[State]):
     """Knobs of one policy over the states that it governs."""
 
-    def __init__(self, engine: Engine, path: str, states: Iterable[State], spec: type[Spec]) -> None:
-        self._engine = engine
+    def __init__(self, host: LoopHost, path: str, states: Iterable[State], spec: type[Spec]) -> None:
+        self._host = host
         self._path = path
         self._states = list(states)
         self._spec = spec
@@ -102,7 +104,7 @@ class _Control(Generic[State]):
             checked = getattr(self._spec.model_validate({name: value}), name)
         except ValidationError as error:
             raise ConfigError(f"{self._path}.{name}={value!r}: {error.errors()[0]['msg'].lower()}") from error
-        on_all(self._engine, self._states, lambda state: setattr(state, name, checked))
+        self._host.on_all(self._states, lambda state: setattr(state, name, checked))
 
 
 class QueueControl(_Control[PriorityGate]):
@@ -170,7 +172,7 @@ class BreakerControl(_Control[Breaker]):
 
     def reset(self) -> None:
         """Closes every circuit and forgets what was counted."""
-        on_all(self._engine, self._states, Breaker.reset)
+        self._host.on_all(self._states, Breaker.reset)
 
 
 class ConcurrencyControl(_Control[AdaptiveLimit]):
@@ -193,8 +195,8 @@ class ConcurrencyControl(_Control[AdaptiveLimit]):
 class KeysControl:
     """`engine.policy.keys`: the keys of the targets."""
 
-    def __init__(self, engine: Engine, rings: list[KeyRing]) -> None:
-        self._engine = engine
+    def __init__(self, host: LoopHost, rings: list[KeyRing]) -> None:
+        self._host = host
         self._rings = rings
 
     @property
@@ -204,20 +206,4 @@ class KeysControl:
 
     def unpark(self, name: str | None = None) -> None:
         """Brings a parked or cooling key back, or all of them."""
-        on_all(self._engine, self._rings, lambda ring: ring.unpark(name))
-
-
-def on_all(engine: Engine, states: Iterable[State], change: Callable[[State], None]) -> None:
-    """Makes a change where the stages live: on the engine's loop, at once when nothing runs there yet."""
-
-    def apply() -> None:
-        for state in states:
-            change(state)
-
-    async def apply_there() -> None:
-        apply()
-
-    if not engine.running or engine.runs_here():
-        apply()
-    else:
-        engine.call(apply_there()).result()
+        self._host.on_all(self._rings, lambda ring: ring.unpark(name))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from engine import Engine
+from engine.api.engine import Engine
 from engine.batches import operations
 from engine.config.compose import Composition, compose
 from engine.core.clock import SystemClock

@@ -168,7 +168,7 @@ def _cancel(path: Path) -> int:
     resume reads it."""
     import asyncio
 
-    from engine import Engine
+    from engine.api.engine import Engine
     from engine.batches import operations
     from engine.batches.ledger import Ledger, jobs_of
     from engine.runs.directory import open_existing
