@@ -19,15 +19,14 @@ async def main(overrides: list[str]) -> None:
     async with Engine.compose(overrides) as engine:
         result = await engine.submit(ask("What is the capital of France?"))
         if result.ok:
-            print("one:", result.body["choices"][0]["message"]["content"] if result.body else None)
+            print("one:", result.text)
         else:
             print("one failed:", result.error)  # a failed inference is a result, not an exception
 
         print("stream:", end=" ")
         try:
             async for chunk in engine.stream(ask("Name three colours.")):
-                for choice in chunk.body["choices"]:
-                    print(choice["delta"].get("content") or "", end="", flush=True)
+                print(chunk.text, end="", flush=True)
         except InferenceError as error:  # a stream that can't be brought to a true end
             print(f"[cut: {error.kind}]", end="")
         print()

@@ -49,6 +49,11 @@ def test_a_shown_command_composes(command: str) -> None:
         compose(cell, config_dir)
 
 
+def test_the_type_checked_example_is_the_readmes() -> None:
+    (shown,) = re.findall(r"```python\n(import asyncio\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert (ROOT / "tests" / "typing" / "readme.py").read_text() == shown
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_a_pages_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):

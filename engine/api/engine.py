@@ -67,6 +67,11 @@ class Engine:
         self._starting: asyncio.Task[None] | None = None
         self._ready = False
 
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "ready" if self._ready else "not started"
+        finished = self.metrics.total.requests
+        return f"<Engine {' → '.join(self.targets)} ({state}, {finished} request{'s' * (finished != 1)} finished)>"
+
     @classmethod
     def compose(cls, overrides: Sequence[str] = (), config_dir: str | None = None) -> Engine:
         """The engine that `python -m engine OVERRIDES` would run. Raises ConfigError and SetupError."""

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from engine.core.errors import InferenceError, InvalidRequest, nearest
 from engine.core.media_access import MediaAccess
+from engine.core.reply_text import first_text
 from engine.core.stream import ChunkStream
 from engine.core.usage import Usage as Usage
 from engine.schemas.tasks import Task
@@ -211,6 +212,29 @@ class Result:
     @property
     def ok(self) -> bool:
         return self.error is None
+
+    @property
+    def text(self) -> str | None:
+        """The first text of the reply: of a chat, completion, response, transcription; None if there is none."""
+        return first_text(self.body)
+
+    def __repr__(self) -> str:
+        record, answer = self.engine, self.text
+        if self.error is not None:
+            outcome = f"{self.error.kind}: {_short(self.error.message)}"
+        else:
+            outcome = repr(_short(answer)) if answer is not None else f"body: {', '.join(self.body or ()) or 'none'}"
+        facts = [record.target or "no target", f"{record.total_s:.3g} s"]
+        if self.usage is not None:
+            facts.append(f"{self.usage.input_tokens}+{self.usage.output_tokens} tokens")
+        if len(record.attempts) > 1:
+            facts.append(f"{len(record.attempts)} attempts")
+        return f"<Result {'ok' if self.ok else 'failed'} {outcome} ({', '.join(facts)})>"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else f"{line[:79]}…"
 
 
 class Context:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.core.errors import Cancelled, InferenceError, Internal
+from engine.core.reply_text import delta_text
 from engine.core.usage import Usage
 
 
@@ -21,6 +22,11 @@ class Chunk:
     restarted: bool = False
     """What came before does not count: the answer begins anew here, on another attempt. `body` then has an empty
     choice, or the type `engine.restarted`, and `engine` in it says the same."""
+
+    @property
+    def text(self) -> str:
+        """The text that this chunk adds; empty if it adds none."""
+        return delta_text(self.body)
 
 
 class ChunkStream:

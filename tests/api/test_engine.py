@@ -425,3 +425,12 @@ async def test_texts_that_were_cut_are_told_and_counted_one_by_one_in_a_batch() 
     cut = "cut to the 256 tokens the model reads"
     assert [result.engine.warnings for result in results] == [[], [f"input 0: {cut}"], [f"input 1: {cut}"]]
     assert [result.usage.input_tokens for result in results if result.usage] == [3, 256, 259]
+
+
+async def test_an_engine_shows_its_targets_and_state() -> None:
+    engine = Engine.compose(["provider=simulated"])
+    assert repr(engine) == "<Engine simulated/simulated (not started, 0 requests finished)>"
+    async with engine:
+        await engine.submit(Request("chat", {"messages": [{"role": "user", "content": "Hi"}]}))
+        assert repr(engine) == "<Engine simulated/simulated (ready, 1 request finished)>"
+    assert repr(engine) == "<Engine simulated/simulated (closed, 1 request finished)>"
