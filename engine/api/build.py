@@ -35,7 +35,7 @@ PER_REQUEST = (trace, deadline, cache, rescue)
 PER_TARGET = (
     preflight, retry, hedge, queue, route, parameters, rate_limit, concurrency, breaker, timeout, batch,
 )  # fmt: skip
-"""Outermost first: the stages before each target. `fallback` stands between the two groups."""
+"""Outermost first: the stages before each target. `fallback` is between the two groups."""
 
 
 @dataclass
@@ -95,7 +95,7 @@ def target_names(targets: Sequence[TargetSpec]) -> list[str]:
 
 
 def executor_for(target: TargetSpec, services: Services) -> Executor:
-    """The executor that the provider's kind asks for. Raises SetupError (keys, devices)."""
+    """Returns the executor of the provider's kind. Raises SetupError (keys, devices)."""
     made: Executor = EXECUTORS.get(target.provider.kind)(target, services)
     return made
 

@@ -96,7 +96,7 @@ class Engine:
         await self.pipeline.target_chains[0].executor.start()
 
     async def aclose(self) -> None:
-        """Stops and frees everything. Requests that are under way fail."""
+        """Stops and frees everything. Requests in flight fail."""
         await self._host.end(self._close)
 
     async def _close(self) -> None:
@@ -142,7 +142,7 @@ class Engine:
     async def submit(self, request: Request, *, target: str | None = None) -> Result:
         """The one result of a request. A failed inference does not raise: `result.error` says what happened.
 
-        `target` asks for one target of the run spec by name, without the others. Raises SetupError when the engine
+        `target` names one target of the run spec; the others are not tried. Raises SetupError when the engine
         can't start, and CancelledError when the caller is cancelled.
         """
         if not isinstance(request, Request):
@@ -177,7 +177,7 @@ class Engine:
         self._finished(request, result)
 
     def drain(self) -> None:
-        """Cancels the requests that wait in a queue, and all that come; calls under way go on. For an engine that is
+        """Cancels the requests that wait in a queue, and all later ones; calls in flight continue. For an engine that is
         about to be closed. Call it on the engine's event loop."""
         for gate in self.resources.items("queue").values():
             gate.close()
@@ -218,17 +218,17 @@ class Engine:
         window: int | None = None,
         ordered: bool = True,
     ) -> AsyncGenerator[Result, None]:
-        """A result for each request, read lazily, at most `window` under way (default: what the queue lets through,
+        """A result for each request, read lazily, at most `window` in flight (default: what the queue lets through,
         and half as many again). In the order of the requests, or as they finish with `ordered=False`."""
         return answers(self.submit, requests, self.window(window), ordered)
 
     def window(self, asked: int | None = None) -> int:
-        """How many requests `map` has under way at most."""
+        """Returns the most requests that `map` has in flight."""
         concurrency = self.spec.policy.queue.concurrency
         return asked or concurrency + concurrency // 2 + 1
 
     def report(self) -> dict[str, Any]:
-        """What was asked and what became of it so far: counts, latencies, tokens, by target."""
+        """Returns counts, latencies and tokens so far, in all and by target."""
         return {**self.metrics.summary(), "stages": stages(self.resources)}
 
     @property
@@ -242,7 +242,7 @@ class Engine:
         return [chain.name for chain in self.pipeline.target_chains]
 
     def explain(self, request: Request) -> dict[str, Any]:
-        """What would become of a request that came now: targets in order, key, waits, tries, and why. Calls nothing."""
+        """Returns what a request sent now would meet: targets in order, key, waits, tries, reasons. Calls nothing."""
         return explain(self.pipeline, request).as_dict()
 
     def describe(self) -> list[StageLine]:
@@ -256,7 +256,7 @@ class Engine:
 
     @property
     def locked_out(self) -> str | None:
-        """Why no target can be called any more: every key of every one was refused or is used up. None: one can."""
+        """The reason why no target can be called: every key of every target is disabled. None if one can be called."""
         rings = [self.resources.find(("keys", name)) for name in self.targets]
         if not all(ring is not None and ring.exhausted for ring in rings):
             return None
@@ -298,7 +298,7 @@ class Engine:
 
 
 def _whole(body: dict[str, Any]) -> dict[str, Any]:
-    """The body without its wish to be streamed: who submits wants the whole reply."""
+    """Returns the body without `stream`: `submit` returns whole replies."""
     return {name: value for name, value in body.items() if name not in ("stream", "stream_options")}
 
 

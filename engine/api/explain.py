@@ -1,4 +1,4 @@
-"""What would become of a request if it came now: which targets, key, wait and tries, and why."""
+"""Explains a request before it is sent: targets, key, waits and tries, with their reasons."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def explain(pipeline: Pipeline, request: Request) -> Explanation:
 
 
 def _at(pipeline: Pipeline, chain: TargetChain, request: Request) -> dict[str, Any]:
-    """What would be done at one target."""
+    """Explains what one target would do."""
     policy, resources = pipeline.spec.policy, pipeline.resources
     record: dict[str, Any] = {"target": chain.name, "refused": _refusal(pipeline, chain, request)}
     ring = resources.find(("keys", chain.name))
@@ -72,7 +72,7 @@ def _at(pipeline: Pipeline, chain: TargetChain, request: Request) -> dict[str, A
     gate = resources.find(("queue", chain.name))
     if gate is not None:
         record["queue"] = (
-            f"{gate.ahead_of(PRIORITIES[request.priority])} ahead, {gate.active} of {gate.concurrency} under way"
+            f"{gate.ahead_of(PRIORITIES[request.priority])} ahead, {gate.active} of {gate.concurrency} in flight"
         )
     bucket = resources.find(("rate_limit", chain.name, record.get("key") if policy.rate_limit.per == "key" else None))
     if bucket is not None and bucket.limited:
@@ -88,7 +88,7 @@ def _at(pipeline: Pipeline, chain: TargetChain, request: Request) -> dict[str, A
 
 
 def _refusal(pipeline: Pipeline, chain: TargetChain, request: Request) -> str | None:
-    """Why the target would not be asked at all."""
+    """Returns the reason why the target would not be called; None if it would."""
     check = next((layer for layer in chain.layers if layer.cls is Preflight), None)
     if check is None:
         return None

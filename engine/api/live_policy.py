@@ -23,7 +23,7 @@ State = TypeVar("State")
 
 
 class LivePolicy:
-    """What the stages of an engine do now, and changes of it. From any thread.
+    """Reads and changes the policies of an engine while it runs. From any thread.
 
     `engine.policy` speaks for all targets: it reads the first one's values and changes all of them.
     `engine.policy["groq/llama"]` speaks for one. Values are checked like configuration and raise ConfigError.
@@ -180,7 +180,7 @@ class ConcurrencyControl(_Control[AdaptiveLimit]):
 
     @property
     def limits(self) -> list[int]:
-        """What each target takes at once, as far as is known now."""
+        """The present limit of calls at once, by target."""
         return [round(limit.limit) for limit in self._states]
 
     @property

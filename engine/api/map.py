@@ -1,4 +1,4 @@
-"""Many requests, few at a time: a lazily read source, a window of requests under way, a result for each."""
+"""Many requests, few at a time: a lazily read source, a window of requests in flight, a result for each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def answers(
     window: int,
     ordered: bool,
 ) -> AsyncGenerator[Result, None]:
-    """A result for each request, at most `window` under way; leaving the iterator cancels these and waits for them.
+    """Yields a result for each request, at most `window` in flight; leaving the iterator cancels these and waits for them.
 
     A result does not wait for a source that is slow. What a source raises comes after the results of its requests.
     """

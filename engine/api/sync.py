@@ -14,7 +14,7 @@ from engine.core.stream import Chunk
 
 T = TypeVar("T")
 
-_CLOSED_MEANWHILE = "this engine was closed while a request was under way"
+_CLOSED_MEANWHILE = "this engine was closed while a request was in flight"
 
 
 class Submit(Protocol):

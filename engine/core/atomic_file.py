@@ -13,7 +13,7 @@ from engine.core.errors import OutputError
 
 
 class CantWrite(OutputError):
-    """The file system refuses. Who knows whether a run had begun adds how to go on."""
+    """The file system refuses. The caller adds the next step."""
 
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
@@ -52,14 +52,14 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Deletes what a killed process left half-written. For who holds the folder's lock."""
+    """Deletes what a killed process left half-written. The caller holds the folder's lock."""
     for path in folder.iterdir():
         if is_temporary(path):
             path.unlink(missing_ok=True)
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether `replacing` gave the file its name."""
+    """Returns True once `replacing` has given the file its name."""
     return _TEMPORARY.fullmatch(path.name) is not None
 
 

@@ -41,7 +41,7 @@ class Cid:
         return "b" + base64.b32encode(head + self.digest).decode("ascii").rstrip("=").lower()
 
     def fits(self, data: bytes) -> bool:
-        """Whether these bytes are the content. Raises ValueError for a hash that can't be checked here."""
+        """Returns True if these bytes are the content. Raises ValueError for a hash that can't be checked here."""
         if self.hash_code == SHA2_256:
             return hashlib.sha256(data).digest() == self.digest
         if self.hash_code == IDENTITY:

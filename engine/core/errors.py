@@ -1,7 +1,7 @@
 """The error tree and the closed failure vocabulary.
 
 EngineError
-├── ConfigError            what was asked for is not valid; nothing was started       (exit 2)
+├── ConfigError            the configuration is not valid; nothing was started       (exit 2)
 ├── SetupError             valid, but this machine can't do it: key, file, hardware   (exit 4)
 ├── OutputError            the run directory can't be written or continued            (exit 5)
 ├── Stalled                nothing was answered for too long; the run can be resumed  (exit 6)
@@ -94,12 +94,12 @@ class InferenceError(EngineError):
         self.provider_request_id = provider_request_id
         self.code = code
         self.usage: Usage | None = None
-        """What the provider says that the failed call used, where it does."""
+        """The usage that the provider reports for the failed call; None if it reports none."""
         self.elsewhere = False
         """Another key or endpoint of the same target can be called at once; set where these are chosen."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The error as it stands in results and replies; unset fields are left out."""
+        """Returns the error as results and replies hold it, without unset fields."""
         record: dict[str, Any] = {"kind": self.kind, "message": self.message}
         for name in ("status", "code", "retry_after_s", "provider_request_id"):
             value = getattr(self, name)
@@ -228,7 +228,7 @@ FAILURES: dict[str, type[InferenceError]] = {
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
-    """A clause that offers the nearest valid names, or lists them when none is near; empty if there are none."""
+    """A clause that offers the nearest valid names, or lists them if no name is near; empty without names."""
     import difflib
 
     options = sorted({str(option) for option in known})

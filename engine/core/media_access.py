@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """The bytes of a picture, a sound or a document."""
+    """The bytes of an image, an audio file or a document."""
 
     data: bytes = field(repr=False)
     filename: str
@@ -36,12 +36,12 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class MediaAccess:
-    """What may be read for one caller's requests. Without arguments: nothing but the bytes in the request itself."""
+    """Permits what may be read for one caller's requests. Without arguments: only the bytes in the request itself."""
 
     root: Path | None = None
     """The folder whose files may be read, and from which relative paths start; None: no file at all."""
     urls: bool = False
-    """Whether https URLs are read."""
+    """Permits https URLs."""
     max_bytes: int = 64 * 1024 * 1024
     """The most that one value may have."""
     timeout_s: float = 30.0

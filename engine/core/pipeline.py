@@ -25,7 +25,7 @@ class Middleware:
 
     name: ClassVar[str]
     why: ClassVar[str]
-    """Why it stands where it stands, in one sentence."""
+    """The reason for its position, in one sentence."""
     wraps: ClassVar[dict[str, str]] = {}
     """Stages that must be further in, each with the reason."""
     wrapped_by: ClassVar[dict[str, str]] = {}
@@ -39,7 +39,7 @@ class Middleware:
 
 @dataclass(frozen=True)
 class Layer:
-    """A middleware before it is built: its class, its arguments besides `next`, and its settings in words."""
+    """A middleware before it is built: its class, its arguments except `next`, and its settings as text."""
 
     cls: type[Middleware]
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +56,7 @@ def compose(layers: Sequence[Layer], executor: Stage) -> Stage:
 
 
 def check_order(classes: Sequence[type[Middleware]]) -> None:
-    """Raises ConfigError, with the reason quoted, when a declared constraint is broken. Absent stages bind nobody."""
+    """Raises ConfigError, with the reason quoted, when a declared constraint is broken. Absent stages are ignored."""
     place = {cls.name: index for index, cls in enumerate(classes)}
     for cls in classes:
         for other, reason in cls.wraps.items():

@@ -1,4 +1,4 @@
-"""What a call costs: a price list, and the arithmetic.
+"""The cost of a call: a price list, and the arithmetic.
 
 Sums are made of whole picodollars (10⁻¹² US dollars), which is what one token costs at a millionth of a dollar a
 million. So they are exact in any order, and a total is the sum of its parts. Words as in `schemas.prices`.
@@ -71,7 +71,7 @@ class Rates:
             if count := usage.image_output_tokens:
                 total += count * self.image_output  # type: ignore[operator]
                 answer -= count
-            # Below 0: sound or pictures from the cache, which a provider tells as both.
+            # Below 0: cached audio or images, which a provider reports as both.
             if prompt > 0:
                 total += prompt * self.input  # type: ignore[operator]
             if answer > 0:
@@ -122,7 +122,7 @@ class Price:
 
 
 class Prices:
-    """What the calls of one target cost."""
+    """The costs of one target's calls."""
 
     def __init__(self, target: TargetSpec, follows: bool) -> None:
         """`follows`: a request's own model is kept there. Reads the price list. Raises ConfigError."""
@@ -164,7 +164,7 @@ class Prices:
         return usage.cost if usage.cost is not None else self._discounted(body.get("model"), "batch", usage)
 
     def knows(self, model: str | None) -> bool:
-        """Whether a call for this model, or for the target's own, has a price."""
+        """Returns True if a call for this model, or for the target's own, has a price."""
         return self._spec(model) is not None
 
     def _spec(self, model: Any) -> PriceSpec | None:

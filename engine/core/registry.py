@@ -13,7 +13,7 @@ class Registry:
     """The implementations of one port, by kind. A third party adds one with an entry point of group `engine.<port>`."""
 
     def __init__(self, port: str, builtin: dict[str, str]) -> None:
-        """`builtin` maps a kind to "module:attribute"; a module is imported only when its kind is asked for."""
+        """`builtin` maps a kind to "module:attribute"; a module is imported when its kind is first used."""
         self.port = port
         self._where = builtin
         self._loaded: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What travels through the chain: requests, results, chunks, and the context of one call."""
+"""Requests, results, and the context of one call: what the stages of the chain exchange."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Request:
     deadline_s: float | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     media: MediaAccess | None = None
-    """What may be read for it; None: what the run spec's `media` allows this machine's user. A server that takes
+    """The media that may be read for it; None: what the run spec's `media` allows this machine's user. A server that takes
     requests from others gives them `engine.media.INLINE_ONLY`."""
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class Request:
 
 @dataclass(slots=True)
 class RateHints:
-    """What a provider's reply says of its limits: how many units are left, of how many, and when all are back."""
+    """The limits that a provider's reply reports: limit, remaining units, seconds until all are back."""
 
     requests: tuple[float, float, float] | None = None
     """Limit, remaining, seconds until the limit is whole again; None: not said."""
@@ -92,9 +92,9 @@ class Attempt:
     role: str = "first"
     """first, retry, fallback, hedge or rescue."""
     why: str | None = None
-    """Why there was this attempt, at this key and endpoint; None for a first one that had no choice."""
+    """The reason for this attempt, key and endpoint; None for a first one without a choice."""
     endpoint: str | None = None
-    """Where it went, of a target with several endpoints."""
+    """Its endpoint, if the target has several."""
     outcome: str = "running"
     """`ok`, or a word of the failure vocabulary."""
     started_s: float = 0.0
@@ -115,7 +115,7 @@ class Attempt:
     sent: bool = False
     """Inside the chain: the provider may have seen it."""
     hints: Callable[[], RateHints | None] | None = None
-    """Inside the chain: what the reply says of limits, read only when the rate limiter asks."""
+    """Inside the chain: reads the limits that the reply reports, for the rate limiter."""
 
     def as_dict(self) -> dict[str, Any]:
         record: dict[str, Any] = {
@@ -141,15 +141,15 @@ class Attempt:
 
 @dataclass(slots=True)
 class EngineRecord:
-    """How a request was served. Times are in seconds."""
+    """The record of a request's way through the chain. Times are in seconds."""
 
     target: str | None = None
     """The target of the last attempt."""
     attempts: list[Attempt] = field(default_factory=list)
     max_attempts: int | None = None
-    """How many attempts the request may have, over retries, fallbacks, hedges and rescues; None: no limit."""
+    """The most attempts, over retries, fallbacks, hedges and rescues; None: no limit."""
     cache: str | None = None
-    """hit: answered from the cache; shared: by an equal request that was under way."""
+    """hit: answered from the cache; shared: by an equal request in flight."""
     priority: str = "normal"
     queued_s: float = 0.0
     """Waited in queues, over all attempts."""
@@ -188,7 +188,7 @@ class EngineRecord:
 
 @dataclass(slots=True)
 class Inputs:
-    """What is known of each input of one embedding call."""
+    """Token counts and warnings of each input of one embedding call."""
 
     tokens: list[int]
     warnings: dict[int, str]
@@ -197,7 +197,7 @@ class Inputs:
 
 @dataclass(slots=True)
 class Result:
-    """The outcome of one request. `body` is the OpenAI reply, or None where `error` says why there is none."""
+    """The outcome of one request. `body` is the OpenAI reply, or None if `error` is set."""
 
     id: str
     body: dict[str, Any] | None = None
@@ -215,7 +215,7 @@ class Result:
 
     @property
     def text(self) -> str | None:
-        """The first text of the reply: of a chat, completion, response, transcription; None if there is none."""
+        """The first text of the reply: of a chat, completion, response or transcription; None without one."""
         return first_text(self.body)
 
     def __repr__(self) -> str:

@@ -28,7 +28,7 @@ class Resources:
         return found
 
     def find(self, key: tuple[Hashable, ...]) -> Any:
-        """What was made under this key; None: nothing yet."""
+        """Returns the state under this key; None before it was made."""
         return self._objects.get(key)
 
     def items(self, kind: str) -> dict[tuple[Hashable, ...], Any]:

@@ -1,4 +1,4 @@
-"""What a server says of itself and of its model: read when it is first needed, used by several stages."""
+"""The facts that a server reports about itself and its model: read at first need, used by several stages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class ServerInfo:
-    """Of one target. None: the server did not say, or was not asked yet."""
+    """The facts of one target. None: not reported, or not read yet."""
 
     context_length: int | None = None
     """Tokens of prompt and answer together."""
@@ -19,7 +19,7 @@ class ServerInfo:
     cuts: bool = False
     """The server cuts a prompt that is too long, so that it refuses none."""
     tasks: frozenset[str] = frozenset()
-    """What the model can do; empty: not said."""
+    """The model's tasks; empty: not reported."""
     defaults: dict[str, Any] = field(default_factory=dict)
     """Fields that a request's body has unless it says otherwise, such as the names of a model's tensors."""
     missing: bool = False

@@ -20,7 +20,7 @@ class Chunk:
     body: dict[str, Any]
     usage: Usage | None = None
     restarted: bool = False
-    """What came before does not count: the answer begins anew here, on another attempt. `body` then has an empty
+    """Drops all earlier chunks: the answer begins anew here, on another attempt. `body` then has an empty
     choice, or the type `engine.restarted`, and `engine` in it says the same."""
 
     @property

@@ -1,4 +1,4 @@
-"""How many tokens a request may cost, before anybody has counted them."""
+"""Estimates the tokens of a request before they are counted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 CHARS_PER_TOKEN = 4.0
 """A rule of thumb for English with byte-pair vocabularies; true counts come with the reply."""
 _TEXTS = ("messages", "prompt", "input", "query", "documents", "content", "text")
-"""Where a body has text."""
+"""The fields of a body that hold text."""
 _NO_LIMIT = frozenset(
     {
         "embedding",
@@ -30,7 +30,7 @@ def input_tokens(body: dict[str, Any], characters: float | None = None) -> int:
 
 def output_tokens(task: str, body: dict[str, Any], default: int) -> int:
     """The most tokens that the answer may have: the body's own limit where it is one, else `default`; none for an
-    answer that is no text, or as long as a recording makes it."""
+    answer that is not text, or as long as a recording makes it."""
     if task in _NO_LIMIT:
         return 0
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
@@ -38,7 +38,7 @@ def output_tokens(task: str, body: dict[str, Any], default: int) -> int:
 
 
 def _characters(value: Any) -> int:
-    """Length of the text in a body, wherever it stands."""
+    """Returns the length of all text in a body."""
     kind = type(value)
     if kind is str:
         return len(value)

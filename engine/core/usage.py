@@ -1,4 +1,4 @@
-"""What one attempt or request used, in the one meaning that every wire is brought to."""
+"""The usage of an attempt or request, with one meaning for every wire."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 @dataclass(slots=True)
 class Usage:
-    """What one attempt or request used. A count is of tokens unless it says otherwise.
+    """The usage of one attempt or request. A count is of tokens unless it says otherwise.
 
-    `input_tokens` is the whole prompt: what came from the provider's cache, what was put into it, sound and pictures
-    are parts of it, and `output_tokens` is the whole answer, reasoning included. A dialect whose provider counts these
+    `input_tokens` is the whole prompt: tokens read from and written to the provider's cache, audio and images are
+    parts of it, and `output_tokens` is the whole answer, reasoning included. A dialect whose provider counts these
     apart adds them up (Anthropic's cache, Gemini's thoughts).
     """
 
@@ -22,7 +22,7 @@ class Usage:
     reasoning_tokens: int = 0
     """Of the answer."""
     estimated: bool = False
-    """Nobody counted, or not to the end: the provider never said, as when a stream was cut or a call was abandoned."""
+    """The counts are estimates: the provider reported none, as when a stream was cut or a call was abandoned."""
     cache_write_tokens: int = 0
     """Of the prompt: put into the provider's cache."""
     cache_write_1h_tokens: int = 0
@@ -32,13 +32,13 @@ class Usage:
     image_input_tokens: int = 0
     image_output_tokens: int = 0
     images: int = 0
-    """Pictures that were made."""
+    """Images generated."""
     audio_s: float = 0.0
-    """Sound that was heard, in seconds."""
+    """Input audio in seconds."""
     characters: int = 0
-    """Text that was spoken."""
+    """Characters turned into speech."""
     cost: float | None = None
-    """What the provider says that it charges, in US dollars; None: it does not say."""
+    """The charge that the provider reports, in US dollars; None: not reported."""
 
     @property
     def plain(self) -> bool:
@@ -81,7 +81,7 @@ class Usage:
         return {name.removesuffix("_tokens"): count for name in named if (count := getattr(self, name))}
 
     def pieces(self) -> dict[str, float]:
-        """What is not counted in tokens."""
+        """Returns the counts of other units than tokens."""
         return {name: count for name in ("images", "audio_s", "characters") if (count := getattr(self, name))}
 
 
@@ -89,4 +89,4 @@ _KINDS = (
     "cached_tokens", "cache_write_tokens", "cache_write_1h_tokens", "reasoning_tokens", "audio_input_tokens",
     "audio_output_tokens", "image_input_tokens", "image_output_tokens", "images", "audio_s", "characters",
 )  # fmt: skip
-"""What a usage counts besides the whole prompt and the whole answer."""
+"""Parts of the prompt and the answer, and units other than tokens."""

@@ -103,9 +103,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
                 else:
                     ready.append(handle)
             return
-        self._poll()  # a signal, perhaps
+        self._poll()  # there may be a signal
         if not ready:
-            raise RuntimeError("virtual time stands still: every task waits and there is no timer")
+            raise RuntimeError("virtual time can't advance: every task waits and there is no timer")
 
     def _poll(self) -> None:
         self._process_events(self._selector.select(0))  # type: ignore[attr-defined]

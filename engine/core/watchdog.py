@@ -86,9 +86,9 @@ class Watch:
         self._cancelling = task.cancelling()
         self._expired = False
         self.at = 0.0
-        """When it ends, in seconds of the loop's time."""
+        """Its end, in seconds of the loop's time."""
         self.held: dict[Watch, None] | None = None
-        """Where the watchdog keeps it."""
+        """Its position in the watchdog's list."""
         self.timer: asyncio.TimerHandle | None = None
 
     def until(self, at: float) -> None:

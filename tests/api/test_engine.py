@@ -303,7 +303,7 @@ def test_closing_frees_a_thread_that_waits_for_an_answer() -> None:
         time.sleep(0.01)
     engine.close()
     thread.join(5)
-    assert said == ["this engine was closed while a request was under way"]
+    assert said == ["this engine was closed while a request was in flight"]
 
 
 async def test_closing_plainly_on_the_engines_own_loop_says_to_await() -> None:
