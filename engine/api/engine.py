@@ -177,8 +177,8 @@ class Engine:
         self._finished(request, result)
 
     def drain(self) -> None:
-        """Cancels the requests that wait in a queue, and all later ones; calls in flight continue. For an engine that is
-        about to be closed. Call it on the engine's event loop."""
+        """Cancels the requests that wait in a queue, and all later ones; calls in flight continue. For an engine that
+        is about to be closed. Call it on the engine's event loop."""
         for gate in self.resources.items("queue").values():
             gate.close()
 

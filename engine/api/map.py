@@ -17,7 +17,7 @@ async def answers(
     window: int,
     ordered: bool,
 ) -> AsyncGenerator[Result, None]:
-    """Yields a result for each request, at most `window` in flight; leaving the iterator cancels these and waits for them.
+    """Yields a result for each request, at most `window` in flight. Leaving the iterator cancels and awaits these.
 
     A result does not wait for a source that is slow. What a source raises comes after the results of its requests.
     """

@@ -54,8 +54,8 @@ class Request:
     deadline_s: float | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     media: MediaAccess | None = None
-    """The media that may be read for it; None: what the run spec's `media` allows this machine's user. A server that takes
-    requests from others gives them `engine.media.INLINE_ONLY`."""
+    """The media that may be read for it; None: what the run spec's `media` allows this machine's user. A server gives
+    its clients' requests `INLINE_ONLY` (`core.media_access`)."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.task, str) or self.task not in ENDPOINTS:

@@ -1,6 +1,6 @@
-"""Pictures and sounds from bytes, with limits on what they become; results of models as JSON.
+"""Decodes images and audio with limits on their size; encodes results of models as JSON.
 
-Pillow decodes pictures, libsndfile (soundfile) reads and writes WAV, FLAC, OGG and MP3, soxr resamples, PyAV decodes
+Pillow decodes images, libsndfile (soundfile) reads and writes WAV, FLAC, OGG and MP3, soxr resamples, PyAV decodes
 videos.
 """
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_PIXELS = 64_000_000
-"""Of one picture: more is refused before it is decoded."""
+"""Of one image: more is refused before it is decoded."""
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 """Samples a second that the codec Opus knows (RFC 6716, section 2)."""
 MAX_SOUND_S = 4 * 3600
-"""Of one sound, in seconds: more is refused before it is decoded."""
+"""Of one audio file, in seconds: more is refused before it is decoded."""
 
 
 def picture(media: Media, where: str) -> Any:
-    """The picture as a PIL image in RGB, turned as its EXIF data say. Raises InvalidRequest, SetupError."""
+    """Decodes an image as a PIL image in RGB, turned by its EXIF data. Raises InvalidRequest, SetupError."""
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
@@ -38,13 +38,13 @@ def picture(media: Media, where: str) -> Any:
                 raise InvalidRequest(f"{where}: {width} × {height} pixels are more than {MAX_PIXELS:,}")
             return ImageOps.exif_transpose(opened).convert("RGB")
     except UnidentifiedImageError as error:
-        raise InvalidRequest(f"{where}: {media.filename} is no picture in a format that Pillow reads") from error
+        raise InvalidRequest(f"{where}: {media.filename} is not an image in a format that Pillow reads") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InvalidRequest(f"{where}: {media.filename} can't be read as a picture: {error}") from error
+        raise InvalidRequest(f"{where}: {media.filename} can't be read as an image: {error}") from error
 
 
 def sound(media: Media, where: str, rate: int) -> np.ndarray:
-    """The sound as float32 samples in -1 … 1, mono, `rate` a second. Raises InvalidRequest, SetupError."""
+    """Decodes audio as float32 samples in -1 … 1, mono, `rate` a second. Raises InvalidRequest, SetupError."""
     try:
         import soundfile
         import soxr
@@ -59,10 +59,10 @@ def sound(media: Media, where: str, rate: int) -> np.ndarray:
             own = opened.samplerate
     except (soundfile.LibsndfileError, RuntimeError, ValueError, OSError) as error:
         raise InvalidRequest(
-            f"{where}: {media.filename} can't be read as a sound (WAV, FLAC, OGG and MP3 can): {error}"
+            f"{where}: {media.filename} can't be read as audio (WAV, FLAC, OGG and MP3 can): {error}"
         ) from error
     if not len(samples):
-        raise InvalidRequest(f"{where}: {media.filename} holds no sound")
+        raise InvalidRequest(f"{where}: {media.filename} holds no audio")
     heard: np.ndarray = samples if own == rate else soxr.resample(samples, own, rate)
     return heard
 
@@ -86,12 +86,12 @@ def encoded_sound(samples: Any, rate: int, form: str) -> bytes:
     try:
         soundfile.write(kept, wave, rate, format=container, subtype=coding)
     except (soundfile.LibsndfileError, ValueError) as error:
-        raise Internal(f"the sound can't be written as {form}: {error}") from error
+        raise Internal(f"the audio can't be written as {form}: {error}") from error
     return kept.getvalue()
 
 
 def frames(media: Media, where: str, count: int, every: int) -> list[Any]:
-    """`count` pictures of a video, every `every`-th from its first; of a shorter one the last again. RGB arrays.
+    """Decodes `count` frames of a video, every `every`-th from its first; of a shorter one the last again. RGB arrays.
     Raises InvalidRequest, SetupError."""
     try:
         import av
@@ -110,12 +110,12 @@ def frames(media: Media, where: str, count: int, every: int) -> list[Any]:
     except (av.FFmpegError, IndexError, ValueError) as error:
         raise InvalidRequest(f"{where}: {media.filename} can't be read as a video: {error}") from error
     if not found:
-        raise InvalidRequest(f"{where}: {media.filename} holds no picture")
+        raise InvalidRequest(f"{where}: {media.filename} holds no frame")
     return found + [found[-1]] * (count - len(found))
 
 
 def plain(value: Any) -> Any:
-    """A model's result as JSON has it: arrays as lists, pictures as base64 PNG, not-a-number as null."""
+    """Returns a model's result as JSON values: arrays as lists, images as base64 PNG, not-a-number as null."""
     if value is None or isinstance(value, str | int | bool):
         return value
     if isinstance(value, float):

@@ -1,8 +1,8 @@
-"""Where media values stand in a request's body, by task, and the body with these read.
+"""The media fields of a request's body, by task, and the body with these read.
 
 A field that goes as a file (`file` of a transcription, `image` of an edit, Hugging Face's `inputs`) becomes a `Media`.
-A part of a message becomes what the OpenAI wire wants there: a `data:` URL, or base64 beside its format. What is
-that already, and https URLs of pictures, which providers read themselves, stay as they are.
+A part of a message becomes what the OpenAI wire has there: a `data:` URL, or base64 next to its format. Parts in
+that form, and https URLs of images, which providers read themselves, stay as they are.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WHOLE = frozenset({*_FILES, *_INPUTS})
 
 
 def may_hold_media(task: str, body: dict[str, Any]) -> bool:
-    """Whether a body can hold media at all: False for nearly every chat, at next to no cost."""
+    """Returns False if a body can't hold media, as for nearly every chat, at next to no cost."""
     name = _MESSAGES.get(task)
     if name is None:
         return task in _FILES or task in _INPUTS or task == "dataprep"
@@ -47,7 +47,7 @@ def may_hold_media(task: str, body: dict[str, Any]) -> bool:
 
 
 async def read_media(task: str, body: dict[str, Any], reader: MediaReader) -> dict[str, Any]:
-    """The body with its media read; the body itself when there are none. Raises InvalidRequest, with the field."""
+    """Returns the body with its media read; the body itself if it has none. Raises InvalidRequest, with the field."""
     name = _MESSAGES.get(task)
     if name is not None:
         messages = body.get(name)
@@ -165,7 +165,7 @@ async def _file_part(fields: dict[str, Any], where: str, reader: MediaReader) ->
 
 
 def _goes_as_it_is(value: Any) -> bool:
-    """Whether a provider can be given it: an address that is none of this machine's files, or nothing."""
+    """Returns True if a provider can read it: an address other than of this machine's files, or nothing."""
     return value is None or (
         isinstance(value, str) and ":" in value[:12] and not value.startswith("file:") and value[1:2] != ":"
     )

@@ -1,7 +1,7 @@
-"""Pictures, sounds and documents in request bodies: from what a caller wrote to bytes.
+"""Reads the images, audio and documents that a request's body names.
 
 A media value is a `data:` URL; `{"data": BASE64}`; a file, as its path or `{"path": …}`; or an https URL, as text or
-`{"url": …}`. Objects may name `filename`, `format` (an extension) and `content_type` besides. Which of these a caller
+`{"url": …}`. Objects may also name `filename`, `format` (an extension) and `content_type`. Which of these a caller
 may use is a `MediaAccess`. `data:` URLs are those of RFC 2397.
 """
 
@@ -45,7 +45,7 @@ InferenceError."""
 
 
 def media_access(spec: RunSpec) -> MediaAccess:
-    """What a run spec lets this machine's user read."""
+    """Returns the media that a run spec lets this machine's user read."""
     media, path = spec.media, getattr(spec.workload, "path", None)
     if media.root is not None:
         root = Path(media.root).expanduser()
@@ -93,8 +93,8 @@ class MediaReader:
         strange = value.keys() - {"data", "path", "url", "filename", "format", "content_type"}
         if len(given) != 1 or strange:
             raise InvalidRequest(
-                f"{where}: expected one of data, path, url, and beside it at most filename, format, content_type; "
-                f"got {', '.join(sorted(value)) or 'nothing'}"
+                f"{where}: got {', '.join(sorted(value)) or 'nothing'}; "
+                "expected one of data, path, url, with at most filename, format, content_type"
             )
         name = given[0]
         content = value[name]

@@ -1,4 +1,4 @@
-"""What a simulated provider answers, in the canonical form: OpenAI's bodies. Every text begins with `[simulated]`."""
+"""Answers of the simulated provider in the canonical form: OpenAI's bodies. Every text begins with `[simulated]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.tasks.usage import openai_usage
 
 TASKS = frozenset({"chat", "completion", "embedding", "rerank", "token-count"})
 COMPUTED = frozenset({"embedding", "rerank", "token-count"})
-"""Those whose answer is no text: it depends on the inputs alone, costs no output tokens, and is never streamed."""
+"""Tasks whose answer is not text: it depends on the inputs alone, costs no output tokens, and is never streamed."""
 _SCALE = 32768.0
 _FIRST = "[simulated]"
 
@@ -31,7 +31,7 @@ def text(tokens: int, begun: int = 0) -> str:
 
 
 def begun(task: str, body: dict[str, Any]) -> int | None:
-    """How many tokens of an answer of ours a request asks to go on from; None for a request without such a beginning.
+    """Returns the tokens of a simulated answer that a request continues; None for a request without such a beginning.
     A chat's beginning is a last turn of the assistant, a completion's is the end of its prompt."""
     if task == "chat":
         messages = body.get("messages")
@@ -60,7 +60,7 @@ def input_tokens(task: str, body: dict[str, Any]) -> int:
 
 
 def output_limit(task: str, body: dict[str, Any]) -> int | None:
-    """The most tokens that a request lets its answer have; 0 where the answer is no text, None: not said."""
+    """Returns the request's own limit of output tokens; 0 if the answer is not text, None without a limit."""
     if task in COMPUTED:
         return 0
     limit = body.get("max_completion_tokens") or body.get("max_tokens")

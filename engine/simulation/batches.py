@@ -39,7 +39,7 @@ class Called:
     route: str
     """METHOD and path, as the API's `routes` have them."""
     parts: Mapping[str, str]
-    """What stood in the path's braces."""
+    """The values of the path's braces."""
     query: Mapping[str, str]
     key: str | None
     headers: Mapping[str, str]
@@ -70,14 +70,14 @@ class Asked:
 
 @dataclass(slots=True)
 class Got:
-    """What became of a request: an HTTP reply, or why there is none."""
+    """The outcome of a request: an HTTP reply, or the reason why it has no reply."""
 
     id: str
     status: int = 200
     body: bytes = b""
     request_id: str = ""
     never: str | None = None
-    """expired or cancelled: nobody looked at it."""
+    """expired or cancelled: not processed."""
 
 
 @dataclass(slots=True)
@@ -92,9 +92,9 @@ class SimulatedJob:
     ready: float
     asked: list[Asked]
     about: dict[str, Any] = field(default_factory=dict)
-    """What its wire keeps: a tag, a file, an endpoint."""
+    """Values that its wire keeps: a tag, a file, an endpoint."""
     refused: list[tuple[int, str, str]] | None = None
-    """Why it failed: line (0: none in particular), code, message. None: it did not."""
+    """Its failure: line (0: no particular one), code, message. None: it did not fail."""
     cancelled: bool = False
     got: list[Got] | None = None
 
@@ -141,12 +141,12 @@ class BatchStore:
         return job
 
     def fails(self) -> bool:
-        """Whether this creation fails before it makes anything."""
+        """Returns True if this creation fails before it makes anything."""
         self._failing -= 1
         return self._failing >= 0
 
     def loses(self) -> bool:
-        """Whether the reply to this creation gets lost."""
+        """Returns True if the reply to this creation gets lost."""
         self._lost -= 1
         return self._lost >= 0
 
@@ -160,7 +160,7 @@ class BatchStore:
         return job.cancelled or job.refused is not None or self.now >= job.ready
 
     def share(self, job: SimulatedJob) -> float:
-        """How much of its time is over."""
+        """Returns the share of its time that is over."""
         return 1.0 if self.done(job) else (self.now - job.began) / max(1e-9, job.ready - job.began)
 
     def cancel(self, job: SimulatedJob, wires: Mapping[str, Wire]) -> None:
@@ -172,7 +172,7 @@ class BatchStore:
             job.got += [Got(each.id, never="cancelled") for each in job.asked[answered:]]
 
     def outcome(self, job: SimulatedJob, wires: Mapping[str, Wire]) -> list[Got]:
-        """What became of its requests, made when it is first asked for."""
+        """The outcomes of its requests, made at first use."""
         if job.got is None:
             expired = int(len(job.asked) * self.spec.expired)
             kept = len(job.asked) - expired
@@ -193,7 +193,7 @@ class BatchStore:
         return written
 
     def as_dict(self) -> list[dict[str, Any]]:
-        """All jobs with the bodies of their requests, for whoever checks what arrived."""
+        """All jobs with the bodies of their requests, to check what arrived."""
         return [
             {
                 "id": job.id,

@@ -31,7 +31,7 @@ class GeminiBatches:
         ("POST", "/v1beta/batches/{job}:cancel"),
         ("POST", "/upload/v1beta/files"),
         ("GET", "/download/v1beta/files/{file}:download"),
-        ("GET", "/v1beta/files/{file}:download"),  # where Google's own client asks for it
+        ("GET", "/v1beta/files/{file}:download"),  # the path of Google's own client
     )
     """Under v1, which Google has as well, this server has OpenAI's batches."""
 

@@ -127,7 +127,7 @@ class OpenAIBatches:
         return {**shown, "status": said, "request_counts": counts}
 
     def _files(self, got: list[Got]) -> tuple[str | None, str | None]:
-        """The file of replies, and that of requests that nobody looked at; each only if it has a line."""
+        """The file of replies, and that of requests that were not processed; each only if it has a line."""
         lines: tuple[list[bytes], list[bytes]] = ([], [])
         for each in self._store.lines(got):
             head = {"id": f"batch_req_{each.id}", "custom_id": each.id}

@@ -1,4 +1,4 @@
-"""What a provider takes: calls at once, and requests and tokens a minute for each key."""
+"""The capacity of a provider: calls at once, and requests and tokens a minute for each key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from engine.schemas.simulated import CapacitySpec
 
 UNITS = ("requests", "tokens")
-"""What a key has rates of."""
+"""The units of a key's rates."""
 
 
 class Bucket:
@@ -59,7 +59,7 @@ class Capacity:
 
     @property
     def limited(self) -> bool:
-        """Whether keys have rates."""
+        """True if keys have rates."""
         return bool(self._buckets)
 
     def full(self, share: float) -> bool:
@@ -68,7 +68,7 @@ class Capacity:
         return most is not None and self.in_flight >= max(1, int(most * share))
 
     def slowdown(self, share: float) -> float:
-        """How many times as long a call takes that comes now."""
+        """Returns the factor by which a call slows down now."""
         free = self.spec.full_speed
         return 1.0 if free is None else max(1.0, (self.in_flight + 1) / (free * share))
 
@@ -91,7 +91,7 @@ class Capacity:
                 bucket.level -= amount
 
     def levels(self, key: str) -> dict[str, Level]:
-        """The state of a key's limits, by `requests` and `tokens`; empty where there are none."""
+        """The state of a key's limits, by `requests` and `tokens`; empty without limits."""
         found = {}
         for name, bucket in zip(UNITS, self._buckets.get(key, ()), strict=False):
             if bucket is not None:

@@ -1,4 +1,4 @@
-"""What truly happened at a simulated provider, to compare with what its callers believe."""
+"""Counts the calls of a simulated provider, to compare with its callers' records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong at a point in time: the schedule of `provider.faults`."""
+"""The schedule of `provider.faults`: the faults at a point in time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.schemas.simulated import FaultSpec
 
 @dataclass(slots=True)
 class Conditions:
-    """What holds for one call."""
+    """The faults of one call."""
 
     share: float = 1.0
     """Of the capacity that is there."""
@@ -20,7 +20,7 @@ class Conditions:
     stall: FaultSpec | None = None
     """A pause in the answer."""
     fault: FaultSpec | None = None
-    """Why the call gets no whole answer."""
+    """The reason why the call gets no whole answer; None: it gets one."""
     left_s: float | None = None
     """Seconds until `fault` is over; None: never."""
 
@@ -36,7 +36,7 @@ class Schedule:
         self._faults = tuple(faults)
 
     def conditions(self, now_s: float, key: str, stream: bool, rng: Random) -> Conditions:
-        """What holds for a call at `now_s`. Of several faults that spoil a call the first one counts."""
+        """Returns the faults of a call at `now_s`. Of several faults that spoil a call the first one counts."""
         if not self._faults:
             return CALM
         found = CALM

@@ -1,4 +1,4 @@
-"""How providers say when to come back, each in its own way.
+"""Retry hints in the form of each provider.
 
 Sources: RFC 9110 section 10.2.3 (Retry-After); the rate-limit headers of OpenAI and Azure (`retry-after-ms`,
 `x-ratelimit-reset-*`) and of Anthropic; google.rpc.RetryInfo in error bodies of the Gemini API.
@@ -53,12 +53,12 @@ def headers(hint: Hint, wait_s: float | None, wall_s: float, unit: str) -> dict[
 
 
 def sentence(hint: Hint, wait_s: float | None) -> str:
-    """What the error's message says, for the hint that stands there; else nothing."""
+    """Returns the text of a hint in the error's message; empty for other hints."""
     return f" Please try again in {wait_s:.3f}s." if hint == "message" and wait_s is not None else ""
 
 
 def details(hint: Hint, wait_s: float | None) -> list[dict[str, str]]:
-    """The `details` of an error body, for the hint that stands there; else none."""
+    """Returns the `details` of an error body for a hint in them; empty for other hints."""
     if hint != "gemini" or wait_s is None:
         return []
     return [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{wait_s:.3f}s"}]

@@ -7,7 +7,7 @@ from engine.simulation.provider import Failure
 
 
 def code_of(failure: Failure) -> str | None:
-    """What a client finds as the error's code; None where there is no reply."""
+    """Returns the error's code on the wire; None without a reply."""
     if failure.status is None:
         return None
     return ERRORS[failure.word][0 if failure.kind == "error_in_200" else 1]

@@ -1,4 +1,4 @@
-"""The decision: what becomes of a call, given the time, its key, its size and the dice."""
+"""Decides the outcome of a call from the time, its key, its size and the dice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.simulation.faults import Conditions, Schedule
 IN_ANSWER = frozenset({"silent", "truncated", "malformed", "unterminated"})
 """Faults of a call that was let in: it holds its place until its caller leaves or the answer breaks."""
 _IN_200 = {500: "server", 502: "server", 503: "overloaded", 529: "overloaded", 429: "throttled"}
-"""What an error in a reply with status 200 means, by the status that its body names."""
+"""Kinds of the errors in replies with status 200, by the status that the body names."""
 MESSAGES = {  # On a wire that has no codes a client knows by the words that a quota is used up or content refused.
     "throttled": "too many requests or tokens just now",
     "quota_exhausted": "you exceeded your current quota: insufficient credits",
@@ -38,7 +38,7 @@ MESSAGES = {  # On a wire that has no codes a client knows by the words that a q
 
 @dataclass(slots=True)
 class Failure:
-    """Why a call gets no whole answer."""
+    """The reason why a call gets no whole answer."""
 
     kind: str
     """The fault's kind; of a limit, the refusal that it gives."""
@@ -46,14 +46,14 @@ class Failure:
     status: int | None = None
     """The HTTP status, or the one that the body names; None where there is no reply."""
     delay_s: float = 0.0
-    """How long a refusal takes, in seconds."""
+    """Duration of a refusal in seconds."""
     at: float = 1.0
     """The share of the answer that comes before it breaks."""
     hint: Hint = "none"
     wait_s: float | None = None
-    """What the hint says, in seconds."""
+    """The hint in seconds."""
     unit: str = "requests"
-    """What is used up: requests or tokens."""
+    """The exhausted unit: requests or tokens."""
 
     @property
     def in_answer(self) -> bool:
@@ -70,7 +70,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Plan:
-    """What becomes of one call. Times are in seconds."""
+    """The outcome of one call. Times are in seconds."""
 
     key: str
     started_s: float
@@ -86,7 +86,7 @@ class Plan:
     stall_at: int = 0
     """The pause comes before this token, counted from 0."""
     begun: int = 0
-    """Tokens that the request brought along, to go on from."""
+    """Tokens of the beginning that the request continues."""
     failure: Failure | None = None
 
     @property
@@ -134,9 +134,9 @@ class SimulatedProvider:
         begun: int | None = None,
         stream: bool = False,
     ) -> Plan:
-        """Decides what becomes of a call that comes now. `output_limit` is the most tokens that the request lets the
-        answer have: 0 for an embedding, None where it says nothing. `begun` is how many tokens of an answer it asks
-        to go on from, None where it brings no beginning along."""
+        """Decides the outcome of a call that arrives now. `output_limit` is the request's own limit of output tokens:
+        0 for an embedding, None without a limit. `begun` counts the tokens of the answer that the request continues;
+        None if it starts anew."""
         now_s = self._clock.monotonic()
         tokens, finish_reason = self._answer(output_limit, begun or 0)
         name = self._name(key)
@@ -179,7 +179,7 @@ class SimulatedProvider:
         counters.keys[plan.key].served += 1
 
     def refusal(self, key: str | None) -> Failure | None:
-        """Why a look at the provider is refused, such as at its list of models. Looks are not counted."""
+        """Returns the reason why a query, such as the list of models, is refused, or None. Queries are not counted."""
         name = self._name(key)
         if name not in self.counters.keys:
             return _unknown(name)
@@ -188,7 +188,7 @@ class SimulatedProvider:
         return None if found.fault is None else self._fault(found.fault, found.left_s)
 
     def levels(self, key: str) -> dict[str, Level]:
-        """The state of a key's rates, by `requests` and `tokens`; empty where there are none."""
+        """The state of a key's rates, by `requests` and `tokens`; empty without rates."""
         return self._capacity.levels(key)
 
     def wall_s(self) -> float:
@@ -207,7 +207,7 @@ class SimulatedProvider:
         return (limit, "length") if limit is not None and tokens > limit else (tokens, "stop")
 
     def _failure(self, plan: Plan, found: Conditions, output_limit: int | None, prefilled: bool) -> Failure | None:
-        """Why the call gets no whole answer; None lets it in, and so does a fault within the answer."""
+        """Returns the reason why the call is refused; None admits it, also with a fault within the answer."""
         fault = found.fault
         if fault is not None and fault.kind not in IN_ANSWER:
             return self._fault(fault, found.left_s)

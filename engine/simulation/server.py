@@ -26,7 +26,7 @@ from engine.simulation.wire import WIRES, Head, Wire, key_of
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A larger request is refused with HTTP 413."""
 _STOP_S = 0.2
-"""When the server stops: how long calls under way may still take."""
+"""The time that calls in flight have left when the server stops, in seconds."""
 OWN_FAULTS = frozenset({"invalid_request", "too_long", "content_filtered"})
 """Faults of a request, which hit the members of a batch job and not the calls about it."""
 COUNTERS_PATH = "/simulated/counters"
@@ -100,7 +100,7 @@ class SimulatedServer:
         self.port = self._runner.addresses[0][1]
 
     async def aclose(self) -> None:
-        """Stops listening, and breaks what is under way."""
+        """Stops listening, and breaks the calls in flight."""
         await self._runner.cleanup()
 
     async def __aenter__(self) -> Self:
@@ -268,4 +268,4 @@ def _reset(request: web.Request) -> web.Response:
         sock: Any = transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
-    return web.Response()  # nobody reads it; a handler must give one
+    return web.Response()  # not sent; a handler must return one

@@ -1,7 +1,7 @@
 """Any wire protocol, as the simulated server speaks it: pure functions of bytes over a `ServerDialect`.
 
 The answers are canonical; the dialect gives them their form, and refusals theirs. What a provider's own server has
-besides, such as the headers that tell of limits, is added here.
+else, such as the headers with limits, is added here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WIRES: Mapping[str, tuple[str, str]] = {
 }
 """Dialect → a provider that speaks it, and what its base_url ends with. A path that several have is the first one's."""
 _LEFT_TO_OTHERS = {("openai", "/rerank")}
-"""Paths that a wire has besides, under another name, and that are here for a wire that has no other."""
+"""Further paths of a wire under another name, and paths for a wire that has no other."""
 _REQUEST_ID = {"anthropic": "request-id"}
 """The header with the id of a call, where it is not x-request-id."""
 _encode = msgspec.json.Encoder().encode
@@ -44,7 +44,7 @@ _decode = msgspec.json.Decoder().decode
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What all pieces of one answer have in common."""
+    """The fields that all pieces of one answer share."""
 
     call: ClientCall
     model: str
@@ -68,7 +68,7 @@ class Wire:
         self._model = model
         self.stream_type = self._dialect.stream_type
         self.pages = self._dialect.pages if isinstance(self._dialect, Describing) else frozenset()
-        """(method, path) of what describes the server, besides the list of models."""
+        """(method, path) of the pages that describe the server, except the list of models."""
         self.routes = {
             route: task
             for route, task in self._dialect.routes.items()
@@ -77,7 +77,7 @@ class Wire:
         """(method, path) → task, of those that a simulated provider answers, and `models`."""
 
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
-        """The request. `path` comes with its query, `parts` are what stood in the route's braces. Raises
+        """The request. `path` comes with its query, `parts` are the values of the route's braces. Raises
         InvalidRequest."""
         call = self._dialect.read(path, parts, headers, content)
         answers.check(call.task, call.body)
@@ -161,7 +161,7 @@ class Stream:
         return last[: len(last) // 2] + ending
 
     def end(self, *, terminated: bool) -> bytes:
-        """What ends it: the reason, the usage, and the terminator, unless that is to be left out."""
+        """Ends it: the reason, the usage, and the terminator unless that is left out."""
         plan = self._plan
         last = Chunk(self._head.chunk(None, plan.finish_reason), Usage(plan.input_tokens, plan.tokens))
         data = self._encoder.chunk(last)
@@ -169,7 +169,7 @@ class Stream:
 
 
 def key_of(headers: Mapping[str, str]) -> str | None:
-    """The key of a client that asks for a page, such as the list of models, whichever wire it speaks."""
+    """Returns the key of a client that requests a page, such as the list of models, on any wire."""
     return headers.get("x-api-key") or headers.get("x-goog-api-key") or client_key(headers)
 
 
@@ -178,7 +178,7 @@ def _completed(content: bytes, status: int, failure: Failure) -> bytes:
     body = _decode(content)
     error = body.get("error")
     error = error if type(error) is dict else body
-    # In a reply that looks like a success the status stands where else a code would.
+    # In a reply that looks like a success the status takes the position of a code.
     if type(error.get("code")) is int or (failure.kind == "error_in_200" and "code" in error):
         error["code"] = status
     details = hints.details(failure.hint, failure.wait_s)

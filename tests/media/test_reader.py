@@ -93,7 +93,7 @@ async def test_no_path_leads_out_of_the_folder(folder: Path, name: str) -> None:
         ("ftp://example.com/a.wav", r"'ftp://example\.com/a\.wav' can't be read"),
         ("", "expected a file's path, a data: URL"),
         (5, "got int"),
-        ({}, "expected one of data, path, url, .* got nothing"),
+        ({}, "got nothing; expected one of data, path, url, .*"),
         ({"path": "a", "data": "b"}, "expected one of data, path, url"),
         ({"path": "a", "sound": "b"}, "got path, sound"),
         ({"path": 5}, r"body\.file\.path: expected text"),

@@ -228,7 +228,7 @@ async def test_one_input_gives_one_output_and_a_list_a_list(folder: Folder) -> N
         ("time-series-forecasting", {"inputs": [1.0] * 16}, "body.inputs: the model reads 2 channels"),
         ("time-series-forecasting", {"inputs": "a"}, "body.inputs: expected a list of numbers"),
         ("image-classification", {"inputs": encoded(b"no picture")}, "body.inputs: .*no picture"),
-        ("audio-classification", {"inputs": encoded(b"no sound")}, "body.inputs: .*can't be read as a sound"),
+        ("audio-classification", {"inputs": encoded(b"no sound")}, "body.inputs: .*can't be read as audio"),
     ],
 )
 async def test_what_can_not_be_read_is_refused_with_its_place(

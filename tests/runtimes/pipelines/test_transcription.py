@@ -162,7 +162,7 @@ async def test_subtitles_are_the_whole_text(form: str, begins: str, folder: Fold
         ("transcription", "transcription", {"num_beams": 0}, "body.num_beams: expected a whole number from 1"),
         ("transcription", "transcription", {"keywords": ["a"]}, "body.keywords: not supported"),
         ("transcription", "transcription", {"file": None}, "body.file: expected a"),
-        ("transcription", "transcription", {"file": encoded(b"no sound")}, "body.file: .*can't be read as a sound"),
+        ("transcription", "transcription", {"file": encoded(b"no sound")}, "body.file: .*can't be read as audio"),
         ("transcription", "audio-translation", {}, "task: this Whisper knows only English"),
         (
             "transcription, many languages",
