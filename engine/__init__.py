@@ -4,9 +4,10 @@ from engine.api.engine import Engine
 from engine.core.errors import ConfigError, EngineError, InferenceError, Interrupted, OutputError, SetupError
 from engine.core.request import Request, Result, Usage
 from engine.core.stream import Chunk
+from engine.core.version import VERSION
 from engine.schemas import RunSpec
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Chunk",

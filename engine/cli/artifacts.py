@@ -15,44 +15,90 @@ from pydantic import TypeAdapter, ValidationError
 from engine.artifacts.bucket import Bucket, Object
 from engine.artifacts.job import Job, megabytes
 from engine.artifacts.resolve import SOURCES, Artifact, Source, disk_problem, job_of
+from engine.cli.command import Command, at_least, json_flag
 from engine.config.compose import compose
 from engine.core.errors import ConfigError, SetupError, nearest
 from engine.schemas.sources import SourceSpec, source_from_uri
 
-USAGE = {
-    "fetch": "artifacts fetch URI …             into the cache; prints the path (--force: even if it is there)",
-    "get": "artifacts get s3://BUCKET/KEY [PATH]  to a file; of PREFIX/ to a folder (--force: over what is there)",
-    "put": "artifacts put PATH s3://BUCKET/KEY    a file or a folder",
-    "list": "artifacts list s3://BUCKET[/PREFIX]",
-    "head": "artifacts head s3://BUCKET/KEY[?version=ID]",
-    "delete": "artifacts delete s3://BUCKET/KEY …    of PREFIX/ all below it, with --force",
-    "presign": "artifacts presign s3://BUCKET/KEY [--expires SECONDS] [--method GET|PUT|HEAD|DELETE]",
-    "cache": "artifacts cache [list | verify [CID …] | remove CID … | prune [--max-bytes N]]",
-}
+_S3 = "s3://bucket/models"
+METHODS = ("GET", "PUT", "HEAD", "DELETE")
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    json_flag(parser)
+    parser.add_argument("--config-dir", metavar="DIR", help="a folder of options, for `storage`")
+
+
+def _forced(what: str) -> Callable[[argparse.ArgumentParser], None]:
+    def flags(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--force", action="store_true", help=what)
+        _json(parser)
+
+    return flags
+
+
+def _presigned(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--expires", type=at_least(1), default=3600, metavar="SECONDS", help="lifetime in seconds")
+    parser.add_argument("--method", choices=METHODS, default="GET", help="the permitted method")
+    _json(parser)
+
+
+def _pruned(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--max-bytes", type=at_least(0), metavar="N", help="bytes to shrink to; else storage's")
+    _json(parser)
+
+
+_CODES = (0, 2, 4)
+COMMANDS = {
+    "fetch": Command("fetch a source into the cache, and print its path", ("artifacts fetch hub://owner/model",
+                     "artifacts fetch https://host/model.gguf --force", f"artifacts fetch {_S3}/a.gguf"), "URI …",
+                     _forced("fetch it even if it is in the cache"), 1, None, _CODES),
+    "get": Command("get an object, or all below a prefix ending with /", (f"artifacts get {_S3}/a.gguf",
+                   f"artifacts get {_S3}/ models", f"artifacts get {_S3}/a.gguf a.gguf --force"),
+                   "s3://BUCKET/KEY [PATH]", _forced("overwrite what is there"), 1, 2, _CODES),
+    "put": Command("put a file or a folder", (f"artifacts put a.gguf {_S3}/", f"artifacts put models {_S3}",
+                   f"artifacts put a.gguf {_S3}/b.gguf --json"), "PATH s3://BUCKET/KEY", _json, 2, 2, _CODES),
+    "list": Command("list objects", ("artifacts list s3://bucket", f"artifacts list {_S3}",
+                    f"artifacts list {_S3} --json"), "s3://BUCKET[/PREFIX]", _json, 1, 1, _CODES),
+    "head": Command("show an object's size, date, ETag and version", (f"artifacts head {_S3}/a.gguf",
+                    f"artifacts head '{_S3}/a.gguf?version=3'", f"artifacts head {_S3}/a.gguf --json"),
+                    "s3://BUCKET/KEY[?version=ID]", _json, 1, 1, _CODES),
+    "delete": Command("delete objects, or all below a prefix ending with /", (f"artifacts delete {_S3}/a.gguf",
+                      f"artifacts delete {_S3}/a {_S3}/b", f"artifacts delete {_S3}/ --force"), "s3://BUCKET/KEY …",
+                      _forced("delete all objects below a prefix"), 1, None, _CODES),
+    "presign": Command("print a URL that works without credentials", (f"artifacts presign {_S3}/a.gguf",
+                       f"artifacts presign {_S3}/a.gguf --expires 60", f"artifacts presign {_S3}/b --method PUT"),
+                       "s3://BUCKET/KEY", _presigned, 1, 1, _CODES),
+    "cache list": Command("list the cache", ("artifacts cache list", "artifacts cache", "artifacts cache list --json"),
+                          "", _json, 0, None, _CODES),
+    "cache verify": Command("compare cached files with their content ids", ("artifacts cache verify",
+                            "artifacts cache verify CID", "artifacts cache verify CID CID"), "[CID …]", _json, 0, None,
+                            _CODES),
+    "cache remove": Command("delete entries of the cache", ("artifacts cache remove CID",
+                            "artifacts cache remove CID CID", "artifacts cache remove CID storage.cache_dir=DIR"),
+                            "CID …", _json, 1, None, _CODES),
+    "cache prune": Command("delete the least recently used entries", ("artifacts cache prune",
+                           "artifacts cache prune --max-bytes 0", "artifacts cache prune --max-bytes 20000000000"), "",
+                           _pruned, 0, None, _CODES),
+}  # fmt: skip
+DEFAULT = None
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Raises ConfigError, SetupError."""
     overrides = [word for word in arguments.words if word.lstrip("+~").startswith(("storage.", "storage="))]
     words = [word for word in arguments.words if word not in overrides]
-    if not words:
-        print("\n".join(f"  {line}" for line in USAGE.values()))
-        return 0
-    verb, rest = words[0], words[1:]
-    if verb not in _VERBS:
-        raise ConfigError(f"artifacts {verb}: not a verb of artifacts; {nearest(verb, USAGE)}")
+    verb = arguments.command
     storage = compose(overrides, arguments.config_dir).spec.storage
     job = job_of(storage, notify=lambda line: print(line, file=sys.stderr, flush=True))
-    job.again = arguments.force and verb == "fetch"
+    job.again = verb == "fetch" and arguments.force
     try:
-        return _VERBS[verb](rest, job, arguments)
+        return _RUN[verb](words, job, arguments)
     except OSError as error:
         raise SetupError(f"artifacts {verb}: {disk_problem(error, job.cache.root)}") from error
 
 
 def _fetch(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
-    if not words:
-        raise ConfigError(f"usage: {USAGE['fetch']}")
     found = []
     for uri in words:
         source = _source(uri)
@@ -68,8 +114,6 @@ def _fetch(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
 
 
 def _get(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
-    if len(words) not in (1, 2):
-        raise ConfigError(f"usage: {USAGE['get']}")
     name, key, version = _place(words[0])
     into = Path(words[1] if len(words) == 2 else ".").expanduser()
     bucket = Bucket(name, job)
@@ -95,8 +139,6 @@ def _get_one(bucket: Bucket, key: str, path: Path, version: str | None, force: b
 
 
 def _put(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
-    if len(words) != 2:
-        raise ConfigError(f"usage: {USAGE['put']}")
     path, (name, key, _) = Path(words[0]).expanduser(), _place(words[1])
     if not path.exists():
         near = nearest(path.name, [entry.name for entry in path.parent.iterdir()]) if path.parent.is_dir() else ""
@@ -118,8 +160,6 @@ def _put(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
 
 
 def _list(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
-    if len(words) != 1:
-        raise ConfigError(f"usage: {USAGE['list']}")
     name, prefix, _ = _place(words[0])
     objects = list(Bucket(name, job).list(prefix))
     if arguments.json:
@@ -131,8 +171,6 @@ def _list(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
 
 
 def _head(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
-    if len(words) != 1:
-        raise ConfigError(f"usage: {USAGE['head']}")
     name, key, version = _place(words[0], whole=True)
     found = _object(Bucket(name, job).head(key, version))
     if arguments.json:
@@ -143,8 +181,6 @@ def _head(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
 
 
 def _delete(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
-    if not words:
-        raise ConfigError(f"usage: {USAGE['delete']}")
     gone = 0
     for uri in words:
         name, key, _ = _place(uri)
@@ -160,42 +196,38 @@ def _delete(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
 
 
 def _presign(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
-    methods = ("GET", "PUT", "HEAD", "DELETE")
-    if len(words) != 1 or arguments.expires < 1 or arguments.method not in methods:
-        raise ConfigError(f"usage: {USAGE['presign']}")
     name, key, _ = _place(words[0], whole=True)
     print(Bucket(name, job).presign(key, arguments.expires, arguments.method))
     return 0
 
 
-def _cache(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
-    verb, cids = (words or ["list"])[0], words[1:]
-    if verb == "list" and not cids:
-        return _cache_list(job, arguments)
-    if verb == "verify":
-        known = [entry.cid for entry in job.cache.entries()]
-        damaged = [cid for cid in cids or known if not job.cache.verify(cid)]
-        if damaged:
-            raise SetupError(
-                f"not what was fetched any more, or not here: {', '.join(damaged)}. "
-                "Next: engine artifacts cache remove CID, then fetch again"
-            )
-        print(f"{len(cids or known)} whole")
-        return 0
-    if verb == "remove" and cids:
-        for cid in cids:
-            if not job.cache.remove(cid):
-                raise SetupError(f"{cid} is in use, or not in {job.cache.root}")
-        print(f"{len(cids)} deleted")
-        return 0
-    if verb == "prune" and not cids:
-        gone = job.cache.prune(arguments.max_bytes)
-        print(f"{len(gone)} deleted, {megabytes(sum(entry.size_bytes for entry in gone))}")
-        return 0
-    raise ConfigError(f"usage: {USAGE['cache']}")
+def _cache_verify(cids: list[str], job: Job, arguments: argparse.Namespace) -> int:
+    known = [entry.cid for entry in job.cache.entries()]
+    damaged = [cid for cid in cids or known if not job.cache.verify(cid)]
+    if damaged:
+        raise SetupError(
+            f"not what was fetched any more, or not here: {', '.join(damaged)}. "
+            "Next: engine artifacts cache remove CID, then fetch again"
+        )
+    print(f"{len(cids or known)} whole")
+    return 0
 
 
-def _cache_list(job: Job, arguments: argparse.Namespace) -> int:
+def _cache_remove(cids: list[str], job: Job, arguments: argparse.Namespace) -> int:
+    for cid in cids:
+        if not job.cache.remove(cid):
+            raise SetupError(f"{cid} is in use, or not in {job.cache.root}")
+    print(f"{len(cids)} deleted")
+    return 0
+
+
+def _cache_prune(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
+    gone = job.cache.prune(arguments.max_bytes)
+    print(f"{len(gone)} deleted, {megabytes(sum(entry.size_bytes for entry in gone))}")
+    return 0
+
+
+def _cache_list(words: list[str], job: Job, arguments: argparse.Namespace) -> int:
     entries = job.cache.entries()
     if arguments.json:
         names = ("cid", "name", "source", "size_bytes", "used_s", "in_use")
@@ -210,9 +242,10 @@ def _cache_list(job: Job, arguments: argparse.Namespace) -> int:
     return 0
 
 
-_VERBS: dict[str, Callable[[list[str], Job, argparse.Namespace], int]] = {
+_RUN: dict[str, Callable[[list[str], Job, argparse.Namespace], int]] = {
     "fetch": _fetch, "get": _get, "put": _put, "list": _list, "head": _head, "delete": _delete, "presign": _presign,
-    "cache": _cache,
+    "cache list": _cache_list, "cache verify": _cache_verify, "cache remove": _cache_remove,
+    "cache prune": _cache_prune,
 }  # fmt: skip
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from engine.core.errors import ConfigError, SetupError, nearest
+from engine.cli.command import OVERRIDES, Command
+from engine.core.errors import SetupError
 from engine.runtimes import devices
 
-WHAT = ("seed", "quantization")
 CLOCKS = ("wall", "cpu")
 _SEED = (
     "Models have their full size and fixed random weights: neither speed nor memory depends on the values. Each "
@@ -21,15 +21,51 @@ _CLOCK = {
 }
 
 
+def _out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", default="outputs/bench", metavar="DIR", help="folder of the tables")
+
+
+def _seed_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="wall: elapsed time; cpu: time of one thread")
+    _out(parser)
+
+
+def _rows() -> list[str]:
+    from engine.bench.rows import ROWS
+
+    return [row.name for row in ROWS]
+
+
+COMMANDS = {
+    "seed": Command(
+        summary="measure the seed's rows against their claims",
+        words="[ROW …]",
+        flags=_seed_flags,
+        examples=("bench seed", "bench seed gpt2 bert-tiny", "bench seed --clock cpu"),
+        exit_codes=(0, 2, 4, 5),
+        values=_rows,
+    ),
+    "quantization": Command(
+        summary="measure what each quantization does to a model's speed, memory and answers",
+        words=OVERRIDES,
+        flags=_out,
+        examples=(
+            "bench quantization model=minilm-l6",
+            "bench quantization model=smollm2-135m hardware=openvino",
+            "bench quantization model=minilm-l6 --out outputs/bench",
+        ),
+        exit_codes=(0, 2, 4, 5),
+    ),
+}
+DEFAULT = None
+
+
 def main(arguments: argparse.Namespace) -> int:
-    """Exit code 0 when it was measured. Raises ConfigError, SetupError, OutputError."""
-    words = list(arguments.words)
-    what = words.pop(0) if words else ""
-    if what not in WHAT:
-        raise ConfigError(f"bench {what}: expected one of {', '.join(WHAT)}; {nearest(what, WHAT)}")
+    """Returns 0 when it was measured. Raises ConfigError, SetupError, OutputError."""
+    words, what = arguments.words, arguments.command
     if not devices.installed("torch", "transformers"):
         raise SetupError(f"bench {what} needs torch and transformers. Next: {devices.TORCH_EXTRA}")
-    out = Path(arguments.out or "outputs/bench")
+    out = Path(arguments.out)
     if what == "seed":
         return _seed(words, arguments.clock, out)
     return _quantization(words, arguments.config_dir, out)
@@ -38,8 +74,6 @@ def main(arguments: argparse.Namespace) -> int:
 def _seed(names: list[str], clock: str, out: Path) -> int:
     from engine.bench import report, seed
 
-    if clock not in CLOCKS:
-        raise ConfigError(f"--clock {clock}: expected one of {', '.join(CLOCKS)}")
     outcomes = seed.run(names, clock, lambda line: print(line, flush=True))
     table = seed.table(outcomes)
     data = [{"row": each.row.name, "claim": each.row.claim, "figures": each.figures, "problems": each.problems}

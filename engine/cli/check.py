@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from engine.api.build import executor_for, target_names
 from engine.batches import operations
+from engine.cli.command import OVERRIDES, Command, json_flag
 from engine.config.compose import compose
 from engine.core.errors import ConfigError, EngineError, SetupError
 from engine.core.option_files import conf_dir
@@ -30,6 +31,20 @@ from engine.schemas.provider import CredentialSpec
 
 _HEADS = ("key", "found in", "works", "limits seen", "what was found")
 _UNITS = ("requests", "tokens", "input_tokens", "output_tokens")
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="check every provider for which a key is found")
+    json_flag(parser)
+
+
+COMMAND = Command(
+    summary="reach each target with each key, and show where the key was found, whether it works, and its limits",
+    words=OVERRIDES,
+    flags=_flags,
+    examples=("check provider=openai", "check --all", "check provider=groq 'fallbacks=[{provider: ollama}]' --json"),
+    exit_codes=(0, 2, 4),
+)
 
 
 @dataclass

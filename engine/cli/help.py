@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import textwrap
+from pathlib import Path
 
 from engine.cli.verbs import EXIT_CODES, VERBS
+from engine.core.errors import ConfigError
 from engine.core.option_files import GROUPS, conf_dir, options
 
 HEAD = """\
@@ -20,26 +22,23 @@ usage: python -m engine [VERB] [GROUP=OPTION …] [GROUP.KNOB=VALUE …] [FLAGS]
 
 FLAGS = """\
 flags:
-  -m, --multirun      several values a key: run every combination, and compare them
-  --config-dir DIR    a folder of options that adds to ours and overrides them
-  --json              plan, check, runs: data instead of text
-  --all               check: every provider for which a key is found
-  --request FILE      plan: say what would become of each row of a JSONL file
+  -m, --multirun      run, plan: several values a key, every combination
+  --config-dir DIR    a folder of options that adds to ours and overrides them; --help lists them too
   --debug             show the traceback of an error
   --version, -h, --help
-  runs: --root DIR    where the runs are (outputs)
-        prune --keep N [--dry-run] [--force]
-  artifacts: without a verb, its verbs and their flags
-  simulate: --host HOST --port PORT  where it listens (127.0.0.1, 8000); port 0 takes a free one
-  matrix: --hardware cpu,openvino,cuda  --jobs N (1)  --time-limit SECONDS (300)  --memory-limit GIB (4)
-          --resume  go on with the last run  --out DIR (outputs/matrix)
-  bench:  seed [ROW …] --clock wall|cpu   quantization [GROUP=OPTION …]   --out DIR (outputs/bench)
-  schema: --export DIR  write the schema of every group
+  engine VERB --help  the flags of a verb, examples, exit codes
 """
 
 
-def text() -> str:
-    found = options([conf_dir()])
+def text(config_dir: str | None = None) -> str:
+    """Returns the overview: verbs, groups with their options, flags, exit codes. Raises ConfigError."""
+    folders = [conf_dir()]
+    if config_dir is not None:
+        folder = Path(config_dir)
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir: got {config_dir}; expected a folder. Fix: check the path")
+        folders.append(folder)
+    found = options(folders)
     lines = [HEAD, "verbs:"]
     lines += [f"  {verb:<11} {what}" for verb, what in VERBS.items()]
     lines += ["", "groups and their options:"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import signal
@@ -11,7 +10,10 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
+from itertools import pairwise
 
+from engine.cli.command import choose, help_text, overview, parse
+from engine.cli.terminal import in_red
 from engine.cli.verbs import VERBS
 from engine.core.errors import ConfigError, EngineError, OutputError, nearest
 
@@ -63,7 +65,9 @@ def _say_error(text: str, debug: bool) -> None:
     from engine.config.diagnostics import mask
 
     shown = traceback.format_exc() + text if debug else text
-    print(mask(shown), file=sys.stderr)
+    masked = mask(shown)
+    head, separator, rest = masked.partition("error: ")
+    print(f"{head}{in_red(separator.strip(), sys.stderr)} {rest}" if separator else masked, file=sys.stderr)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -72,64 +76,72 @@ def _dispatch(words: list[str]) -> int:
 
         print("\n".join(candidates(words[1:])))
         return 0
-    arguments = _parser().parse_intermixed_args(words)
-    if arguments.help:
+    verb, rest = split_verb(words)
+    if verb is None and "--version" in words:
+        from engine.core.version import VERSION
+
+        print(f"engine {VERSION}")
+        return 0
+    if verb is None and {"-h", "--help"} & set(words):
         from engine.cli.help import text
 
-        print(text())
+        print(text(config_dir_of(words)))
         return 0
-    if arguments.version:
-        from engine import __version__
+    return _run_verb(verb or "run", rest)
 
-        print(f"engine {__version__}")
-        return 0
-    rest = list(arguments.words)
-    verb = "run"
-    if rest and "=" not in rest[0] and rest[0][:1] not in "+~":
-        verb = rest.pop(0)
-        if verb not in VERBS:
-            if rest and rest[0].startswith("="):
-                raise ConfigError(f"{verb} {' '.join(rest)}: no spaces around =; write {verb}=VALUE")
-            raise ConfigError(f"{verb}: not a verb; {nearest(verb, VERBS)} (see --help)")
-    if arguments.multirun and verb == "run":
-        verb = "sweep"
+
+def _run_verb(verb: str, words: list[str]) -> int:
     module = import_module(f"engine.cli.{verb}")
-    arguments.words = rest
+    name, command = verb, getattr(module, "COMMAND", None)
+    if command is None:
+        commands = module.COMMANDS
+        if {"-h", "--help"} & set(words) and all(word.startswith("-") for word in words):
+            print(overview(verb, VERBS[verb], commands))
+            return 0
+        chosen, words = choose(verb, commands, words, module.DEFAULT)
+        name, command = f"{verb} {chosen}", commands[chosen]
+    if {"-h", "--help"} & set(words):
+        print(help_text(name, command))
+        return 0
+    arguments = parse(name, command, words)
+    arguments.command = name.removeprefix(f"{verb} ")
+    if getattr(arguments, "multirun", False):
+        module = import_module("engine.cli.sweep" if verb == "run" else f"engine.cli.{verb}_sweep")
     code: int = module.main(arguments)
     return code
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise ConfigError(f"{message} (see --help)")
+def split_verb(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Returns the verb among the words and the words without it; None if they name none. Raises ConfigError.
+
+    The verb is the first word that is not a flag, a flag's value or `key=value`.
+    """
+    value_follows = False
+    for index, word in enumerate(words):
+        if word.startswith("-"):
+            value_follows = word == "--config-dir"
+            continue
+        if value_follows:
+            value_follows = False
+            continue
+        if "=" in word or word[:1] in "+~":
+            return None, list(words)
+        if word not in VERBS and index and words[index - 1].startswith("--"):
+            continue  # the value of a flag; the verb's parser judges that
+        if word not in VERBS:
+            following = words[index + 1 :]
+            if following and following[0].startswith("="):
+                raise ConfigError(f"{word} {' '.join(following)}: no spaces around =; write {word}=VALUE")
+            raise ConfigError(f"{word}: not a verb; {nearest(word, VERBS)} (see --help)")
+        return word, [*words[:index], *words[index + 1 :]]
+    return None, list(words)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="engine", add_help=False, allow_abbrev=False)
-    parser.add_argument("words", nargs="*")
-    parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--version", action="store_true")
-    parser.add_argument("-m", "--multirun", action="store_true")
-    parser.add_argument("--config-dir")
-    parser.add_argument("--debug", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--all", action="store_true")
-    parser.add_argument("--force", action="store_true")
-    parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--keep", type=int)
-    parser.add_argument("--root", default="outputs")
-    parser.add_argument("--export")
-    parser.add_argument("--request")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--hardware", default="cpu,openvino")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--time-limit", type=float, default=300.0)
-    parser.add_argument("--memory-limit", type=float, default=4.0)
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--out")
-    parser.add_argument("--clock", default="wall")
-    parser.add_argument("--expires", type=int, default=3600)
-    parser.add_argument("--method", default="GET")
-    parser.add_argument("--max-bytes", type=int)
-    return parser
+def config_dir_of(words: Sequence[str]) -> str | None:
+    """Returns the value of --config-dir, wherever it is; None without one."""
+    for word, following in pairwise([*words, ""]):
+        if word == "--config-dir":
+            return following or None
+        if word.startswith("--config-dir="):
+            return word.partition("=")[2]
+    return None

@@ -7,11 +7,41 @@ import math
 import time
 from pathlib import Path
 
+from engine.cli.command import Command, at_least
 from engine.core.errors import ConfigError, SetupError, nearest
 from engine.matrix.catalog import entries
 from engine.matrix.report.record import Row
 from engine.matrix.run import HARDWARE, PREVIOUS, Plan, environment, run
 from engine.runtimes import devices
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--hardware", default="cpu,openvino", help="one or more of cpu, openvino, cuda, with commas")
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="rows at a time")
+    parser.add_argument("--time-limit", type=_limit, default=300.0, metavar="SECONDS", help="for one row, in seconds")
+    parser.add_argument("--memory-limit", type=_limit, default=4.0, metavar="GIB", help="for one row, in GiB")
+    parser.add_argument("--resume", action="store_true", help="continue the last pass")
+    parser.add_argument("--out", default="outputs/matrix", metavar="DIR", help="folder of the results")
+
+
+COMMAND = Command(
+    summary="build every model type small, run it on each hardware, and compare the outputs",
+    words="[MODEL_TYPE …]",
+    flags=_flags,
+    examples=("matrix bert gpt2", "matrix --hardware cpu,openvino --jobs 2", "matrix --resume"),
+    exit_codes=(0, 2, 4, 5),
+)
+
+
+def _limit(text: str) -> float:
+    """Reads a limit above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"got {text}; expected a number above 0")
+    return value
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -36,15 +66,10 @@ def _plan(arguments: argparse.Namespace) -> Plan:
             raise ConfigError(f"--hardware {name}: not a hardware of the matrix; {nearest(name, HARDWARE)}")
     if not hardware:
         raise ConfigError(f"--hardware: names nothing; one or more of {', '.join(HARDWARE)}, with commas between")
-    if arguments.jobs < 1:
-        raise ConfigError(f"--jobs {arguments.jobs}: expected 1 or more")
-    for flag, value in (("--time-limit", arguments.time_limit), ("--memory-limit", arguments.memory_limit)):
-        if not (math.isfinite(value) and value > 0):
-            raise ConfigError(f"{flag} {value:g}: expected a number above 0")
     return Plan(
         entries=entries(arguments.words),
         hardware=hardware,
-        out=Path(arguments.out or "outputs/matrix"),
+        out=Path(arguments.out),
         jobs=arguments.jobs,
         time_limit_s=arguments.time_limit,
         memory_limit_bytes=int(arguments.memory_limit * 2**30),

@@ -14,6 +14,7 @@ from engine.api.explain import explain
 from engine.artifacts.resolve import SOURCES
 from engine.batches import operations
 from engine.cli import plan_local
+from engine.cli.command import OVERRIDES, Command, json_flag
 from engine.config.compose import Composition, compose, dump_yaml
 from engine.core import token_estimate
 from engine.core.clock import SystemClock
@@ -42,6 +43,25 @@ PRICE_DAYS = 90
 
 _EXPLAINED = {"queue": "queue", "rate_limit_wait_s": "rate limit, wait in s", "circuit": "circuit"}
 """What is shown of a target that would be asked, and what it is called."""
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--request", metavar="FILE", help="explain what each row of a JSONL file would meet")
+    parser.add_argument("-m", "--multirun", action="store_true", help="several values a key: plan every cell")
+    json_flag(parser)
+
+
+COMMAND = Command(
+    summary="show what a run or a sweep would do, without doing it",
+    words=OVERRIDES,
+    flags=_flags,
+    examples=(
+        "plan provider=openai policy=interactive",
+        "plan provider=openai --request rows.jsonl",
+        "plan -m provider=groq,openai policy.queue.concurrency=8,32",
+    ),
+    exit_codes=(0, 2, 4, 5),
+)
 
 
 class _Unavailable:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from engine.api.engine import Engine
 from engine.batches import operations
+from engine.cli.command import OVERRIDES, Command
 from engine.config.compose import Composition, compose
 from engine.core.clock import SystemClock
 from engine.core.errors import ConfigError, Interrupted
@@ -26,6 +27,23 @@ from engine.schemas import RunSpec
 from engine.telemetry.log import run_log
 from engine.telemetry.progress import ProgressBar
 from engine.workloads.open import Source, open_source
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-m", "--multirun", action="store_true", help="several values a key: run every combination")
+
+
+COMMAND = Command(
+    summary="answer a workload; with -m a sweep over every combination of the values",
+    words=OVERRIDES,
+    flags=_flags,
+    examples=(
+        "run",
+        "run provider=groq workload=jsonl workload.path=rows.jsonl",
+        "-m provider=groq,ollama policy.queue.concurrency=8,32",
+    ),
+    exit_codes=(0, 2, 3, 4, 5, 6, 7, 130),
+)
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -10,34 +10,60 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from engine.cli.command import Command, at_least, json_flag
+from engine.cli.terminal import print_table
 from engine.core.errors import ConfigError, nearest
 from engine.runs import catalog
 from engine.runs.directory import enter_start_folder, find_run, load_spec
 from engine.schemas.output import OutputSpec
 
-USAGE = {
-    "list": "runs list",
-    "show": "runs show RUN",
-    "diff": "runs diff RUN RUN",
-    "report": "runs report RUN",
-    "resume": "runs resume RUN [output.KEY=VALUE …]",
-    "cancel": "runs cancel RUN",
-    "prune": "runs prune --keep N [--dry-run] [--force]",
-}
-NAMED = {"list": 0, "show": 1, "diff": 2, "report": 1, "resume": 1, "cancel": 1, "prune": 0}
-"""How many runs each verb names."""
+RESUMING = "RUN [output.KEY=VALUE …]"
+
+
+def _root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", default="outputs", metavar="DIR", help="folder of the runs")
+
+
+def _shown(parser: argparse.ArgumentParser) -> None:
+    _root(parser)
+    json_flag(parser)
+
+
+def _pruned(parser: argparse.ArgumentParser) -> None:
+    _root(parser)
+    parser.add_argument("--keep", type=at_least(0), required=True, metavar="N", help="newest runs to keep")
+    parser.add_argument("--dry-run", action="store_true", help="only list what would be deleted")
+    parser.add_argument("--force", action="store_true", help="also delete runs that can be resumed")
+
+
+def _names() -> list[str]:
+    return [run.name for run in catalog.list_runs("outputs")]
+
+
+COMMANDS = {
+    "list": Command("list runs, the newest first", ("runs list", "runs list --json", "runs list --root elsewhere"),
+                    flags=_shown, most=0),
+    "show": Command("show one run: status, figures, batch jobs", ("runs show RUN", "runs show RUN --json",
+                    "runs show outputs/20261122-211500-x7k2qd"), "RUN", _shown, 1, 1, (0, 2, 5), _names),
+    "diff": Command("compare the specs and the figures of two runs", ("runs diff A B", "runs diff A B --json",
+                    "runs diff outputs/A outputs/B"), "RUN RUN", _shown, 2, 2, (0, 2, 5), _names),
+    "report": Command("make a run's report again, and print it", ("runs report RUN", "runs report outputs/RUN",
+                      "runs report RUN --root elsewhere"), "RUN", _root, 1, 1, (0, 2, 5), _names),
+    "resume": Command("continue a run that was stopped, has stalled or crashed", ("runs resume RUN",
+                      "runs resume RUN output.max_cost_usd=5", "runs resume outputs/RUN"), RESUMING, _root, 1, None,
+                      (0, 2, 3, 4, 5, 6, 7, 130), _names),
+    "cancel": Command("end the batch jobs that a run left at the provider", ("runs cancel RUN",
+                      "runs cancel outputs/RUN", "runs cancel RUN --root elsewhere"), "RUN", _root, 1, 1,
+                      (0, 2, 4, 5), _names),
+    "prune": Command("delete old runs", ("runs prune --keep 20", "runs prune --keep 20 --dry-run",
+                     "runs prune --keep 0 --force"), flags=_pruned, most=0, exit_codes=(0, 2, 5)),
+}  # fmt: skip
+DEFAULT = "list"
 
 
 def main(arguments: argparse.Namespace) -> int:
-    words: list[str] = arguments.words or ["list"]
-    verb, names = words[0], words[1:]
-    if verb not in USAGE:
-        raise ConfigError(f"runs {verb}: not a verb of runs; {nearest(verb, USAGE)}")
-    changes: list[str] = []
-    if verb == "resume":
-        names, changes = names[:1], names[1:]
-    if len(names) != NAMED[verb]:
-        raise ConfigError(f"usage: {USAGE[verb]}")
+    verb, words = arguments.command, arguments.words
+    names, changes = (words[:1], words[1:]) if verb == "resume" else (words, [])
     paths = [find_run(name, arguments.root) for name in names]
     if verb == "list":
         return _list(arguments)
@@ -61,7 +87,7 @@ def _list(arguments: argparse.Namespace) -> int:
     elif not runs:
         print(f"no runs in {arguments.root}")
     else:
-        print(_table(runs))
+        _print_runs(runs)
     return 0
 
 
@@ -111,7 +137,8 @@ def _diff(a: Path, b: Path, arguments: argparse.Namespace) -> int:
     print("\n".join(found.spec) if found.spec else "the same spec")
     rows = [(line.name, line.a, line.b, line.ratio) for line in found.metrics]
     if rows:
-        print("\n" + catalog.table(["metric", a.name, b.name, "ratio"], rows))
+        print()
+        print_table(["metric", a.name, b.name, "ratio"], rows)
     return 0
 
 
@@ -185,22 +212,23 @@ def _cancel(path: Path) -> int:
             lines = asyncio.run(operations.cancel(Engine(spec), ledger, print))
         finally:
             ledger.close()
-    print("\n".join(lines) or f"no batch job of {path.name} is under way")
+    print("\n".join(lines) or f"no batch job of {path.name} is running")
     return 0
 
 
 def _prune(arguments: argparse.Namespace) -> int:
-    if arguments.keep is None or arguments.keep < 0:
-        raise ConfigError(f"usage: {USAGE['prune']}")
     gone = catalog.prune(arguments.root, keep=arguments.keep, dry_run=arguments.dry_run, force=arguments.force)
-    print(_table(gone) if gone else "nothing to delete")
+    if gone:
+        _print_runs(gone)
+    else:
+        print("nothing to delete")
     print(f"{len(gone)} {'would be deleted' if arguments.dry_run else 'deleted'}")
     return 0
 
 
-def _table(runs: list[catalog.RunInfo]) -> str:
+def _print_runs(runs: list[catalog.RunInfo]) -> None:
     heads = ["run", "status", "rows", "ok", "failed", "wall s", "targets", "workload"]
-    return catalog.table(
+    print_table(
         heads,
         [
             (

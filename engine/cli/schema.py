@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from engine.cli.command import Command
 from engine.core.errors import ConfigError, nearest
 from engine.schemas import RunSpec
 from engine.schemas.base import Spec
@@ -43,6 +44,20 @@ GROUPS: dict[str, Any] = {
     "telemetry": TelemetrySpec,
     **{f"policy/{name}": field.annotation for name, field in PolicySpec.model_fields.items()},
 }
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--export", metavar="DIR", help="write the schema of every group into this folder")
+
+
+COMMAND = Command(
+    summary="print the JSON Schema of a group's option files, or of the whole run",
+    words="[GROUP]",
+    flags=_flags,
+    most=1,
+    examples=("schema provider", "schema policy/retry", "schema --export schemas"),
+    values=lambda: [*GROUPS],
+)
 
 
 def main(arguments: argparse.Namespace) -> int:

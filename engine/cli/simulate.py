@@ -6,9 +6,28 @@ import argparse
 import asyncio
 import signal
 
+from engine.cli.command import OVERRIDES, Command, at_least
 from engine.config.compose import compose
 from engine.core.errors import ConfigError
 from engine.schemas import RunSpec
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address that it listens on")
+    parser.add_argument("--port", type=at_least(0, highest=65535), default=8000, help="TCP port; 0 takes a free one")
+
+
+COMMAND = Command(
+    summary="serve the simulated provider on loopback, in every wire, until Ctrl-C",
+    words=OVERRIDES,
+    flags=_flags,
+    examples=(
+        "simulate",
+        "simulate provider/faults=rate_limited --port 0",
+        "simulate provider.latency_s=0.5 provider.capacity.concurrency=8",
+    ),
+    exit_codes=(0, 2, 4),
+)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -17,8 +36,6 @@ def main(arguments: argparse.Namespace) -> int:
     if not any(word.partition("=")[0] == "provider" for word in words):
         words = ["provider=simulated", *words]
     spec = compose(words, arguments.config_dir).spec
-    if not 0 <= arguments.port <= 65535:
-        raise ConfigError(f"--port {arguments.port}: expected 0 … 65535; 0 takes a free port")
     asyncio.run(_serve(spec, arguments.host, arguments.port))
     return 0
 

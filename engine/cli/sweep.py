@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from engine.config.compose import choices, compose, expand
+from engine.config.compose import choices, compose, expand, varied
 from engine.core.child_process import module_command
 from engine.core.cid import cid_of_json
 from engine.core.errors import ConfigError, EngineError, Interrupted, OutputError
@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> int:
             f"output.root: {folder} can't be made: {error.strerror}; choose a place you may write to"
         ) from error
     said = [choices(cell) for cell in cells]
-    swept = _swept(said)
+    swept = varied(said)
     rows: list[Cell] = []
     lock = RunLock(folder)
     try:
@@ -110,15 +110,6 @@ def _folder(overrides: list[str], config_dir: str | None) -> Path:
         "config_dir": str(Path(config_dir).resolve()) if config_dir else None,
     }
     return Path(root.strip("'\"")) / "sweeps" / cid_of_json(asked)[-12:]
-
-
-def _swept(cells: list[dict[str, str]]) -> list[str]:
-    """The keys that differ between cells; all keys of a sweep of one."""
-    values: dict[str, set[str]] = {}
-    for cell in cells:
-        for key, value in cell.items():
-            values.setdefault(key, set()).add(value)
-    return [key for key, seen in values.items() if len(seen) > 1] or list(values)
 
 
 def _slug(title: str) -> str:

@@ -286,6 +286,15 @@ class Composer:
             )
 
 
+def varied(cells: list[dict[str, str]]) -> list[str]:
+    """Returns the keys that differ between the cells of a sweep; all keys of a sweep of one."""
+    values: dict[str, set[str]] = {}
+    for cell in cells:
+        for key, value in cell.items():
+            values.setdefault(key, set()).add(value)
+    return [key for key, seen in values.items() if len(seen) > 1] or list(values)
+
+
 def _validate(plain: dict[str, Any]) -> RunSpec:
     try:
         return RunSpec.model_validate(plain)
@@ -398,4 +407,4 @@ def _first_line(error: BaseException) -> str:
     return re.sub(r"\s+", " ", lines[0]) if lines else type(error).__name__
 
 
-__all__ = ["Composition", "ConfigSource", "compose", "dump_yaml", "expand", "load_spec"]
+__all__ = ["Composition", "ConfigSource", "compose", "dump_yaml", "expand", "load_spec", "varied"]

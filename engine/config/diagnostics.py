@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Union, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -57,6 +58,29 @@ def fields(path: str) -> dict[str, bool]:
         for model in models
         for name, field in model.model_fields.items()
     }
+
+
+def choices(path: str) -> list[str]:
+    """Returns the values of a dotted key that takes one of a few words, or true and false; empty for another key."""
+    parent, _, name = path.rpartition(".")
+    models: list[type[BaseModel]] = [RunSpec]
+    for part in parent.split(".") if parent else []:
+        annotations = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        models = [found for annotation in annotations for found in _models(annotation)]
+    annotations = [model.model_fields[name].annotation for model in models if name in model.model_fields]
+    return sorted({text for annotation in annotations for text in _words(annotation)})
+
+
+def _words(annotation: Any) -> Iterable[str]:
+    if annotation is bool:
+        yield from ("true", "false")
+    elif annotation is type(None):
+        yield "null"
+    elif get_origin(annotation) is Literal:
+        yield from (str(value) for value in get_args(annotation))
+    elif get_origin(annotation) in (Union, Annotated, UnionType):
+        for argument in get_args(annotation):
+            yield from _words(argument)
 
 
 def _models(annotation: Any) -> Iterable[type[BaseModel]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -147,21 +147,6 @@ def prune(
     return pruned
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Plain text in aligned columns; numbers to the right."""
-    cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
-    numeric = [all(_is_number(row[place]) for row in cells) for place in range(len(headers))]
-    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
-    lines = []
-    for row in ([*headers], *cells):
-        padded = [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
-
-
 def _info(path: Path, manifest: Manifest, name: str) -> RunInfo:
     ok, failed = _counts(path, manifest)
     return RunInfo(
@@ -235,7 +220,3 @@ def _delete(path: Path) -> bool:
 
 def _seconds(iso: str) -> float:
     return datetime.fromisoformat(iso.replace("Z", "+00:00")).timestamp()
-
-
-def _is_number(cell: str) -> bool:
-    return cell == "-" or cell.replace(",", "").replace(".", "").replace("%", "").replace(" ", "").isdigit()

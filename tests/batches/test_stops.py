@@ -74,7 +74,7 @@ def test_runs_cancel_ends_the_jobs_and_a_resume_answers_the_rest_by_live_calls(
         assert len(provider.jobs()) == 1
     assert attempts_of(results_of(tmp_path)[-1])[-1] == (False, "ok")
     assert main(["runs", "cancel", str(tmp_path / "run")]) == 0
-    assert "no batch job of run is under way" in capsys.readouterr().out
+    assert "no batch job of run is running" in capsys.readouterr().out
     assert main(["runs", "show", str(tmp_path / "run"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["jobs"][0]["rows"] == 12
 

@@ -66,7 +66,7 @@ def test_a_run_leaves_its_whole_directory(tmp_path: Path) -> None:
         (["provider", "=", "groq"], 2, ["no spaces around =", "provider=VALUE"]),
         (["rum"], 2, ["rum", "did you mean run"]),
         (["--typo"], 2, ["--typo"]),
-        (["runs", "show"], 2, ["usage: runs show RUN"]),
+        (["runs", "show"], 2, ["runs show: got nothing; expected RUN", "engine runs show RUN"]),
         (["provider=simulated", "--config-dir", "none"], 2, ["--config-dir", "none"]),
     ],
 )
