@@ -34,7 +34,7 @@ flags:
   matrix: --hardware cpu,openvino,cuda  --jobs N (1)  --time-limit SECONDS (300)  --memory-limit GIB (4)
           --resume  go on with the last run  --out DIR (outputs/matrix)
   bench:  seed [ROW …] --clock wall|cpu   quantization [GROUP=OPTION …]   --out DIR (outputs/bench)
-  schema: --export DIR  write the schema of every group
+  schema: --export DIR  write the schema of every group; with --config-dir, its options are known, too
 """
 
 
