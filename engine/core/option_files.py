@@ -20,7 +20,7 @@ def options(folders: Iterable[Path]) -> dict[str, list[str]]:
 
 
 def option_files(folders: Iterable[Path]) -> dict[str, list[str]]:
-    """Returns the files of every group by name. One that begins with _ is no option but a base that options name."""
+    """Returns the files of every group by name. One that begins with _ is a base of options, not an option."""
     found: dict[str, set[str]] = {group: set() for group in GROUPS}
     for folder in folders:
         for file in folder.rglob("*.yaml"):
