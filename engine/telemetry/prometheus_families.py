@@ -54,7 +54,7 @@ def _requests(metrics: Metrics) -> Iterator[Metric]:
     )
     yield _counter(
         "engine_requests_cached_total",
-        "Requests answered from the cache (hit), or with an equal request under way (shared).",
+        "Requests answered from the cache (hit), or with an equal request in flight (shared).",
         (({**labels, "how": how}, count) for labels, tally in groups for how, count in tally.cached.items()),
     )
     yield _counter(
