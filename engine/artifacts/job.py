@@ -100,12 +100,10 @@ class Progress:
         self._job = job
         self._what = what
         self.total_bytes = total_bytes
-        self._done_bytes = 0
         self._told_s = job.clock.monotonic()
 
     def at(self, done_bytes: int) -> None:
         """Says where it stands, if the last line is some seconds old."""
-        self._done_bytes = done_bytes
         now = self._job.clock.monotonic()
         if now - self._told_s < _LINE_EVERY_S:
             return

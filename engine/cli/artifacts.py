@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from engine.artifacts.bucket import Bucket, Object
 from engine.artifacts.job import Job, megabytes
 from engine.artifacts.resolve import SOURCES, Artifact, Source, disk_problem, job_of
-from engine.cli.command import Command, at_least, json_flag
+from engine.cli.command import Command, at_least, config_dir_flag, json_flag
 from engine.config.compose import compose
 from engine.core.errors import ConfigError, SetupError, nearest
 from engine.schemas.sources import SourceSpec, source_from_uri
@@ -26,7 +26,7 @@ METHODS = ("GET", "PUT", "HEAD", "DELETE")
 
 def _json(parser: argparse.ArgumentParser) -> None:
     json_flag(parser)
-    parser.add_argument("--config-dir", metavar="DIR", help="a folder of options, for `storage`")
+    config_dir_flag(parser)
 
 
 def _forced(what: str) -> Callable[[argparse.ArgumentParser], None]:

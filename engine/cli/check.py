@@ -29,6 +29,8 @@ from engine.executors.services import Executor, Services
 from engine.schemas import RunSpec, TargetSpec
 from engine.schemas.provider import CredentialSpec
 
+_BASE = "_remote"
+"""The file that the options of HTTP APIs build on."""
 _HEADS = ("key", "found in", "works", "limits seen", "what was found")
 _UNITS = ("requests", "tokens", "input_tokens", "output_tokens")
 
@@ -80,7 +82,7 @@ def _with_keys(words: Sequence[str], config_dir: str | None) -> tuple[list[RunSp
         raise ConfigError(
             "check --all: it takes every provider for which a key is found; leave out --all or provider=…"
         )
-    names = _options(config_dir)
+    names = provider_options(config_dir)
     with ThreadPoolExecutor(4) as threads:  # a keyring answers slowly
         looked = list(threads.map(_may_have_key, names.values()))
     troubles = list(dict.fromkeys(has for has in looked if isinstance(has, str)))
@@ -90,20 +92,37 @@ def _with_keys(words: Sequence[str], config_dir: str | None) -> tuple[list[RunSp
     return list({spec.provider.name: spec for spec in specs}.values()), troubles
 
 
-def _options(config_dir: str | None) -> dict[str, dict[str, Any]]:
-    """What stands in the file of each provider option, but for those of ours that are older names of others."""
-    ours = {file.stem: yaml.safe_load(file.read_text()) for file in (conf_dir() / "provider").glob("*.yaml")}
-    found = {name: text for name, text in ours.items() if "defaults" not in text}
+def provider_options(config_dir: str | None) -> dict[str, dict[str, Any]]:
+    """Reads the file of each provider option, but for those of ours that are other names of others."""
+    found = {name: option for name, option in _read(conf_dir()).items() if not _builds_on_another(option)}
     if config_dir is not None:
-        found |= {file.stem: yaml.safe_load(file.read_text()) for file in Path(config_dir, "provider").glob("*.yaml")}
-    return dict(sorted(found.items()))
+        found |= _read(Path(config_dir))
+    inherited = found[_BASE].get("credential")
+    for option in found.values():
+        if _BASE in (option.get("defaults") or ()):
+            option["credential"] = _mapping(inherited) | _mapping(option.get("credential"))
+    return {name: option for name, option in sorted(found.items()) if not name.startswith("_")}
+
+
+def _read(folder: Path) -> dict[str, dict[str, Any]]:
+    return {file.stem: _mapping(yaml.safe_load(file.read_text())) for file in (folder / "provider").glob("*.yaml")}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _builds_on_another(option: dict[str, Any]) -> bool:
+    return any(item not in (_BASE, "_self_") for item in option.get("defaults") or ())
 
 
 def _may_have_key(option: dict[str, Any]) -> bool | str:
     """False where a key is surely not there, for composing every option to ask would take seconds; a text where a
     place of keys can't be read."""
-    if option.get("kind") != "remote" or not isinstance(option.get("credential"), dict):
-        return "defaults" in option
+    if _builds_on_another(option):
+        return True
+    if option.get("kind", "remote") != "remote" or "credential" not in option:
+        return False
     try:
         return bool(find_keys(CredentialSpec.model_validate(option["credential"]), str(option.get("name"))))
     except (NoKey, ValidationError):

@@ -69,6 +69,10 @@ def json_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print data instead of text")
 
 
+def config_dir_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config-dir", metavar="DIR", help="a folder of options that adds to ours and overrides them")
+
+
 def parser_of(name: str, command: Command) -> argparse.ArgumentParser:
     """Returns the parser of `engine NAME`, with the flags that every command has."""
     summary = command.summary[:1].upper() + command.summary[1:]
@@ -87,9 +91,7 @@ def parser_of(name: str, command: Command) -> argparse.ArgumentParser:
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
     command.flags(parser)
     if command.composes:
-        parser.add_argument(
-            "--config-dir", metavar="DIR", help="a folder of options that adds to ours and overrides them"
-        )
+        config_dir_flag(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("-h", "--help", action="store_true", help="show this text")
     return parser
@@ -141,9 +143,8 @@ def choose(
     for name in (first, f"{first} list"):
         if name in commands:
             return name, [word for index, word in enumerate(words) if index != places[0]]
-    raise ConfigError(
-        f"{verb} {first}: not a command of {verb}; {nearest(first, commands).rstrip('?')}. Fix: see engine {verb} --help"
-    )
+    near = nearest(first, commands).rstrip("?")
+    raise ConfigError(f"{verb} {first}: not a command of {verb}; {near}. Fix: see engine {verb} --help")
 
 
 def overview(verb: str, summary: str, commands: Mapping[str, Command]) -> str:

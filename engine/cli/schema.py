@@ -7,14 +7,16 @@ import ast
 import inspect
 import json
 import textwrap
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from engine.cli.command import Command
+from engine.cli.command import Command, config_dir_flag
 from engine.core.errors import ConfigError, nearest
+from engine.core.option_files import conf_dir, option_files
 from engine.schemas import RunSpec
 from engine.schemas.base import Spec
 from engine.schemas.hardware import HardwareSpec
@@ -48,6 +50,7 @@ GROUPS: dict[str, Any] = {
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--export", metavar="DIR", help="write the schema of every group into this folder")
+    config_dir_flag(parser)
 
 
 COMMAND = Command(
@@ -61,35 +64,88 @@ COMMAND = Command(
 
 
 def main(arguments: argparse.Namespace) -> int:
+    folders = [conf_dir()]
+    if arguments.config_dir:
+        folders.append(Path(arguments.config_dir))
+        if not folders[-1].is_dir():
+            raise ConfigError(f"--config-dir: got {folders[-1]}; expected a folder. Fix: the one that has provider/, …")
     if arguments.export:
-        written = export(Path(arguments.export))
+        written = export(Path(arguments.export), folders)
         print("\n".join(str(path) for path in written))
         return 0
     group = arguments.words[0] if arguments.words else "run"
     if group not in GROUPS:
         raise ConfigError(f"schema {group}: no such group; {nearest(group, GROUPS)}")
-    print(render(group), end="")
+    print(render(group, folders), end="")
     return 0
 
 
-def render(group: str) -> str:
-    """The schema of a group's option files. Hydra's own keys are allowed beside the spec's."""
+def render(group: str, folders: Sequence[Path] = ()) -> str:
+    """Returns the schema of a group's option files; `folders` hold the options that a defaults list may name."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"engine {group}",
         **TypeAdapter(GROUPS[group]).json_schema(),
     }
+    blocks = [block for block in (schema, *schema.get("$defs", {}).values()) if "properties" in block]
     documented = {cls.__name__: _texts(cls) for cls in _specs(Spec)}
-    for name, spec in [(schema["title"], schema), *schema.get("$defs", {}).items()]:
-        if "properties" in spec:
-            for knob, text in documented.get(name, {}).items():
-                spec["properties"][knob]["description"] = text
-            # An option file may compose others, need not say what a default says, and may leave `???` open.
-            spec["properties"].setdefault("defaults", {"type": "array", "description": "Hydra's defaults list"})
-            spec["required"] = [name for name in spec.get("required", []) if name == "kind"]
-            if group == "run":
-                spec["properties"].setdefault("hydra", {"type": "object"})
+    for block in blocks:
+        for knob, text in documented.get(block["title"], {}).items():
+            block["properties"][knob]["description"] = text
+        # An option file need not say what a default or its defaults list says, and may leave `???` open.
+        block["required"] = [name for name in block.get("required", []) if name == "kind"]
+    for knob in [schema, *(knob for block in blocks for knob in block["properties"].values())]:
+        _inherit_kind(knob, schema)
+    kinds = [_of(schema, kind["$ref"]) for kind in schema.get("anyOf", [])]
+    if kinds:
+        schema |= {"if": {"not": {"required": ["defaults"]}}, "then": {"required": ["kind"]}}
+    files = option_files(folders or [conf_dir()])
+    if group == "run":
+        schema["properties"]["hydra"] = {"type": "object"}
+        for part, knob in schema["$defs"]["TargetSpec"]["properties"].items():  # of a fallback
+            knob["anyOf"] = [{"enum": _chosen(files[part])}, {"type": "object"}]
+            knob["description"] = "An option, or {use: option, …overrides}."
+            knob.pop("$ref", None)
+    if group != "prices":  # a list of prices is read without Hydra
+        schema.setdefault("$defs", {})["DefaultsList"] = _defaults(group, files)
+        for file in kinds or [schema]:
+            file["properties"]["defaults"] = {"$ref": "#/$defs/DefaultsList"}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _of(schema: dict[str, Any], reference: str) -> dict[str, Any]:
+    block: dict[str, Any] = schema["$defs"][reference.rpartition("/")[2]]
+    return block
+
+
+def _inherit_kind(knob: dict[str, Any], schema: dict[str, Any]) -> None:
+    """Lets a file or a block whose kind comes from elsewhere say only what differs; items of a list say their kind."""
+    if knob.pop("discriminator", None) is None:
+        return
+    knob["anyOf"] = knob.pop("oneOf")  # without a kind, several may fit
+    for kind in knob["anyOf"]:
+        _of(schema, kind["$ref"])["required"] = []
+
+
+def _defaults(group: str, files: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Returns the schema of a defaults list: files of this group, and {group: option} of the groups below it."""
+    above = "" if group == "run" else f"{group}/"
+    path = {"type": "string", "pattern": "[/@]|^(optional|override) "}
+    below = {
+        name.removeprefix(above): {"anyOf": [{"enum": [*_chosen(names), None]}, path]}
+        for name, names in files.items()
+        if name.startswith(above)
+    }
+    named = {"properties": below, "patternProperties": {path["pattern"]: {}}, "additionalProperties": False}
+    return {
+        "description": "Hydra's defaults list: what this file builds on.",
+        "type": "array",
+        "items": {"anyOf": [{"enum": [*files.get(group, []), "_self_"]}, path, {"type": "object", **named}]},
+    }
+
+
+def _chosen(names: Sequence[str]) -> list[str]:
+    return [name for name in names if not name.startswith("_")]
 
 
 def _specs(cls: type[Spec]) -> list[type[Spec]]:
@@ -109,12 +165,12 @@ def _texts(cls: type[Spec]) -> dict[str, str]:
     return texts
 
 
-def export(folder: Path) -> list[Path]:
-    """Writes the schema of every group below `folder`."""
+def export(folder: Path, folders: Sequence[Path] = ()) -> list[Path]:
+    """Writes the schema of every group below `folder`; `folders` hold the options that a defaults list may name."""
     written = []
     for group in GROUPS:
         path = folder / f"{group}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render(group), encoding="utf-8")
+        path.write_text(render(group, folders), encoding="utf-8")
         written.append(path)
     return written

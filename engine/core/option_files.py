@@ -15,7 +15,12 @@ def conf_dir() -> Path:
 
 
 def options(folders: Iterable[Path]) -> dict[str, list[str]]:
-    """The options of every group, such as {"provider": ["groq", …], "policy/queue": […]}."""
+    """Returns the options of every group, such as {"provider": ["groq", …], "policy/queue": […]}, without the bases."""
+    return {group: [name for name in names if name[0] != "_"] for group, names in option_files(folders).items()}
+
+
+def option_files(folders: Iterable[Path]) -> dict[str, list[str]]:
+    """Returns the files of every group by name. One that begins with _ is a base of options, not an option."""
     found: dict[str, set[str]] = {group: set() for group in GROUPS}
     for folder in folders:
         for file in folder.rglob("*.yaml"):

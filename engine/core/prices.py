@@ -163,10 +163,6 @@ class Prices:
         """The same for a member of a provider's batch job."""
         return usage.cost if usage.cost is not None else self._discounted(body.get("model"), "batch", usage)
 
-    def knows(self, model: str | None) -> bool:
-        """Returns True if a call for this model, or for the target's own, has a price."""
-        return self._spec(model) is not None
-
     def _spec(self, model: Any) -> PriceSpec | None:
         return self.own if model is None or not self._follows else self._specs.get(model)
 

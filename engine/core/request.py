@@ -187,15 +187,6 @@ class EngineRecord:
 
 
 @dataclass(slots=True)
-class Inputs:
-    """Token counts and warnings of each input of one embedding call."""
-
-    tokens: list[int]
-    warnings: dict[int, str]
-    """By the input's index."""
-
-
-@dataclass(slots=True)
 class Result:
     """The outcome of one request. `body` is the OpenAI reply, or None if `error` is set."""
 
@@ -206,8 +197,6 @@ class Result:
     engine: EngineRecord = field(default_factory=EngineRecord)
     stream: ChunkStream | None = None
     """Inside the chain, of a streaming call: the chunks to come instead of a body."""
-    inputs: Inputs | None = None
-    """Inside the chain, of an embedding: so that a batch can give each request what is its own."""
 
     @property
     def ok(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from engine.artifacts import resolve
 from engine.core.errors import Cancelled, Internal, InvalidRequest, SetupError
 from engine.core.registry import RUNTIMES
-from engine.core.request import Context, Inputs, Request, Result, Usage
+from engine.core.request import Context, Request, Result, Usage
 from engine.core.server_info import ServerInfo
 from engine.core.stream import Chunk, ChunkStream
 from engine.executors.services import Services
@@ -93,13 +93,12 @@ class LocalExecutor:
     async def _embed(self, runtime: Runtime, request: Request, context: Context) -> Result:
         ask = embedding.read(request.body)
         found = await runtime.embed(ask.texts)
-        cut = dict.fromkeys(found.cut, f"cut to the {runtime.context_length} tokens the model reads")
-        for row, what in list(cut.items())[:8]:
-            context.warn(f"input {row}: {what}")
-        if len(cut) > 8:
-            context.warn(f"{len(cut) - 8} further inputs: cut likewise")
+        for row in found.cut[:8]:
+            context.warn(f"input {row}: cut to the {runtime.context_length} tokens the model reads")
+        if len(found.cut) > 8:
+            context.warn(f"{len(found.cut) - 8} further inputs: cut likewise")
         body, usage = embedding.reply(ask, found, self._model_id)
-        return Result(request.id or "", body, usage=usage, inputs=Inputs(found.tokens, cut))
+        return Result(request.id or "", body, usage=usage)
 
     async def _compare(self, runtime: Runtime, request: Request) -> Result:
         found = await runtime.embed(similarity.read(request.body))

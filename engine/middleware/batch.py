@@ -192,20 +192,16 @@ class Batch(Middleware):
         data = sorted(data, key=lambda item: item["index"])
         shares = _shares(result, members)
         cost = result.usage.cost if result.usage is not None else None
-        whole, counted = sum(shares), result.usage is not None or result.inputs is not None
+        whole = sum(shares)
         start = 0
         for member, share in zip(members, shares, strict=True):
             part = data[start : start + len(member.inputs)]
-            if result.inputs is not None:
-                for index in range(len(part)):
-                    if start + index in result.inputs.warnings:
-                        member.context.warn(f"input {index}: {result.inputs.warnings[start + index]}")
             start += len(member.inputs)
             if member.done.done():
                 continue
             for index, item in enumerate(part):
                 item["index"] = index
-            usage = Usage(input_tokens=share) if counted else None
+            usage = Usage(input_tokens=share) if result.usage is not None else None
             if usage is not None and cost is not None and whole:
                 usage.cost = cost * share / whole
             own = {**body, "data": part, "usage": {"prompt_tokens": share, "total_tokens": share}}
@@ -229,10 +225,7 @@ def _tell(members: list[_Member], attempt: Attempt) -> None:
 
 
 def _shares(result: Result, members: list[_Member]) -> list[int]:
-    """Each member's tokens; where only the call's are known, these by length of text, adding up to the whole."""
-    if result.inputs is not None:
-        counts = iter(result.inputs.tokens)
-        return [sum(next(counts) for _ in member.inputs) for member in members]
+    """Each member's tokens: the call's by length of text, adding up to the whole."""
     total = result.usage.input_tokens if result.usage else 0
     weights = [sum(len(text) for text in member.inputs) for member in members]
     whole = sum(weights)

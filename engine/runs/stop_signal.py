@@ -16,10 +16,6 @@ class StopSignal:
         self._now = asyncio.Event()
 
     @property
-    def draining(self) -> bool:
-        return self._drain.is_set()
-
-    @property
     def immediate(self) -> bool:
         return self._now.is_set()
 

@@ -41,8 +41,6 @@ class Counts:
     batches: int = 0
     rows: int = 0
     largest: int = 0
-    halved: int = 0
-    """Batches that were too large for the memory, and were computed in halves."""
 
 
 class Batcher:
@@ -133,7 +131,6 @@ class Batcher:
             results = self._run([item.content for item in batch])
         except (MemoryError, RuntimeError) as error:
             if len(batch) > 1 and is_out_of_memory(error):
-                self.counts.halved += 1
                 log.warning("%s: %d rows at once do not fit the memory; each half goes alone", self._name, _rows(batch))
                 middle = len(batch) // 2
                 self._compute(batch[:middle])

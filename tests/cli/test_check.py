@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine.cli import main
+from engine.cli.check import provider_options
 from tests.servers.replies import error
 from tests.servers.scripted import Exchange, ScriptedServer
 
@@ -128,6 +129,17 @@ async def test_all_takes_every_provider_with_a_key_and_no_other(
     assert found["openai"]["ok"]
     assert found["claude"]["keys"][0]["found_in"] == "~/.ipfs_api_credentials"
     assert found["claude"]["keys"][0]["error"]["kind"] == "connect"
+
+
+def test_a_file_of_keys_in_the_base_of_a_config_repo_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "provider").mkdir()
+    (tmp_path / "provider" / "_remote.yaml").write_text("kind: remote\ncredential: {file: /run/secrets/keys}\n")
+    (tmp_path / "provider" / "lab.yaml").write_text("defaults: [_remote]\nname: lab\nbase_url: http://127.0.0.1:9/v1\n")
+    options = provider_options(str(tmp_path))
+    assert options["lab"]["credential"] == {"file": "/run/secrets/keys"}
+    assert options["groq"]["credential"]["file"] == "/run/secrets/keys"
+    assert "credential" not in options["local"]
+    assert not {"_remote", "anthropic"} & set(options)
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ def test_a_provider_that_names_a_list_has_it_and_no_key_is_needed_to_see_its_pri
     prices = Prices(target, follows=True)
     assert prices.list is load(PROVIDERS[name]["prices"])
     # Together has retired its default model; what a chat costs Perplexity says itself.
-    assert prices.knows(None) == (name not in ("together", "perplexity"))
+    assert (prices.cost({}, Usage(1_000_000)) is not None) == (name not in ("together", "perplexity"))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,6 @@ def test_a_request_that_names_another_model_pays_that_ones_price(tmp_path: Path)
     ]  # fmt: skip
     assert prices.cost({"model": "c"}, million) is None
     assert prices.cost({"model": ["b"]}, million) is None
-    assert (prices.knows("b"), prices.knows("c")) == (True, False)
 
 
 def test_where_a_requests_model_gives_way_it_pays_the_targets_price(tmp_path: Path) -> None:
@@ -229,7 +228,6 @@ def test_what_the_provider_says_stands_before_every_price(tmp_path: Path) -> Non
 
 def test_without_a_list_nothing_is_known() -> None:
     assert remote().cost({}, Usage(1_000_000)) is None
-    assert not remote().knows(None)
 
 
 @pytest.mark.parametrize(

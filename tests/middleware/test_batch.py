@@ -17,7 +17,7 @@ from engine.core.errors import (
     Malformed,
     ServerFailed,
 )
-from engine.core.request import Attempt, Context, Inputs, RateHints, Result, Usage
+from engine.core.request import Attempt, Context, RateHints, Result, Usage
 from engine.core.server_info import ServerInfo
 from engine.core.virtual_time import VirtualClock
 from engine.middleware import batch, route
@@ -398,17 +398,6 @@ async def test_what_the_provider_says_of_the_cost_is_shared_like_the_tokens(cloc
     contexts = [context(clock), context(clock)]
     await asyncio.gather(stage(embed("a"), contexts[0]), stage(embed("bbbb"), contexts[1]))
     assert [mine.record.attempts[0].cost for mine in contexts] == [0.1, 0.4]
-
-
-@in_virtual_time
-async def test_what_is_known_of_each_input_goes_to_its_own_request(clock: VirtualClock) -> None:
-    executor = Seen(inputs=Inputs([5, 6, 7], {1: "cut", 2: "cut too"}))
-    stage = chain([route, batch], branch(clock, PolicySpec(batch=BatchSpec(max_wait_s=0.1))), executor)
-    contexts = [context(clock), context(clock)]
-    results = await asyncio.gather(stage(embed(["a", "b"]), contexts[0]), stage(embed("c"), contexts[1]))
-    assert [result.usage.input_tokens for result in results] == [11, 7]
-    assert contexts[0].record.warnings == ["input 1: cut"]
-    assert contexts[1].record.warnings == ["input 0: cut too"]
 
 
 @in_virtual_time

@@ -8,6 +8,8 @@ from engine import Engine, Request, RunSpec
 
 INSTALL = 'pip install -c constraints.txt -e ".[test]"'
 """What brings the packages that tests are skipped without."""
+ANSWERED = 'engine_requests_total{model="m",outcome="ok",priority="normal",target="simulated/m"} 1.0\n'
+"""The line of an engine that has answered one `chat()`."""
 
 
 def engine(provider: dict[str, Any] | None = None, **groups: Any) -> Engine:

@@ -280,8 +280,8 @@ async def test_an_engines_request_has_a_span_of_its_own_length(exported: InMemor
 
 
 PROGRAM = """
-from engine.request import Attempt, EngineRecord, Request, Result
-from engine.clock import SystemClock
+from engine.core.request import Attempt, EngineRecord, Request, Result
+from engine.core.clock import SystemClock
 from engine.telemetry.otel import OpenTelemetry
 from engine.schemas import TargetSpec
 target = TargetSpec.model_validate(

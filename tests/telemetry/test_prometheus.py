@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY, parser
 
 from engine import Engine
 from engine.core.errors import ServerFailed
 from engine.core.request import Attempt, EngineRecord, Result, Usage
 from engine.telemetry.prometheus import BOUNDS_S, text
-from tests.telemetry.served import INSTALL, chat, engine
+from tests.telemetry.served import chat, engine
 
-parser = pytest.importorskip("prometheus_client.parser", reason=INSTALL)
+LABELS = ("key", "priority", "role", "outcome", "how", "type", "le")
+"""Those but target and model, in the order in which the tests name their values."""
 
 
 def families(counted: Engine) -> dict[str, Any]:
@@ -25,8 +27,7 @@ def samples(counted: Engine, name: str) -> dict[tuple[str, ...], float]:
     for family in families(counted).values():
         for sample in family.samples:
             if sample.name == name:
-                rest = (value for label, value in sample.labels.items() if label not in ("target", "model"))
-                found[tuple(rest)] = sample.value
+                found[tuple(sample.labels[label] for label in LABELS if label in sample.labels)] = sample.value
     return found
 
 
@@ -75,6 +76,14 @@ async def test_known_costs_are_summed_and_unknown_ones_counted() -> None:
             asked.metrics.add(Result("a", engine=EngineRecord("simulated/m", [attempt], cost=cost)))
     assert samples(asked, "engine_cost_dollars_total") == {("normal",): 0.75}
     assert samples(asked, "engine_requests_cost_unknown_total") == {("normal",): 1}
+
+
+async def test_the_programs_own_registry_is_left_alone() -> None:
+    async with engine() as asked:
+        await asked.submit(chat())
+        text(asked)
+    assert not [family for family in REGISTRY.collect() if family.name.startswith("engine_")]
+    assert {name for name in families(asked) if not name.startswith("engine_")} == set()
 
 
 async def test_labels_may_hold_any_text() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from engine.core.errors import SetupError
@@ -13,7 +14,7 @@ class Peak:
     """The most memory that was added to this process since the object was made."""
 
     def __init__(self) -> None:
-        self._resettable = _reset()
+        _reset()
         self._before = resident_bytes()
 
     def added(self) -> int:
@@ -43,10 +44,7 @@ def _field(pid: int | str, name: str) -> int:
     return 0
 
 
-def _reset() -> bool:
-    """Makes the system count the peak from now on (proc(5), clear_refs)."""
-    try:
+def _reset() -> None:
+    """Makes the system count the peak from now on (proc(5), clear_refs), where it lets a process do so."""
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from engine.matrix.catalog import Entry, gone
-from engine.matrix.measure.memory import Peak, resident_bytes
+from engine.matrix.measure.memory import Peak
 from engine.matrix.report.record import Cell, Row
 from engine.matrix.report.suggest import suggestion
 
@@ -21,7 +21,6 @@ class Message(msgspec.Struct):
     """One finding: a stage that begins, the row as far as it is known, or a cell."""
 
     stage: str = ""
-    resident: int = 0
     row: Row | None = None
     hardware: str = ""
     cell: Cell | None = None
@@ -34,7 +33,7 @@ def work(entry: Entry, hardware: Sequence[str], time_s: float, pipe: Any) -> Non
         pipe.send_bytes(msgspec.msgpack.encode(message))
 
     _silence()
-    say(Message(stage="build", resident=resident_bytes()))
+    say(Message(stage="build"))
     _limit_threads()
     row = Row(entry.name, entry.group, model_type=entry.model_type, checkpoint=entry.checkpoint)
     for name, cell in _cells(entry, row, hardware, time_s, say):

@@ -75,10 +75,6 @@ class Row(msgspec.Struct, omit_defaults=True):
     """By hardware."""
     wall_s: float = 0.0
 
-    @property
-    def buildable(self) -> bool:
-        return any(cell.status != "unavailable" for cell in self.cells.values())
-
 
 def append(path: Path, row: Row) -> None:
     """Adds a finished row, so that it is on disk before the next one starts. Raises OutputError."""
