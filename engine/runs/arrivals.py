@@ -177,6 +177,6 @@ class Arrivals:
             return
         if self._rest.rows >= _STANDSTILL_ROWS:
             raise SetupError(
-                "workload.duration_s: virtual time stands still, because neither answers nor users take any; "
+                "workload.duration_s: virtual time can't advance, because neither answers nor users take any; "
                 "set provider.latency_s or workload.think_s, or use workload.limit in place of the duration"
             )

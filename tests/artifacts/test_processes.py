@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
 CODE = """
 import json, resource, sys
-from engine.artifacts import fetch
+from engine.artifacts.resolve import fetch
 from engine.schemas.model import ModelSpec
 from engine.schemas.storage import StorageSpec
 uri, knobs, limit, hold = json.loads(sys.argv[1])

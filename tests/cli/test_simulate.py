@@ -60,4 +60,4 @@ def test_only_a_simulated_provider_can_be_served(capsys: pytest.CaptureFixture[s
 
 def test_a_port_out_of_range_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "--port", "70000"]) == 2
-    assert "--port 70000: expected 0 … 65535" in capsys.readouterr().err
+    assert "--port: got 70000; expected a whole number from 0 to 65535" in capsys.readouterr().err

@@ -209,7 +209,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_confirmed(tmp_path: Path) -
     program = """
 import asyncio, resource, sys
 from pathlib import Path
-from engine.errors import OutputError
+from engine.core.errors import OutputError
 from engine.runs.journal import Journal
 async def main():
     journal = Journal(Path(sys.argv[1]), commit_s=0.001, batch=4)

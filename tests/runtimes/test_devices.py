@@ -68,7 +68,7 @@ def test_without_a_runtime_the_extra_is_named(tmp_path: Path, hardware: str, exp
     for source in Path(sysconfig.get_path("purelib")).iterdir():
         if not source.name.startswith(("torch", "openvino", "transformers")):
             (tmp_path / source.name).symlink_to(source)
-    code = f"from engine.runtimes import devices\nfrom engine.schemas.hardware import *\nprobe.resolve({hardware})"
+    code = f"from engine.runtimes import devices\nfrom engine.schemas.hardware import *\ndevices.resolve({hardware})"
     done = subprocess.run(
         [sys.executable, "-S", "-c", code],
         env={"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"},
@@ -84,8 +84,8 @@ def test_without_a_runtime_the_extra_is_named(tmp_path: Path, hardware: str, exp
 def test_asking_does_not_import_torch() -> None:
     code = (
         "import sys\nfrom engine.runtimes import devices\nfrom engine.schemas.hardware import *\n"
-        "probe.resolve(OpenVinoHardwareSpec(kind='openvino'))\n"
-        "probe.resolve(CpuHardwareSpec(kind='cpu'))\n"
+        "devices.resolve(OpenVinoHardwareSpec(kind='openvino'))\n"
+        "devices.resolve(CpuHardwareSpec(kind='cpu'))\n"
         "assert not {'torch', 'openvino', 'transformers'} & set(sys.modules)\n"
     )
     root = Path(__file__).parents[2]

@@ -141,9 +141,9 @@ async def test_a_compressed_body_that_decodes_to_nothing_for_ever_is_stopped(
 
 BOMB = """
 import asyncio, gzip, json, resource, sys, zlib
-from engine.errors import InferenceError
-from engine.registry import TRANSPORTS
-from engine.transports import HttpCall
+from engine.core.errors import InferenceError
+from engine.core.registry import TRANSPORTS
+from engine.transports.transport import HttpCall
 from engine.schemas.provider import TransportSpec
 sys.path.insert(0, "tests")
 from tests.servers.scripted import ScriptedServer

@@ -192,7 +192,7 @@ def test_the_sample_fits_the_models_task(tasks: tuple[str, ...], first: str) -> 
 @pytest.mark.slow
 def test_standard_input_takes_json_and_text_as_it_comes() -> None:
     program = """
-from engine.workloads import open_source
+from engine.workloads.open import open_source
 from engine.schemas.workload import StdinWorkloadSpec
 for row in open_source(StdinWorkloadSpec(kind="stdin")):
     print(row.request.body["messages"][0]["content"] if row.request else "wrong", flush=True)

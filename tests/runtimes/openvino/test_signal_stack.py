@@ -18,7 +18,7 @@ GRAPHS = """
 import gc, os, signal
 import numpy as np
 from openvino import Model, opset13
-from engine.runtimes.openvino_target import Target
+from engine.runtimes.openvino.target import Target
 
 signal.signal(signal.SIGUSR1, lambda *_: None)
 compiled = []
@@ -35,15 +35,15 @@ print("alive")
 GENERATORS = """
 import os, signal, sys
 from pathlib import Path
-from engine.artifacts import Artifact
+from engine.artifacts.resolve import Artifact
 from engine.artifacts.cache import Cache
-from engine.runtimes import openvino_export
-from engine.runtimes.openvino_generation import ContinuousGenerator, open_pipeline
+from engine.runtimes.openvino import export
+from engine.runtimes.openvino.generation import ContinuousGenerator, open_pipeline
 from engine.schemas.hardware import OpenVinoHardwareSpec
 
 signal.signal(signal.SIGUSR1, lambda *_: None)
 model, cache = map(Path, sys.argv[1:])
-made = openvino_export.exported(Artifact(model, "safetensors", "test", cache=Cache(cache)), "none")
+made = export.exported(Artifact(model, "safetensors", "test", cache=Cache(cache)), "none")
 os.kill(os.getpid(), signal.SIGUSR1)
 for _ in range(2):
     generator = ContinuousGenerator(open_pipeline(str(made.path), OpenVinoHardwareSpec(kind="openvino")), 0)

@@ -363,16 +363,17 @@ async def test_a_penalty_of_the_models_own_is_not_a_requests(made: Callable[...,
 UNCLOSED = """
 import asyncio, sys
 import transformers
-from engine.runtimes import generating, torch_continuous
-from engine.runtimes.prompts import Prompt
+from engine.runtimes.generation.generator import answer
+from engine.runtimes.torch import continuous
+from engine.runtimes.generation.prompts import Prompt
 from engine.schemas.hardware import CudaHardwareSpec
-from engine.runtime import Sampling
+from engine.tasks.local_model import Sampling
 model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1]).eval()
 tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
-generator = torch_continuous.ContinuousGenerator(model, model, tokenizer, 4, 0, 2**22)
+generator = continuous.ContinuousGenerator(model, model, tokenizer, 4, 0, 2**22)
 async def main():
     sampling = Sampling(max_tokens=4, temperature=0.0)
-    async for piece in generating.answer(generator, Prompt([5, 6], 2), sampling, context_length=64, whole=True):
+    async for piece in answer(generator, Prompt([5, 6], 2), sampling, context_length=64, whole=True):
         print(piece.tokens)
 asyncio.run(main())
 """
