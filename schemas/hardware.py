@@ -1,13 +1,16 @@
 """Group `hardware`: where in-process work runs."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from engine.schemas.base import Spec
+from engine.schemas.plugins import open_kinds, own_kinds
 
 
-class _Hardware(Spec):
+class CommonHardwareSpec(Spec):
+    """Knobs that every hardware has."""
+
     threads: int | None = Field(None, ge=1)
     """CPU threads for one model; null: the machine's cores."""
     max_sequences: int = Field(32, ge=1)
@@ -18,13 +21,13 @@ class _Hardware(Spec):
     """Copies of the model; each request goes to the one that has the least to do. On CUDA: one a GPU, from `device`."""
 
 
-class AutoHardwareSpec(_Hardware):
+class AutoHardwareSpec(CommonHardwareSpec):
     """The best there is: CUDA, else OpenVINO, else torch on the CPU."""
 
     kind: Literal["auto"]
 
 
-class CpuHardwareSpec(_Hardware):
+class CpuHardwareSpec(CommonHardwareSpec):
     """torch on the CPU."""
 
     kind: Literal["cpu"]
@@ -36,7 +39,7 @@ class CpuHardwareSpec(_Hardware):
     """Compile the model with torch.compile when it is first called; needs a C++ compiler. Slow to start."""
 
 
-class CudaHardwareSpec(_Hardware):
+class CudaHardwareSpec(CommonHardwareSpec):
     """torch on NVIDIA GPUs, or AMD GPUs with torch's ROCm build."""
 
     kind: Literal["cuda"]
@@ -73,7 +76,7 @@ class CudaHardwareSpec(_Hardware):
         return self
 
 
-class MpsHardwareSpec(_Hardware):
+class MpsHardwareSpec(CommonHardwareSpec):
     """torch on the GPU of an Apple machine."""
 
     kind: Literal["mps"]
@@ -81,7 +84,7 @@ class MpsHardwareSpec(_Hardware):
     """auto: float16."""
 
 
-class OpenVinoHardwareSpec(_Hardware):
+class OpenVinoHardwareSpec(CommonHardwareSpec):
     """OpenVINO on CPU, GPU or NPU."""
 
     kind: Literal["openvino"]
@@ -104,7 +107,8 @@ class OpenVinoHardwareSpec(_Hardware):
     """Reuse the KV cache of a repeated prefix. Turn off when measuring."""
 
 
+_Own = AutoHardwareSpec | CpuHardwareSpec | CudaHardwareSpec | MpsHardwareSpec | OpenVinoHardwareSpec
 HardwareSpec = Annotated[
-    AutoHardwareSpec | CpuHardwareSpec | CudaHardwareSpec | MpsHardwareSpec | OpenVinoHardwareSpec,
-    Field(discriminator="kind"),
+    Annotated[_Own, Field(discriminator="kind")], *open_kinds("runtimes", own_kinds(*get_args(_Own)))
 ]
+"""A plug-in of the port `runtimes` adds a kind, whose spec extends CommonHardwareSpec."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from engine.schemas.base import Spec
+from engine.schemas.plugins import open_kinds, own_kinds
 from engine.schemas.prices import PriceSpec
 from engine.schemas.simulated import SimulatedProviderSpec
 from engine.schemas.tasks import Task
@@ -50,14 +51,27 @@ class TransportSpec(Spec):
 class BatchApiSpec(Spec):
     """The provider's batch API, which answers many requests within a day at a lower price (policy/batch=provider)."""
 
-    api: Literal["openai", "anthropic", "gemini"]
-    """Its wire: openai is files and batches, anthropic is message batches, gemini is batchGenerateContent."""
+    api: str
+    """Its wire: openai is files and batches, anthropic is message batches, gemini is batchGenerateContent; or an
+    installed one of the port `batch_dialects`."""
     tasks: tuple[Task, ...] = ("chat",)
     """Tasks that it takes; rows of others are answered by live calls."""
     max_rows: int = Field(50_000, ge=1)
     """Requests in one job."""
     max_bytes: int = Field(200_000_000, ge=1024)
     """Bytes of one job's requests."""
+
+
+class CommonProviderSpec(Spec):
+    """Knobs that every provider has. The spec of an installed kind extends this one."""
+
+    kind: str
+    name: str
+    """The provider's name in targets, results and `model.ids`."""
+    default_model: str | None = None
+    """What `model=default` means here."""
+    price: PriceSpec | None = None
+    """What its tokens cost, in US dollars a million; null: unknown."""
 
 
 class RemoteProviderSpec(Spec):
@@ -67,7 +81,7 @@ class RemoteProviderSpec(Spec):
     name: str
     """The provider's name in targets, results and `model.ids`."""
     dialect: str = "openai"
-    """The wire protocol it speaks."""
+    """The wire protocol that it speaks, ours or an installed one: `engine plugins` lists them."""
     base_url: str
     """Where it is, with the version prefix: https://api.openai.com/v1."""
     endpoints: tuple[str, ...] = ()
@@ -96,7 +110,8 @@ class RemoteProviderSpec(Spec):
     continue_final_message: the body says so, as vLLM wants it; none: it can't."""
     batch: BatchApiSpec | None = None
     """Its batch API; null: none, or none that is known."""
-    transport: TransportSpec = TransportSpec()
+    transport: Annotated[TransportSpec, *open_kinds("transports", own_kinds(TransportSpec))] = TransportSpec()
+    """A plug-in of the port `transports` adds a kind, whose spec extends this one."""
 
 
 class LocalProviderSpec(Spec):
@@ -110,10 +125,15 @@ class LocalProviderSpec(Spec):
     """What its tokens count as, in US dollars; null: unknown."""
 
 
-ProviderSpec = Annotated[RemoteProviderSpec | LocalProviderSpec | SimulatedProviderSpec, Field(discriminator="kind")]
+ProviderSpec = Annotated[
+    Annotated[RemoteProviderSpec | LocalProviderSpec | SimulatedProviderSpec, Field(discriminator="kind")],
+    *open_kinds("executors", own_kinds(RemoteProviderSpec, LocalProviderSpec, SimulatedProviderSpec)),
+]
+"""A plug-in of the port `executors` adds a kind."""
 
 __all__ = [
     "BatchApiSpec",
+    "CommonProviderSpec",
     "CredentialSpec",
     "LocalProviderSpec",
     "ProviderSpec",

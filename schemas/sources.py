@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pydantic import BeforeValidator, Discriminator, Field, model_validator
 
 from engine.schemas.base import Spec
+from engine.schemas.plugins import open_kinds, own_kinds
 
 Format = Literal["safetensors", "gguf", "openvino", "ctranslate2", "state_dict", "torchscript", "onnx"]
 """Layouts of model files. ctranslate2: of Whisper only; state_dict, what torch.save wrote: of EfficientNet-Lite0 only;
@@ -184,6 +185,7 @@ def _read(value: Any) -> Any:
 
 SourceSpec = Annotated[
     Annotated[_Kinds, Discriminator("kind")],
+    *open_kinds("sources", own_kinds(*get_args(_Kinds))),
     BeforeValidator(_read, json_schema_input_type=Annotated[_Kinds, Discriminator("kind")] | str),
 ]
 """A source as a mapping with its `kind`, or as a URI."""

@@ -1,14 +1,17 @@
 """Group `workload`: where the requests come from."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
 from engine.schemas.base import Spec
+from engine.schemas.plugins import open_kinds, own_kinds
 from engine.schemas.tasks import Task
 
 
-class _Workload(Spec):
+class CommonWorkloadSpec(Spec):
+    """Knobs that every workload has."""
+
     task: Task | None = None
     """What a row asks for where it does not say so itself; null: the model's first task, else chat."""
     parameters: dict[str, Any] = {}
@@ -19,13 +22,13 @@ class _Workload(Spec):
     """A row that can't be read: dead records it as failed and goes on; stop refuses the run before it starts."""
 
 
-class SampleWorkloadSpec(_Workload):
+class SampleWorkloadSpec(CommonWorkloadSpec):
     """A few shipped rows that fit the model's task."""
 
     kind: Literal["sample"]
 
 
-class JsonlWorkloadSpec(_Workload):
+class JsonlWorkloadSpec(CommonWorkloadSpec):
     """OpenAI batch-file lines or the short forms, one JSON object a line."""
 
     kind: Literal["jsonl"]
@@ -33,7 +36,7 @@ class JsonlWorkloadSpec(_Workload):
     """The file; .gz is read as it is."""
 
 
-class CsvWorkloadSpec(_Workload):
+class CsvWorkloadSpec(CommonWorkloadSpec):
     """A table with a header: a column `prompt` or `input`; `id`, `priority`, `deadline_s` are understood."""
 
     kind: Literal["csv"]
@@ -45,7 +48,7 @@ class CsvWorkloadSpec(_Workload):
     """The column that holds the text; null: prompt, input or text, whichever is there."""
 
 
-class ParquetWorkloadSpec(_Workload):
+class ParquetWorkloadSpec(CommonWorkloadSpec):
     """A Parquet table, read in row groups (needs the extra `parquet`)."""
 
     kind: Literal["parquet"]
@@ -55,7 +58,7 @@ class ParquetWorkloadSpec(_Workload):
     """The column that holds the text; null: prompt, input or text, whichever is there."""
 
 
-class TxtWorkloadSpec(_Workload):
+class TxtWorkloadSpec(CommonWorkloadSpec):
     """One prompt a line; empty lines are skipped."""
 
     kind: Literal["txt"]
@@ -63,7 +66,7 @@ class TxtWorkloadSpec(_Workload):
     """The file."""
 
 
-class StdinWorkloadSpec(_Workload):
+class StdinWorkloadSpec(CommonWorkloadSpec):
     """Standard input."""
 
     kind: Literal["stdin"]
@@ -97,7 +100,7 @@ class PrioritySharesSpec(Spec):
     """Weight of the rows with low priority."""
 
 
-class SyntheticWorkloadSpec(_Workload):
+class SyntheticWorkloadSpec(CommonWorkloadSpec):
     """Traffic that is made up, row by row: when requests come, how long they are, how urgent. The same seed makes
     the same rows."""
 
@@ -125,13 +128,16 @@ class SyntheticWorkloadSpec(_Workload):
     """Each row's own deadline, in seconds; null: none."""
 
 
-WorkloadSpec = Annotated[
+_Own = (
     SampleWorkloadSpec
     | JsonlWorkloadSpec
     | CsvWorkloadSpec
     | ParquetWorkloadSpec
     | TxtWorkloadSpec
     | StdinWorkloadSpec
-    | SyntheticWorkloadSpec,
-    Field(discriminator="kind"),
+    | SyntheticWorkloadSpec
+)
+WorkloadSpec = Annotated[
+    Annotated[_Own, Field(discriminator="kind")], *open_kinds("workloads", own_kinds(*get_args(_Own)))
 ]
+"""A plug-in of the port `workloads` adds a kind, whose spec extends CommonWorkloadSpec."""

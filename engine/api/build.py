@@ -5,35 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from engine.core.pipeline import Layer, Stage, StageLine, check_order, compose, describe
-from engine.core.registry import EXECUTORS
+from engine.core.pipeline import Layer, Stage, StageLine, check_order, compose, describe, placed
+from engine.core.registry import EXECUTORS, STAGES
 from engine.core.resources import Resources
 from engine.executors.services import Executor, Services
-from engine.middleware import (
-    batch,
-    breaker,
-    cache,
-    concurrency,
-    deadline,
-    hedge,
-    parameters,
-    preflight,
-    queue,
-    rate_limit,
-    rescue,
-    retry,
-    route,
-    timeout,
-    trace,
-)
 from engine.middleware.fallback import Fallback
 from engine.middleware.layer_context import LayerContext
 from engine.schemas import RunSpec, TargetSpec
 
-PER_REQUEST = (trace, deadline, cache, rescue)
+PER_REQUEST = ("trace", "deadline", "cache", "rescue")
 """Outermost first: the stages that a request passes once."""
 PER_TARGET = (
-    preflight, retry, hedge, queue, route, parameters, rate_limit, concurrency, breaker, timeout, batch,
+    "preflight", "retry", "hedge", "queue", "route", "parameters", "rate_limit", "concurrency", "breaker", "timeout",
+    "batch",
 )  # fmt: skip
 """Outermost first: the stages before each target. `fallback` is between the two groups."""
 
@@ -130,6 +114,12 @@ def build(
     return pipeline
 
 
-def _layers(modules: Sequence[object], context: LayerContext) -> list[Layer]:
-    made = (module.layer(context) for module in modules)  # type: ignore[attr-defined]
-    return [layer for layer in made if layer is not None]
+def _layers(names: Sequence[str], context: LayerContext) -> list[Layer]:
+    """Returns the layers of our stages that are on, and of the installed stages that belong among them."""
+    made = (STAGES.get(name).layer(context) for name in names)
+    layers = [layer for layer in made if layer is not None]
+    for name in context.policy.stages:
+        stage = STAGES.get(name)
+        if getattr(stage, "per_request", False) == (names is PER_REQUEST):
+            layers = placed(layers, stage.layer(context))
+    return layers

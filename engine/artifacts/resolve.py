@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from engine.artifacts.cache import Cache
 from engine.artifacts.job import Job, Notify
 from engine.core.errors import SetupError
-from engine.core.registry import Registry
+from engine.core.registry import SOURCES
 from engine.schemas.model import ModelSpec
 from engine.schemas.storage import StorageSpec
 
@@ -21,18 +21,6 @@ __all__ = ["SOURCES", "Artifact", "Job", "Notify", "Source", "default_cache", "d
 
 _POLL_S = 0.1
 """How soon a race notices that nobody wants its winner any more."""
-
-SOURCES = Registry(
-    "sources",
-    {
-        "hub": "engine.artifacts.hub:HubSource",
-        "package": "engine.artifacts.package:PackageSource",
-        "file": "engine.artifacts.file:FileSource",
-        "s3": "engine.artifacts.s3:S3Source",
-        "ipfs": "engine.artifacts.ipfs:IpfsSource",
-        "https": "engine.artifacts.https:HttpsSource",
-    },
-)
 
 
 @dataclass(frozen=True, slots=True)

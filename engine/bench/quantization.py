@@ -25,7 +25,6 @@ from engine.bench.report import Table, number
 from engine.bench.worker import resident_bytes
 from engine.core.child_process import module_command
 from engine.core.errors import SetupError
-from engine.core.registry import RUNTIMES
 from engine.runtimes import devices
 from engine.runtimes.memory import estimate as memory
 from engine.runtimes.openvino import core
@@ -155,7 +154,7 @@ def measure(folder: Path) -> None:
     model = ModelSpec.model_validate(ask["model"])
     concrete: TypeAdapter[devices.Concrete] = TypeAdapter(devices.Concrete)
     hardware = concrete.validate_python(ask["hardware"])
-    runtime = RUNTIMES.get(devices.RUNTIME_OF[hardware.kind])
+    runtime = devices.runtime_of(hardware)
     artifact = resolve.fetch(model, runtime.formats(model))
     work = _embeddings if model.tasks == ("embedding",) else _logits
     figures = work(artifact, model, hardware, folder / "answers.npy")
@@ -166,7 +165,7 @@ def measure(folder: Path) -> None:
 def _embeddings(artifact: resolve.Artifact, model: ModelSpec, hardware: Any, answers: Path) -> dict[str, Any]:
     import numpy as np
 
-    runtime = RUNTIMES.get(devices.RUNTIME_OF[hardware.kind])(hardware, model, artifact, 0)
+    runtime = devices.runtime_of(hardware)(hardware, model, artifact, 0)
     before = resident_bytes()
 
     async def all_rounds() -> tuple[Any, list[float]]:
@@ -223,7 +222,7 @@ def _openvino_logits(artifact: resolve.Artifact, model: ModelSpec, hardware: Any
 
     if artifact.format != "safetensors":
         raise SetupError(f"model.sources: a file of {artifact.format} keeps its type. Next: a source with safetensors")
-    runtime = RUNTIMES.get(devices.RUNTIME_OF[hardware.kind])(hardware, model, artifact, 0)
+    runtime = devices.runtime_of(hardware)(hardware, model, artifact, 0)
     before = resident_bytes()
 
     async def all_rounds() -> list[float]:

@@ -6,7 +6,6 @@ from typing import Any
 
 from engine.artifacts.resolve import Artifact
 from engine.core.errors import EngineError, SetupError
-from engine.core.registry import RUNTIMES
 from engine.executors.local import LocalExecutor
 from engine.executors.services import Executor
 from engine.runtimes import devices
@@ -26,9 +25,9 @@ def describe(target: TargetSpec, executor: Executor, storage: StorageSpec) -> tu
     Also for hardware that is not here, so that a model can be planned for another machine.
     """
     hardware = executor.hardware if isinstance(executor, LocalExecutor) else target.hardware
-    if isinstance(hardware, AutoHardwareSpec):
+    if isinstance(hardware, AutoHardwareSpec) or not devices.is_own(hardware):
         return {"memory": None}, None
-    formats = RUNTIMES.get(devices.RUNTIME_OF[hardware.kind]).formats(target.model)
+    formats = devices.runtime_of(hardware).formats(target.model)
     artifact = memory.at_hand(target.model, formats, storage)
     if artifact is None:
         return {"memory": None}, None

@@ -23,6 +23,7 @@ from engine.schemas.hardware import HardwareSpec
 from engine.schemas.media import MediaSpec
 from engine.schemas.model import ModelSpec
 from engine.schemas.output import OutputSpec
+from engine.schemas.plugins import plugin_specs
 from engine.schemas.policy import PolicySpec
 from engine.schemas.prices import PriceListSpec
 from engine.schemas.provider import ProviderSpec
@@ -44,8 +45,12 @@ GROUPS: dict[str, Any] = {
     "output": OutputSpec,
     "storage": StorageSpec,
     "telemetry": TelemetrySpec,
-    **{f"policy/{name}": field.annotation for name, field in PolicySpec.model_fields.items()},
+    **{f"policy/{name}": field.annotation for name, field in PolicySpec.model_fields.items() if name != "stages"},
 }
+
+
+_PORTS = {"provider": "executors", "hardware": "runtimes", "workload": "workloads"}
+"""The port whose installed kinds a group's options may have."""
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
@@ -96,6 +101,12 @@ def render(group: str, folders: Sequence[Path] = ()) -> str:
         block["required"] = [name for name in block.get("required", []) if name == "kind"]
     for knob in [schema, *(knob for block in blocks for knob in block["properties"].values())]:
         _inherit_kind(knob, schema)
+    for spec in plugin_specs(_PORTS[group]).values() if group in _PORTS else ():
+        installed = TypeAdapter(spec).json_schema()
+        schema.setdefault("$defs", {}).update(
+            {**installed.pop("$defs", {}), spec.__name__: {**installed, "required": []}}
+        )
+        schema["anyOf"].append({"$ref": f"#/$defs/{spec.__name__}"})
     kinds = [_of(schema, kind["$ref"]) for kind in schema.get("anyOf", [])]
     if kinds:
         schema |= {"if": {"not": {"required": ["defaults"]}}, "then": {"required": ["kind"]}}

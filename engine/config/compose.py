@@ -27,6 +27,7 @@ from engine.config.diagnostics import from_pydantic, refuse_secrets, unknown_key
 from engine.core.errors import ConfigError, nearest
 from engine.core.option_files import conf_dir, options
 from engine.schemas import RunSpec
+from engine.schemas.plugins import plugin_specs
 from engine.schemas.provider import SimulatedProviderSpec
 
 CONFIG = "config"
@@ -269,7 +270,7 @@ class Composer:
         if own is not None:
             provider["prices"] = own
         if model.get("name") == "default":
-            name = provider.get("default_model") or _DEFAULT_MODELS.get(str(provider.get("kind")))
+            name = provider.get("default_model") or _default_model(str(provider.get("kind")))
             if not name and provider.get("kind") not in ("remote", "local"):
                 return  # pydantic says what is wrong with the kind
             if not name:
@@ -293,6 +294,14 @@ def varied(cells: list[dict[str, str]]) -> list[str]:
         for key, value in cell.items():
             values.setdefault(key, set()).add(value)
     return [key for key, seen in values.items() if len(seen) > 1] or list(values)
+
+
+def _default_model(kind: str) -> str | None:
+    """Returns the default of `default_model` in the spec of a provider's kind; None without one."""
+    if kind in _DEFAULT_MODELS:
+        return str(_DEFAULT_MODELS[kind])
+    spec = None if kind in ("remote", "local") else plugin_specs("executors").get(kind)
+    return spec.model_fields["default_model"].default if spec and "default_model" in spec.model_fields else None
 
 
 def _validate(plain: dict[str, Any]) -> RunSpec:

@@ -9,10 +9,17 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from engine.core.errors import ConfigError, nearest
 from engine.credentials.masking import MASK, looks_like_secret, mask_shapes
 from engine.schemas import RunSpec
+from engine.schemas.hardware import HardwareSpec
+from engine.schemas.plugins import OpenKinds, plugin_specs, plugins
+from engine.schemas.policy import PolicySpec
+from engine.schemas.provider import ProviderSpec
+from engine.schemas.sources import SourceSpec
+from engine.schemas.workload import WorkloadSpec
 
 SECRET_KEYS = re.compile(
     r"(^|[_-])((api|access|secret|private|subscription|auth)[_-]?key|secret|token|password|passwd|authorization|cookie)s?$|-key$",
@@ -25,50 +32,76 @@ _CONTAINED_CHARS = 12
 
 
 def unknown_key(key: str, options: Mapping[str, list[str]]) -> str | None:
-    """Why `key` (dotted, as typed) is not a key of the run spec; None if it is one. Unions know all their keys."""
+    """Returns the reason why `key` (dotted, as typed) is not a key of the run spec; None if it is one.
+
+    Unions have the keys of all their kinds. The specs of installed plug-ins are read if ours lack the key.
+    """
+    problem = _unknown(key, options, installed=False)
+    return None if problem is None else _unknown(key, options, installed=True)
+
+
+def _unknown(key: str, options: Mapping[str, list[str]], installed: bool) -> str | None:
     models: list[type[BaseModel]] = [RunSpec]
     walked: list[str] = []
     for part in key.split("."):
-        fields = {name: field for model in models for name, field in model.model_fields.items()}
-        if part.partition("[")[0] not in fields:
+        name = part.partition("[")[0]
+        known = _fields(models, installed)
+        if name not in known:
             where = ".".join(walked) or "the run"
-            names = [".".join([*walked, name]) for name in fields]
+            names = [".".join([*walked, each]) for each in known]
             if not walked:
                 names += [group for group in options if "/" not in group]
             return f"{key}: {where} has no key {part!r}; {nearest('.'.join([*walked, part]), names)}"
         walked.append(part)
-        name = part.partition("[")[0]
-        annotations = [model.model_fields[name].annotation for model in models if name in model.model_fields]
-        if any(get_origin(annotation) in (dict, tuple, list) for annotation in annotations):
+        if any(get_origin(field.annotation) in (dict, tuple, list) for field in known[name]):
             return None  # free keys, or a list that pydantic checks
-        models = [found for annotation in annotations for found in _models(annotation)]
+        models = [model for field in known[name] for model in _models_of(field, installed)]
         if not models and len(walked) < len(key.split(".")):
             return f"{key}: {'.'.join(walked)} is a value and has no keys"
     return None
 
 
-def fields(path: str) -> dict[str, bool]:
-    """The keys below a dotted path of the run spec, and whether each has keys itself."""
+def _fields(models: Iterable[type[BaseModel]], installed: bool) -> dict[str, list[FieldInfo]]:
+    """Returns the fields of several models by name, and a policy's stages of installed plug-ins."""
+    fields: dict[str, list[FieldInfo]] = {}
+    for model in models:
+        for name, field in model.model_fields.items():
+            fields.setdefault(name, []).append(field)
+        if installed and model is PolicySpec:
+            for name, spec in plugin_specs("stages").items():
+                fields.setdefault(name, []).append(FieldInfo(annotation=spec))
+    return fields
+
+
+def _models_of(field: FieldInfo, installed: bool) -> list[type[BaseModel]]:
+    """Returns the models that a field's value may have; with `installed` also those of plug-ins."""
+    models = [*_models(field.annotation)]
+    if installed:
+        ports = (mark.port for mark in field.metadata if isinstance(mark, OpenKinds))
+        models += [spec for port in ports for spec in plugin_specs(port).values()]
+    return models
+
+
+def _models_at(path: str, installed: bool = False) -> list[type[BaseModel]]:
+    """Returns the models at a dotted path of the run spec."""
     models: list[type[BaseModel]] = [RunSpec]
-    for part in path.split("."):
-        annotations = [model.model_fields[part].annotation for model in models if part in model.model_fields]
-        models = [found for annotation in annotations for found in _models(annotation)]
-    return {
-        name: any(True for _ in _models(field.annotation))
-        for model in models
-        for name, field in model.model_fields.items()
-    }
+    for part in path.split(".") if path else ():
+        known = _fields(models, installed).get(part.partition("[")[0], ())
+        models = [model for field in known for model in _models_of(field, installed)]
+    return models
+
+
+def fields(path: str) -> dict[str, bool]:
+    """Returns the keys below a dotted path of the run spec, and whether each has keys itself."""
+    known = _fields(_models_at(path, installed=True), installed=True)
+    return {name: any(_models_of(field, True) for field in found) for name, found in known.items()}
 
 
 def choices(path: str) -> list[str]:
     """Returns the values of a dotted key that takes one of a few words, or true and false; empty for another key."""
     parent, _, name = path.rpartition(".")
-    models: list[type[BaseModel]] = [RunSpec]
-    for part in parent.split(".") if parent else []:
-        annotations = [model.model_fields[part].annotation for model in models if part in model.model_fields]
-        models = [found for annotation in annotations for found in _models(annotation)]
-    annotations = [model.model_fields[name].annotation for model in models if name in model.model_fields]
-    return sorted({text for annotation in annotations for text in _words(annotation)})
+    known = _fields(_models_at(parent, installed=True), installed=True).get(name, ())
+    return sorted({text for field in known for text in _words(field.annotation)})
 
 
 def _words(annotation: Any) -> Iterable[str]:
@@ -101,8 +134,7 @@ def from_pydantic(error: ValidationError) -> list[str]:
         elif item["type"] == "missing":
             lines.append(f"{path}: needs a value; add {path}=…")
         elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            expected = str(item.get("ctx", {}).get("expected_tags", "")).replace("'", "")
-            lines.append(f"{path}.kind: not a kind of {path}; one of: {expected}")
+            lines.append(_unknown_kind(path, item))
         else:
             value = item.get("input")
             shown = "" if _secret(path.rpartition(".")[2], value) else f"{value!r}: "
@@ -111,14 +143,24 @@ def from_pydantic(error: ValidationError) -> list[str]:
     return lines
 
 
+def _unknown_kind(path: str, item: Mapping[str, Any]) -> str:
+    """Names the kinds of a tagged union, with those of installed plug-ins, the nearest first."""
+    context = item.get("ctx", {})
+    kinds = [kind.strip(" '") for kind in str(context.get("expected_tags", "")).split(",")]
+    kinds += [kind for port in _OPEN.get(re.sub(r".*\.|\[\d+\]", "", path), ()) for kind in plugins(port)]
+    tag = str(context.get("tag", ""))
+    near = nearest(tag, kinds).rstrip("?")
+    return f"{path}.kind: got {tag or 'nothing'}; expected a kind of {path}: {near}. Fix: see engine plugins"
+
+
+_OPEN = {"provider": ("executors",), "hardware": ("runtimes",), "workload": ("workloads",), "sources": ("sources",)}
+"""The port of each field with open kinds, by the field's name."""
+
+
 def _not_here(path: str) -> str:
     """What to say of a key that the chosen kind lacks: which kinds have it, else the nearest names."""
     where, _, key = path.rpartition(".")
-    models: list[type[BaseModel]] = [RunSpec]
-    for part in where.split("."):
-        name = part.partition("[")[0]
-        annotations = [model.model_fields[name].annotation for model in models if name in model.model_fields]
-        models = [found for annotation in annotations for found in _models(annotation)]
+    models = _models_at(where)
     having = [model for model in models if key in model.model_fields and "kind" in model.model_fields]
     kinds = sorted({str(kind) for model in having for kind in get_args(model.model_fields["kind"].annotation)})
     if not kinds:
@@ -131,6 +173,16 @@ def _unquoted(item: Mapping[str, Any]) -> bool:
     return item["type"] == "string_type" and type(item.get("input")) in (int, float)
 
 
+_TAGS = {
+    kind
+    for kinds in (ProviderSpec, HardwareSpec, WorkloadSpec, SourceSpec)
+    for mark in get_args(kinds)
+    if isinstance(mark, OpenKinds)
+    for kind in mark.own
+}
+"""Kinds that pydantic puts into the path of an error; of an installed kind it puts none."""
+
+
 def _dotted(location: tuple[int | str, ...]) -> str:
     """Drops the tags that pydantic puts after a tagged union's field."""
     parts: list[str] = []
@@ -138,7 +190,8 @@ def _dotted(location: tuple[int | str, ...]) -> str:
     for part in location:
         if tagged and isinstance(part, str):
             tagged = False
-            continue
+            if part in _TAGS:
+                continue
         if isinstance(part, int):
             parts[-1] += f"[{part}]"
             tagged = parts[-1].startswith("sources")

@@ -67,6 +67,26 @@ def check_order(classes: Sequence[type[Middleware]]) -> None:
                 raise ConfigError(f"chain: {cls.name} must be inside {other}, because {reason}")
 
 
+def placed(layers: Sequence[Layer], layer: Layer | None) -> list[Layer]:
+    """Returns the layers with one more, at the innermost position that breaks no constraint; None adds nothing.
+
+    Raises ConfigError, with the reason, if there is no such position.
+    """
+    if layer is None:
+        return list(layers)
+    problem: ConfigError | None = None
+    for position in range(len(layers), -1, -1):
+        chain = [*layers[:position], layer, *layers[position:]]
+        try:
+            check_order([each.cls for each in chain])
+        except ConfigError as error:
+            problem = problem or error
+        else:
+            return chain
+    assert problem is not None
+    raise problem
+
+
 @dataclass(frozen=True)
 class StageLine:
     """One line of a described chain."""

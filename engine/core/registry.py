@@ -1,51 +1,60 @@
-"""kind → implementation, imported when first used. Plug-ins join by entry point."""
+"""kind → implementation, imported at first use. Plug-ins join by entry point."""
 
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import entry_points
 from typing import Any
 
 from engine.core.errors import ConfigError, nearest
+from engine.schemas.plugins import Plugin, PluginError, plugins
 
 
 class Registry:
-    """The implementations of one port, by kind. A third party adds one with an entry point of group `engine.<port>`."""
+    """The implementations of one port, by kind. A package adds one with an entry point of the group `engine.<port>`."""
 
-    def __init__(self, port: str, builtin: dict[str, str]) -> None:
-        """`builtin` maps a kind to "module:attribute"; a module is imported when its kind is first used."""
+    def __init__(self, port: str, knob: str, builtin: dict[str, str]) -> None:
+        """`knob` is the path that names the kind in YAML. `builtin` maps a kind to "module:attribute"; a module is
+        imported when its kind is first used."""
         self.port = port
-        self._where = builtin
+        self.knob = knob
+        self.builtin = builtin
         self._loaded: dict[str, Any] = {}
-        self._plugins_read = False
 
     def get(self, kind: str) -> Any:
-        """The implementation of `kind`. Raises ConfigError with the nearest names."""
+        """Returns the implementation of `kind`. Raises ConfigError with the nearest names, or the plug-in's error."""
         if kind in self._loaded:
             return self._loaded[kind]
-        if kind not in self._where:
-            self._read_plugins()
-        where = self._where.get(kind)
-        if where is None:
-            raise ConfigError(f"{self.port}: no {kind!r} is registered; {nearest(kind, self._where)}")
-        module, _, attribute = where.partition(":")
-        self._loaded[kind] = getattr(importlib.import_module(module), attribute)
+        where = self.builtin.get(kind)
+        if where is not None:
+            module, _, attribute = where.partition(":")
+            imported = importlib.import_module(module)
+            self._loaded[kind] = getattr(imported, attribute) if attribute else imported
+        else:
+            self._loaded[kind] = self._plugin(kind)
         return self._loaded[kind]
 
     def kinds(self) -> list[str]:
-        self._read_plugins()
-        return sorted(self._where)
+        """Returns every kind, ours and installed ones."""
+        return sorted({*self.builtin, *plugins(self.port)})
 
-    def _read_plugins(self) -> None:
-        if self._plugins_read:
-            return
-        self._plugins_read = True
-        for entry in entry_points(group=f"engine.{self.port}"):
-            self._where.setdefault(entry.name, entry.value)
+    def plugins(self) -> dict[str, Plugin]:
+        """Returns the installed kinds that are not ours; a plug-in can't replace a kind of ours."""
+        return {kind: plugin for kind, plugin in plugins(self.port).items() if kind not in self.builtin}
+
+    def _plugin(self, kind: str) -> Any:
+        plugin = plugins(self.port).get(kind)
+        if plugin is None:
+            near = nearest(kind, self.kinds()).rstrip("?")
+            raise ConfigError(f"{self.knob}: got {kind}; expected an installed kind: {near}. Fix: see engine plugins")
+        try:
+            return plugin.load()
+        except PluginError as error:
+            raise ConfigError(str(error)) from error
 
 
 EXECUTORS = Registry(
     "executors",
+    "provider.kind",
     {
         "remote": "engine.executors.remote:RemoteExecutor",
         "local": "engine.executors.local:LocalExecutor",
@@ -54,6 +63,7 @@ EXECUTORS = Registry(
 )
 DIALECTS = Registry(
     "dialects",
+    "provider.dialect",
     {
         "openai": "engine.dialects.openai.client:OpenAIDialect",
         "anthropic": "engine.dialects.anthropic.client:AnthropicDialect",
@@ -69,6 +79,7 @@ DIALECTS = Registry(
 )
 BATCH_DIALECTS = Registry(
     "batch_dialects",
+    "provider.batch.api",
     {
         "openai": "engine.dialects.openai.batch:OpenAIBatchDialect",
         "anthropic": "engine.dialects.anthropic.batch:AnthropicBatchDialect",
@@ -78,6 +89,7 @@ BATCH_DIALECTS = Registry(
 """Batch APIs, by `provider.batch.api`."""
 SERVER_DIALECTS = Registry(
     "server_dialects",
+    "wire",
     {
         "openai": "engine.dialects.openai.server:OpenAIServerDialect",
         "anthropic": "engine.dialects.anthropic.server:AnthropicServerDialect",
@@ -94,6 +106,7 @@ SERVER_DIALECTS = Registry(
 """The other direction: a client's wire request → canonical → the client's wire reply."""
 TRANSPORTS = Registry(
     "transports",
+    "provider.transport.kind",
     {
         "aiohttp": "engine.transports.aiohttp:AiohttpTransport",
         "httpx": "engine.transports.httpx:HttpxTransport",
@@ -102,8 +115,51 @@ TRANSPORTS = Registry(
 )
 RUNTIMES = Registry(
     "runtimes",
+    "hardware.kind",
     {
         "openvino": "engine.runtimes.openvino.runtime:OpenVinoRuntime",
         "torch": "engine.runtimes.torch.runtime:TorchRuntime",
     },
 )
+WORKLOADS = Registry(
+    "workloads",
+    "workload.kind",
+    {
+        "sample": "engine.workloads.sample:open_sample",
+        "jsonl": "engine.workloads.jsonl:open_jsonl",
+        "csv": "engine.workloads.csv:open_csv",
+        "parquet": "engine.workloads.parquet:open_parquet",
+        "txt": "engine.workloads.txt:open_txt",
+        "stdin": "engine.workloads.stdin:open_stdin",
+        "synthetic": "engine.workloads.synthetic:open_synthetic",
+    },
+)
+"""Openers of workloads: `open(spec, form, seed) -> Source`."""
+SOURCES = Registry(
+    "sources",
+    "model.sources[].kind",
+    {
+        "hub": "engine.artifacts.hub:HubSource",
+        "package": "engine.artifacts.package:PackageSource",
+        "file": "engine.artifacts.file:FileSource",
+        "s3": "engine.artifacts.s3:S3Source",
+        "ipfs": "engine.artifacts.ipfs:IpfsSource",
+        "https": "engine.artifacts.https:HttpsSource",
+    },
+)
+"""Sources of model files."""
+STAGES = Registry(
+    "stages",
+    "policy",
+    {
+        name: f"engine.middleware.{name}"
+        for name in (
+            *("trace", "deadline", "cache", "rescue"),
+            *("preflight", "retry", "hedge", "queue", "route", "parameters", "rate_limit", "concurrency", "breaker"),
+            *("timeout", "batch"),
+        )
+    },
+)
+"""The modules of our stages; a plug-in's stage is its class."""
+PORTS = (STAGES, DIALECTS, BATCH_DIALECTS, TRANSPORTS, EXECUTORS, RUNTIMES, WORKLOADS, SOURCES)
+"""Every port that takes plug-ins, in the order of a request's way."""

@@ -31,6 +31,10 @@ class Resources:
         """Returns the state under this key; None before it was made."""
         return self._objects.get(key)
 
+    def kinds(self) -> list[str]:
+        """Returns the first parts of all keys, each once."""
+        return list(dict.fromkeys(str(key[0]) for key in self._objects))
+
     def items(self, kind: str) -> dict[tuple[Hashable, ...], Any]:
-        """Everything whose key starts with `kind`."""
+        """Returns everything whose key starts with `kind`."""
         return {key: value for key, value in self._objects.items() if key[0] == kind}

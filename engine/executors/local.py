@@ -11,7 +11,6 @@ from typing import Any
 
 from engine.artifacts import resolve
 from engine.core.errors import Cancelled, Internal, InvalidRequest, SetupError
-from engine.core.registry import RUNTIMES
 from engine.core.request import Context, Request, Result, Usage
 from engine.core.server_info import ServerInfo
 from engine.core.stream import Chunk, ChunkStream
@@ -205,7 +204,7 @@ class _Shared:
             await loading.result().aclose()
 
     async def _load(self) -> Runtime:
-        kind = RUNTIMES.get(devices.RUNTIME_OF[self._hardware.kind])
+        kind = devices.runtime_of(self._hardware)
         services = self._services
         self.artifact = await asyncio.to_thread(
             resolve.fetch,
@@ -218,8 +217,9 @@ class _Shared:
         )
         if services.notify is not None:
             services.notify(f"loading {self._model.name} from {self.artifact.source} on {self._hardware.kind}")
-        estimate = await asyncio.to_thread(memory.of, self.artifact, self._model, self._hardware)
-        memory.check(estimate, self._hardware, self._model.name)
+        if devices.is_own(self._hardware):  # an installed kind knows its own memory
+            estimate = await asyncio.to_thread(memory.of, self.artifact, self._model, self._hardware)
+            memory.check(estimate, self._hardware, self._model.name)
         runtime = self._made(kind, self.artifact)
         await runtime.start()
         return runtime

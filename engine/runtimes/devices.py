@@ -8,6 +8,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from typing import Any
 
 from engine.core.errors import SetupError
 from engine.core.registry import RUNTIMES
@@ -27,8 +28,8 @@ TORCH_EXTRA = 'pip install "ipfs-accelerate[local]"'
 
 Concrete = CpuHardwareSpec | CudaHardwareSpec | MpsHardwareSpec | OpenVinoHardwareSpec
 
-RUNTIME_OF = {"cpu": "torch", "cuda": "torch", "mps": "torch", "openvino": "openvino"}
-"""Which runtime serves which hardware."""
+_RUNTIMES = {"cpu": "torch", "cuda": "torch", "mps": "torch", "openvino": "openvino"}
+"""The runtime of each of our hardware kinds."""
 QUANTIZERS = {
     "cpu": {"int8": "torchao", "int4": "torchao"},
     "cuda": {"int8": "torchao", "int4": "torchao", "bnb_int8": "bitsandbytes", "bnb_int4": "bitsandbytes"},
@@ -43,6 +44,16 @@ _DRIVERS = (
 """NVIDIA's driver, and AMD's: the library, the call that starts it, and the call that counts GPUs."""
 
 
+def is_own(hardware: HardwareSpec) -> bool:
+    """Returns False for the kind of an installed package."""
+    return hardware.kind in _RUNTIMES
+
+
+def runtime_of(hardware: HardwareSpec) -> Any:
+    """Returns the class of the runtime for a hardware; of a plug-in's kind, the plug-in. Raises ConfigError."""
+    return RUNTIMES.get(_RUNTIMES.get(hardware.kind, hardware.kind))
+
+
 def resolve(hardware: HardwareSpec, model: ModelSpec | None = None) -> Concrete:
     """The concrete hardware for a spec. Raises SetupError when this machine or environment does not have it.
 
@@ -51,6 +62,8 @@ def resolve(hardware: HardwareSpec, model: ModelSpec | None = None) -> Concrete:
     """
     if isinstance(hardware, AutoHardwareSpec):
         return _best(hardware, model)
+    if not is_own(hardware):
+        return hardware  # a plug-in's kind checks its machine when it is made
     if isinstance(hardware, OpenVinoHardwareSpec):
         _check_openvino(hardware)
     elif not installed("torch", "transformers"):
@@ -107,7 +120,7 @@ def _best(hardware: AutoHardwareSpec, model: ModelSpec | None) -> Concrete:
 
 
 def _reads(hardware: Concrete, model: ModelSpec) -> bool:
-    formats = RUNTIMES.get(RUNTIME_OF[hardware.kind]).formats(model)
+    formats = runtime_of(hardware).formats(model)
     if isinstance(hardware, OpenVinoHardwareSpec) and "openvino" in formats:
         formats = ("gguf", "openvino")  # a generator; exporting its safetensors takes a minute, and is to be asked for
     return any(source.format in formats for source in model.sources)

@@ -22,7 +22,8 @@ LABELS = {
     "hedge": ("target",),
     "cache": (),
 }
-"""The kinds of resources that are read, in the order of the chain, and what follows the kind in their keys."""
+"""The parts that follow the kind in the keys of our stages' resources; of others it is the target."""
+
 
 GROWING = frozenset({"cuts", "evicted", "refused", "rejected", "rejections", "total", "trips"})
 """The last words of names that only grow."""
@@ -59,16 +60,17 @@ class Reading:
 
 def readings(resources: Resources) -> list[Reading]:
     """Every reading of everything that can be read. What has no `gauges` is passed over."""
-    found = []
-    for stage, names in LABELS.items():
+    readings = []
+    for stage in dict.fromkeys([*LABELS, *resources.kinds()]):
         for place, thing in resources.items(stage).items():
             if not isinstance(thing, HasGauges):
                 continue
+            names = LABELS.get(stage, ("target",))
             labels = {name: str(part) for name, part in zip(names, place[1:], strict=False) if part is not None}
             for gauge, value in thing.gauges().items():
                 name, _, key = gauge.partition("/")
-                found.append(Reading(stage, {**labels, "key": key} if key else labels, name, value))
-    return found
+                readings.append(Reading(stage, {**labels, "key": key} if key else labels, name, value))
+    return readings
 
 
 def stages(resources: Resources) -> dict[str, list[dict[str, str | float]]]:

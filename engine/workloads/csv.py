@@ -14,7 +14,7 @@ from engine.workloads.source import Source, find_file
 from engine.workloads.table import object_of, text_column
 
 
-def open_csv(spec: CsvWorkloadSpec, form: Form) -> Source:
+def open_csv(spec: CsvWorkloadSpec, form: Form, seed: int = 0) -> Source:
     """Raises ConfigError for a path that can't be read, or a header without a column for the text."""
     path, live = find_file(spec.path)
     # The module's limit, 128 KiB a cell, is global to the process and too small for prompts.

@@ -11,7 +11,7 @@ from engine.workloads.rows import Form, Record
 from engine.workloads.source import Source, find_file
 
 
-def open_jsonl(spec: JsonlWorkloadSpec, form: Form) -> Source:
+def open_jsonl(spec: JsonlWorkloadSpec, form: Form, seed: int = 0) -> Source:
     """Raises ConfigError for a path that can't be read."""
     path, live = find_file(spec.path)
     return Source("jsonl", spec.path, lambda: read_jsonl(path), form, spec.limit, path, live)

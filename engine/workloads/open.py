@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.core.registry import WORKLOADS
 from engine.schemas.workload import WorkloadSpec
 from engine.workloads.rows import Form, Row
 from engine.workloads.source import ClosedLoop, Source
@@ -21,33 +22,9 @@ def open_source(spec: WorkloadSpec, model_tasks: tuple[str, ...] = (), seed: int
         stated=spec.task is not None,
         parameters=spec.parameters,
     )
-    if spec.kind == "jsonl":
-        from engine.workloads.jsonl import open_jsonl
-
-        return open_jsonl(spec, form)
-    if spec.kind == "csv":
-        from engine.workloads.csv import open_csv
-
-        return open_csv(spec, form)
-    if spec.kind == "parquet":
-        from engine.workloads.parquet import open_parquet
-
-        return open_parquet(spec, form)
-    if spec.kind == "txt":
-        from engine.workloads.txt import open_txt
-
-        return open_txt(spec, form)
-    if spec.kind == "stdin":
-        from engine.workloads.stdin import open_stdin
-
-        return open_stdin(spec, form)
-    if spec.kind == "synthetic":
-        from engine.workloads.synthetic import open_synthetic
-
-        return open_synthetic(spec, form, seed)
-    from engine.workloads.sample import open_sample
-
-    return open_sample(spec, form)
+    opener = WORKLOADS.get(spec.kind)
+    source: Source = opener(spec, form, seed)
+    return source
 
 
 def check_rows(source: Source) -> None:

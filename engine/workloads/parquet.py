@@ -15,7 +15,7 @@ from engine.workloads.table import object_of, text_column
 _BATCH_ROWS = 256
 
 
-def open_parquet(spec: ParquetWorkloadSpec, form: Form) -> Source:
+def open_parquet(spec: ParquetWorkloadSpec, form: Form, seed: int = 0) -> Source:
     """Raises ConfigError for a file that is none or lacks the column, SetupError when pyarrow is not installed."""
     path, _ = find_file(spec.path)
     with _open(path, spec.path) as table:

@@ -11,7 +11,7 @@ from engine.workloads.rows import Form, Record
 from engine.workloads.source import Source, find_file
 
 
-def open_txt(spec: TxtWorkloadSpec, form: Form) -> Source:
+def open_txt(spec: TxtWorkloadSpec, form: Form, seed: int = 0) -> Source:
     """Raises ConfigError for a path that can't be read."""
     path, live = find_file(spec.path)
     return Source("txt", spec.path, lambda: _read(path), form, spec.limit, path, live)

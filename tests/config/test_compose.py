@@ -217,7 +217,7 @@ def test_plain_text_needs_no_quotes_where_it_can_mean_nothing_else(path: str) ->
         ("provider/mine.yaml", "- a\n", "provider: not a mapping"),
         ("provider/mine.yaml", "just text\n", "provider: not a mapping"),
         ("provider/mine.yaml", "name: x\n", "provider: not a mapping with a `kind`"),
-        ("provider/mine.yaml", "kind: grok\n", "provider.kind: not a kind of provider; one of:"),
+        ("provider/mine.yaml", "kind: grok\n", "provider.kind: got grok; expected a kind of provider: one of:"),
         ("provider/mine.yaml", "kind: simulated\nname: ${nowhere}\n", "Interpolation key 'nowhere' not found"),
         ("provider/mine.yaml", "kind: local\ndefault_model: sk-abcdefghijklmnopqrst\n", "looks like a secret"),
     ],

@@ -9,7 +9,7 @@ import pytest
 
 from engine.core.errors import OutputError
 from engine.runs import execute, open_run
-from engine.runs.catalog import diff, list_runs, prune, show, table
+from engine.runs.catalog import diff, list_runs, prune, show
 from engine.workloads.open import open_source
 from tests.runs.child_run import Answering, spec_of
 
@@ -77,7 +77,3 @@ def test_pruning_by_age_spares_the_young(root: Path) -> None:
 def test_pruning_without_a_limit_is_refused(root: Path) -> None:
     with pytest.raises(OutputError, match="keep=N"):
         prune(root)
-
-
-def test_a_table_aligns_numbers_to_the_right() -> None:
-    assert table(["run", "ok"], [["a", 5], ["bcd", 12]]) == "run  ok\na     5\nbcd  12"
