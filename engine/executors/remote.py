@@ -24,7 +24,7 @@ from engine.executors.services import Services
 from engine.media.fields import may_hold_media, read_media
 from engine.media.reader import MediaReader
 from engine.schemas.provider import RemoteProviderSpec
-from engine.tasks import embedding, rerank, splitting, tensors
+from engine.tasks import embedding, finite, rerank, splitting, tensors
 from engine.tasks.usage import pieces
 from engine.transports.download import download
 from engine.transports.transport import HttpCall, HttpReply, Transport, origin
@@ -160,6 +160,7 @@ class RemoteExecutor:
             answer.body["model"] = body.get("model") or self._model
         if request.task == "embedding":
             embedding.check_order(answer.body, body.get("input"))
+            finite.check_vectors(answer.body)
             if body.get("encoding_format") == "base64":
                 embedding.pack(answer.body)
         elif request.task == "rerank":

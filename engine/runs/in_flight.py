@@ -209,7 +209,7 @@ class InFlight:
                 raise asyncio.CancelledError
         try:
             content = payload(self._run, row, result)
-        except (TypeError, ValueError) as problem:  # such as half of a surrogate pair: this row's, not the run's
+        except (TypeError, ValueError, OverflowError, RecursionError) as problem:  # this row's, not the run's
             malformed = Malformed(f"the reply can't be written as JSON: {problem}")
             result = Result(row.id, error=malformed, engine=result.engine)
             content = payload(self._run, row, result)

@@ -17,12 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from engine.api.engine import Engine
-from engine.batches.ledger import Ledger, held_rows, jobs_of
+from engine.batches.ledger import Ledger, held_rows
 from engine.batches.operations import Jobs
-from engine.core.atomic_file import CantWrite, write_atomic
+from engine.core.atomic_file import CantWrite
 from engine.core.errors import EngineError, Interrupted, OutputError, OverLimit, SetupError, Stalled
 from engine.core.virtual_time import VirtualTimeLoop
 from engine.runs import stall_notices
@@ -34,8 +32,8 @@ from engine.runs.journal import Journal, counts
 from engine.runs.manifest import Session, iso_utc
 from engine.runs.media_files import MediaFiles
 from engine.runs.pending_rows import PendingRows
-from engine.runs.report import Findings, write_report
 from engine.runs.results import materialise
+from engine.runs.statistics import write_statistics
 from engine.runs.stop_signal import StopSignal
 from engine.schemas import RunSpec
 from engine.workloads.open import Source, open_source
@@ -358,20 +356,13 @@ class _Execution:
         """Results, metrics, report, and last the status."""
         run, manifest = self._run, self._run.manifest
         self._end_session()
-        findings = Findings(getattr(self._engine, "resources", None))
-        materialise(run, rows, findings.see, MediaFiles(run.path) if self._spec.output.media == "files" else None)
-        manifest.rows, manifest.ok, manifest.failed = rows, findings.metrics.total.ok, findings.failed
-        manifest.finished = iso_utc(time.time())
+        materialise(run, rows, MediaFiles(run.path) if self._spec.output.media == "files" else None)
+        manifest.ok, manifest.failed = counts(run.journal)
+        manifest.rows, manifest.finished, manifest.status = rows, iso_utc(time.time()), "finished"
         manifest.record_software()
-        metrics = findings.summary(manifest.wall_s)
-        if self._feed is not None and self._feed.timed:
-            metrics["held_back"] = sum(session.held_back for session in manifest.sessions)
-            metrics["held_back_s"] = max(session.held_back_s for session in manifest.sessions)
-        if jobs := jobs_of(run.journal):
-            metrics["jobs"] = [job.as_dict() for job in jobs]
-        write_atomic(run.metrics, msgspec.json.format(msgspec.json.encode(metrics), indent=2) + b"\n")
-        manifest.status = "finished"
-        write_report(run, findings, self._source)
+        resources = getattr(self._engine, "resources", None)
+        timed = self._feed is not None and self._feed.timed
+        told = write_statistics(run, self._source, resources, timed=timed, warn=self._say)
         if self._virtual:
             manifest.sessions[-1].real_s = round(time.monotonic() - self._real_started, 3)
         run.write_manifest()
@@ -381,10 +372,10 @@ class _Execution:
             rows=rows,
             ok=manifest.ok,
             failed=manifest.failed,
-            outcomes=metrics["outcomes"],
+            outcomes=told.metrics.get("outcomes", {}),
             wall_s=manifest.wall_s,
-            first_errors=findings.first_errors(),
-            metrics=metrics,
+            first_errors=told.first_errors,
+            metrics=told.metrics,
             real_s=sum(session.real_s or 0.0 for session in manifest.sessions) if self._virtual else None,
         )
 
