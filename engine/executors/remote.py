@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from engine.core import token_estimate
 from engine.core.errors import AuthFailed, ConfigError, InferenceError, Internal, nearest
 from engine.core.registry import DIALECTS
 from engine.core.request import Attempt, Context, Request, Result
@@ -167,6 +168,9 @@ class RemoteExecutor:
             rerank.complete(answer.body, body, body.get("model") or self._model)
         elif request.task == "tensors" and body.get("encoding_format") == "base64":
             tensors.pack(answer.body)
+        if answer.usage is not None:
+            written = 0 if answer.usage.output_tokens else token_estimate.written_tokens(answer.body)
+            answer.usage = token_estimate.completed(answer.usage, request.task, body, written)
         if answer.usage is None:
             answer.usage = pieces(request.task, body, answer.body)
         return answer
@@ -263,6 +267,8 @@ class RemoteExecutor:
         error.message = self._clean(error.message, key) or ""
         error.args = (error.message,)
         error.code = self._clean(error.code, key)
+        if error.usage is not None and error.usage.unsaid:
+            error.usage = None
         error.provider_request_id = self._clean(error.provider_request_id, key)
         if attempt is not None:
             if error.status is not None:
