@@ -10,6 +10,7 @@ read there, and full groups of records are committed there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -203,8 +204,9 @@ class _Execution:
         manifest = self._run.manifest
         manifest.status, manifest.reason = status, reason
         log.error("%s: %s", status, reason)
-        try:
+        with contextlib.suppress(OutputError):  # a journal that can't be read; its end is written all the same
             manifest.ok, manifest.failed = counts(self._run.journal)
+        try:
             self._end_session()
             self._run.write_manifest()
         except OutputError as error:
