@@ -28,6 +28,7 @@ from engine.schemas.provider import RemoteProviderSpec
 from engine.tasks import embedding, finite, rerank, splitting, tensors
 from engine.tasks.usage import pieces
 from engine.transports.download import download
+from engine.transports.proxy import check_proxy
 from engine.transports.transport import HttpCall, HttpReply, Transport, origin
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class RemoteExecutor:
             else None
         )
         self._services = services
+        for url in self._base_urls:
+            check_proxy(url, provider.transport)
         self._transport: Transport = services.transport(provider.transport)
         own = _endpoint_keys(provider)
         self._own: tuple[str, ...] = tuple(key.name for key in own)

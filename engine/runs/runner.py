@@ -167,11 +167,21 @@ class _Execution:
         batch = min(commit_rows, max(1, self._window // 2))
         journal = Journal(run.journal, commit_s=self._spec.output.commit_s, batch=batch, threaded=not self._virtual)
         jobs = self._open_jobs() if self._spec.policy.batch.strategy == "provider" else None
+        # Faults of a simulated provider are meant.
+        alike = self._spec.output.max_alike if self._spec.provider.kind != "simulated" else None
         serving = InFlight(
-            self._engine, journal, run.path.name, self._window, self._progress, self._virtual, self._spending, jobs
+            self._engine,
+            journal,
+            run.path.name,
+            self._window,
+            self._progress,
+            self._virtual,
+            self._spending,
+            jobs,
+            alike,
         )
         try:
-            await self._begin(self._window + (batch if self._virtual else 0))
+            await self._begin(self._window + (batch if self._virtual else 0) + (alike or 0))
             if run.resumed:
                 self._spending.read(run.journal)
                 if self._spending.reached:

@@ -30,8 +30,8 @@ class JobSpec(Spec):
     """Longest wait between two questions, in seconds."""
     settle_s: float = Field(60.0, ge=0)
     """When nobody knows whether a job was created, because the reply was lost: for so long, in seconds, the provider's
-    list of jobs is looked through again before the job is sent once more. Also for so long a provider may not know a job,
-    its results or an uploaded file before it is given up: replicas lag behind."""
+    list of jobs is looked through again before the job is sent once more. Also for so long a provider may not know a
+    job, its results or an uploaded file before it is given up: replicas lag behind."""
     unanswered: Literal["live", "job", "dead"] = "live"
     """Rows that expired, were cancelled or failed with what another try may mend. live: a normal call at the full
     price; job: another job; dead: a dead letter."""
