@@ -27,8 +27,11 @@ def test_a_vector_with_one_such_number_is_refused(
 ) -> None:
     numbers = [*before, bad, *after]
     body = {"data": [{"embedding": [1.0]}, {"embedding": packed(numbers) if as_text else numbers}]}
-    with pytest.raises(Malformed, match="not finite"):
+    if as_text:  # a provider's may be of int8 or bits, in which any bytes are right
         finite.check_vectors(body)
+    else:
+        with pytest.raises(Malformed, match="not finite"):
+            finite.check_vectors(body)
     with pytest.raises(Malformed, match="not finite"):
         finite.check(body)
 
