@@ -1,4 +1,4 @@
-"""What is known of the fields of `model.parameters`: their types, so that a mistake is told before a run begins.
+"""Types of the usual fields of `model.parameters`, so that a mistake is found before a run begins.
 
 Fields that are not listed are passed on: servers have their own. One that is nearly a listed one is a slip of the pen.
 """

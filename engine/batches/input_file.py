@@ -26,7 +26,7 @@ def may_come(error: InferenceError, file: str | None) -> bool:
 
 
 async def is_pending(client: BatchClient, file: str, key: str | None) -> bool | None:
-    """Asks for the file's state: True while the provider works on it, False afterwards; None if it is not told."""
+    """Reads the file's state: True while the provider works on it, False afterwards; None if it is not told."""
     try:
         return await client.file_pending(file, key)
     except InferenceError:

@@ -1,4 +1,4 @@
-"""What an SQLite error says of a run's journal, each with the step that helps."""
+"""Errors of a run's journal, by what SQLite reports, each with the step that helps."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def _damage(path: Path, error: sqlite3.Error) -> OutputError | None:
     if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
         return None
     return OutputError(
-        f"{path}: the journal can't be read: {error}; it is damaged, and no resume goes on from it. "
+        f"{path}: the journal can't be read: {error}; it is damaged, and no resume can use it. "
         "Fix: put back a copy of it, or start a new run"
     )

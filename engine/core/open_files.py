@@ -11,7 +11,7 @@ except ImportError:  # Windows, where sockets are not counted as files
     resource = None  # type: ignore[assignment]
 
 MOST = 1_048_576
-"""No more is asked for, where there is no limit; it is the most that Linux allows by default."""
+"""Set where there is no limit; Linux allows no more by default."""
 TOO_MANY = (errno.EMFILE, errno.ENFILE)
 """Errors of a process, and of a machine, with too many open files."""
 _OTHERS = 48
@@ -38,14 +38,14 @@ def raise_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def connections(wanted: int) -> int:
-    """As many of the wanted connections as the limit leaves room for, at least a few."""
+def connections(configured: int) -> int:
+    """Returns the number of connections that the limit leaves room for, at least a few."""
     most = limit()
-    return wanted if most is None else max(_FEWEST, min(wanted, most - _OTHERS))
+    return configured if most is None else max(_FEWEST, min(configured, most - _OTHERS))
 
 
 def advice() -> str:
-    """What to do about too many open files, as a clause."""
+    """The next step for too many open files, as a clause."""
     most = limit()
     return (
         f"this process may have {most or 'no more'} files open: raise that with `ulimit -n`, or use fewer connections"

@@ -93,7 +93,7 @@ class Usage:
 
 
 MOST_TOKENS = 2**53
-"""No call has so many; a larger number is none."""
+"""No call has so many; a larger number is not a count."""
 
 
 def token_count(value: Any) -> int:

@@ -39,11 +39,11 @@ class FirstFailures:
 
     @property
     def reason(self) -> str:
-        """Why the run stops, and the next step; a clause that ends with it."""
+        """The reason to stop, and the next step."""
         return (
             f"the first {self._most} rows all failed alike and none was answered: {self._message.rstrip('.')}. "
             "They are not used up. Fix: start a new run with another model, provider or parameters; or set "
-            "output.max_alike=null to go on whatever fails; or mend what it names where it is"
+            "output.max_alike=null to continue whatever fails; or mend what it names where it is"
         )
 
     def hold(self, result: Result, record: Callable[[], None]) -> bool:

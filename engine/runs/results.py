@@ -55,7 +55,7 @@ def materialise(run: RunDirectory, rows: int, media: MediaFiles | None = None) -
     """Makes results.jsonl and dead.jsonl from the journal, in input order, both or neither, in constant memory.
 
     Nothing is read of a line: statistics come after it, and can't keep the results from being written. `media` makes
-    files of pictures and sounds; None: they stay in the lines. Raises OutputError when the journal does not hold each
+    files of images and audio; None: they stay in the lines. Raises OutputError when the journal does not hold each
     of the `rows` rows exactly once, or a file can't be written.
     """
     with replacing(run.results, run.dead) as (results, dead):

@@ -70,7 +70,7 @@ def _write(
 
 
 def _write_notice(run: RunDirectory, problem: str, next_step: str) -> None:
-    """Writes reports that say why there is none. Raises CantWrite."""
+    """Writes reports that hold the reason and nothing else. Raises CantWrite."""
     manifest = run.manifest
     text = f"{manifest.ok} rows answered, {manifest.failed} failed.\n\n{problem}\n\n{next_step}\n"
     write_atomic(run.report_md, f"# Run {manifest.run}\n\n{text}".encode("utf-8", "replace"))

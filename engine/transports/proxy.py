@@ -11,7 +11,7 @@ from engine.transports.transport import origin, proxy_for
 
 _SPOKEN = ("http", "https")
 _SOCKS = ("socks5", "socks5h")
-"""What httpx speaks as well, with its extra."""
+"""Kinds that httpx speaks as well, with its extra."""
 
 
 def check_proxy(url: str, spec: TransportSpec) -> None:
