@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from engine.schemas.base import Spec
+from engine.schemas.model_parameters import PARAMETER, problem_of
 from engine.schemas.sources import SourceSpec
 from engine.schemas.tasks import Task
 
@@ -28,3 +30,11 @@ class ModelSpec(Spec):
     """True: a row's own `model` is ignored; false: a remote request that names another model keeps it."""
     license: str | None = None
     """SPDX id of the weights' licence."""
+
+    @field_validator("parameters")
+    @classmethod
+    def _checked(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        problem = problem_of(parameters)
+        if problem is not None:
+            raise PydanticCustomError(PARAMETER, "{problem}", {"problem": problem})
+        return parameters

@@ -29,6 +29,10 @@ class OutputSpec(Spec):
     stalled_s: float | None = Field(900.0, gt=0)
     """When no row got anywhere for so long although rows are under way, the run stops and can be resumed, in seconds.
     Getting anywhere is an answer, or a failure that is the row's own. null: it waits for ever."""
+    max_alike: int | None = Field(20, ge=1)
+    """When so many rows, the first of a session, all failed alike and none was answered, the run stops and can be
+    resumed: a wrong model or proxy must not use up a workload. The rows are not recorded. Not with
+    a simulated provider, whose faults are meant. null: it goes on."""
     max_cost_usd: float | None = Field(None, gt=0)
     """When all attempts, those of earlier sessions included, have cost so many US dollars, the run stops and can be
     resumed; also when the cost of one is not known. Calls under way then still end. null: no limit."""

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from engine.core.errors import ConfigError, InferenceError, Malformed
 from engine.core.registry import BATCH_DIALECTS
-from engine.dialects.batch import BatchCall, BatchDialect, Heard, JobRequest, JobView, Member
+from engine.dialects.batch import BatchCall, BatchDialect, Heard, JobRequest, JobView, Member, file_pending
 from engine.executors.remote import RemoteExecutor
 from engine.executors.services import Services
 from engine.schemas.provider import BatchApiSpec, RemoteProviderSpec
@@ -51,6 +51,11 @@ class BatchClient:
 
     async def create(self, job: JobRequest, file: str | None, key: str | None) -> JobView:
         return await self._view(self.dialect.create(job, file), key)
+
+    async def file_pending(self, file: str, key: str | None) -> bool | None:
+        """True while the provider works on an uploaded file; None if that is not told."""
+        call = self.dialect.file(file)
+        return None if call is None else file_pending(await self._hear(call, key))
 
     async def poll(self, id: str, key: str | None) -> JobView:
         return await self._view(self.dialect.poll(id), key)

@@ -22,7 +22,9 @@ class Outcome:
     member: Member | None = None
     """Its line of the results."""
     error: InferenceError | None = None
-    """Why there is none. With neither of the two the row is free: the job never began."""
+    """Why there is none. With neither of the two the row is free: the job never began, or the provider lost it."""
+    lost: bool = False
+    """Of a free row: the job was there, so it counts in `policy.batch.job.max_tries`."""
 
     @property
     def free(self) -> bool:
@@ -39,6 +41,8 @@ class Job:
         self.left = set(rows)
         self.sending = False
         """The call that creates it is under way."""
+        self.refused_at: float | None = None
+        """When it was first refused for its file, in seconds since 1970."""
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
         self._early: dict[int, Outcome] = {}
 

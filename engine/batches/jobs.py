@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from engine.batches.client import BatchClient
 from engine.batches.job import Job, Outcome
 from engine.batches.lifecycle import JobLifecycle, Refused, Void
-from engine.core.errors import ConfigError, InferenceError, OutputError, SetupError
+from engine.core.errors import ConfigError, InferenceError, OutputError, ServerFailed, SetupError
 from engine.core.pipeline import Stage, compose
 from engine.core.request import PRIORITIES, Attempt, Context, EngineRecord, Request, Result
 from engine.dialects.batch import JobRequest
@@ -191,7 +191,11 @@ class Jobs:
             began = self._engine.clock.monotonic()
             outcome = await self._place(index, request, context)
             if outcome.free:
-                continue
+                if not outcome.lost or self._tried(index) < self._spec.max_tries:
+                    continue
+                outcome.error = ServerFailed(
+                    f"the provider lost {self._tries[index]} batch jobs with this row (policy.batch.job.max_tries)"
+                )
             attempt = Attempt(
                 self._target,
                 outcome.job.key,
@@ -255,7 +259,7 @@ class Jobs:
 
     def _goes_again(self, index: int, error: InferenceError, context: Context) -> bool:
         """Whether the row goes into another job. Raises _Live when a live call is its next try."""
-        tries = self._tries[index] = self._tries.get(index, 0) + 1
+        tries = self._tried(index)
         if not error.retryable or self._spec.unanswered == "dead":
             return False
         if self._spec.unanswered == "live":
@@ -264,6 +268,11 @@ class Jobs:
             context.warn(f"unanswered in {tries} batch jobs (policy.batch.job.max_tries)")
             return False
         return True
+
+    def _tried(self, index: int) -> int:
+        """Counts one more job that a row was in; returns how many these are."""
+        tries = self._tries[index] = self._tries.get(index, 0) + 1
+        return tries
 
     def _note(self, text: str) -> None:
         if text not in self._noted:
@@ -338,9 +347,10 @@ class Jobs:
                 await self._bring(job)
                 if not self._draining:
                     await life.collect(job, await life.watch(job))
-        except Void:
+        except Void as void:
             self._ledger.change(record, state="void")
-            job.settle_rest(Outcome(record))
+            for index in list(job.left):
+                job.settle(index, Outcome(record, lost=void.lost))
         except Refused as refusal:
             if refusal.error.kind == "too_long" and record.rows > 1:
                 self._max_bytes = min(self._max_bytes, record.bytes // 2 + LINE_BYTES)

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engine.core.atomic_file import CantWrite
 from engine.core.errors import OutputError
+from engine.core.journal_errors import unreadable, unwritable
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS job (
@@ -160,8 +160,8 @@ class Ledger:
     def close(self) -> None:
         self._connection.close()
 
-    def _error(self, error: sqlite3.Error) -> CantWrite:
-        return CantWrite(f"{self._path}: the journal can't be written: {error}; free disk space or choose another disk")
+    def _error(self, error: sqlite3.Error) -> OutputError:
+        return unwritable(self._path, error)
 
 
 def held_rows(journal: Path) -> int:
@@ -184,7 +184,7 @@ def _peek(journal: Path, ask: Callable[[sqlite3.Connection], T], nothing: T) -> 
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise OutputError(f"{journal}: the journal can't be read: {error}; is this a run directory?") from error
+        raise unreadable(journal, error) from error
 
 
 def _jobs(connection: sqlite3.Connection) -> list[JobRecord]:

@@ -7,11 +7,13 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from engine.batches import input_file
 from engine.batches.client import BatchClient
 from engine.batches.job import Job, Outcome
+from engine.batches.pause import Absence, Pause
 from engine.core.clock import Clock
 from engine.core.errors import InferenceError, ServerFailed, SetupError
-from engine.dialects.batch import ENDED, FAILED, JobView, Member
+from engine.dialects.batch import ENDED, FAILED, RUNNING, JobView, Member
 from engine.schemas.policy import JobSpec
 
 if TYPE_CHECKING:
@@ -27,8 +29,17 @@ _STEPS = 10
 log = logging.getLogger("engine.batches")
 
 
+_GONE = (404, 410)
+"""Statuses that say that there is no such job or file. A replica that lags says so, too, of what it will know soon."""
+
+
 class Void(Exception):
     """There is no such job, or it ended before it began: its rows are free."""
+
+    def __init__(self, *, lost: bool = False) -> None:
+        """`lost`: it was at the provider, which may go on with it and take the money."""
+        super().__init__("lost" if lost else "never began")
+        self.lost = lost
 
 
 class Refused(Exception):
@@ -37,21 +48,6 @@ class Refused(Exception):
     def __init__(self, error: InferenceError) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-class Pause:
-    """Waits that grow from `poll_s` to `poll_max_s`."""
-
-    def __init__(self, spec: JobSpec) -> None:
-        self._spec = spec
-        self._next = spec.poll_s
-
-    async def wait(self, least_s: float = 0.0) -> None:
-        wait_s, self._next = self._next, min(self._next * self._spec.poll_factor, self._spec.poll_max_s)
-        await asyncio.sleep(max(wait_s, least_s))
-
-    def reset(self) -> None:
-        self._next = self._spec.poll_s
 
 
 class JobLifecycle:
@@ -98,6 +94,9 @@ class JobLifecycle:
                     file = await self.client.upload(request, record.key)
                     if file is not None:
                         self.ledger.change(record, input_file=file)
+                        while await input_file.is_pending(self.client, file, record.key):
+                            self.alive()
+                            await pause.wait()
                 self.ledger.change(record, state="asked", asked_at=self._clock.wall())
                 view = await self._create(job)
             except InferenceError as error:
@@ -133,11 +132,24 @@ class JobLifecycle:
             self._note(job, f"{error.kind}: {error.message}; going on with the key {key}")
             # A file belongs to the account that brought it.
             self.ledger.change(record, key=key, input_file=None)
-        elif error.retryable:
+        elif error.retryable or await self._file_may_come(job, error):
             self._note(job, f"not sent yet: {error.kind}: {error.message}")
             await pause.wait(error.retry_after_s or 0.0)
         else:
             raise Refused(error)
+
+    async def _file_may_come(self, job: Job, error: InferenceError) -> bool:
+        """True while the file of requests may still become ready: the provider says so, or `settle_s` is not over."""
+        record, now = job.record, self._clock.wall()
+        if not input_file.may_come(error, record.input_file):
+            return False
+        assert record.input_file is not None
+        if await input_file.is_pending(self.client, record.input_file, record.key):
+            self.alive()
+            job.refused_at = None
+            return True
+        job.refused_at = now if job.refused_at is None else job.refused_at
+        return now - job.refused_at < self.spec.settle_s
 
     def _made(self, job: Job, view: JobView) -> None:
         self.ledger.change(job.record, state="made", provider_id=view.id, said=view.said)
@@ -197,20 +209,29 @@ class JobLifecycle:
         return False
 
     async def watch(self, job: Job) -> JobView:
-        """Asks after a job until it has ended. Raises Void when the provider does not know it any more."""
+        """Asks after a job until it has ended. Raises Void when the provider does not know it any more: it said so for
+        `settle_s`, and does not list it either."""
         record, pause, step = job.record, Pause(self.spec), -1
         assert record.provider_id is not None
+        absence = Absence(self._clock, self.spec.settle_s)
         while True:
             try:
                 view = await self.client.poll(record.provider_id, record.key)
+                absence.end()
             except InferenceError as error:
                 self._refuse_locked_out(job, error)
-                if error.status == 404:
-                    self._note(job, "the provider does not know it any more")
-                    raise Void from error
-                log.warning("batch job %d: %s: %s", record.number, error.kind, error.message)
-                await pause.wait(error.retry_after_s or 0.0)
-                continue
+                found = None
+                if error.status in _GONE and absence.lasts():
+                    found = await self._listed(job)
+                    if found is None:
+                        self._note(job, "the provider does not know it any more")
+                        raise Void(lost=True) from error
+                    absence.end()
+                if found is None or found.state == RUNNING:
+                    log.warning("batch job %d: %s: %s", record.number, error.kind, error.message)
+                    await pause.wait(error.retry_after_s or 0.0)
+                    continue
+                view = found
             if view.state != FAILED:
                 self.alive()
             if view.said != record.said:
@@ -224,25 +245,45 @@ class JobLifecycle:
                     self._note(job, f"{view.done + view.failed} of {record.rows} rows are done")
             await pause.wait()
 
+    async def _listed(self, job: Job) -> JobView | None:
+        """The job as the provider's list has it; None: it is not there, or there is no list. A list that can't be read
+        just now is asked for again."""
+        record, pause = job.record, Pause(self.spec)
+        while True:
+            try:
+                views = await self.client.listed(record.key, (record.asked_at or record.meant_at) - _SKEW_S)
+            except InferenceError as error:
+                self._refuse_locked_out(job, error)
+                if error.status is not None and 400 <= error.status < 500 and not error.retryable:
+                    return None
+                await pause.wait(error.retry_after_s or 0.0)
+                continue
+            return next((view for view in views if view.id == record.provider_id), None)
+
     async def collect(self, job: Job, view: JobView) -> None:
         """Gives every row what the job brought for it. Raises Void for a job that failed before it began."""
         if view.state == FAILED:
             await self._failed(job, view)
             return
         self._crowded.reset()
-        pause = Pause(self.spec)
+        pause, absence = Pause(self.spec), Absence(self._clock, self.spec.settle_s)
         while True:
             try:
+                if view.done and not (view.files or view.inline) and not absence.lasts():
+                    await pause.wait()  # it has answers, and does not name them yet
+                    view = await self._seen_again(view, job)
+                    continue
                 answered, failed = await self._read(job, view)
                 break
             except InferenceError as error:
                 self._refuse_locked_out(job, error)
-                if error.status == 404:
+                if error.status in _GONE and absence.lasts():
                     self._note(job, "its results are gone")
                     answered = failed = 0
                     break
                 self._note(job, f"its results can't be read: {error.kind}: {error.message}")
                 await pause.wait(error.retry_after_s or 0.0)
+                view = await self._seen_again(view, job)
         missing = ServerFailed(f"the batch job {view.id} ended ({view.said}) without a result for this row")
         job.settle_rest(Outcome(job.record, error=missing))
         again = job.record.rows - answered - failed
@@ -250,6 +291,14 @@ class JobLifecycle:
             job.record, ended_at=self._clock.wall(), answered=answered, failed=failed, again=again, said=view.said
         )
         self._note(job, f"{view.said}: {answered} rows answered, {failed} failed, {again} left unanswered")
+
+    async def _seen_again(self, view: JobView, job: Job) -> JobView:
+        """The ended job as it is now, which may name its results by other files; else as it was."""
+        try:
+            now = await self.client.poll(view.id, job.record.key)
+        except InferenceError:
+            return view
+        return now if now.state == ENDED else view
 
     async def _read(self, job: Job, view: JobView) -> tuple[int, int]:
         """Reads the results to their end: how many rows were answered, and how many have failed for good."""
@@ -287,12 +336,13 @@ class JobLifecycle:
         self._note(job, f"{view.said}: {error.kind}: {error.message}")
         self.ledger.change(record, ended_at=self._clock.wall(), said=f"{view.said}: {error.message}")
         if view.bad_lines:
-            order = self.ledger.rows_of(record)
+            order, before = self.ledger.rows_of(record), len(job.left)
             for line, failure in view.bad_lines.items():
                 if 0 < line <= len(order):
                     job.settle(order[line - 1], Outcome(record, error=failure))
             self.ledger.change(record, failed=len(view.bad_lines), again=record.rows - len(view.bad_lines))
-            raise Void
+            # A job of the same rows would fail like this one, and the next as well.
+            raise Void(lost=len(job.left) == before)
         if error.kind == "throttled":
             await self._crowded.wait(error.retry_after_s or 0.0)
             raise Void

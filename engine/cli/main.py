@@ -15,6 +15,7 @@ from itertools import pairwise
 from engine.cli.command import choose, help_text, overview, parse
 from engine.cli.terminal import in_red
 from engine.cli.verbs import VERBS
+from engine.core import open_files
 from engine.core.errors import ConfigError, EngineError, OutputError, nearest
 
 
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     _ready_streams()
+    open_files.raise_limit()
     try:
         return _dispatch(words)
     except EngineError as error:

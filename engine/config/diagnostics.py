@@ -15,6 +15,7 @@ from engine.core.errors import ConfigError, nearest
 from engine.credentials.masking import MASK, looks_like_secret, mask_shapes
 from engine.schemas import RunSpec
 from engine.schemas.hardware import HardwareSpec
+from engine.schemas.model_parameters import PARAMETER
 from engine.schemas.plugins import OpenKinds, plugin_specs, plugins
 from engine.schemas.policy import PolicySpec
 from engine.schemas.provider import ProviderSpec
@@ -131,6 +132,8 @@ def from_pydantic(error: ValidationError) -> list[str]:
         path = _dotted(item["loc"])
         if item["type"] == "extra_forbidden":
             lines.append(unknown_key(path, {}) or _not_here(path))
+        elif item["type"] == PARAMETER:
+            lines.append(f"{path}.{item['msg']}")
         elif item["type"] == "missing":
             lines.append(f"{path}: needs a value; add {path}=…")
         elif item["type"] in ("union_tag_invalid", "union_tag_not_found"):

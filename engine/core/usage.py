@@ -39,6 +39,8 @@ class Usage:
     """Characters turned into speech."""
     cost: float | None = None
     """The charge that the provider reports, in US dollars; None: not reported."""
+    total_only: bool = False
+    """`input_tokens` is the total of prompt and answer: the provider reports nothing else."""
 
     @property
     def plain(self) -> bool:
@@ -54,6 +56,11 @@ class Usage:
             or self.audio_s
             or self.characters
         )
+
+    @property
+    def unsaid(self) -> bool:
+        """Counts nothing and names no charge: a call is never free of both, so the provider has not counted it."""
+        return self.plain and not (self.input_tokens or self.output_tokens or self.reasoning_tokens or self.cost)
 
     def add(self, other: Usage) -> None:
         """Adds what another one counts; `cost` stays as it is, for an attempt's own is what is summed."""
@@ -83,6 +90,18 @@ class Usage:
     def pieces(self) -> dict[str, float]:
         """Returns the counts of other units than tokens."""
         return {name: count for name in ("images", "audio_s", "characters") if (count := getattr(self, name))}
+
+
+MOST_TOKENS = 2**53
+"""No call has so many; a larger number is not a count."""
+
+
+def token_count(value: Any) -> int:
+    """Reads a count of tokens: a whole number, also one that JSON writes as 7.0. Returns 0 for anything else, which
+    `Usage.unsaid` and `token_estimate.completed` take as not known."""
+    if type(value) is int:
+        return value if 0 < value < MOST_TOKENS else 0
+    return int(value) if type(value) is float and 0 < value < MOST_TOKENS and value.is_integer() else 0
 
 
 _KINDS = (

@@ -18,6 +18,9 @@ from engine.dialects.client import Dialect, WireCall
 from engine.dialects.common.error_body import excerpt
 
 RUNNING, ENDED, FAILED = "running", "ended", "failed"
+_PENDING = frozenset(("pending", "running", "processing", "uploading", "notstarted", "queued", "inprogress"))
+_SETTLED = frozenset(("processed", "active", "succeeded", "error", "failed", "deleted", "cancelled"))
+"""States of an uploaded file, at OpenAI, Azure and Gemini. `uploaded` says nothing: some never say another word."""
 _decode = msgspec.json.Decoder().decode
 
 
@@ -121,6 +124,10 @@ class BatchDialect(Protocol):
 
     def create(self, job: JobRequest, file: str | None) -> BatchCall: ...
 
+    def file(self, id: str) -> BatchCall | None:
+        """Asks for the state of the file of requests, which `file_pending` reads; None where there are no files."""
+        ...
+
     def poll(self, id: str) -> BatchCall: ...
 
     def view(self, heard: Heard) -> JobView:
@@ -170,6 +177,20 @@ def line_of(line: bytes) -> dict[str, Any]:
     if type(body) is not dict:
         raise Malformed(f"a line of the results is not an object: {excerpt(line)}")
     return body
+
+
+def file_pending(heard: Heard) -> bool | None:
+    """True while the provider works on an uploaded file, False afterwards; None if the reply does not say it."""
+    try:
+        body = _decode(heard.content)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    if heard.status != 200 or type(body) is not dict:
+        return None
+    inner = body.get("file")
+    said = text_of(body, "status") or text_of(body, "state") or (text_of(inner, "state") if type(inner) is dict else "")
+    word = (said or "").lower().replace("_", "")
+    return True if word in _PENDING else False if word in _SETTLED else None
 
 
 def text_of(body: Mapping[str, Any], name: str) -> str | None:

@@ -22,7 +22,7 @@ from engine.runtimes.memory import estimate as memory
 from engine.schemas import TargetSpec
 from engine.schemas.model import ModelSpec
 from engine.schemas.provider import TransportSpec
-from engine.tasks import chat, completion, embedding, fields, forms, pipelines, similarity
+from engine.tasks import chat, completion, embedding, fields, finite, forms, pipelines, similarity
 from engine.tasks.local_model import Runtime, RuntimeKind, Sampling
 from engine.transports.download import download
 
@@ -97,11 +97,13 @@ class LocalExecutor:
         if len(found.cut) > 8:
             context.warn(f"{len(found.cut) - 8} further inputs: cut likewise")
         body, usage = embedding.reply(ask, found, self._model_id)
+        finite.check(body)
         return Result(request.id or "", body, usage=usage)
 
     async def _compare(self, runtime: Runtime, request: Request) -> Result:
         found = await runtime.embed(similarity.read(request.body))
         body, usage = similarity.reply(found, self._model_id)
+        finite.check(body)
         return Result(request.id or "", body, usage=usage)
 
     async def _infer(self, runtime: Runtime, request: Request) -> Result:
@@ -112,6 +114,7 @@ class LocalExecutor:
         outputs = await runtime.infer(request.task, ask)
         created = int(self._services.clock.wall())
         made, usage = forms.reply(request.task, self._model_id, outputs, body, ask, created)
+        finite.check(made)
         return Result(request.id or "", made, usage=usage)
 
     def _media(self, request: Request) -> MediaReader:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from engine.core import token_estimate
 from engine.core.errors import AuthFailed, ConfigError, InferenceError, Internal, nearest
 from engine.core.registry import DIALECTS
 from engine.core.request import Attempt, Context, Request, Result
@@ -24,9 +25,10 @@ from engine.executors.services import Services
 from engine.media.fields import may_hold_media, read_media
 from engine.media.reader import MediaReader
 from engine.schemas.provider import RemoteProviderSpec
-from engine.tasks import embedding, rerank, splitting, tensors
+from engine.tasks import embedding, finite, rerank, splitting, tensors
 from engine.tasks.usage import pieces
 from engine.transports.download import download
+from engine.transports.proxy import check_proxy
 from engine.transports.transport import HttpCall, HttpReply, Transport, origin
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class RemoteExecutor:
             else None
         )
         self._services = services
+        for url in self._base_urls:
+            check_proxy(url, provider.transport)
         self._transport: Transport = services.transport(provider.transport)
         own = _endpoint_keys(provider)
         self._own: tuple[str, ...] = tuple(key.name for key in own)
@@ -160,12 +164,16 @@ class RemoteExecutor:
             answer.body["model"] = body.get("model") or self._model
         if request.task == "embedding":
             embedding.check_order(answer.body, body.get("input"))
+            finite.check_vectors(answer.body)
             if body.get("encoding_format") == "base64":
                 embedding.pack(answer.body)
         elif request.task == "rerank":
             rerank.complete(answer.body, body, body.get("model") or self._model)
         elif request.task == "tensors" and body.get("encoding_format") == "base64":
             tensors.pack(answer.body)
+        if answer.usage is not None:
+            written = 0 if answer.usage.output_tokens else token_estimate.written_tokens(answer.body)
+            answer.usage = token_estimate.completed(answer.usage, request.task, body, written)
         if answer.usage is None:
             answer.usage = pieces(request.task, body, answer.body)
         return answer
@@ -262,6 +270,8 @@ class RemoteExecutor:
         error.message = self._clean(error.message, key) or ""
         error.args = (error.message,)
         error.code = self._clean(error.code, key)
+        if error.usage is not None and error.usage.unsaid:
+            error.usage = None
         error.provider_request_id = self._clean(error.provider_request_id, key)
         if attempt is not None:
             if error.status is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engine.core import open_files
 from engine.core.clock import Clock, SystemClock
 from engine.core.media_access import INLINE_ONLY, MediaAccess
 from engine.core.pipeline import Stage
@@ -37,11 +38,15 @@ class Services:
     """Models in this process, by hardware and model, so that targets share them."""
 
     def transport(self, spec: TransportSpec) -> Transport:
-        """One client for each transport spec."""
+        """One client for each transport spec, with no more connections than this process may have."""
         from engine.core.registry import TRANSPORTS
 
         if spec not in self.transports:
-            self.transports[spec] = TRANSPORTS.get(spec.kind)(spec)
+            most = open_files.connections(spec.max_connections)
+            if most < spec.max_connections and self.notify is not None:
+                self.notify(f"provider.transport.max_connections is {most} here: {open_files.advice()}")
+            fitting = spec.model_copy(update={"max_connections": most})
+            self.transports[spec] = TRANSPORTS.get(spec.kind)(fitting)
         return self.transports[spec]
 
     async def aclose(self) -> None:

@@ -149,7 +149,10 @@ class Route(Middleware):
             attempt.first_token_s = self.clock.monotonic() - started
 
         def settled(error: InferenceError | None) -> None:
-            attempt.usage = usage = stream.usage
+            # An empty answer has up to three chunks: its role, its end and its usage.
+            written = stream.delivered if stream.delivered > 3 else 0
+            usage = token_estimate.completed(stream.usage, request.task, request.body, written)
+            attempt.usage = stream.usage = usage
             if usage is None and error is not None and stream.delivered:
                 attempt.usage = Usage(token_estimate.input_tokens(request.body), stream.delivered, estimated=True)
             elif usage is not None and usage.estimated:

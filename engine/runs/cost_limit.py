@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from pathlib import Path
+
+import msgspec
 
 from engine.core.prices import PICO
 from engine.runs.journal import entries
 from engine.runs.report_format import money
 from engine.telemetry.lines import read_line
 from engine.telemetry.tally import AttemptLike
+
+log = logging.getLogger("engine.runs")
 
 
 class CostLimit:
@@ -38,7 +43,14 @@ class CostLimit:
         """Counts what earlier sessions of the run have recorded. Raises OutputError."""
         if self._limit_usd is not None:
             for entry in entries(journal):
-                self.add(read_line(entry.payload.partition(b"\n")[0]).engine.attempts)
+                try:
+                    self.add(read_line(entry.payload.partition(b"\n")[0]).engine.attempts)
+                except msgspec.DecodeError as error:
+                    log.warning(
+                        "row %d: its record can't be read, its cost counts as unknown: %s", entry.index + 1, error
+                    )
+                    self._unknown = f"row {entry.index + 1}"
+                    self._reached.set()
 
     def add(self, attempts: Iterable[AttemptLike]) -> None:
         """Counts the attempts of one request."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import random
 import shlex
@@ -17,6 +18,7 @@ import yaml  # type: ignore[import-untyped]
 from engine.core.atomic_file import CantWrite, is_temporary, remove_temporary, write_atomic
 from engine.core.errors import ConfigError, OutputError, nearest
 from engine.runs.fingerprint import diff, plain_spec, spec_fingerprint
+from engine.runs.journal import count_if_any
 from engine.runs.lock import LOCK, RunLock
 from engine.runs.manifest import Manifest, Provenance, iso_utc, read_manifest
 from engine.schemas import RunSpec
@@ -107,6 +109,7 @@ def open_run(spec: RunSpec, source: Source, facts: Provenance | None = None) -> 
         manifest.source = source.fingerprint()
         text = yaml.safe_dump(plain_spec(spec), sort_keys=False, allow_unicode=True, width=120)
         write_atomic(path / "spec.yaml", text.encode("utf-8"))
+        manifest.spec_digest = _digest(text.encode("utf-8"))
         run.write_manifest()
     except (OutputError, ConfigError) as error:
         _unmake(path, made)
@@ -261,6 +264,7 @@ def _resume(spec: RunSpec, source: Source) -> RunDirectory:
                 f"output.resume: {path} is finished; its rows came from {source.name} and can't be read again"
             )
         _refuse_changes(path, manifest, spec, source)
+        _refuse_lost_records(path, manifest)
     except (OutputError, ConfigError):
         lock.release()
         raise
@@ -269,6 +273,7 @@ def _resume(spec: RunSpec, source: Source) -> RunDirectory:
 
 def _refuse_changes(path: Path, manifest: Manifest, spec: RunSpec, source: Source) -> None:
     if manifest.spec_fingerprint != spec_fingerprint(spec):
+        _refuse_edited(path, manifest)
         before = load_plain_spec(path)
         with contextlib.suppress(ValueError):  # a spec that is no longer valid is compared as it stands
             # through the schema, so that fields which are younger than the run have their defaults
@@ -287,3 +292,40 @@ def _refuse_changes(path: Path, manifest: Manifest, spec: RunSpec, source: Sourc
             f"output.resume: the workload {source.name} has changed since {path} was started ({change}); "
             "put the old file back, or start a new run"
         )
+
+
+def _refuse_edited(path: Path, manifest: Manifest) -> None:
+    """Raises OutputError for a spec.yaml that is not the one that the run was started with."""
+    try:
+        content = (path / "spec.yaml").read_bytes()
+    except OSError as error:
+        raise OutputError(f"{path / 'spec.yaml'} can't be read: {error}; put it back, or start a new run") from error
+    if manifest.spec_digest and _digest(content) != manifest.spec_digest:
+        raise OutputError(
+            f"output.resume: {path / 'spec.yaml'}: got another file than the run was started with; expected the same, "
+            "for one results.jsonl holds the answers of one spec. Fix: undo the edit, or start a new run; "
+            "`runs resume RUN output.KEY=VALUE` changes knobs of output"
+        )
+
+
+def _refuse_lost_records(path: Path, manifest: Manifest) -> None:
+    """Raises OutputError for a run whose journal has lost records: their calls would be made, and paid, again."""
+    if not manifest.sessions:
+        return
+    journal = path / "journal.sqlite"
+    found = count_if_any(journal)
+    known = max(manifest.ok + manifest.failed, max(session.recorded_before for session in manifest.sessions))
+    if found is not None and found >= known:
+        return
+    had = f"the {known} that the run had recorded" if known else "the one that the run wrote"
+    got = "no journal" if not journal.exists() else "an empty journal" if not found else f"{found} records"
+    results = path / "results.jsonl"
+    kept = f"; the answers so far are in {results}" if results.exists() else ""
+    raise OutputError(
+        f"output.resume: {journal}: got {got}; expected {had}: a resume would make and pay every call again. "
+        f"Fix: put the journal back, or start a new run{kept}"
+    )
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

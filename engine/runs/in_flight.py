@@ -10,6 +10,7 @@ from typing import Protocol
 from engine.core.errors import InferenceError, Malformed, OutputError, SetupError
 from engine.core.request import EngineRecord, Request, Result
 from engine.runs.cost_limit import CostLimit
+from engine.runs.first_failures import FirstFailures
 from engine.runs.journal import Journal
 from engine.runs.results import payload
 from engine.workloads.open import Row
@@ -69,7 +70,9 @@ class InFlight:
         virtual: bool,
         spending: CostLimit,
         answers: Answers | None = None,
+        max_alike: int | None = None,
     ) -> None:
+        """`max_alike` is `output.max_alike`."""
         self.tasks: dict[int, asyncio.Task[None]] = {}
         """By the index of their row."""
         self.stopping = False
@@ -88,6 +91,7 @@ class InFlight:
         self._virtual = virtual
         self._spending = spending
         self._answers = answers
+        self._first = FirstFailures(max_alike)
         self._loop = asyncio.get_running_loop()
         self.moved_at = self._idle_since = self._loop.time()
         """When a row last got anywhere, put off by the time in which none was under way."""
@@ -109,8 +113,14 @@ class InFlight:
         """Until every row that was started is recorded or dropped; no further one comes."""
         if self._answers is not None:
             self._answers.flush()
-        while self._open:
-            await self._wait()
+        while True:
+            while self._open:
+                await self._wait()
+            if self.stopping:
+                self.dropped = self.dropped or self._first.holds
+                return
+            if not self._first.release():
+                return
 
     def start(self, row: Row, digest: int) -> asyncio.Task[None]:
         """Starts a row; the task ends when it has its outcome, which is then on its way to the journal."""
@@ -178,9 +188,22 @@ class InFlight:
             if self._progress is not None:
                 self._progress.add(result)
 
+        def record() -> None:
+            self._journal.append(row.index, row.id, result.error is None, digest, content, durable)
+
+        def record_late() -> None:
+            self._open += not self._virtual
+            record()
+
         if self._virtual:
             self._close()
-        self._journal.append(row.index, row.id, result.error is None, digest, content, durable)
+        if not self._first.hold(result, record_late):
+            record()
+            return
+        if not self._virtual:
+            self._close()  # a row that is held back makes room: the next ones show if it is alone in failing
+        if self._first.reached:
+            self._fail(SetupError(self._first.reason))
 
     async def _answer(self, row: Row) -> tuple[Result, bytes]:
         """The row's result, and what the journal keeps of it. Raises CancelledError for a row that a resume is for."""
@@ -209,7 +232,7 @@ class InFlight:
                 raise asyncio.CancelledError
         try:
             content = payload(self._run, row, result)
-        except (TypeError, ValueError) as problem:  # such as half of a surrogate pair: this row's, not the run's
+        except (TypeError, ValueError, OverflowError, RecursionError) as problem:  # this row's, not the run's
             malformed = Malformed(f"the reply can't be written as JSON: {problem}")
             result = Result(row.id, error=malformed, engine=result.engine)
             content = payload(self._run, row, result)

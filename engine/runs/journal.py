@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.core.atomic_file import CantWrite
 from engine.core.errors import OutputError
+from engine.core.journal_errors import unreadable, unwritable
 
 _VERSION = 1
 _SCHEMA = f"""
@@ -182,8 +182,8 @@ class Journal:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_tell, told, failure)
 
-    def _error(self, error: sqlite3.Error) -> CantWrite:
-        return CantWrite(f"{self.path}: the journal can't be written: {error}; free disk space or choose another disk")
+    def _error(self, error: sqlite3.Error) -> OutputError:
+        return unwritable(self.path, error)
 
 
 def _tell(told: list[Durable], failure: OutputError | None) -> None:
@@ -206,6 +206,16 @@ def counts(path: Path) -> tuple[int, int]:
     with _reading(path) as connection:
         total, ok = connection.execute("SELECT count(*), coalesce(sum(ok), 0) FROM record").fetchone()
     return ok, total - ok
+
+
+def count_if_any(path: Path) -> int | None:
+    """The number of recorded rows; None for a journal that is gone or empty. Raises OutputError."""
+    if not path.is_file():
+        return None
+    with _reading(path) as connection:
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'record'").fetchone() is None:
+            return None
+    return sum(counts(path))
 
 
 def recorded(path: Path) -> Iterator[tuple[int, int]]:
@@ -241,4 +251,4 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise OutputError(f"{path}: the journal can't be read: {error}; is this a run directory?") from error
+        raise unreadable(path, error) from error

@@ -99,6 +99,8 @@ class Manifest(msgspec.Struct, kw_only=True):
     source: dict[str, Any] | None = None
     """The workload's fingerprint; None: it can't be read twice."""
     spec_fingerprint: str = ""
+    spec_digest: str = ""
+    """SHA-256 of spec.yaml as it was written."""
     window: int = 0
     """Rows between being read and being durable, at most."""
     overrides: list[str] = []

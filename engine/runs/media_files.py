@@ -32,7 +32,10 @@ class MediaFiles:
         value that a row of another run can name. `index` is the row's, from 0. Raises OutputError."""
         if not any(sign in line for sign in _SIGNS):
             return line
-        record = msgspec.json.decode(line)
+        try:
+            record = msgspec.json.decode(line)
+        except (msgspec.DecodeError, RecursionError):
+            return line  # nested too deep to be looked into
         body = (record.get("response") or {}).get("body")
         if type(body) is not dict:
             return line

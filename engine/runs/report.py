@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import shlex
 from typing import Any
 
@@ -21,6 +22,8 @@ from engine.workloads.open import Source
 
 _SHOWN = 10
 
+log = logging.getLogger("engine.runs")
+
 
 class Findings:
     """What a run leaves to be told: the metrics, the first rows of either kind, and the state of the stages."""
@@ -31,24 +34,28 @@ class Findings:
         self.stages = stages(resources) if resources is not None else {}
         self.failures: list[dict[str, Any]] = []
         self.sample: list[tuple[int, dict[str, Any]]] = []
+        self.unreadable = 0
+        """Lines that say nothing that can be counted but if the row was answered."""
         self._seen = 0
 
-    @property
-    def failed(self) -> int:
-        total = self.metrics.total
-        return total.requests - total.ok
-
     def see(self, line: bytes, ok: bool) -> None:
-        self.metrics.add_line(line)
-        if ok and len(self.sample) < _SHOWN:
-            self.sample.append((self._seen, msgspec.json.decode(line)))
-        elif not ok and len(self.failures) < _SHOWN:
-            self.failures.append(msgspec.json.decode(line))
-        self._seen += 1
+        """Counts a line of results.jsonl, `ok` if its row was answered."""
+        row, self._seen = self._seen, self._seen + 1
+        try:
+            self.metrics.add_line(line)
+            if ok and len(self.sample) < _SHOWN:
+                self.sample.append((row, msgspec.json.decode(line)))
+            elif not ok and len(self.failures) < _SHOWN:
+                self.failures.append(msgspec.json.decode(line))
+        except (msgspec.DecodeError, RecursionError) as error:
+            log.warning("row %d: its record can't be read, it counts as unknown: %s", row + 1, error)
+            self.unreadable += 1
+            self.metrics.add_unreadable(ok)
 
     def summary(self, wall_s: float | None) -> dict[str, Any]:
         """What metrics.json holds: the metrics, with rates over `wall_s`, and the stages."""
-        return {**self.metrics.summary(wall_s), "stages": self.stages}
+        summary = {**self.metrics.summary(wall_s), "stages": self.stages}
+        return {**summary, "unreadable": self.unreadable} if self.unreadable else summary
 
     def first_errors(self, count: int = 3) -> list[str]:
         """One line each, and no two that say the same."""
@@ -135,43 +142,55 @@ def _prompts(source: Source | None, indices: set[int]) -> dict[int, str]:
 
 
 def _question(body: dict[str, Any]) -> str:
+    """Returns the text of a request's last message or input; a row may hold any JSON there."""
     messages = body.get("messages")
     if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
         content = messages[-1].get("content")
         if isinstance(content, list):
-            parts = [part.get("text") or f"[{part.get('type')}]" for part in content if isinstance(part, dict)]
+            parts = [str(part.get("text") or f"[{part.get('type')}]") for part in content if isinstance(part, dict)]
             return clip("\n".join(parts))
         return clip(str(content))
     text = body.get("prompt", body.get("input"))
-    if isinstance(text, list):
+    if isinstance(text, list) and text:
         return clip(f"{text[0]} … ({len(text)} texts)" if len(text) > 1 else str(text[0]))
     return clip(str(text))
 
 
 def _answer(record: dict[str, Any]) -> str:
-    body = (record.get("response") or {}).get("body") or {}
-    choices, data = body.get("choices"), body.get("data")
-    if choices:
-        message = choices[0].get("message") or {}
-        text = message.get("content") or choices[0].get("text")
+    """Returns the text of a reply; one of a form that is not known is shown as JSON."""
+    body = _fields(_fields(record.get("response")).get("body"))
+    choice, item = _first(body.get("choices")), _first(body.get("data"))
+    if choice:
+        message = _fields(choice.get("message"))
+        text = message.get("content") or choice.get("text")
         if text is None and message.get("tool_calls"):
             text = msgspec.json.encode(message["tool_calls"]).decode()
         return clip(str(text or ""))
-    if data and isinstance(data[0].get("embedding"), list):
-        vector = data[0]["embedding"]
-        first = ", ".join(f"{number:.4f}" for number in vector[:4])
+    vector = item.get("embedding")
+    if isinstance(vector, list):
+        first = ", ".join(f"{each:.4f}" if isinstance(each, float) else clip(str(each)) for each in vector[:4])
         return f"[{first}, …] ({len(vector)} dimensions)"
-    if data and ("b64_json" in data[0] or "path" in data[0]):
-        return f"{len(data)} pictures" if len(data) > 1 else "a picture"
+    if "b64_json" in item or "path" in item:
+        return f"{len(body['data'])} pictures" if len(body["data"]) > 1 else "a picture"
     if isinstance(body.get("audio"), dict):
         return f"sound ({body['audio'].get('format') or 'of unknown format'})"
     if isinstance(body.get("text"), str):
         return clip(body["text"])
     if isinstance(body.get("output"), list):
-        items = [item.get("content") for item in body["output"] if isinstance(item, dict)]
+        items = [_fields(item).get("content") for item in body["output"]]
         parts = [part for content in items if isinstance(content, list) for part in content if isinstance(part, dict)]
         return clip("".join(str(part.get("text") or "") for part in parts))
     return clip(msgspec.json.encode(body).decode())
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """Returns an object of a reply; an empty one in place of anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def _first(value: Any) -> dict[str, Any]:
+    """Returns the first of a list of objects; an empty one if there is none."""
+    return _fields(value[0]) if isinstance(value, list) and value else {}
 
 
 def _failure(record: dict[str, Any]) -> str:

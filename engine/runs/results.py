@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -33,6 +32,8 @@ def payload(run: str, row: Row, result: Result) -> bytes:
     record: dict[str, Any] = result.engine.as_dict()
     if row.request is not None:
         record["request"] = request_fingerprint(row.request)
+    if result.usage is not None and all(attempt.usage is None for attempt in result.engine.attempts):
+        record["usage"] = result.usage.as_dict()
     response = None
     if result.error is None:
         attempts = result.engine.attempts
@@ -50,14 +51,12 @@ def payload(run: str, row: Row, result: Result) -> bytes:
     return line if result.error is None else line + b"\n" + row.letter()
 
 
-def materialise(
-    run: RunDirectory, rows: int, see: Callable[[bytes, bool], None], media: MediaFiles | None = None
-) -> None:
+def materialise(run: RunDirectory, rows: int, media: MediaFiles | None = None) -> None:
     """Makes results.jsonl and dead.jsonl from the journal, in input order, both or neither, in constant memory.
 
-    `see` gets each line of results.jsonl and whether the row is ok. `media` makes files of pictures and sounds; None:
-    they stay in the lines. Raises OutputError when the journal does not hold
-    each of the `rows` rows exactly once, or a file can't be written.
+    Nothing is read of a line: statistics come after it, and can't keep the results from being written. `media` makes
+    files of images and audio; None: they stay in the lines. Raises OutputError when the journal does not hold each
+    of the `rows` rows exactly once, or a file can't be written.
     """
     with replacing(run.results, run.dead) as (results, dead):
         expected = 0
@@ -71,7 +70,6 @@ def materialise(
             results.write(line + b"\n")
             if not entry.ok:
                 dead.write(letter + b"\n")
-            see(line, entry.ok)
         if expected != rows:
             raise OutputError(f"{run.journal}: {rows} rows were read, but row {expected + 1} is not recorded; resume")
         if media is not None:

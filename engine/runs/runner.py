@@ -10,6 +10,7 @@ read there, and full groups of records are committed there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -17,12 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from engine.api.engine import Engine
-from engine.batches.ledger import Ledger, held_rows, jobs_of
+from engine.batches.ledger import Ledger, held_rows
 from engine.batches.operations import Jobs
-from engine.core.atomic_file import CantWrite, write_atomic
+from engine.core.atomic_file import CantWrite
 from engine.core.errors import EngineError, Interrupted, OutputError, OverLimit, SetupError, Stalled
 from engine.core.virtual_time import VirtualTimeLoop
 from engine.runs import stall_notices
@@ -34,8 +33,8 @@ from engine.runs.journal import Journal, counts
 from engine.runs.manifest import Session, iso_utc
 from engine.runs.media_files import MediaFiles
 from engine.runs.pending_rows import PendingRows
-from engine.runs.report import Findings, write_report
 from engine.runs.results import materialise
+from engine.runs.statistics import write_statistics
 from engine.runs.stop_signal import StopSignal
 from engine.schemas import RunSpec
 from engine.workloads.open import Source, open_source
@@ -168,11 +167,21 @@ class _Execution:
         batch = min(commit_rows, max(1, self._window // 2))
         journal = Journal(run.journal, commit_s=self._spec.output.commit_s, batch=batch, threaded=not self._virtual)
         jobs = self._open_jobs() if self._spec.policy.batch.strategy == "provider" else None
+        # Faults of a simulated provider are meant.
+        alike = self._spec.output.max_alike if self._spec.provider.kind != "simulated" else None
         serving = InFlight(
-            self._engine, journal, run.path.name, self._window, self._progress, self._virtual, self._spending, jobs
+            self._engine,
+            journal,
+            run.path.name,
+            self._window,
+            self._progress,
+            self._virtual,
+            self._spending,
+            jobs,
+            alike,
         )
         try:
-            await self._begin(self._window + (batch if self._virtual else 0))
+            await self._begin(self._window + (batch if self._virtual else 0) + (alike or 0))
             if run.resumed:
                 self._spending.read(run.journal)
                 if self._spending.reached:
@@ -205,8 +214,9 @@ class _Execution:
         manifest = self._run.manifest
         manifest.status, manifest.reason = status, reason
         log.error("%s: %s", status, reason)
-        try:
+        with contextlib.suppress(OutputError):  # a journal that can't be read; its end is written all the same
             manifest.ok, manifest.failed = counts(self._run.journal)
+        try:
             self._end_session()
             self._run.write_manifest()
         except OutputError as error:
@@ -358,20 +368,13 @@ class _Execution:
         """Results, metrics, report, and last the status."""
         run, manifest = self._run, self._run.manifest
         self._end_session()
-        findings = Findings(getattr(self._engine, "resources", None))
-        materialise(run, rows, findings.see, MediaFiles(run.path) if self._spec.output.media == "files" else None)
-        manifest.rows, manifest.ok, manifest.failed = rows, findings.metrics.total.ok, findings.failed
-        manifest.finished = iso_utc(time.time())
+        materialise(run, rows, MediaFiles(run.path) if self._spec.output.media == "files" else None)
+        manifest.ok, manifest.failed = counts(run.journal)
+        manifest.rows, manifest.finished, manifest.status = rows, iso_utc(time.time()), "finished"
         manifest.record_software()
-        metrics = findings.summary(manifest.wall_s)
-        if self._feed is not None and self._feed.timed:
-            metrics["held_back"] = sum(session.held_back for session in manifest.sessions)
-            metrics["held_back_s"] = max(session.held_back_s for session in manifest.sessions)
-        if jobs := jobs_of(run.journal):
-            metrics["jobs"] = [job.as_dict() for job in jobs]
-        write_atomic(run.metrics, msgspec.json.format(msgspec.json.encode(metrics), indent=2) + b"\n")
-        manifest.status = "finished"
-        write_report(run, findings, self._source)
+        resources = getattr(self._engine, "resources", None)
+        timed = self._feed is not None and self._feed.timed
+        told = write_statistics(run, self._source, resources, timed=timed, warn=self._say)
         if self._virtual:
             manifest.sessions[-1].real_s = round(time.monotonic() - self._real_started, 3)
         run.write_manifest()
@@ -381,10 +384,10 @@ class _Execution:
             rows=rows,
             ok=manifest.ok,
             failed=manifest.failed,
-            outcomes=metrics["outcomes"],
+            outcomes=told.metrics.get("outcomes", {}),
             wall_s=manifest.wall_s,
-            first_errors=findings.first_errors(),
-            metrics=metrics,
+            first_errors=told.first_errors,
+            metrics=told.metrics,
             real_s=sum(session.real_s or 0.0 for session in manifest.sessions) if self._virtual else None,
         )
 

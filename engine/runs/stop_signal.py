@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import signal
+import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 
 class StopSignal:
@@ -38,13 +43,34 @@ class StopSignal:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM drain while the context is open. For the main thread's event loop."""
+        """SIGINT, SIGTERM and SIGHUP drain while the context is open. For the main thread's event loop. A SIGHUP that
+        is ignored, as under nohup, stays ignored."""
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM)
-        for number in signals:
-            loop.add_signal_handler(number, self.drain)
+        handlers = {signal.SIGINT: self.drain, signal.SIGTERM: self.drain}
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            handlers[signal.SIGHUP] = self._hang_up
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
         try:
             yield
         finally:
-            for number in signals:
+            for number in handlers:
                 loop.remove_signal_handler(number)
+
+    def _hang_up(self) -> None:
+        """Drains, once: the kernel and the shell both tell a process that its terminal is gone."""
+        for stream in (sys.stdout, sys.stderr):
+            _leave_terminal(stream)
+        if not self._drain.is_set():
+            self.drain()
+
+
+def _leave_terminal(stream: TextIO) -> None:
+    """Sends what is written to a terminal that is gone nowhere: it would be an error each time."""
+    try:
+        termios.tcgetattr(stream.fileno())
+    except termios.error as error:
+        if error.args[0] == errno.EIO:  # any other: it is a file or a pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):
+        return  # a stream without a descriptor

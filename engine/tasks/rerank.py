@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.core.errors import InvalidRequest, Malformed, nearest
 from engine.core.request import Usage
+from engine.tasks import finite
 from engine.tasks.pipelines import Ask
 
 _FIELDS = frozenset(("query", "documents", "top_n", "return_documents"))
@@ -55,6 +56,7 @@ def complete(reply: dict[str, Any], asked: dict[str, Any], model: str) -> None:
     if len(set(indices)) != len(indices) or not all(0 <= index < len(texts) for index in indices):
         shown = ", ".join(map(str, indices[:8])) + (", …" if len(indices) > 8 else "")
         raise Malformed(f"HTTP 200: the results' index must be 0 to {len(texts) - 1}, each once; got {shown}")
+    finite.check_scores(results)
     top_n = asked.get("top_n")
     count = min(top_n, len(texts)) if type(top_n) is int and top_n > 0 else len(texts)
     if len(results) < count:

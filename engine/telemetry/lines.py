@@ -30,6 +30,8 @@ class LineRecord(msgspec.Struct):
     total_s: float = 0.0
     first_token_s: float | None = None
     cost: float | None = None
+    usage: Usage | None = None
+    """Of the reply, where no attempt has its own."""
     cache: str | None = None
 
 
@@ -37,36 +39,16 @@ class _Error(msgspec.Struct):
     kind: str = "internal"
 
 
-class _WireUsage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
-class _Body(msgspec.Struct):
-    usage: _WireUsage | None = None
-
-
-class _Response(msgspec.Struct):
-    body: _Body | None = None
-
-
 class Line(msgspec.Struct):
-    """A line of results.jsonl."""
+    """A line of results.jsonl, in the engine's own words: a provider's body may hold anything."""
 
     engine: LineRecord
     error: _Error | None = None
-    response: _Response | None = None
 
     @property
     def outcome(self) -> str:
         """`ok`, or a word of the failure vocabulary."""
         return self.error.kind if self.error else "ok"
-
-    @property
-    def usage(self) -> Usage | None:
-        """What the reply says of its tokens."""
-        usage = self.response.body.usage if self.response and self.response.body else None
-        return Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else None
 
 
 read_line = msgspec.json.Decoder(Line).decode

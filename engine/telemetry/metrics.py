@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from engine.core.request import PRIORITIES, Result, Usage
-from engine.telemetry.lines import read_line
+from engine.telemetry.lines import LineRecord, read_line
 from engine.telemetry.tally import AttemptLike, AttemptTally, RequestTally
 
 RequestCell = tuple[str | None, str]
@@ -62,7 +62,12 @@ class Metrics:
     def add_line(self, line: bytes) -> None:
         """Counts a line of results.jsonl. Raises msgspec.DecodeError for another line."""
         read = read_line(line)
-        self._count(read.outcome, read.engine, read.usage)
+        self._count(read.outcome, read.engine, read.engine.usage)
+
+    def add_unreadable(self, ok: bool) -> None:
+        """Counts a request of which nothing is known but if it was answered: its cost is unknown."""
+        self._count("ok" if ok else "internal", LineRecord(), None)
+        self.requests[None, "normal"].cost_unknown += 1
 
     @property
     def total(self) -> RequestTally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, TextIO
 
 from engine.core.request import Result
@@ -45,18 +47,14 @@ class ProgressBar:
         if result.usage is not None:
             self._tokens += result.usage.output_tokens
         if self._bar is not None:
-            now = time.monotonic()
-            if now - self._shown > _REFRESH_S:
-                self._shown = now
-                self._bar.set_postfix_str(self._counts(now), refresh=False)
-            self._bar.update(1)
+            self._write(self._advance)
 
     def note(self, text: str) -> None:
         """Says something without breaking the bar; nothing with `off`."""
         if self._bar is not None:
-            self._bar.write(text, file=self._stream)
+            self._write(partial(self._bar.write, text, file=self._stream))
         elif self._mode != "off":
-            print(text, file=self._stream, flush=True)
+            self._write(partial(print, text, file=self._stream, flush=True))
 
     def close(self) -> None:
         if not self._open:
@@ -64,13 +62,33 @@ class ProgressBar:
         self._open = False
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.set_postfix_str(self._counts(now), refresh=True)
-            self._bar.close()
+            self._write(partial(self._end_bar, now))
         elif self._mode != "off":
             rows = self._ok + self._failed
             before = f" ({self._rows_before} before)" if self._rows_before else ""
             rate = rows / max(now - self._started, 1e-9)
-            print(f"{rows} rows{before}: {self._counts(now)}, {rate:.1f} rows/s", file=self._stream, flush=True)
+            text = f"{rows} rows{before}: {self._counts(now)}, {rate:.1f} rows/s"
+            self._write(partial(print, text, file=self._stream, flush=True))
+
+    def _write(self, write: Callable[[], object]) -> None:
+        """Shows something. A terminal or a reader that is gone ends the progress, and not the run."""
+        try:
+            write()
+        except OSError:
+            self._mode = "off"
+            if self._bar is not None:
+                self._bar.disable, self._bar = True, None
+
+    def _advance(self) -> None:
+        now = time.monotonic()
+        if now - self._shown > _REFRESH_S:
+            self._shown = now
+            self._bar.set_postfix_str(self._counts(now), refresh=False)
+        self._bar.update(1)
+
+    def _end_bar(self, now: float) -> None:
+        self._bar.set_postfix_str(self._counts(now), refresh=True)
+        self._bar.close()
 
     def _counts(self, now: float) -> str:
         text = f"{self._ok} ok, {self._failed} failed"

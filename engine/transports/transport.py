@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from engine.core import open_files
 from engine.core.errors import Cancelled, ConnectFailed, InferenceError, Malformed, SetupError, TimedOut
 from engine.core.watchdog import Watchdog
 from engine.schemas.provider import TransportSpec
@@ -156,6 +157,8 @@ def can_not_connect(url: str, cause: OSError | None, said: str, proxy: str | Non
     else:
         why = (cause.strerror if cause else None) or said
     place = f"{origin(url)}: can't connect"
+    if cause is not None and cause.errno in open_files.TOO_MANY:
+        return ConnectFailed(f"{place}: {why}; {open_files.advice()}")
     if proxy is not None and not isinstance(cause, ssl.SSLError):
         return ConnectFailed(f"{place} to the proxy {origin(proxy)}: {why}; check provider.transport.proxy")
     return ConnectFailed(f"{place}: {why}; {_connect_step(cause)}")

@@ -13,6 +13,10 @@ from engine.workloads.rows import Form, Record
 from engine.workloads.source import Source, find_file
 from engine.workloads.table import object_of, text_column
 
+_KEPT_BYTES = 200
+_KEPT_LINES = 8
+"""Of a row that is too long, its dead letter has so many bytes of so many of its first lines."""
+
 
 def open_csv(spec: CsvWorkloadSpec, form: Form, seed: int = 0) -> Source:
     """Raises ConfigError for a path that can't be read, or a header without a column for the text."""
@@ -24,19 +28,50 @@ def open_csv(spec: CsvWorkloadSpec, form: Form, seed: int = 0) -> Source:
     return Source("csv", spec.path, lambda: _read(path, spec), form, spec.limit, path, live)
 
 
+class _Row:
+    """The lines of the row that is being read. Of one that is too long the csv module gets nothing but its quotes, so
+    that it finds the row's end; its text would be a part of what was meant."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.size = 0
+        """Bytes of all its lines, also of those that are not kept."""
+        self._quoted = False
+        """The next line begins inside a quoted cell."""
+
+    def clear(self) -> None:
+        """The next line begins a row."""
+        self.lines.clear()
+        self.size, self._quoted = 0, False
+
+    def add(self, line: bytes) -> str:
+        """Takes a line; returns what the csv module gets in its place."""
+        long = isinstance(line, LongLine)
+        self.size += (line.size_bytes if isinstance(line, LongLine) else len(line)) + 1
+        turns = bool((line.quotes if isinstance(line, LongLine) else line.count(b'"')) % 2)
+        quoted, self._quoted = self._quoted, self._quoted != turns
+        if not long and self.size <= LINE_LIMIT_BYTES:
+            self.lines.append(line)
+            # surrogateescape: a cell that is not UTF-8 must spoil its row, not the file.
+            return line.decode("utf-8", "surrogateescape") + "\n"
+        self.lines = [each[:_KEPT_BYTES] for each in (*self.lines[:_KEPT_LINES], line)][:_KEPT_LINES]
+        return '"' if turns else "" if quoted else "x"
+
+    @property
+    def problem(self) -> str | None:
+        """The reason why it can't be read, if it is too long."""
+        if self.size <= LINE_LIMIT_BYTES:
+            return None
+        limit = LINE_LIMIT_BYTES // (1024 * 1024)
+        return f"{self.size} bytes in one row, at most {limit} MiB; split the row"
+
+
 def _reader(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | str, bytes]]:
     """Rows: the line a row ends on, its cells (or a text that says what is wrong), and its lines as written."""
-    taken: list[bytes] = []
-
-    def texts(lines: Iterator[tuple[int, bytes]]) -> Iterator[str]:
-        for _, line in lines:
-            taken.append(line)
-            # A line that is too long becomes one that the csv module refuses. surrogateescape: a cell that is not
-            # UTF-8 must spoil its row, not the file.
-            yield "\0" if isinstance(line, LongLine) else line.decode("utf-8", "surrogateescape") + "\n"
-
+    row = _Row()
     with open_bytes(path) as stream:
-        reader = csv.reader(texts(read_lines(stream)), delimiter=delimiter, strict=True)
+        lines = (row.add(line) for _, line in read_lines(stream, LINE_LIMIT_BYTES))
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
         while True:
             cells: list[str] | str
             try:
@@ -45,9 +80,11 @@ def _reader(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | str, 
                 return
             except csv.Error as error:
                 cells = f"not valid CSV: {error}; check the quotes of this row and those before it"
+            if row.problem is not None:
+                cells = row.problem
             if cells:
-                yield reader.line_num, cells, b"\n".join(taken)
-            taken.clear()
+                yield reader.line_num, cells, b"\n".join(row.lines)
+            row.clear()
 
 
 def _header(rows: Iterator[tuple[int, list[str] | str, bytes]], spec: CsvWorkloadSpec) -> tuple[list[str], str | None]:

@@ -15,9 +15,10 @@ _GZIP = b"\x1f\x8b"
 
 
 class LongLine(bytes):
-    """The beginning of a line that passes the limit; `size_bytes` is its whole length."""
+    """The beginning of a line that passes the limit; `size_bytes` is its whole length, `quotes` how many `"` it has."""
 
     size_bytes: int
+    quotes: int
 
 
 def read_lines(stream: IO[bytes], limit_bytes: int = LINE_LIMIT_BYTES) -> Iterator[tuple[int, bytes]]:
@@ -36,9 +37,10 @@ def read_lines(stream: IO[bytes], limit_bytes: int = LINE_LIMIT_BYTES) -> Iterat
 
 def _skip(stream: IO[bytes], line: bytes, limit_bytes: int) -> LongLine:
     long = LongLine(line[:200])
-    long.size_bytes = len(line)
+    long.size_bytes, long.quotes = len(line), line.count(b'"')
     while piece := stream.readline(limit_bytes):
         long.size_bytes += len(piece)
+        long.quotes += piece.count(b'"')
         if piece.endswith(b"\n"):
             break
     return long

@@ -30,12 +30,14 @@ class JobSpec(Spec):
     """Longest wait between two questions, in seconds."""
     settle_s: float = Field(60.0, ge=0)
     """When nobody knows whether a job was created, because the reply was lost: for so long, in seconds, the provider's
-    list of jobs is looked through again before the job is sent once more."""
+    list of jobs is looked through again before the job is sent once more. Also for so long a provider may not know a
+    job, its results or an uploaded file before it is given up: replicas lag behind."""
     unanswered: Literal["live", "job", "dead"] = "live"
     """Rows that expired, were cancelled or failed with what another try may mend. live: a normal call at the full
     price; job: another job; dead: a dead letter."""
     max_tries: int = Field(3, ge=1)
-    """unanswered=job: so many jobs for one row at most; then it is a dead letter."""
+    """unanswered=job: so many jobs for one row at most; then it is a dead letter. A job that the provider lost counts,
+    whatever `unanswered` is."""
 
     @model_validator(mode="after")
     def _waits_grow(self) -> Self:

@@ -95,6 +95,9 @@ class AnthropicBatchDialect:
         headers = {"anthropic-version": SAMPLING_VERSION} if sampled else {}
         return BatchCall("POST", _PATH, b'{"requests":[' + b",".join(job.lines) + b"]}", headers)
 
+    def file(self, id: str) -> BatchCall | None:
+        return None
+
     def poll(self, id: str) -> BatchCall:
         return BatchCall("GET", f"{_PATH}/{id}", b"")
 

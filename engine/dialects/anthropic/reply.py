@@ -11,6 +11,7 @@ import msgspec
 
 from engine.core.errors import ContentFiltered, Malformed
 from engine.core.request import Usage
+from engine.core.usage import token_count
 from engine.dialects.common.error_body import excerpt
 
 _encode = msgspec.json.Encoder().encode
@@ -100,13 +101,16 @@ def read_usage(usage: Any) -> tuple[dict[str, Any], Usage]:
     `input_tokens`; the canonical prompt holds them all."""
     if type(usage) is not dict:
         usage = {}
-    cached, written = _count(usage.get("cache_read_input_tokens")), _count(usage.get("cache_creation_input_tokens"))
+    cached, written = (
+        token_count(usage.get("cache_read_input_tokens")),
+        token_count(usage.get("cache_creation_input_tokens")),
+    )
     lasting = usage.get("cache_creation")
-    hour = _count(lasting.get("ephemeral_1h_input_tokens")) if written and type(lasting) is dict else 0
-    prompt = _count(usage.get("input_tokens")) + cached + written
-    answer = _count(usage.get("output_tokens"))
+    hour = token_count(lasting.get("ephemeral_1h_input_tokens")) if written and type(lasting) is dict else 0
+    prompt = token_count(usage.get("input_tokens")) + cached + written
+    answer = token_count(usage.get("output_tokens"))
     details = usage.get("output_tokens_details")
-    reasoning = _count(details.get("thinking_tokens")) if type(details) is dict else 0
+    reasoning = token_count(details.get("thinking_tokens")) if type(details) is dict else 0
     said: dict[str, Any] = {
         "prompt_tokens": prompt,
         "completion_tokens": answer,
@@ -119,7 +123,3 @@ def read_usage(usage: Any) -> tuple[dict[str, Any], Usage]:
     return said, Usage(
         prompt, answer, cached, reasoning, cache_write_tokens=written, cache_write_1h_tokens=min(hour, written)
     )
-
-
-def _count(value: Any) -> int:
-    return value if type(value) is int and value > 0 else 0

@@ -10,6 +10,7 @@ import msgspec
 
 from engine.core.errors import InferenceError, InvalidRequest, Malformed
 from engine.core.request import Usage
+from engine.core.usage import token_count
 from engine.dialects.client import Reply
 from engine.dialects.common.error_body import excerpt, request_id
 
@@ -67,7 +68,7 @@ def written(body: Any) -> bytes:
 
 def count(value: Any) -> int:
     """A number of tokens; what is no count is 0."""
-    return value if type(value) is int and value > 0 else 0
+    return token_count(value)
 
 
 def positive(value: Any) -> int | None:

@@ -107,6 +107,9 @@ class GeminiBatchDialect:
         model = job.model if "/" in job.model else f"models/{job.model}"
         return BatchCall("POST", f"/{model}:{_METHODS[job.task]}", _encode({"batch": batch}))
 
+    def file(self, id: str) -> BatchCall | None:
+        return BatchCall("GET", f"/{id}", b"")
+
     def poll(self, id: str) -> BatchCall:
         return BatchCall("GET", f"/{id}", b"")
 

@@ -13,6 +13,7 @@ import msgspec
 
 from engine.core.errors import InferenceError, Malformed, Truncated
 from engine.core.request import Usage
+from engine.core.usage import MOST_TOKENS, token_count
 from engine.dialects.common.error_body import excerpt
 from engine.dialects.gemini.errors import FILTERED, blocked, filtered, finish_failure
 
@@ -200,11 +201,20 @@ def tokens_of(metadata: dict[str, Any]) -> Usage:
     tools, thoughts = get("toolUsePromptTokenCount") or 0, get("thoughtsTokenCount") or 0
     cached = get("cachedContentTokenCount") or 0
     counts = type(prompt) is type(answer) is type(tools) is type(thoughts) is type(cached) is int
-    if counts and prompt >= 0 and answer >= 0 and tools >= 0 and thoughts >= 0 and cached >= 0:
+    if (
+        counts
+        and prompt >= 0
+        and answer >= 0
+        and tools >= 0
+        and thoughts >= 0
+        and cached >= 0
+        and prompt + answer + tools + thoughts < MOST_TOKENS
+    ):
         found = Usage(prompt + tools, answer + thoughts, cached, thoughts)
     else:
         said = usage_of(metadata)
-        found = Usage(said["prompt_tokens"], said["completion_tokens"])
+        cached, thoughts = _count(metadata, "cachedContentTokenCount"), _count(metadata, "thoughtsTokenCount")
+        found = Usage(said["prompt_tokens"], said["completion_tokens"], cached, thoughts)
     # A prompt of nothing but text has one entry, and that says so.
     if "promptTokensDetails" in metadata:
         found.audio_input_tokens, found.image_input_tokens = _modal(metadata["promptTokensDetails"])
@@ -232,8 +242,7 @@ def _add_audio(details: Any, said: dict[str, int]) -> None:
 
 
 def _count(source: dict[str, Any], name: str) -> int:
-    value = source.get(name)
-    return value if type(value) is int and value > 0 else 0
+    return token_count(source.get(name))
 
 
 def embedding_reply(response: dict[str, Any], content: bytes) -> tuple[dict[str, Any], Usage | None]:

@@ -89,6 +89,9 @@ class OpenAIBatchDialect:
         }
         return BatchCall("POST", "/batches", _encode(body))
 
+    def file(self, id: str) -> BatchCall | None:
+        return BatchCall("GET", f"/files/{id}", b"")
+
     def poll(self, id: str) -> BatchCall:
         return BatchCall("GET", f"/batches/{id}", b"")
 

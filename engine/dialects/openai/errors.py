@@ -117,7 +117,8 @@ _WORDINGS: tuple[tuple[re.Pattern[str], type[InferenceError]], ...] = (
     ),
     (
         re.compile(
-            r"insufficient (?:balance|credits?|funds)|used all available credits|out of credits"
+            r"insufficient (?:balance|credits?|funds)|credit balance is too low|used all available credits"
+            r"|out of credits"
             r"|requires more credits|monthly spending limit|account .{0,40}suspended"
             r"|trial key,? which is limited to [\d,]+ api calls / month",
             re.IGNORECASE,
