@@ -7,7 +7,6 @@ from pathlib import Path
 
 from engine.cli.command import OVERRIDES, Command
 from engine.core.errors import SetupError
-from engine.runtimes import devices
 
 CLOCKS = ("wall", "cpu")
 _SEED = (
@@ -62,6 +61,8 @@ DEFAULT = None
 
 def main(arguments: argparse.Namespace) -> int:
     """Returns 0 when it was measured. Raises ConfigError, SetupError, OutputError."""
+    from engine.runtimes import devices
+
     words, what = arguments.words, arguments.command
     if not devices.installed("torch", "transformers"):
         raise SetupError(f"bench {what} needs torch and transformers. Next: {devices.TORCH_EXTRA}")

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml  # type: ignore[import-untyped]
-from pydantic import ValidationError
-
-from engine.api.build import executor_for, target_names
-from engine.batches import operations
 from engine.cli.command import OVERRIDES, Command, json_flag
-from engine.config.compose import compose
-from engine.core.errors import ConfigError, EngineError, SetupError
-from engine.core.option_files import conf_dir
-from engine.core.request import RateHints
-from engine.credentials.keys import NoKey, find_keys
-from engine.executors.key_check import KeyCheck
-from engine.executors.remote import RemoteExecutor
-from engine.executors.services import Executor, Services
-from engine.schemas import RunSpec, TargetSpec
-from engine.schemas.provider import CredentialSpec
+from engine.cli.terminal import coloured, plain_table, print_json
 
-_BASE = "_remote"
-"""The file that the options of HTTP APIs build on."""
+if TYPE_CHECKING:
+    from engine.cli.check_targets import Line
+    from engine.core.request import RateHints
+    from engine.executors.key_check import KeyCheck
+
 _HEADS = ("key", "found in", "works", "limits seen", "what was found")
 _UNITS = ("requests", "tokens", "input_tokens", "output_tokens")
 
@@ -46,169 +29,31 @@ COMMAND = Command(
     flags=_flags,
     examples=("check provider=openai", "check --all", "check provider=groq 'fallbacks=[{provider: ollama}]' --json"),
     exit_codes=(0, 2, 4),
+    means={0: "every target was reached with every key"},
 )
 
 
-@dataclass
-class Line:
-    """One target."""
-
-    target: str
-    ok: bool
-    found: str
-    keys: list[KeyCheck] = field(default_factory=list)
-
-
 def main(arguments: argparse.Namespace) -> int:
-    """Exit code 0 when every target was reached with every key, else 4."""
-    troubles: list[str] = []
-    if arguments.all:
-        specs, troubles = _with_keys(arguments.words, arguments.config_dir)
-        if not specs and not troubles:
-            raise SetupError("no provider has a key here. Next: export OPENAI_API_KEY=… (or another provider's)")
-    else:
-        specs = [compose(arguments.words, arguments.config_dir).spec]
-    lines = [Line("keys", False, trouble) for trouble in troubles] + asyncio.run(_check_all(specs))
+    """Returns 0 if every target was reached with every key, else 4. Raises ConfigError, SetupError."""
+    from engine.cli import check_targets
+
+    specs, problems = check_targets.chosen(arguments.words, arguments.config_dir, arguments.all)
+    lines = problems + asyncio.run(check_targets.check(specs))
     if arguments.json:
-        print(json.dumps([_as_data(line) for line in lines], indent=2))
+        print_json([_as_data(line) for line in lines])
     else:
         print("\n".join(text for line in lines for text in _as_text(line)))
     return 0 if all(line.ok for line in lines) else 4
 
 
-def _with_keys(words: Sequence[str], config_dir: str | None) -> tuple[list[RunSpec], list[str]]:
-    """The run spec of every provider option for which a key is found, and why keys could not be looked for."""
-    if any(word.startswith("provider=") for word in words):
-        raise ConfigError(
-            "check --all: it takes every provider for which a key is found; leave out --all or provider=…"
-        )
-    names = provider_options(config_dir)
-    with ThreadPoolExecutor(4) as threads:  # a keyring answers slowly
-        looked = list(threads.map(_may_have_key, names.values()))
-    troubles = list(dict.fromkeys(has for has in looked if isinstance(has, str)))
-    found = [name for name, has in zip(names, looked, strict=True) if has is True]
-    specs = [spec for name in found if (spec := _with_key(name, words, config_dir)) is not None]
-    # An option of a config repo may be another name of the same provider.
-    return list({spec.provider.name: spec for spec in specs}.values()), troubles
-
-
-def provider_options(config_dir: str | None) -> dict[str, dict[str, Any]]:
-    """Reads the file of each provider option, but for those of ours that are other names of others."""
-    found = {name: option for name, option in _read(conf_dir()).items() if not _builds_on_another(option)}
-    if config_dir is not None:
-        found |= _read(Path(config_dir))
-    inherited = found[_BASE].get("credential")
-    for option in found.values():
-        if _BASE in (option.get("defaults") or ()):
-            option["credential"] = _mapping(inherited) | _mapping(option.get("credential"))
-    return {name: option for name, option in sorted(found.items()) if not name.startswith("_")}
-
-
-def _read(folder: Path) -> dict[str, dict[str, Any]]:
-    return {file.stem: _mapping(yaml.safe_load(file.read_text())) for file in (folder / "provider").glob("*.yaml")}
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _builds_on_another(option: dict[str, Any]) -> bool:
-    return any(item not in (_BASE, "_self_") for item in option.get("defaults") or ())
-
-
-def _may_have_key(option: dict[str, Any]) -> bool | str:
-    """False where a key is surely not there, for composing every option to ask would take seconds; a text where a
-    place of keys can't be read."""
-    if _builds_on_another(option):
-        return True
-    if option.get("kind", "remote") != "remote" or "credential" not in option:
-        return False
-    try:
-        return bool(find_keys(CredentialSpec.model_validate(option["credential"]), str(option.get("name"))))
-    except (NoKey, ValidationError):
-        return False
-    except SetupError as error:
-        return _in_one_line(error)
-
-
-def _with_key(option: str, words: Sequence[str], config_dir: str | None) -> RunSpec | None:
-    spec = compose([*words, f"provider={option}", "model=remote", "model.name=any"], config_dir).spec
-    provider = spec.provider
-    if provider.kind != "remote":
-        return None
-    try:
-        if not find_keys(provider.credential, provider.name):
-            return None
-    except SetupError:
-        return None
-    return spec if provider.default_model is None else compose([*words, f"provider={option}"], config_dir).spec
-
-
-async def _check_all(specs: Sequence[RunSpec]) -> list[Line]:
-    return [line for spec in specs for line in await _check(spec)]
-
-
-async def _check(spec: RunSpec) -> list[Line]:
-    services = Services(
-        seed=spec.seed, storage=spec.storage, notify=lambda text: print(text, file=sys.stderr, flush=True)
-    )
-    named = zip(target_names(spec.targets), spec.targets, strict=True)
-    in_jobs = spec.policy.batch.strategy == "provider"
-    try:
-        return [
-            await _one(name, target, services, jobs=in_jobs and place == 0)
-            for place, (name, target) in enumerate(named)
-        ]
-    finally:
-        await services.aclose()
-
-
-async def _one(name: str, target: TargetSpec, services: Services, jobs: bool) -> Line:
-    try:
-        executor = executor_for(target, services)
-        try:
-            line = await _reached(name, executor)
-            if jobs and line.ok:
-                line.found += f"; {await _probe(executor, services)}"
-            return line
-        finally:
-            await executor.aclose()
-    except EngineError as error:
-        return Line(name, False, _in_one_line(error))
-
-
-async def _reached(name: str, executor: Executor) -> Line:
-    """Raises EngineError where the target has no keys of its own to say it of."""
-    if not isinstance(executor, RemoteExecutor):
-        return Line(name, True, await executor.check())
-    checks = await executor.check_keys()
-    works = [check for check in checks if check.error is None]
-    found = f"{checks[0].endpoint}: {len(works)} of {len(checks)} {'keys work' if executor.keys else 'answer'}"
-    server_info = f"; {executor.server_info.found}" if executor.server_info.found else ""
-    return Line(name, len(works) == len(checks), found + server_info, checks)
-
-
-async def _probe(executor: Executor, services: Services) -> str:
-    """Reaches the batch API. Raises EngineError."""
-    if not isinstance(executor, RemoteExecutor):
-        raise ConfigError(f"policy.batch.strategy: {executor.target.name} is not remote and has no batch API")
-    return await operations.probe(executor, services, services.clock.wall())
-
-
-# -- how it is shown ---------------------------------------------------------------------------------------------------
-
-
 def _as_text(line: Line) -> list[str]:
     """The target in one line, and below it a row a key."""
-    lines = [f"{'ok  ' if line.ok else 'FAIL'} {line.target}: {line.found}"]
-    if not line.keys:
-        return lines
-    several = len({check.endpoint for check in line.keys}) > 1
-    rows = [_HEADS, *(_cells(check, several) for check in line.keys)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS) - 1)]
-    for row in rows:
-        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        lines.append("       " + "  ".join([*padded, row[-1]]))
+    state = coloured("ok  ", "green") if line.ok else coloured("FAIL", "red")
+    lines = [f"{state} {line.target}: {line.found}"]
+    if line.keys:
+        several = len({check.endpoint for check in line.keys}) > 1
+        rows = [_HEADS, *(_cells(check, several) for check in line.keys)]
+        lines += [f"       {row}" for row in plain_table(rows, [False] * len(_HEADS)).splitlines()]
     return lines
 
 
@@ -248,7 +93,3 @@ def _key_data(check: KeyCheck) -> dict[str, Any]:
             if said is not None
         },
     }
-
-
-def _in_one_line(error: EngineError) -> str:
-    return " ".join(str(error).split())

@@ -1,13 +1,18 @@
-"""The text of --help. Reads the shipped options as files: no Hydra, no models."""
+"""The texts of --help. The overview reads the shipped options as files: no Hydra, no models."""
 
 from __future__ import annotations
 
+import argparse
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from engine.cli.verbs import EXIT_CODES, VERBS
+from engine.cli.command import Command, folder
+from engine.cli.names import config_dir_of, first_name, following, split_command
+from engine.cli.parser import code_lines, parser_of
+from engine.cli.verbs import EXIT_CODES, VERBS, commands_of
 from engine.core.errors import ConfigError
-from engine.core.option_files import GROUPS, conf_dir, options
+from engine.core.option_files import conf_dir, options
 
 HEAD = """\
 IPFS Accelerate: a declarative, config-driven inference pipeline engine.
@@ -30,28 +35,57 @@ flags:
 """
 
 
-def text(config_dir: str | None = None) -> str:
-    """Returns the overview: verbs, groups with their options, flags, exit codes. Raises ConfigError."""
-    folders = [conf_dir()]
-    if config_dir is not None:
-        folder = Path(config_dir)
-        if not folder.is_dir():
-            raise ConfigError(f"--config-dir: got {config_dir}; expected a folder. Fix: check the path")
-        folders.append(folder)
-    found = options(folders)
+def overview(config_dir: str | None = None) -> str:
+    """Returns the help of the engine: verbs, groups with their options, flags, exit codes. Raises ConfigError."""
     lines = [HEAD, "verbs:"]
-    lines += [f"  {verb:<11} {what}" for verb, what in VERBS.items()]
-    lines += ["", "groups and their options:"]
-    for group in GROUPS:
-        shown = textwrap.fill(
-            " ".join(found[group]), 92, initial_indent="  ", subsequent_indent=" " * 14, break_on_hyphens=False
+    lines += [f"  {verb:<11} {summary}" for verb, summary in VERBS.items()]
+    found = options([conf_dir(), *_folders(config_dir)])
+    stages = {group.partition("/")[2]: found.pop(group) for group in sorted(found) if group.startswith("policy/")}
+    lines += ["", "groups and their options:", *_options(found), f"  policy/…    {' '.join(stages)}"]
+    return "\n".join([*lines, "", FLAGS, "exit codes:", code_lines(EXIT_CODES)])
+
+
+def of(verb: str, words: Sequence[str]) -> str:
+    """Returns the help of a verb or of its sub-verb. Raises ConfigError."""
+    commands = commands_of(verb)
+    if verb not in commands and first_name(words, following(verb, commands)) is None:
+        return _subverbs(verb, commands)
+    name, _ = split_command(verb, commands, None, words)
+    text = parser_of(name, commands[name]).format_help().rstrip()
+    config_dir = config_dir_of(words)
+    if config_dir is None:
+        return text
+    own = {group: names for group, names in options(_folders(config_dir)).items() if names}
+    return "\n".join([text, "", f"options of {config_dir}:", *_options(own)])
+
+
+def _subverbs(verb: str, commands: Mapping[str, Command]) -> str:
+    """Returns the help of a verb that has sub-verbs."""
+    usages = {name: f"{name.removeprefix(f'{verb} ')} {command.words}".strip() for name, command in commands.items()}
+    width = max(map(len, usages.values()))
+    summary = VERBS[verb]
+    lines = [f"usage: engine {verb} COMMAND [flags]", "", f"{summary[0].upper()}{summary[1:]}.", "", "commands:"]
+    lines += [f"  {usages[name]:<{width}}  {command.summary}" for name, command in commands.items()]
+    lines += ["", f"The flags of a command: engine {verb} COMMAND --help", "", "examples:"]
+    examples = [command.examples[0] for command in commands.values()]
+    examples += [example for command in commands.values() for example in command.examples[1:]]
+    lines += [f"  engine {example}" for example in examples[:3]]
+    codes = {code: text for command in commands.values() for code, text in command.codes().items()}
+    return "\n".join([*lines, "", "exit codes:", code_lines(dict(sorted(codes.items())))])
+
+
+def _folders(config_dir: str | None) -> list[Path]:
+    try:
+        return [] if config_dir is None else [Path(folder(config_dir))]
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f"--config-dir: {error}. Fix: check the path") from error
+
+
+def _options(found: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns the lines that list the options of each group."""
+    return [
+        textwrap.fill(
+            " ".join(names), 92, initial_indent=f"  {group:<11} ", subsequent_indent=" " * 14, break_on_hyphens=False
         )
-        lines.append(f"  {group:<11} {shown.strip()}")
-    subgroups = sorted(name.partition("/")[2] for name in found if name.startswith("policy/"))
-    lines += [f"  policy/…    {' '.join(subgroups)}"]
-    faults = textwrap.fill(
-        " ".join(found["provider/faults"]), 92, initial_indent="  ", subsequent_indent=" " * 14, break_on_hyphens=False
-    )
-    lines += [f"  provider/faults  {faults.strip()}", "", FLAGS, "exit codes:"]
-    lines += [f"  {code:<4} {what}" for code, what in EXIT_CODES.items()]
-    return "\n".join(lines)
+        for group, names in found.items()
+    ]

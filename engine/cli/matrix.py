@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from pathlib import Path
 
-from engine.cli.command import Command, at_least
+from engine.cli.command import Command, above_zero, whole_number
 from engine.core.errors import ConfigError, SetupError, nearest
 from engine.matrix.catalog import entries
 from engine.matrix.report.record import Row
@@ -17,9 +16,11 @@ from engine.runtimes import devices
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hardware", default="cpu,openvino", help="one or more of cpu, openvino, cuda, with commas")
-    parser.add_argument("--jobs", type=at_least(1), default=1, help="rows at a time")
-    parser.add_argument("--time-limit", type=_limit, default=300.0, metavar="SECONDS", help="for one row, in seconds")
-    parser.add_argument("--memory-limit", type=_limit, default=4.0, metavar="GIB", help="for one row, in GiB")
+    parser.add_argument("--jobs", type=whole_number(1), default=1, help="rows at a time")
+    parser.add_argument(
+        "--time-limit", type=above_zero, default=300.0, metavar="SECONDS", help="for one row, in seconds"
+    )
+    parser.add_argument("--memory-limit", type=above_zero, default=4.0, metavar="GIB", help="for one row, in GiB")
     parser.add_argument("--resume", action="store_true", help="continue the last pass")
     parser.add_argument("--out", default="outputs/matrix", metavar="DIR", help="folder of the results")
 
@@ -31,17 +32,6 @@ COMMAND = Command(
     examples=("matrix bert gpt2", "matrix --hardware cpu,openvino --jobs 2", "matrix --resume"),
     exit_codes=(0, 2, 4, 5),
 )
-
-
-def _limit(text: str) -> float:
-    """Reads a limit above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"got {text}; expected a number above 0")
-    return value
 
 
 def main(arguments: argparse.Namespace) -> int:

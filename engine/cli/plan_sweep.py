@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from engine.cli.plan import make
-from engine.cli.terminal import print_table
+from engine.cli import plan_run
+from engine.cli.terminal import print_json, print_table
 from engine.config.compose import choices, compose, expand, varied
 from engine.core.errors import ConfigError, EngineError
 from engine.runs.report_format import money
 
-HEADS = ("state", "rows", "calls at most", "tokens in", "tokens out at most", "cost at most", "reason")
+ESTIMATES = {
+    "requests": "rows",
+    "calls_at_most": "calls at most",
+    "input_tokens_estimate": "tokens in",
+    "output_tokens_at_most": "tokens out at most",
+    "cost_usd": "cost at most",
+}
+"""The estimates of a cell, and the heads of their columns."""
+SOME_CELLS = 3
+"""The exit code if some cells can't start; a sweep would end with it, too."""
 
 
 @dataclass(frozen=True)
-class PlannedCell:
-    """One cell of a planned sweep. Estimates are None if the cell is invalid, or they are unknown."""
+class Cell:
+    """One cell of a planned sweep."""
 
     choices: dict[str, str]
-    targets: list[str]
-    problems: list[str]
+    state: str
+    """`ok`, `invalid` (its configuration) or `blocked` (valid, but it can't start on this machine)."""
+    targets: Sequence[str] = ()
+    problems: Sequence[str] = ()
     requests: int | None = None
+    """Rows. Each estimate is None if it is not known."""
     calls_at_most: int | None = None
     input_tokens_estimate: int | None = None
     output_tokens_at_most: int | None = None
@@ -30,78 +42,67 @@ class PlannedCell:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Returns 0 if every cell can start, else the first problem's exit code."""
+    """Returns 0 if every cell can start, 3 if some can, else the first problem's exit code. Raises ConfigError."""
     if arguments.request is not None:
-        raise ConfigError("--request: got a file with -m; expected one run. Fix: leave out -m, or --request")
-    cells: list[PlannedCell] = []
-    code = 0
-    for words in expand(arguments.words, arguments.config_dir):
-        cell, problem = _planned(words, arguments.config_dir)
-        cells.append(cell)
-        code = code or problem
+        raise ConfigError(
+            f"--request: got {arguments.request} with -m; expected one run. Fix: leave out -m or --request"
+        )
+    planned = [_plan(words, arguments.config_dir) for words in expand(arguments.words, arguments.config_dir)]
+    cells = [cell for cell, _ in planned]
+    total = _sum(cells)
     if arguments.json:
-        print(json.dumps({"cells": [asdict(cell) for cell in cells], "sum": _sum(cells)}, indent=2, ensure_ascii=False))
+        print_json({"cells": [asdict(cell) for cell in cells], "sum": total})
     else:
-        _print(cells)
-    return code
+        _print(cells, total)
+    codes = [code for _, code in planned]
+    return SOME_CELLS if 0 in codes and any(codes) else codes[0]
 
 
-def _planned(words: list[str], config_dir: str | None) -> tuple[PlannedCell, int]:
+def _plan(words: list[str], config_dir: str | None) -> tuple[Cell, int]:
+    """Returns a cell and its exit code."""
     chosen = choices(words)
     try:
-        composition = compose(words, config_dir)
-        plan, code = make(composition)
+        plan, code = plan_run.make(compose(words, config_dir))
     except EngineError as error:
-        return PlannedCell(chosen, [], [str(error)]), error.exit_code
-    work, policy = plan.workload, composition.spec.policy
-    rows = work.get("requests")
-    tries = 1 + policy.retry.max_retries if policy.retry.enabled else 1
-    if policy.budget.enabled and policy.budget.max_attempts is not None:
-        tries = min(tries * len(plan.targets), policy.budget.max_attempts)
-    cell = PlannedCell(
-        chosen,
-        [str(target["target"]) for target in plan.targets],
-        plan.problems,
-        rows,
-        None if rows is None else rows * tries,
-        work.get("input_tokens_estimate"),
-        work.get("output_tokens_at_most"),
-        work.get("cost_usd"),
-    )
-    return cell, code
+        return Cell(chosen, "invalid", problems=[str(error)]), error.exit_code
+    targets = [str(target["target"]) for target in plan.targets]
+    estimates = {name: plan.workload.get(name) for name in ESTIMATES}
+    state = "ok" if code == 0 else "invalid" if code == ConfigError.exit_code else "blocked"
+    return Cell(chosen, state, targets, plan.problems, **estimates), code
 
 
-def _sum(cells: list[PlannedCell]) -> dict[str, float | int | None]:
-    """Returns the estimates of all cells that can start, added up; None if one of them is unknown."""
-    names = ("requests", "calls_at_most", "input_tokens_estimate", "output_tokens_at_most", "cost_usd")
-    counted: dict[str, float | int | None] = {}
-    for name in names:
-        values = [getattr(cell, name) for cell in cells if not cell.problems]
-        counted[name] = None if None in values else sum(values)
-    return counted
+def _sum(cells: Sequence[Cell]) -> dict[str, float | None]:
+    """Returns the estimates of the cells that can start, added up; None if one of them is not known."""
+    total: dict[str, float | None] = {}
+    for name in ESTIMATES:
+        values = [getattr(cell, name) for cell in cells if cell.state == "ok"]
+        total[name] = None if None in values else sum(values)
+    return total
 
 
-def _print(cells: list[PlannedCell]) -> None:
+def _print(cells: Sequence[Cell], total: dict[str, float | None]) -> None:
     keys = varied([cell.choices for cell in cells])
     rows = [
         [
             *(cell.choices.get(key, "") for key in keys),
-            "invalid" if cell.problems else "ok",
-            cell.requests,
-            cell.calls_at_most,
-            cell.input_tokens_estimate,
-            cell.output_tokens_at_most,
-            "unknown" if cell.cost_usd is None else money(cell.cost_usd),
-            " ".join("; ".join(cell.problems).split()) or "",
+            cell.state,
+            " → ".join(cell.targets) or None,
+            *(_shown(name, getattr(cell, name)) for name in ESTIMATES),
+            " ".join("; ".join(cell.problems).split()),
         ]
         for cell in cells
     ]
-    print_table([*keys, *HEADS], rows)
-    total, valid = _sum(cells), sum(not cell.problems for cell in cells)
-    shown = {name: "unknown" if value is None else f"{value:,}" for name, value in total.items() if name != "cost_usd"}
-    cost = total["cost_usd"]
+    print_table([*keys, "state", "targets", *ESTIMATES.values(), "reason"], rows)
+    valid = sum(cell.state == "ok" for cell in cells)
+    shown = {name: _shown(name, value) or "unknown" for name, value in total.items()}
     print(
         f"{valid} of {len(cells)} cells can start: {shown['requests']} rows, at most {shown['calls_at_most']} calls, "
         f"about {shown['input_tokens_estimate']} tokens in, at most {shown['output_tokens_at_most']} out, "
-        f"cost: {'unknown' if cost is None else 'at most ' + money(cost)}"
+        f"cost: {'' if total['cost_usd'] is None else 'at most '}{shown['cost_usd']}"
     )
+
+
+def _shown(name: str, value: float | None) -> str | None:
+    if value is None:
+        return None
+    return money(value) if name == "cost_usd" else f"{value:,}"

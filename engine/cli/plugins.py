@@ -16,7 +16,6 @@ COMMAND = Command(
     summary="list the kinds of each port: ours and those of installed packages",
     words="[PORT]",
     flags=json_flag,
-    most=1,
     examples=("plugins", "plugins dialects", "plugins --json"),
     values=lambda: [port.port for port in PORTS],
 )

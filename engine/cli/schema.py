@@ -62,7 +62,6 @@ COMMAND = Command(
     summary="print the JSON Schema of a group's option files, or of the whole run",
     words="[GROUP]",
     flags=_flags,
-    most=1,
     examples=("schema provider", "schema policy/retry", "schema --export schemas"),
     values=lambda: [*GROUPS],
 )

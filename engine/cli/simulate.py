@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+from typing import TYPE_CHECKING
 
-from engine.cli.command import OVERRIDES, Command, at_least
-from engine.config.compose import compose
+from engine.cli.command import OVERRIDES, Command, whole_number
 from engine.core.errors import ConfigError
-from engine.schemas import RunSpec
+
+if TYPE_CHECKING:
+    from engine.schemas import RunSpec
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address that it listens on")
-    parser.add_argument("--port", type=at_least(0, highest=65535), default=8000, help="TCP port; 0 takes a free one")
+    parser.add_argument(
+        "--port", type=whole_number(0, highest=65535), default=8000, help="TCP port; 0 takes a free one"
+    )
 
 
 COMMAND = Command(
@@ -32,6 +36,8 @@ COMMAND = Command(
 
 def main(arguments: argparse.Namespace) -> int:
     """Serves until Ctrl-C or SIGTERM; then exit code 0. Raises ConfigError, and SetupError for a port that is taken."""
+    from engine.config.compose import compose
+
     words: list[str] = arguments.words
     if not any(word.partition("=")[0] == "provider" for word in words):
         words = ["provider=simulated", *words]

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from engine.cli.terminal import is_terminal, print_table
 from engine.config.compose import choices, compose, expand, varied
 from engine.core.child_process import module_command
 from engine.core.cid import cid_of_json
 from engine.core.errors import ConfigError, EngineError, Interrupted, OutputError
 from engine.runs.lock import RunLock
-from engine.runs.sweep import Cell, finished, read_cell, write_tables
+from engine.runs.sweep import Cell, finished, read_cell, table, write_tables
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -46,7 +47,10 @@ def main(arguments: argparse.Namespace) -> int:
             write_tables(folder, rows, swept)
     finally:
         lock.release()
-    print((folder / "table.md").read_text(encoding="utf-8"), end="")
+    if is_terminal(sys.stdout):
+        print_table(*table(rows, swept))
+    else:
+        print((folder / "table.md").read_text(encoding="utf-8"), end="")
     print(f"→ {folder}")
     return 0 if all(row.status == "ok" for row in rows) else 3
 

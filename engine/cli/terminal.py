@@ -1,14 +1,16 @@
-"""Tables and colour: through rich on a terminal, plain text elsewhere."""
+"""Tables and colour: through rich on a terminal, plain text elsewhere. NO_COLOR turns colours off."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
-COLOURS = {"ok": "green", "finished": "green", "failed": "red", "FAIL": "red", "crashed": "red", "invalid": "red"}
-"""Colour of a cell with this text."""
+STATES = {"ok": "green", "finished": "green", "failed": "red", "FAIL": "red", "crashed": "red", "invalid": "red"}
+"""Colour of a table's cell with this text."""
+_CODES = {"red": "31", "green": "32", "bold": "1"}
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -16,12 +18,18 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Prints a table on standard output; numbers to the right. rich honours NO_COLOR."""
+def coloured(text: str, style: str, stream: TextIO | None = None) -> str:
+    """Returns the text in red, green or bold if the stream, or standard output, is a terminal with colours."""
+    shown = is_terminal(stream or sys.stdout) and not os.environ.get("NO_COLOR")
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if shown else text
+
+
+def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], plain_heads: bool = True) -> None:
+    """Prints a table on standard output; numbers to the right. Plain text has heads if `plain_heads`."""
     cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
     numeric = [all(_is_number(row[column]) for row in cells) for column in range(len(heads))]
     if not is_terminal(sys.stdout):
-        print(plain_table(heads, cells, numeric))
+        print(plain_table([heads, *cells] if plain_heads else cells, numeric))
         return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -32,15 +40,15 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for head, right in zip(heads, numeric, strict=True):
         table.add_column(head, justify="right" if right else "left", overflow="fold")
     for row in cells:
-        table.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
+        table.add_row(*(Text(cell, style=STATES.get(cell, "")) for cell in row))
     Console().print(table)
 
 
-def plain_table(heads: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
-    """Returns a table in aligned columns of plain text."""
-    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+def plain_table(rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
+    """Returns rows in aligned columns of plain text; the columns of numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for row in (heads, *cells):
+    for row in rows:
         padded = [
             cell.rjust(width) if right else cell.ljust(width)
             for cell, width, right in zip(row, widths, numeric, strict=True)
@@ -50,9 +58,8 @@ def plain_table(heads: Sequence[str], cells: Sequence[Sequence[str]], numeric: S
 
 
 def _is_number(text: str) -> bool:
-    return text == "-" or text.translate(str.maketrans("", "", ",.% ")).isdigit()
+    return text == "-" or text.translate(str.maketrans("", "", ",.%$ ")).isdigit()
 
 
-def in_red(text: str, stream: TextIO) -> str:
-    """Returns the text in red if a person reads the stream and NO_COLOR is not set."""
-    return f"\x1b[31m{text}\x1b[0m" if is_terminal(stream) and not os.environ.get("NO_COLOR") else text
+def print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, ensure_ascii=False, default=str))

@@ -1,5 +1,14 @@
 """The verbs of the command line, and its exit codes."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.cli.command import Command
+
 VERBS = {
     "run": "answer a workload (the verb that may be left out)",
     "plan": "show what a run or a sweep would do, without doing it",
@@ -13,11 +22,11 @@ VERBS = {
     "bench": "measure the seed's rows, or what quantization does to a model",
     "completion": "print the completion script of bash, zsh or fish",
 }
-"""Verb → summary. The module of a verb is `engine.cli.VERB`; it has `COMMAND` or `COMMANDS` (engine.cli.command)."""
+"""Verb → summary. The module `engine.cli.VERB` has `COMMAND`, or `COMMANDS` by sub-verb, and `main(arguments)`."""
 EXIT_CODES = {
     0: "success: every row was answered",
     1: "a defect of the engine",
-    2: "the configuration is not valid; nothing was started",
+    2: "the command line or the configuration is not valid; nothing was started",
     3: "finished, but some rows failed: see dead.jsonl (of a sweep: some cells failed)",
     4: "valid, but this machine can't do it: key, file, package, device",
     5: "the run directory can't be written or continued",
@@ -25,3 +34,18 @@ EXIT_CODES = {
     7: "spent: the run has cost output.max_cost_usd; it can be resumed",
     130: "interrupted; the run can be resumed",
 }
+
+
+def commands_of(verb: str) -> Mapping[str, Command]:
+    """Returns the commands of a verb by their names as typed: `plan`, or `runs list`, `runs show`, …"""
+    module = import_module(f"engine.cli.{verb}")
+    subverbs: Mapping[str, Command] | None = getattr(module, "COMMANDS", None)
+    if subverbs is None:
+        return {verb: module.COMMAND}
+    return {f"{verb} {name}": command for name, command in subverbs.items()}
+
+
+def all_commands() -> Iterator[tuple[str, Command]]:
+    """Yields every command with its name as typed. Imports the module of each verb."""
+    for verb in VERBS:
+        yield from commands_of(verb).items()

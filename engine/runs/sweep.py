@@ -95,17 +95,21 @@ def _reason(log: Path) -> str:
     return (errors or lines or ["ended without a word"])[-1].removeprefix("error: ")
 
 
-def write_tables(folder: Path, cells: list[Cell], swept: list[str]) -> None:
-    """table.md, table.csv and table.json. Raises OutputError."""
+def table(cells: list[Cell], swept: list[str]) -> tuple[list[str], list[list[str]]]:
+    """Returns the heads and the rows of a sweep's table."""
     heads = [*swept, "status", *FIGURES.values(), "reason", "run"]
-    rows = [
+    return heads, [
         [*(cell.choices.get(key, "") for key in swept), cell.status, *_shown(cell), cell.reason, cell.run]
         for cell in cells
     ]
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerows([heads, *rows])
-    write_atomic(folder / "table.csv", table.getvalue().encode())
+
+
+def write_tables(folder: Path, cells: list[Cell], swept: list[str]) -> None:
+    """table.md, table.csv and table.json. Raises OutputError."""
+    heads, rows = table(cells, swept)
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows([heads, *rows])
+    write_atomic(folder / "table.csv", lines.getvalue().encode())
     write_atomic(folder / "table.md", _markdown(heads, rows).encode())
     content = json.dumps([cell.as_dict() for cell in cells], indent=2, ensure_ascii=False)
     write_atomic(folder / "table.json", content.encode() + b"\n")

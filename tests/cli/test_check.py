@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engine.cli import main
-from engine.cli.check import provider_options
+from engine.cli.check_targets import provider_options
 from tests.servers.replies import error
 from tests.servers.scripted import Exchange, ScriptedServer
 

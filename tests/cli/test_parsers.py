@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli.completion import candidates
+from engine.cli.candidates import candidates
 from engine.cli.main import main
 from engine.cli.verbs import VERBS
 
