@@ -56,7 +56,6 @@ COMMANDS = {
         exit_codes=(0, 2, 4, 5),
     ),
 }
-DEFAULT = None
 
 
 def main(arguments: argparse.Namespace) -> int:

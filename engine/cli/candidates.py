@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine.cli.command import Command
-from engine.cli.names import config_dir_of, first_name, following, split_command, split_verb
+from engine.cli.names import config_dir_of, following, split_command, split_verb, walk
 from engine.cli.parser import flags_of, parser_of
 from engine.cli.verbs import VERBS, commands_of
 from engine.core.errors import ConfigError
@@ -20,42 +20,33 @@ def candidates(words: Sequence[str]) -> list[str]:
     before, word = list(words[:-1]), words[-1] if words else ""
     try:
         verb, rest = split_verb(before)
-        names = [] if verb is None else following(verb, commands_of(verb))
-        if names and first_name(rest, names) is None and not word.startswith("-"):
-            return _matching(word, names)
-        return _matching(word, _of(verb, rest, word))
+        commands = commands_of(verb or "run")
+        name, rest = walk(verb or "run", commands, rest)
+        if name not in commands and not word.startswith("-"):
+            return _matching(word, following(name, commands))
+        name, rest = split_command(name, commands, rest)
+        return _matching(word, [*(VERBS if verb is None else ()), *_of(name, commands[name], rest, word)])
     except ConfigError:
         return []  # the words before are not valid
 
 
-def _of(verb: str | None, before: Sequence[str], word: str) -> list[str]:
-    """Returns the flags, values, names and overrides that may follow."""
-    commands = commands_of(verb or "run")
-    name, rest = split_command(verb or "run", commands, f"{verb} list" if f"{verb} list" in commands else None, before)
-    command = commands[name]
+def _of(name: str, command: Command, before: Sequence[str], word: str) -> list[str]:
+    """Returns the flags, values, names and overrides of a command that may follow."""
     flags = flags_of(parser_of(name, command))
     if word.startswith("-"):
         flag, equals, typed = word.partition("=")
         if equals:
             return [f"{flag}={value}" for value in _flag_values(flags.get(flag), typed)]
         return [each for each in flags if each.startswith("--")]
-    last = flags.get(rest[-1]) if rest else None
+    last = flags.get(before[-1]) if before else None
     if last is not None and last.nargs != 0:
         return _flag_values(last, word)
-    found = list(VERBS) if verb is None else []
-    found += _inner(verb, name, commands, rest)
-    found += command.values() if command.values is not None else []
+    names = list(command.values()) if command.values is not None else []
     if command.composes or command.changes:
-        found += _overrides(command, word, config_dir_of(before))
+        names += _overrides(command, word, config_dir_of(before))
     if "PATH" in command.words:
-        found += _paths(word, folders_only=False)
-    return found
-
-
-def _inner(verb: str | None, name: str, commands: Mapping[str, Command], rest: Sequence[str]) -> list[str]:
-    """Returns the last words of a command of three, while only two are typed: `list` after `artifacts cache`."""
-    outer = name.rpartition(" ")[0]
-    return following(outer, commands) if outer not in ("", verb) and not rest else []
+        names += _paths(word, folders_only=False)
+    return names
 
 
 def _matching(word: str, names: Sequence[str]) -> list[str]:

@@ -34,6 +34,8 @@ class Command:
     exit_codes: tuple[int, ...] = (0, 2)
     means: Mapping[int, str] = field(default_factory=dict)
     """The meaning of an exit code, if it is not the one of a run."""
+    instead: Mapping[str, str] = field(default_factory=dict)
+    """Flags that it does not have, and the command to use in their stead."""
     values: Callable[[], Sequence[str]] | None = None
     """Returns the names that its words may be, for completion."""
 

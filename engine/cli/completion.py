@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from engine.cli.command import Command
-from engine.core.errors import ConfigError, nearest
+from engine.cli.names import unknown_name
 
 SCRIPTS = {
     "bash": """\
@@ -49,7 +49,6 @@ COMMAND = Command(
 def main(arguments: argparse.Namespace) -> int:
     shell = arguments.words[0] if arguments.words else "bash"
     if shell not in SCRIPTS:
-        near = nearest(shell, SCRIPTS)
-        raise ConfigError(f"completion {shell}: got an unknown shell; expected bash, zsh or fish. Fix: {near}")
+        raise unknown_name(f"completion {shell}", "shell", SCRIPTS, "engine completion --help")
     print(SCRIPTS[shell], end="")
     return 0

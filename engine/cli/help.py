@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engine.cli.command import Command, folder
-from engine.cli.names import config_dir_of, first_name, following, split_command
+from engine.cli.names import config_dir_of, walk
 from engine.cli.parser import code_lines, parser_of
 from engine.cli.verbs import EXIT_CODES, VERBS, commands_of
 from engine.core.errors import ConfigError
@@ -48,9 +48,9 @@ def overview(config_dir: str | None = None) -> str:
 def of(verb: str, words: Sequence[str]) -> str:
     """Returns the help of a verb or of its sub-verb. Raises ConfigError."""
     commands = commands_of(verb)
-    if verb not in commands and first_name(words, following(verb, commands)) is None:
-        return _subverbs(verb, commands)
-    name, _ = split_command(verb, commands, None, words)
+    name, _ = walk(verb, commands, words)
+    if name not in commands:
+        return _subverbs(name, {each: commands[each] for each in commands if each.startswith(f"{name} ")})
     text = parser_of(name, commands[name]).format_help().rstrip()
     config_dir = config_dir_of(words)
     if config_dir is None:
@@ -59,14 +59,15 @@ def of(verb: str, words: Sequence[str]) -> str:
     return "\n".join([text, "", f"options of {config_dir}:", *_options(own)])
 
 
-def _subverbs(verb: str, commands: Mapping[str, Command]) -> str:
+def _subverbs(name: str, commands: Mapping[str, Command]) -> str:
     """Returns the help of a verb that has sub-verbs."""
-    usages = {name: f"{name.removeprefix(f'{verb} ')} {command.words}".strip() for name, command in commands.items()}
+    usages = {each: f"{each.removeprefix(f'{name} ')} {command.words}".strip() for each, command in commands.items()}
     width = max(map(len, usages.values()))
+    verb = name.partition(" ")[0]
     summary = VERBS[verb]
-    lines = [f"usage: engine {verb} COMMAND [flags]", "", f"{summary[0].upper()}{summary[1:]}.", "", "commands:"]
-    lines += [f"  {usages[name]:<{width}}  {command.summary}" for name, command in commands.items()]
-    lines += ["", f"The flags of a command: engine {verb} COMMAND --help", "", "examples:"]
+    lines = [f"usage: engine {name} COMMAND [flags]", "", f"{summary[0].upper()}{summary[1:]}.", "", "commands:"]
+    lines += [f"  {usages[each]:<{width}}  {command.summary}" for each, command in commands.items()]
+    lines += ["", f"The flags of a command: engine {name} COMMAND --help", "", "examples:"]
     examples = [command.examples[0] for command in commands.values()]
     examples += [example for command in commands.values() for example in command.examples[1:]]
     lines += [f"  engine {example}" for example in examples[:3]]

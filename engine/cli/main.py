@@ -78,7 +78,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     verb, rest = split_verb(words)
     flags = set(flag_words(rest))
-    if verb is None and "--version" in flags:
+    if "--version" in flags:
         from engine.core.version import VERSION
 
         print(f"engine {VERSION}")
@@ -98,7 +98,7 @@ def _run(verb: str, words: list[str]) -> int:
 
     module = import_module(f"engine.cli.{verb}")
     commands = commands_of(verb)
-    name, words = split_command(verb, commands, getattr(module, "DEFAULT", None), words)
+    name, words = split_command(verb, commands, words)
     arguments = parse(name, commands[name], words)
     arguments.command = name.removeprefix(f"{verb} ")
     code: int = module.main(arguments)

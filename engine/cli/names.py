@@ -5,11 +5,15 @@ Both are found wherever they are: flags and overrides may come before them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from engine.cli.verbs import VERBS
 from engine.core.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from engine.cli.command import Command
 
 
 def split_verb(words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -24,31 +28,36 @@ def split_verb(words: Sequence[str]) -> tuple[str | None, list[str]]:
         raise ConfigError(f"{word} {' '.join(following)}: no spaces around =; write {word}=VALUE")
     if any(is_override(each) for each in words[:index]):
         return None, list(words)  # a part of a value with a space, which the composer explains
-    raise _unknown(word, "verb", VERBS, "engine")
+    raise unknown_name(word or "''", "verb", VERBS, "engine --help")
 
 
-def split_command(
-    verb: str, commands: Collection[str], default: str | None, words: Sequence[str]
-) -> tuple[str, list[str]]:
+def split_command(verb: str, commands: Mapping[str, Command], words: Sequence[str]) -> tuple[str, list[str]]:
     """Returns the name of the command, such as `runs list`, and the words without it. Raises ConfigError.
 
-    A command may have three words (`artifacts cache list`). `default` is the name if the words have none.
+    Without a sub-verb it is `list`, if that needs no words.
     """
-    if verb in commands:
-        return verb, list(words)
-    names = following(verb, commands)
-    index = first_name(words, names)
-    if index is None:
-        if default is None:
-            raise ConfigError(
-                f"{verb}: got no command; expected one of {', '.join(names)}. Fix: see engine {verb} --help"
-            )
-        return default, list(words)
-    if words[index] not in names:
-        raise _unknown(f"{verb} {words[index]}", f"command of {verb}", names, f"engine {verb}")
-    name, rest = f"{verb} {words[index]}", [*words[:index], *words[index + 1 :]]
-    listed = f"{name} list"
-    return split_command(name, commands, listed if listed in commands else None, rest)
+    name, rest = walk(verb, commands, words)
+    if name in commands:
+        return name, rest
+    usual = f"{name} list"
+    if usual in commands and not commands[usual].least:
+        return usual, rest
+    names = ", ".join(following(name, commands))
+    raise ConfigError(f"{name}: got no command; expected one of {names}. Fix: see engine {name} --help")
+
+
+def walk(verb: str, commands: Collection[str], words: Sequence[str]) -> tuple[str, list[str]]:
+    """Returns the verb with its sub-verbs, as far as the words name them, and the other words. Raises ConfigError."""
+    name, rest = verb, list(words)
+    while name not in commands:
+        names = following(name, commands)
+        index = first_name(rest, names)
+        if index is None:
+            break
+        if rest[index] not in names:
+            raise unknown_name(f"{name} {rest[index]}", f"command of {name}", names, f"engine {name} --help")
+        name = f"{name} {rest.pop(index)}"
+    return name, rest
 
 
 def following(name: str, commands: Collection[str]) -> list[str]:
@@ -90,7 +99,8 @@ def config_dir_of(words: Sequence[str]) -> str | None:
     return None
 
 
-def _unknown(word: str, kind: str, names: Collection[str], program: str) -> ConfigError:
-    near = nearest(word.rpartition(" ")[2], names, count=1)
-    fix = f"{near} See {program} --help" if near.endswith("?") else f"see {program} --help"
-    return ConfigError(f"{word}: got an unknown {kind}; expected one of {', '.join(names)}. Fix: {fix}")
+def unknown_name(path: str, kind: str, names: Collection[str], see: str) -> ConfigError:
+    """Returns the error for a name that is not one of `names`: the last word of `path`."""
+    near = nearest(path.rpartition(" ")[2], names, count=1)
+    fix = f"{near} See {see}" if near.endswith("?") else f"see {see}"
+    return ConfigError(f"{path}: got an unknown {kind}; expected one of {', '.join(names)}. Fix: {fix}")

@@ -24,13 +24,12 @@ class _Parser(argparse.ArgumentParser):
         flag, _, problem = message.removeprefix("argument ").partition(": ")
         if flag == "the following arguments are required":
             flag = problem.partition(",")[0]
-            problem = f"got nothing; expected {_value(flags_of(self)[flag])}"
+            raise ConfigError(_missing(flag, flags_of(self)[flag]))
         raise ConfigError(f"{flag.split('/')[-1]}: {problem}. Fix: see {self.prog} --help")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            expected = " or ".join(map(str, action.choices))
-            raise argparse.ArgumentError(action, f"got {value or 'nothing'}; expected {expected}")
+            raise argparse.ArgumentError(action, f"got {value or 'nothing'}; expected {_expected(action)}")
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -82,18 +81,19 @@ def parse(name: str, command: Command, words: Sequence[str]) -> argparse.Namespa
     The result has each flag, `words`, and `changes`: the words that set knobs of the group `command.changes`.
     """
     parser = parser_of(name, command)
-    flags, rest = _split(name, flags_of(parser), words)
+    flags, rest = _split(name, command, flags_of(parser), words)
     arguments = parser.parse_args(flags)
     arguments.changes = [word for word in rest if command.changes and _changes(word, command.changes)]
     arguments.words = [word for word in rest if word not in arguments.changes]
     if not command.least <= len(arguments.words) <= command.most:
-        got = " ".join(arguments.words) or "nothing"
-        usage = f"{name} {command.usage}".strip()
-        raise ConfigError(f"{name}: got {got}; expected {command.usage or 'no words'}. Fix: usage: engine {usage}")
+        got, expected = " ".join(arguments.words) or "nothing", command.usage or "no words"
+        raise ConfigError(f"{name}: got {got}; expected {expected}. Fix: engine {command.examples[0]}")
     return arguments
 
 
-def _split(name: str, known: dict[str, argparse.Action], words: Sequence[str]) -> tuple[list[str], list[str]]:
+def _split(
+    name: str, command: Command, known: dict[str, argparse.Action], words: Sequence[str]
+) -> tuple[list[str], list[str]]:
     """Returns the flags, each with its value as `--flag=value`, and the other words. Raises ConfigError."""
     flags: list[str] = []
     rest: list[str] = []
@@ -106,15 +106,14 @@ def _split(name: str, known: dict[str, argparse.Action], words: Sequence[str]) -
         if not word.startswith("-") or word == "-":
             rest.append(word)
         elif flag not in known:
-            raise ConfigError(_unknown(name, known, flag))
+            raise ConfigError(_unknown(name, command, known, flag))
         elif known[flag].nargs == 0:
             if equals:
                 raise ConfigError(f"{flag}: got the value {value or 'nothing'}; expected no value. Fix: {flag}")
             flags.append(word)
         else:
             if not equals and (not left or _is_flag(left[0])):
-                expected = _value(known[flag])
-                raise ConfigError(f"{flag}: got no value; expected {expected}. Fix: {flag}={expected}")
+                raise ConfigError(_missing(flag, known[flag]))
             flags.append(word if equals else f"{flag}={left.pop(0)}")
     return flags, rest
 
@@ -124,23 +123,27 @@ def _is_flag(word: str) -> bool:
     return word.startswith("-") and word[1:2] not in tuple("0123456789.")
 
 
-def _value(action: argparse.Action) -> str:
-    """Returns the name of a flag's value in usages."""
-    if action.choices is not None:
-        return "|".join(map(str, action.choices))
-    return str(action.metavar or action.dest.upper())
+def _missing(flag: str, action: argparse.Action) -> str:
+    """Returns the error for a flag that lacks its value, or that is missing itself."""
+    name = action.metavar if action.choices is None else next(iter(action.choices))
+    return f"{flag}: got no value; expected {_expected(action)}. Fix: {flag} {name or action.dest.upper()}"
+
+
+def _expected(action: argparse.Action) -> str:
+    """Returns the values that a flag accepts, in words."""
+    return str(action.help) if action.choices is None else " or ".join(map(str, action.choices))
 
 
 def _changes(word: str, group: str) -> bool:
     return word.lstrip("+~").startswith((f"{group}.", f"{group}="))
 
 
-def _unknown(name: str, known: dict[str, argparse.Action], flag: str) -> str:
+def _unknown(name: str, command: Command, known: dict[str, argparse.Action], flag: str) -> str:
     """Returns the error for a flag that a command does not have: its owner, and the nearest flag that there is."""
-    owner = next((other for other, command in all_commands() if flag in flags_of(parser_of(other, command))), None)
+    owner = next((other for other, each in all_commands() if flag in flags_of(parser_of(other, each))), None)
     got = "an unknown flag" if owner is None else f"a flag of `engine {owner}`"
     names = sorted(each for each in known if each.startswith("--"))
-    near = max(names, key=lambda each: SequenceMatcher(None, flag, each).ratio())
+    near = command.instead.get(flag) or max(names, key=lambda each: SequenceMatcher(None, flag, each).ratio())
     return (
         f"{flag}: got {got}; expected a flag of `engine {name}`: {', '.join(names)}. "
         f"Fix: did you mean {near}? See engine {name} --help"

@@ -21,6 +21,7 @@ COMMAND = Command(
         "run -m provider=groq,ollama policy.queue.concurrency=8,32",
     ),
     exit_codes=(0, 2, 3, 4, 5, 6, 7, 130),
+    instead={"--dry-run": "engine plan", "--request": "engine plan --request", "--resume": "engine runs resume"},
 )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from engine.cli.command import Command, config_dir_flag
-from engine.core.errors import ConfigError, nearest
+from engine.cli.names import unknown_name
 from engine.core.option_files import conf_dir, option_files
 from engine.schemas import RunSpec
 from engine.schemas.base import Spec
@@ -68,18 +68,14 @@ COMMAND = Command(
 
 
 def main(arguments: argparse.Namespace) -> int:
-    folders = [conf_dir()]
-    if arguments.config_dir:
-        folders.append(Path(arguments.config_dir))
-        if not folders[-1].is_dir():
-            raise ConfigError(f"--config-dir: got {folders[-1]}; expected a folder. Fix: the one that has provider/, …")
+    folders = [conf_dir(), *([Path(arguments.config_dir)] if arguments.config_dir else [])]
     if arguments.export:
         written = export(Path(arguments.export), folders)
         print("\n".join(str(path) for path in written))
         return 0
     group = arguments.words[0] if arguments.words else "run"
     if group not in GROUPS:
-        raise ConfigError(f"schema {group}: no such group; {nearest(group, GROUPS)}")
+        raise unknown_name(f"schema {group}", "group", GROUPS, "engine schema --help")
     print(render(group, folders), end="")
     return 0
 
