@@ -50,15 +50,15 @@ def answer(spec: RunSpec, known: Provenance | None = None) -> int:
 
 
 def in_virtual_time(spec: RunSpec, source: Source) -> bool:
-    """Whether the run takes place in virtual time. Raises ConfigError where that was asked for and can't be."""
-    asked = [target.provider.time if target.provider.kind == "simulated" else "no" for target in spec.targets]
-    if "virtual" not in asked:
-        return source.made and all(time == "auto" for time in asked)
-    for place, time in enumerate(asked):
-        where = "provider" if place == 0 else f"fallbacks[{place - 1}].provider"
+    """Returns True for a run in virtual time. Raises ConfigError if the spec requests that and it can't be."""
+    times = [target.provider.time if target.provider.kind == "simulated" else "no" for target in spec.targets]
+    if "virtual" not in times:
+        return source.made and all(time == "auto" for time in times)
+    for index, time in enumerate(times):
+        where = "provider" if index == 0 else f"fallbacks[{index - 1}].provider"
         if time in ("no", "real"):
             why = "is not simulated" if time == "no" else "has time=real"
-            name = spec.targets[place].name
+            name = spec.targets[index].name
             raise ConfigError(f"{where}: {name} {why}, but a run in virtual time needs all targets simulated in it")
     if source.live:
         raise ConfigError(
@@ -68,7 +68,7 @@ def in_virtual_time(spec: RunSpec, source: Source) -> bool:
 
 
 def _calm_collector() -> None:
-    """Rows leave hardly any cycles, and to look for them among thousands under way takes a fifth of the time."""
+    """Collects cycles rarely: rows leave few, and a search among thousands takes a fifth of the time."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
 

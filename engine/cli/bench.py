@@ -1,4 +1,4 @@
-"""`engine bench seed [ROW …]` and `engine bench quantization [OVERRIDE …]`: measurements that anybody can repeat."""
+"""`engine bench seed [ROW …]` and `engine bench quantization [OVERRIDE …]`: measurements that can be repeated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SEED = (
 )
 _CLOCK = {
     "wall": "Times are those that went by, on all cores.",
-    "cpu": "Times are processor time of one thread: what one core needs that nobody else uses.",
+    "cpu": "Times are processor time of one thread: what one core needs if nothing else uses it.",
 }
 
 

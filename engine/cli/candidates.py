@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from engine.cli.command import Command
@@ -25,13 +25,13 @@ def candidates(words: Sequence[str]) -> list[str]:
         if name not in commands and not word.startswith("-"):
             return _matching(word, following(name, commands))
         name, rest = split_command(name, commands, rest)
-        return _matching(word, [*(VERBS if verb is None else ()), *_of(name, commands[name], rest, word)])
+        return _matching(word, _of(name, commands[name], rest, word, () if verb else VERBS))
     except ConfigError:
         return []  # the words before are not valid
 
 
-def _of(name: str, command: Command, before: Sequence[str], word: str) -> list[str]:
-    """Returns the flags, values, names and overrides of a command that may follow."""
+def _of(name: str, command: Command, before: Sequence[str], word: str, verbs: Iterable[str]) -> list[str]:
+    """Returns the flags, values, names and overrides of a command that may follow, and `verbs` among the names."""
     flags = flags_of(parser_of(name, command))
     if word.startswith("-"):
         flag, equals, typed = word.partition("=")
@@ -41,7 +41,7 @@ def _of(name: str, command: Command, before: Sequence[str], word: str) -> list[s
     last = flags.get(before[-1]) if before else None
     if last is not None and last.nargs != 0:
         return _flag_values(last, word)
-    names = list(command.values()) if command.values is not None else []
+    names = [*verbs, *(command.values() if command.values is not None else ())]
     if command.composes or command.changes:
         names += _overrides(command, word, config_dir_of(before))
     if "PATH" in command.words:

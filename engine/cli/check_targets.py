@@ -92,8 +92,8 @@ def _builds_on_another(option: dict[str, Any]) -> bool:
 
 
 def _may_have_key(option: dict[str, Any]) -> bool | str:
-    """False where a key is surely not there, for composing every option to ask would take seconds; a text where a
-    place of keys can't be read."""
+    """Returns False if a key is surely not there: composing every option would take seconds. A text is the reason why
+    keys could not be looked for."""
     if _builds_on_another(option):
         return True
     if option.get("kind", "remote") != "remote" or "credential" not in option:

@@ -21,12 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in flag_words(words)
-    _ready_streams()
+    _prepare_streams()
     open_files.raise_limit()
     try:
         return _dispatch(words)
     except EngineError as error:
-        _say_error(f"error: {error}", debug)
+        _print_error(f"error: {error}", debug)
         return error.exit_code
     except BrokenPipeError:
         _abandon_stdout()  # the reader of our output went away
@@ -34,19 +34,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except Exception as error:  # the boundary: a defect is one line too, unless --debug asks for more
+    except Exception as error:  # the boundary: a defect is one line too, with its traceback after --debug
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             _abandon_stdout()
-            _say_error("error: standard output can't be written: no space left on its device", debug)
+            _print_error("error: standard output can't be written: no space left on its device", debug)
             return OutputError.exit_code
         text = " ".join(str(error).split())[:300]
         hint = "" if debug else "\nadd --debug for the traceback"
-        _say_error(f"error: internal: {type(error).__name__}: {text}{hint}", debug)
+        _print_error(f"error: internal: {type(error).__name__}: {text}{hint}", debug)
         return 1
 
 
-def _ready_streams() -> None:
-    """A closed stream is as good as /dev/null, and a locale without our characters must not end a run."""
+def _prepare_streams() -> None:
+    """Replaces a closed stream by /dev/null, and escapes the characters that a locale lacks: neither ends a run."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -56,12 +56,12 @@ def _ready_streams() -> None:
 
 
 def _abandon_stdout() -> None:
-    """Standard output can't be written; it must not be flushed again at exit."""
+    """Redirects standard output, which can't be written, so that it is not flushed again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _say_error(text: str, debug: bool) -> None:
-    """The error's lines, after its traceback where that was asked for; a secret that was typed is not repeated."""
+def _print_error(text: str, debug: bool) -> None:
+    """Prints an error's lines, with `debug` after its traceback; masks a secret that was typed."""
     from engine.config.diagnostics import mask
 
     shown = traceback.format_exc() + text if debug else text

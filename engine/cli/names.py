@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def split_verb(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Returns the verb among the words and the words without it; None if there is none. Raises ConfigError."""
+    """Returns the verb among the words and the words without None without one. ConfigError."""
     index = first_name(words, VERBS)
     if index is None:
         return None, list(words)

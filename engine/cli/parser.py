@@ -143,7 +143,11 @@ def _unknown(name: str, command: Command, known: dict[str, argparse.Action], fla
     owner = next((other for other, each in all_commands() if flag in flags_of(parser_of(other, each))), None)
     got = "an unknown flag" if owner is None else f"a flag of `engine {owner}`"
     names = sorted(each for each in known if each.startswith("--"))
-    near = command.instead.get(flag) or max(names, key=lambda each: SequenceMatcher(None, flag, each).ratio())
+    near = (
+        f"`{command.instead[flag]}`"
+        if flag in command.instead
+        else max(names, key=lambda each: SequenceMatcher(None, flag, each).ratio())
+    )
     return (
         f"{flag}: got {got}; expected a flag of `engine {name}`: {', '.join(names)}. "
         f"Fix: did you mean {near}? See engine {name} --help"

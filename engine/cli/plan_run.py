@@ -39,7 +39,7 @@ PRICE_DAYS = 90
 
 
 class _Unavailable:
-    """Stands in for an executor that can't be made here, so that the chain can still be shown."""
+    """Replaces an executor that can't be made here, so that the chain can still be shown."""
 
     keys: tuple[str, ...] = ()
     tasks: frozenset[str] = frozenset()
@@ -139,7 +139,7 @@ def _target(name: str, target: TargetSpec, executor: Executor) -> dict[str, Any]
 
 
 def _price(target: TargetSpec, prices: Prices) -> dict[str, Any]:
-    """What the target's model costs, and where that was read."""
+    """Returns the price of the target's model, with its source."""
     known = prices.list
     record: dict[str, Any] = {"price": None, "price_source": None, "price_date": None, "price_old": False}
     if prices.own is not None:
@@ -161,7 +161,7 @@ def _source(source: SourceSpec) -> str:
 
 
 def _workload(spec: RunSpec, prices: Prices) -> dict[str, Any]:
-    """What there is to do, and what it may cost at the first target, whose `prices` these are."""
+    """Returns the estimates of a workload. `prices` are those of the first target."""
     source = open_source(spec.workload, spec.model.tasks)
     record: dict[str, Any] = {"source": source.describe(), "requests": None}
     operations.check(spec, source)

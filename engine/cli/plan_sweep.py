@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from engine.cli import plan_run
 from engine.cli.terminal import print_json, print_table
 from engine.config.compose import choices, compose, expand, varied
+from engine.config.diagnostics import mask
 from engine.core.errors import ConfigError, EngineError
 from engine.runs.report_format import money
 
@@ -34,7 +35,7 @@ class Cell:
     targets: Sequence[str] = ()
     problems: Sequence[str] = ()
     requests: int | None = None
-    """Rows. Each estimate is None if it is not known."""
+    """Rows; None if they can't be counted, as each estimate."""
     calls_at_most: int | None = None
     input_tokens_estimate: int | None = None
     output_tokens_at_most: int | None = None
@@ -60,11 +61,11 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _plan(words: list[str], config_dir: str | None) -> tuple[Cell, int]:
     """Returns a cell and its exit code."""
-    chosen = choices(words)
+    chosen = {key: mask(value) for key, value in choices(words).items()}
     try:
         plan, code = plan_run.make(compose(words, config_dir))
     except EngineError as error:
-        return Cell(chosen, "invalid", problems=[str(error)]), error.exit_code
+        return Cell(chosen, "invalid", problems=[mask(str(error))]), error.exit_code
     targets = [str(target["target"]) for target in plan.targets]
     estimates = {name: plan.workload.get(name) for name in ESTIMATES}
     state = "ok" if code == 0 else "invalid" if code == ConfigError.exit_code else "blocked"

@@ -11,7 +11,7 @@ from engine.core import token_estimate
 from engine.runs.report_format import money
 
 _EXPLAINED = {"queue": "queue", "rate_limit_wait_s": "rate limit, wait in s", "circuit": "circuit"}
-"""What is shown of a target that would be asked, and what it is called."""
+"""Facts of a target that a request would meet, and their labels."""
 
 
 def render(plan: Plan) -> str:
@@ -35,7 +35,7 @@ def render(plan: Plan) -> str:
         lines.append(coloured("can't run:", "red"))
         lines += [f"  {line}" for problem in plan.problems for line in problem.splitlines()]
     else:
-        lines.append(f"{coloured('ready:', 'green')} nothing stands in the way of `run`")
+        lines.append(f"{coloured('ready:', 'green')} `run` can start")
     return "\n".join(lines)
 
 

@@ -29,7 +29,9 @@ def _shown(parser: argparse.ArgumentParser) -> None:
 
 def _pruned(parser: argparse.ArgumentParser) -> None:
     _root(parser)
-    parser.add_argument("--keep", type=whole_number(0), required=True, metavar="N", help="number of the newest runs to keep")
+    parser.add_argument(
+        "--keep", type=whole_number(0), required=True, metavar="N", help="number of the newest runs to keep"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only list what would be deleted")
     parser.add_argument("--force", action="store_true", help="also delete runs that can be resumed")
 

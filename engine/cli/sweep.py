@@ -23,7 +23,7 @@ from engine.runs.sweep import Cell, finished, read_cell, table, write_tables
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Exit code 0 when every cell answered everything, else 3."""
+    """Returns 0 if every cell answered every row, else 3. Raises ConfigError, OutputError, Interrupted."""
     overrides: list[str] = arguments.words
     cells = expand(overrides, arguments.config_dir)
     folder = _folder(overrides, arguments.config_dir)
@@ -56,7 +56,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _run_cell(cell: list[str], chosen: dict[str, str], path: Path, config_dir: str | None) -> Cell:
-    """Runs a cell, continues it, or takes it as it is when it has finished."""
+    """Runs a cell, continues it, or reads it if it has finished."""
     log = path.parent / f"{path.name}.log"
     try:
         compose(cell, config_dir)
@@ -79,13 +79,13 @@ def _run_cell(cell: list[str], chosen: dict[str, str], path: Path, config_dir: s
             with _stops_passed_on(process) as stops:
                 process.wait()
         if stops:
-            raise Interrupted(f"stopped in the cell {path.name}; give the same command again to go on")
+            raise Interrupted(f"stopped in the cell {path.name}; give the same command again to continue")
     return read_cell(chosen, path, log)
 
 
 @contextmanager
 def _stops_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Ctrl-C, SIGTERM and SIGHUP go to the cell, which then drains; gives the list of those that came."""
+    """Sends Ctrl-C, SIGTERM and SIGHUP to the cell, which then drains. Yields the list of those that came."""
     came: list[int] = []
 
     def passed_on(number: int, frame: FrameType | None) -> None:
@@ -101,7 +101,7 @@ def _stops_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
 
 
 def _folder(overrides: list[str], config_dir: str | None) -> Path:
-    """The sweep's folder. Its name is the content id of what was asked for, so that the same command continues it."""
+    """Returns the sweep's folder. Its name is the content id of the command, so that the same command continues it."""
     for line in overrides:
         key, _, value = line.partition("=")
         if key in ("output.dir", "output.resume"):
@@ -109,11 +109,11 @@ def _folder(overrides: list[str], config_dir: str | None) -> Path:
         if key == "workload" and "stdin" in value.split(","):
             raise ConfigError("workload=stdin can be read only once; write the rows to a file for a sweep")
     root = next((line.partition("=")[2] for line in overrides if line.startswith("output.root=")), "outputs")
-    asked = {
+    command = {
         "overrides": [line for line in overrides if not line.startswith(("output.", "telemetry"))],
         "config_dir": str(Path(config_dir).resolve()) if config_dir else None,
     }
-    return Path(root.strip("'\"")) / "sweeps" / cid_of_json(asked)[-12:]
+    return Path(root.strip("'\"")) / "sweeps" / cid_of_json(command)[-12:]
 
 
 def _slug(title: str) -> str:

@@ -117,17 +117,21 @@ def test_the_cache_is_listed_verified_and_cleared(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["gett"], "artifacts gett: not a verb of artifacts; did you mean get?"),
-        (["get"], "usage: artifacts get s3://BUCKET/KEY [PATH]"),
+        (["gett"], "artifacts gett: got an unknown command of artifacts; expected one of fetch, get, put, list, head, "
+                   "delete, presign, cache. Fix: did you mean get? See engine artifacts --help"),
+        (["get"], "artifacts get: got nothing; expected s3://BUCKET/KEY [PATH] [storage.KEY=VALUE …]. "
+                  "Fix: engine artifacts get s3://bucket/models/a.gguf"),
         (["head", "s3://bucket"], "expected s3://BUCKET/KEY"),
         (["list", "bucket/x"], "expected s3://BUCKET/KEY"),
         (["fetch", "ftp://x"], "not a source"),
         (["fetch", "https://h/x#sha256=1"], "sha256"),
-        (["cache", "empty"], "usage: artifacts cache"),
-        (["presign", "s3://b/k", "--method", "PATCH"], "usage: artifacts presign"),
+        (["cache", "empty"], "artifacts cache empty: got an unknown command of artifacts cache; expected one of list, verify, "
+                             "remove, prune. Fix: see engine artifacts cache --help"),
+        (["presign", "s3://b/k", "--method", "PATCH"], "--method: got PATCH; expected GET or PUT or HEAD or DELETE. "
+                                                       "Fix: see engine artifacts presign --help"),
         (["fetch", "https://h/x", "storage.trys=1"], "did you mean storage.tries"),
     ],
-)
+)  # fmt: skip
 def test_a_slip_costs_a_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert artifacts(*words) == 2
     assert said in capsys.readouterr().err

@@ -1,152 +1,185 @@
-"""Each verb's own flags and help, the plan of a sweep, and completion."""
+"""Each command's own flags, words and help; the errors of a wrong one."""
 
 from __future__ import annotations
 
 import json
-from importlib import import_module
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from engine.cli.candidates import candidates
 from engine.cli.main import main
-from engine.cli.verbs import VERBS
+from engine.cli.verbs import VERBS, all_commands
+from tests.test_imports import CONFIGURATION, MODELS, NETWORK, loaded_by
+
+NAMES = [name for name, _ in all_commands()]
+GROUPS = sorted({name.rpartition(" ")[0] for name in NAMES if " " in name})
+"""Verbs that have sub-verbs, and `artifacts cache`."""
 
 
-def commands() -> list[str]:
-    names = []
-    for verb in VERBS:
-        module = import_module(f"engine.cli.{verb}")
-        names += [verb, *(f"{verb} {name}" for name in getattr(module, "COMMANDS", ()))]
-    return names
+def error(capsys: pytest.CaptureFixture[str]) -> str:
+    """Returns the one line of an error; there is no other output."""
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
+    return line
 
 
-@pytest.mark.parametrize("name", commands())
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_every_command_has_help(name: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*name.split(), flag]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: engine {name}")
-    for part in ("examples:\n", "exit codes:\n"):
-        assert part in shown
-    assert shown.partition("examples:\n")[2].partition("\n\n")[0].count("\n") >= 1
+    assert f"{'--debug':<10}" in shown
+    examples = shown.partition("examples:\n")[2].partition("\n\n")[0].splitlines()
+    verb = name.split()[0]
+    assert len(examples) == 3
+    assert all(line.startswith(f"  engine {verb}") for line in examples)
+    assert "exit codes:\n  0 " in shown
 
 
-@pytest.mark.parametrize("name", commands())
-def test_every_command_refuses_a_flag_of_none(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*name.split(), "--nosuchflag"]) == 2
-    assert "--nosuchflag" in capsys.readouterr().err or " " not in name
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_verb_with_sub_verbs_lists_them(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: engine {name} COMMAND [flags]")
+    below = [each.removeprefix(f"{name} ") for each in NAMES if each.startswith(f"{name} ")]
+    lines = shown.partition("commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(lines) == len(below)
+    assert all(line.startswith(f"  {each}") for line, each in zip(lines, below, strict=True))
+    assert "examples:\n" in shown
+    assert "exit codes:\n" in shown
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_refuses_an_unknown_flag(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "--hepl"]) == 2
+    line = error(capsys)
+    assert line.startswith(f"error: --hepl: got an unknown flag; expected a flag of `engine {name}`: --")
+    assert line.endswith(f". Fix: did you mean --help? See engine {name} --help")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("run", "plan")])
+def test_only_a_run_and_a_plan_have_sweeps(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*name.split(), "-m"]) == 2
+    assert error(capsys).startswith("error: -m: got a flag of `engine run`; expected a flag of")
 
 
 @pytest.mark.parametrize(
-    ("words", "shown"),
+    ("words", "expected"),
     [
         (
-            ["provider=simulated", "--dry-run"],
-            "--dry-run: got a flag that `engine run` does not have; one of: --config-dir",
+            ["provider=groq", "--dry-run"],
+            "--dry-run: got a flag of `engine runs prune`; expected a flag of `engine run`: --config-dir, --debug, "
+            "--help, --multirun. Fix: did you mean `engine plan`? See engine run --help",
         ),
-        (["plan", "provider=simulated", "--port", "9"], "--port: got a flag that `engine plan` does not have"),
-        (["plan", "--requests", "x"], "did you mean --request"),
-        (["simulate", "--prot", "9"], "did you mean --port"),
-        (["--prot", "9", "simulate"], "did you mean --port"),
-        (["simulate", "--port", "x"], "--port: got x; expected a whole number from 0 to 65535"),
-        (["simulate", "--port"], "--port: expected one argument"),
-        (["bench", "seed", "--clock", "sun"], "--clock: invalid choice: 'sun'"),
-        (["check", "-m"], "-m: got a flag that `engine check` does not have"),
-        (["runs", "shw"], "runs shw: not a command of runs; did you mean show"),
-        (["runs", "diff", "one"], "runs diff: got one; expected RUN RUN"),
-        (["runs", "prune"], "--keep"),
-        (["runs", "prune", "--keep", "-1"], "--keep"),
-        (["bench"], "bench: got no command; expected one of: seed, quantization"),
-        (["plan", "-m", "provider=simulated", "--request", "rows.jsonl"], "--request: got a file with -m"),
+        (
+            ["plan", "provider=groq", "--port", "9", "--resume"],
+            "--port: got a flag of `engine simulate`; expected a flag of `engine plan`: --config-dir, --debug, --help, "
+            "--json, --multirun, --request. Fix: did you mean --request? See engine plan --help",
+        ),
+        (["plan", "--requests=x"], "Fix: did you mean --request? See engine plan --help"),
+        (["simulate", "--prot", "9"], "Fix: did you mean --port? See engine simulate --help"),
+        (["--prot", "9", "simulate"], "Fix: did you mean --port? See engine simulate --help"),
+        (["simulate", "--port", "x"], "--port: got x; expected a whole number from 0 to 65535. Fix: see engine"),
+        (["simulate", "--port", "-5"], "--port: got -5; expected a whole number from 0 to 65535. Fix: see engine"),
+        (["simulate", "--port=-5"], "--port: got -5; expected a whole number from 0 to 65535. Fix: see engine"),
+        (["simulate", "--port="], "--port: got nothing; expected a whole number from 0 to 65535. Fix: see engine"),
+        (["simulate", "--port"], "--port: got no value; expected TCP port; 0 takes a free one. Fix: --port PORT"),
+        (["simulate", "--host", "--port", "1"], "--host: got no value; expected address that it listens on. Fix: --h"),
+        (["plan", "--json=yes"], "--json: got the value yes; expected no value. Fix: --json"),
+        (["plan", "-1"], "-1: got an unknown flag; expected a flag of `engine plan`"),
+        (["plan", "--", "--json"], "--json: can't be read as key=value"),
+        (["plan", "--config-dir="], "--config-dir: got nothing; expected a folder. Fix: see engine plan --help"),
+        (["plan", "--config-dir", "nowhere"], "--config-dir: got nowhere; expected a folder. Fix: see engine plan"),
+        (["bench", "seed", "--clock", "sun"], "--clock: got sun; expected wall or cpu. Fix: see engine bench seed"),
+        (["matrix", "--time-limit", "nan"], "--time-limit: got nan; expected a number above 0. Fix: see engine matrix"),
+        (["runs", "prune"], "--keep: got no value; expected number of the newest runs to keep. Fix: --keep N"),
+        (["runs", "prune", "--keep", "-1"], "--keep: got -1; expected a whole number from 0. Fix: see engine runs"),
+        (["runs", "shw"], "runs shw: got an unknown command of runs; expected one of list, show, diff, report, "
+                          "resume, cancel, prune. Fix: did you mean show? See engine runs --help"),
+        (["runs", "diff", "one"], "runs diff: got one; expected RUN RUN. Fix: engine runs diff A B"),
+        (["runs", "list", "one"], "runs list: got one; expected no words. Fix: engine runs list"),
+        (["artifacts", "cache", "empty"], "artifacts cache empty: got an unknown command of artifacts cache; expected"),
+        (["artifacts", "get", "s3://b/k", "a", "b"], "artifacts get: got s3://b/k a b; expected s3://BUCKET/KEY [PA"),
+        (["bench"], "bench: got no command; expected one of seed, quantization. Fix: see engine bench --help"),
+        (["schema", "provder"], "schema provder: got an unknown group; expected one of run, provider"),
+        (["completion", "bsh"], "completion bsh: got an unknown shell; expected one of bash, zsh, fish. Fix: did you "
+                                "mean bash? See engine completion --help"),
+        (["rnus"], "Fix: did you mean runs? See engine --help"),
+        (["seed=1", "rows.jsonl"], "rows.jsonl: can't be read as key=value; quote values"),
+        (["plan", "-m", "provider=simulated", "--request", "rows.jsonl"], "--request: got rows.jsonl with -m; expected "
+                                                                          "one run. Fix: leave out -m or --request"),
     ],
-)
-def test_a_wrong_flag_or_word_is_one_line_with_the_fix(
-    words: list[str], shown: str, capsys: pytest.CaptureFixture[str]
+)  # fmt: skip
+def test_a_wrong_word_is_one_line_with_the_fix(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words) == 2
-    said = capsys.readouterr()
-    assert shown in said.err
-    assert len(said.err.strip().splitlines()) == 1
-    assert said.out == ""
+    assert expected in error(capsys)
 
 
 @pytest.mark.parametrize(
     "words",
     [
         ["plan", "provider=simulated", "--json"],
+        ["plan", "--json", "provider=simulated", "+seed=3"],
         ["--json", "plan", "provider=simulated"],
         ["provider=simulated", "plan", "--json"],
-        ["plan", "--json", "provider=simulated", "--"],
+        ["provider=simulated", "--json", "+seed=3", "plan"],
+        ["--config-dir", "plan", "plan", "provider=simulated", "--json"],
+        ["plan", "--json", "--", "provider=simulated"],
     ],
 )
-def test_flags_and_overrides_come_in_any_order(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    if words[0].startswith("provider"):
-        assert main(words) == 2  # an override before the verb: the verb is `run`, which has no --json
-        assert "--json" in capsys.readouterr().err
-        return
+def test_a_verb_flags_and_overrides_come_in_any_order(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plan").mkdir()
     assert main(words) == 0
-    assert json.loads(capsys.readouterr().out)["problems"] == []
-
-
-def test_help_lists_the_options_of_a_config_repo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "provider").mkdir()
-    (tmp_path / "provider" / "ourhouse.yaml").write_text("kind: simulated\nname: ourhouse\n")
-    assert main(["--help", "--config-dir", str(tmp_path)]) == 0
-    assert "ourhouse" in capsys.readouterr().out
-    assert main(["--help", "--config-dir", str(tmp_path / "none")]) == 2
-    assert "--config-dir: got" in capsys.readouterr().err
-
-
-def test_a_planned_sweep_shows_cells_reasons_and_the_sum(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["plan", "-m", "provider=simulated,simulatd", "policy.queue.concurrency=8,32", "policy.retry.max_retries=2"]
-    assert main(words) == 2
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == [
-        "provider", "policy.queue.concurrency", "state", "rows", "calls", "at", "most", "tokens", "in", "tokens", "out",
-        "at", "most", "cost", "at", "most", "reason",
-    ]  # fmt: skip
-    assert [line.split()[:5] for line in lines[1:3]] == [
-        ["simulated", "8", "ok", "8", "24"],
-        ["simulated", "32", "ok", "8", "24"],
-    ]
-    assert all("invalid" in line and "did you mean simulated" in line for line in lines[3:5])
-    assert lines[5].startswith("2 of 4 cells can start: 16 rows, at most 48 calls,")
-
-
-def test_a_planned_sweep_is_data_with_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "-m", "provider=simulated", "provider.output_tokens=2,4", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert [cell["choices"]["provider.output_tokens"] for cell in plan["cells"]] == ["2", "4"]
-    assert plan["sum"]["requests"] == 16
+    assert plan["targets"][0]["target"] == "simulated/simulated"
+    assert plan["spec"]["seed"] == (3 if "+seed=3" in words else 0)
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["pl"], {"plan", "plugins"}),
-        (["plan", "--req"], {"--request"}),
-        (["runs", ""], {"list", "show", "diff", "report", "resume", "cancel", "prune"}),
-        (["runs", "prune", "--k"], {"--keep"}),
-        (["artifacts", "cache", ""], {"list", "verify", "remove", "prune"}),
-        (["artifacts", "presign", "--method", "P"], {"PUT"}),
-        (["bench", "seed", "--clock", ""], {"wall", "cpu"}),
-        (["bench", "seed", "gp"], {"gpt2"}),
-        (["provider=gr"], {"provider=groq"}),
-        (["plan", "provider=simulated,gr"], {"provider=simulated,groq"}),
-        (["policy.queue.on"], {"policy.queue.on_full="}),
-        (["policy.queue.on_full="], {f"policy.queue.on_full={word}" for word in ("wait", "reject", "evict_lowest")}),
-        (["policy.retry.enabled=t"], {"policy.retry.enabled=true"}),
-        (["schema", "policy/q"], {"policy/queue"}),
-        (["completion", ""], {"bash", "zsh", "fish"}),
-        (["run", "--config-dir", ""], set()),
-    ],
-)
-def test_completion_knows_what_may_follow(words: list[str], expected: set[str]) -> None:
-    assert set(candidates(words)) == expected
+def test_a_sub_verb_comes_anywhere_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["runs", "list"], ["runs"], ["--root", str(tmp_path), "runs", "list"], ["runs", "--root", "runs"]):
+        root = [] if "--root" in words else ["--root", str(tmp_path)]
+        assert main([*words, *root]) == 0
+        assert capsys.readouterr().out.startswith("no runs in ")
 
 
-def test_completion_knows_the_options_of_a_config_repo(tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [["--help"], ["plan", "--help"], ["artifacts", "get", "--help"]])
+def test_help_lists_the_options_of_a_config_repo(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "provider").mkdir()
     (tmp_path / "provider" / "ourhouse.yaml").write_text("kind: simulated\nname: ourhouse\n")
-    assert candidates(["plan", "--config-dir", str(tmp_path), "provider=our"]) == ["provider=ourhouse"]
+    assert main([*words, "--config-dir", str(tmp_path)]) == 0
+    assert "ourhouse" in capsys.readouterr().out
+    assert main([*words, "--config-dir", str(tmp_path / "none")]) == 2
+    assert f"--config-dir: got {tmp_path / 'none'}; expected a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--version"], ["plan", "--version"], ["--debug", "--version"]])
+def test_the_version_is_printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith("engine ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_a_verb_loads_neither_hydra_nor_a_model_library(verb: str) -> None:
+    code = f"from engine.cli import main\nassert main(['{verb}', '--help']) == 0"
+    assert loaded_by(code) & (CONFIGURATION | MODELS | NETWORK | {"rich"}) == set()
+
+
+@pytest.mark.slow
+def test_debug_and_help_work_as_a_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "engine", "runs", "prune", "--keep", "--debug"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.splitlines()[-1].startswith("error: --keep: got no value")
