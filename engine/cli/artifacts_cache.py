@@ -84,13 +84,12 @@ def _list(words: list[str], job: Job, arguments: argparse.Namespace) -> None:
             entry.cid,
             megabytes(entry.size_bytes),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_s)),
-            entry.source,
-            "in use" if entry.in_use else "",
+            f"{entry.source}{'  in use' if entry.in_use else ''}",
         )
         for entry in entries
     ]
     if rows:
-        print_table(("content id", "size", "used", "source", "state"), rows, plain_heads=False)
+        print_table(("content id", "size", "used", "source"), rows, plain_heads=False)
     print(f"{len(entries)} in {job.cache.root}, {megabytes(sum(entry.size_bytes for entry in entries))}")
 
 

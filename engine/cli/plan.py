@@ -48,7 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({**plan.as_dict(), "spec": spec})
     else:
-        print(plan_text.render(plan))
+        plan_text.show(plan)
         if arguments.debug:
             print("\nspec\n" + dump_yaml(spec))
     return code

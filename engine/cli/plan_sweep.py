@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from engine.cli import plan_run
-from engine.cli.terminal import print_json, print_table
+from engine.cli.terminal import is_terminal, print_json, print_reasons, print_table
 from engine.config.compose import choices, compose, expand, varied
 from engine.config.diagnostics import mask
 from engine.core.errors import ConfigError, EngineError
@@ -83,17 +84,23 @@ def _sum(cells: Sequence[Cell]) -> dict[str, float | None]:
 
 def _print(cells: Sequence[Cell], total: dict[str, float | None]) -> None:
     keys = varied([cell.choices for cell in cells])
+    reasons = [" ".join("; ".join(cell.problems).split()) for cell in cells]
     rows = [
         [
+            number,
             *(cell.choices.get(key, "") for key in keys),
             cell.state,
-            " → ".join(cell.targets) or None,
             *(_shown(name, getattr(cell, name)) for name in ESTIMATES),
-            " ".join("; ".join(cell.problems).split()),
+            " → ".join(cell.targets) or None,
         ]
-        for cell in cells
+        for number, cell in enumerate(cells, start=1)
     ]
-    print_table([*keys, "state", "targets", *ESTIMATES.values(), "reason"], rows)
+    heads = ["cell", *keys, "state", *ESTIMATES.values(), "targets"]
+    if is_terminal(sys.stdout):
+        print_table(heads, rows)
+        print_reasons(reasons)
+    else:
+        print_table([*heads, "reason"], [[*row, reason] for row, reason in zip(rows, reasons, strict=True)])
     valid = sum(cell.state == "ok" for cell in cells)
     shown = {name: _shown(name, value) or "unknown" for name, value in total.items()}
     print(

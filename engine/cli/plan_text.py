@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from engine.cli import plan_local
 from engine.cli.plan_run import PRICE_DAYS, Plan
-from engine.cli.terminal import coloured
+from engine.cli.terminal import coloured, is_terminal, print_table
 from engine.core import token_estimate
 from engine.runs.report_format import money
 
@@ -14,13 +15,21 @@ _EXPLAINED = {"queue": "queue", "rate_limit_wait_s": "rate limit, wait in s", "c
 """Facts of a target that a request would meet, and their labels."""
 
 
-def render(plan: Plan) -> str:
-    """Returns the plan for a person to read."""
-    lines = [coloured("chain (outermost first)", "bold")]
-    width = max(len(line.name) + 2 * line.depth for line in plan.chain) + 2
-    for line in plan.chain:
-        name = "  " * line.depth + line.name
-        lines.append(f"  {name:<{width}}{line.settings or '–'}  · {line.why}")
+def show(plan: Plan) -> None:
+    """Prints the plan for a person to read."""
+    print(coloured("chain (outermost first)", "bold"))
+    stages = [("  " * line.depth + line.name, line.settings or "–", line.why) for line in plan.chain]
+    if is_terminal(sys.stdout):
+        print_table(("stage", "settings", "why"), stages)
+    else:
+        width = max(len(name) for name, _, _ in stages) + 2
+        print("\n".join(f"  {name:<{width}}{settings}  · {why}" for name, settings, why in stages))
+    print("\n".join(_rest(plan)))
+
+
+def _rest(plan: Plan) -> list[str]:
+    """Returns the lines after the chain."""
+    lines = []
     lines.append(coloured("targets", "bold"))
     for target in plan.targets:
         lines += _render_target(target)
@@ -36,7 +45,7 @@ def render(plan: Plan) -> str:
         lines += [f"  {line}" for problem in plan.problems for line in problem.splitlines()]
     else:
         lines.append(f"{coloured('ready:', 'green')} `run` can start")
-    return "\n".join(lines)
+    return lines
 
 
 def _render_target(target: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from engine.cli.terminal import is_terminal, print_table
+from engine.cli.terminal import is_terminal, print_reasons, print_table
 from engine.config.compose import choices, compose, expand, varied
 from engine.core.child_process import module_command
 from engine.core.cid import cid_of_json
@@ -48,11 +48,19 @@ def main(arguments: argparse.Namespace) -> int:
     finally:
         lock.release()
     if is_terminal(sys.stdout):
-        print_table(*table(rows, swept))
+        _print(*table(rows, swept))
     else:
         print((folder / "table.md").read_text(encoding="utf-8"), end="")
     print(f"→ {folder}")
     return 0 if all(row.status == "ok" for row in rows) else 3
+
+
+def _print(heads: list[str], rows: list[list[str]]) -> None:
+    """Prints a sweep's table on a terminal, without the columns that are empty; the reasons follow it."""
+    reasons = [row[heads.index("reason")] for row in rows]
+    shown = [index for index, head in enumerate(heads) if head != "reason" and any(row[index] for row in rows)]
+    print_table([heads[index] for index in shown], [[row[index] for index in shown] for row in rows])
+    print_reasons(reasons)
 
 
 def _run_cell(cell: list[str], chosen: dict[str, str], path: Path, config_dir: str | None) -> Cell:

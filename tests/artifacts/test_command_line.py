@@ -125,8 +125,8 @@ def test_the_cache_is_listed_verified_and_cleared(
         (["list", "bucket/x"], "expected s3://BUCKET/KEY"),
         (["fetch", "ftp://x"], "not a source"),
         (["fetch", "https://h/x#sha256=1"], "sha256"),
-        (["cache", "empty"], "artifacts cache empty: got an unknown command of artifacts cache; expected one of list, verify, "
-                             "remove, prune. Fix: see engine artifacts cache --help"),
+        (["cache", "empty"], "artifacts cache empty: got an unknown command of artifacts cache; expected one of list, "
+                             "verify, remove, prune. Fix: see engine artifacts cache --help"),
         (["presign", "s3://b/k", "--method", "PATCH"], "--method: got PATCH; expected GET or PUT or HEAD or DELETE. "
                                                        "Fix: see engine artifacts presign --help"),
         (["fetch", "https://h/x", "storage.trys=1"], "did you mean storage.tries"),

@@ -17,14 +17,15 @@ def test_a_cell_is_a_line_with_its_targets_estimates_or_reason(capsys: pytest.Ca
     assert main(["plan", "-m", *words]) == 3
     heads, *cells, last = capsys.readouterr().out.splitlines()
     assert re.split(r"\s{2,}", heads) == [
-        "provider", "policy.queue.concurrency", "state", "targets", "rows", "calls at most", "tokens in",
-        "tokens out at most", "cost at most", "reason",
+        "cell", "provider", "policy.queue.concurrency", "state", "rows", "calls at most", "tokens in",
+        "tokens out at most", "cost at most", "targets", "reason",
     ]  # fmt: skip
     assert [line.split()[:6] for line in cells[:2]] == [
-        ["simulated", "8", "ok", "simulated/simulated", "8", "40"],
-        ["simulated", "32", "ok", "simulated/simulated", "8", "40"],
+        ["1", "simulated", "8", "ok", "8", "40"],
+        ["2", "simulated", "32", "ok", "8", "40"],
     ]
     assert len(cells) == 4
+    assert all(line.endswith("simulated/simulated") for line in cells[:2])
     assert all("invalid" in line and "provider=simulatd: " in line for line in cells[2:])
     assert all("did you mean simulated" in line for line in cells[2:])
     assert last.startswith("2 of 4 cells can start: 16 rows, at most 80 calls, about ")
