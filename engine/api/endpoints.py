@@ -12,25 +12,13 @@ from engine.api.build import TargetChain
 from engine.api.loop_host import LoopHost
 from engine.api.sync import Submit, SyncEngine
 from engine.core.errors import ConfigError, EngineError, nearest
-from engine.core.request import ENDPOINTS, Request, Result
+from engine.core.request import Request, Result
+from engine.core.task_table import ENDPOINTS, TASKS
 
 _TASKS = {path: task for task, path in ENDPOINTS.items()} | {
     path.removeprefix("/v1/"): task for task, path in ENDPOINTS.items()
 }
 """/v1/chat/completions, chat/completions and so on."""
-_FIELDS = {
-    "completion": "prompt",
-    "embedding": "input",
-    "rerank": "query",
-    "response": "input",
-    "moderation": "input",
-    "image": "prompt",
-    "image-edit": "prompt",
-    "speech": "input",
-    "transcription": "file",
-    "audio-translation": "file",
-}
-"""The field that a handler's content fills, by endpoint; those of Hugging Face's form have `inputs`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +132,7 @@ class EndpointHandler:
         if self.endpoint == "chat":
             messages = [{"role": "user", "content": content}] if isinstance(content, str) else content
             return {"messages": messages, **body}
-        return {_FIELDS.get(self.endpoint, "inputs"): content, **body}
+        return {TASKS[self.endpoint].field: content, **body}
 
 
 class Pending:

@@ -5,37 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 from engine.core.errors import InferenceError, InvalidRequest, nearest
 from engine.core.media_access import MediaAccess
 from engine.core.reply_text import first_text
 from engine.core.stream import ChunkStream
+from engine.core.task_table import ENDPOINTS as ENDPOINTS
 from engine.core.usage import Usage as Usage
-from engine.schemas.tasks import Task
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 """Tier by name; a smaller tier goes first."""
-
-_OPENAI_PATHS = {
-    "chat": "/v1/chat/completions",
-    "completion": "/v1/completions",
-    "embedding": "/v1/embeddings",
-    "rerank": "/v1/rerank",
-    "response": "/v1/responses",
-    "moderation": "/v1/moderations",
-    "image": "/v1/images/generations",
-    "image-edit": "/v1/images/edits",
-    "speech": "/v1/audio/speech",
-    "transcription": "/v1/audio/transcriptions",
-    "audio-translation": "/v1/audio/translations",
-}
-"""`rerank` is not OpenAI's; its form is Cohere's and vLLM's: `query`, `documents`, `top_n`, `return_documents`; results
-with `index` and `relevance_score`."""
-
-ENDPOINTS = {task: _OPENAI_PATHS.get(task, f"/v1/tasks/{task}") for task in get_args(Task)}
-"""Each task's path: in the OpenAI wire where that has one. The bodies of the others are those of Hugging Face's
-Inference API: `inputs` and `parameters`."""
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from engine.core.task_table import TASKS
 from engine.core.usage import Usage
 
 CHARS_PER_TOKEN = 4.0
@@ -13,21 +14,6 @@ _TEXTS = ("messages", "prompt", "input", "query", "documents", "content", "text"
 """The fields of a body that hold text."""
 _ANSWERS = frozenset(("content", "text", "reasoning_content", "reasoning", "refusal", "arguments"))
 """The fields of a reply that hold what a model wrote."""
-_WRITTEN = frozenset(("chat", "completion", "response"))
-"""Tasks whose prompt and answer are both text."""
-_NO_LIMIT = frozenset(
-    {
-        "embedding",
-        "rerank",
-        "moderation",
-        "image",
-        "image-edit",
-        "speech",
-        "transcription",
-        "audio-translation",
-        "token-count",
-    }
-)
 
 
 def input_tokens(body: dict[str, Any], characters: float | None = None) -> int:
@@ -38,7 +24,7 @@ def input_tokens(body: dict[str, Any], characters: float | None = None) -> int:
 def output_tokens(task: str, body: dict[str, Any], default: int) -> int:
     """The most tokens that the answer may have: the body's own limit where it is one, else `default`; none for an
     answer that is not text, or as long as a recording makes it."""
-    if task in _NO_LIMIT:
+    if not TASKS[task].output_limit:
         return 0
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
     return limit if isinstance(limit, int) and limit > 0 else default
@@ -54,7 +40,7 @@ def completed(usage: Usage | None, task: str, asked: dict[str, Any], written: in
         return usage
     if usage.unsaid:
         return None
-    if task not in _WRITTEN or usage.cost:
+    if not TASKS[task].text_in_and_out or usage.cost:
         return usage
     if usage.total_only:
         written = min(written, usage.input_tokens)

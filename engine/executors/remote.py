@@ -14,6 +14,7 @@ from engine.core.registry import DIALECTS
 from engine.core.request import Attempt, Context, Request, Result
 from engine.core.server_info import ServerInfo
 from engine.core.stream import ChunkStream
+from engine.core.task_table import TASKS
 from engine.credentials.keys import Key, find_keys
 from engine.credentials.masking import StreamMask, mask_bytes, redact
 from engine.dialects.discovery import Discovery, DiscoveryReply, ModelPull
@@ -34,8 +35,6 @@ from engine.transports.transport import HttpCall, HttpReply, Transport, origin
 if TYPE_CHECKING:
     from engine.dialects.client import Dialect, Reply, WireCall
     from engine.schemas import TargetSpec
-
-_TRANSCRIPTS = ("transcription", "audio-translation")
 
 
 class RemoteExecutor:
@@ -236,7 +235,7 @@ class RemoteExecutor:
             attempt.provider_request_id = self._without_key(self._dialect.request_id(headers), key)
         if reply.status != 200 or not self._dialect.is_stream(headers):
             content = mask_bytes(await reply.read(), self._echoes[key])
-            if reply.status == 200 and request.task in _TRANSCRIPTS:
+            if reply.status == 200 and TASKS[request.task].files == ("file",):
                 # A model that can't stream takes no notice of the wish (OpenAI's whisper-1).
                 answer = self._dialect.decode(request.task, reply.status, headers, content)
                 return Result(request.id or "", stream=ChunkStream(whole_transcript(answer)))

@@ -9,29 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.core.task_table import having
 from engine.media.reader import MediaReader
 
-_FILES = {
-    "transcription": ("file",),
-    "audio-translation": ("file",),
-    "image-edit": ("image", "mask", "markup"),
-}
-_INPUTS = {
-    **dict.fromkeys(
-        ("audio-classification", "zero-shot-audio-classification", "voice-activity-detection"), "audio"
-    ),
-    **dict.fromkeys(
-        (
-            "image-classification", "zero-shot-image-classification", "object-detection", "zero-shot-object-detection",
-            "image-segmentation", "mask-generation", "depth-estimation", "image-to-image", "image-to-text",
-            "image-feature-extraction", "visual-question-answering", "document-question-answering",
-        ),
-        "image",
-    ),
-    "video-classification": "video",
-}  # fmt: skip
+_FILES = having("files")
+_INPUTS = having("medium")
 """Tasks whose `inputs` are a medium, or an object with one under this name."""
-_MESSAGES = {"chat": "messages", "token-count": "messages", "response": "input", "moderation": "input"}
+_MESSAGES = having("messages")
 _WHOLE = frozenset({*_FILES, *_INPUTS})
 
 

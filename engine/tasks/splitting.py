@@ -7,16 +7,10 @@ from typing import Any
 
 from engine.core.errors import Malformed
 from engine.core.request import Request, Result, Usage
+from engine.core.task_table import having
 from engine.tasks import rerank
 
-_LISTS = {
-    "embedding": ("input", "data"),
-    "rerank": ("documents", "results"),
-    "token-embedding": ("inputs", "outputs"),
-    "sparse-embedding": ("inputs", "outputs"),
-    "text-classification": ("inputs", "outputs"),
-    "sentence-similarity": ("inputs", "outputs"),
-}
+_LISTS = having("split")
 """Task → the field with the list of texts, and that with their answers, where each text's answer is its own."""
 
 

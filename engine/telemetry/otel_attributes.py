@@ -11,12 +11,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from engine.core.request import Attempt, EngineRecord, Request, Usage
+from engine.core.task_table import having
 from engine.schemas import TargetSpec
 
 Value = str | bool | int | float | list[str]
 Attributes = dict[str, Value]
 
-OPERATIONS = {"chat": "chat", "response": "chat", "completion": "text_completion", "embedding": "embeddings"}
+OPERATIONS: dict[str, str] = having("operation")
 """gen_ai.operation.name by task; a task that the conventions do not know goes by its own name."""
 _PROVIDERS = {
     "azure_openai": "azure.ai.openai",

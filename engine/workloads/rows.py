@@ -19,33 +19,18 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InvalidRequest, nearest
-from engine.core.request import ENDPOINTS, Request
+from engine.core.request import Request
+from engine.core.task_table import ENDPOINTS, TASKS, having
 from engine.workloads.lines import LINE_LIMIT_BYTES, LongLine
 
 ROW_FIELDS = frozenset({"custom_id", "id", "task", "priority", "deadline_s", "metadata", "method", "url", "body"})
 """Fields of a row that are not fields of its body."""
 
-_OPENAI_FIELDS = {
-    "chat": "messages",
-    "completion": "prompt",
-    "embedding": "input",
-    "rerank": "query",
-    "response": "input",
-    "moderation": "input",
-    "image": "prompt",
-    "image-edit": "prompt",
-    "speech": "input",
-    "transcription": "file",
-    "audio-translation": "file",
-    "token-count": "messages",
-}
-TEXT_FIELDS = {task: _OPENAI_FIELDS.get(task, "inputs") for task in ENDPOINTS}
+TEXT_FIELDS = {task: record.field for task, record in TASKS.items()}
 """The field of a body that a task can't do without."""
 
-_ELSEWHERE = {"transcription": "url", "audio-translation": "url", "response": "prompt"}
-"""A field that stands for the needed one: Groq reads a recording from an address, OpenAI a response's stored prompt."""
 _SHORT = ("prompt", "messages", "input", "file", "inputs")
-_RECORDINGS = ("transcription", "audio-translation")
+_RECORDINGS = [task for task, files in having("files").items() if files == ("file",)]
 _TASKS: dict[str, str] = {path.removeprefix("/v1/"): task for task, path in ENDPOINTS.items()}
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
@@ -197,7 +182,7 @@ def _request_of(value: dict[str, Any], form: Form, id: str) -> Request:
     if form.parameters:
         body = {**form.parameters, **body}
     needed = TEXT_FIELDS.get(task)
-    if needed is not None and not body.get(needed) and not (task in _ELSEWHERE and body.get(_ELSEWHERE[task])):
+    if needed is not None and not body.get(needed) and not body.get(TASKS[task].stands_in or needed):
         raise InvalidRequest(f"body: the task {task} needs {needed}, which is missing or empty")
     deadline_s = value.get("deadline_s")
     if deadline_s is not None and (

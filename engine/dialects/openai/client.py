@@ -15,44 +15,27 @@ import msgspec
 from engine.core.errors import InferenceError, InvalidRequest, Malformed, Truncated
 from engine.core.request import RateHints, Usage
 from engine.core.stream import Chunk
+from engine.core.task_table import TASKS, having
 from engine.dialects.client import Reply, StreamDecoder, WireCall
 from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
 from engine.dialects.common.error_body import excerpt, is_error, request_id
 from engine.dialects.common.retry_hints import rate_hint
 from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.openai.errors import FINISH_FAILURES, error_from, typed_error
-from engine.dialects.openai.event_stream import ENDS, EventStreamDecoder, SpeechStreamDecoder
+from engine.dialects.openai.event_stream import EventStreamDecoder, SpeechStreamDecoder
 from engine.dialects.openai.multipart_forms import FILES, encode_form
 from engine.dialects.openai.reply import finish_failure, is_empty, plain_reply, withheld, wrong_reply
 from engine.dialects.openai.rerank import plain_documents, read_rerank
 from engine.dialects.openai.score import read_scores, score_body
 from engine.dialects.openai.usage import read_usage
 
-_PATHS = {
-    "chat": "/chat/completions",
-    "completion": "/completions",
-    "embedding": "/embeddings",
-    "rerank": "/rerank",
-    "response": "/responses",
-    "moderation": "/moderations",
-    "image": "/images/generations",
-    "image-edit": "/images/edits",
-    "speech": "/audio/speech",
-    "transcription": "/audio/transcriptions",
-    "audio-translation": "/audio/translations",
-    "sentence-similarity": "/score",
-}
-_NEVER_STREAMED = ("embedding", "rerank", "moderation", "sentence-similarity")
-_CHOICES = ("chat", "completion")
-"""Tasks that are streamed as choices; their usage has to be asked for."""
+_PATHS = having("path")
 _READ = {"rerank": read_rerank, "sentence-similarity": read_scores}
 """Tasks whose replies have another form than OpenAI's."""
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _WITH_USAGE = {"include_usage": True}
 _ANY = {"accept": "*/*"}
-_NOT_JSON = ("speech", "transcription", "audio-translation")
-"""Tasks with replies that are not always JSON."""
 
 
 class OpenAIDialect:
@@ -80,7 +63,7 @@ class OpenAIDialect:
             body = score_body(body)
         warnings: list[str] = []
         if stream:
-            if task in _NEVER_STREAMED:
+            if TASKS[task].stream == "never":
                 raise InvalidRequest(f"task: an answer to {task} can't be streamed")
             body = _streamed(task, body, model)
         elif "stream" in body or "stream_options" in body or "stream_format" in body:
@@ -115,7 +98,7 @@ class OpenAIDialect:
         failure: InferenceError | None = None
         body: Any = None
         try:
-            body = plain_reply(task, headers, content) if task in _NOT_JSON else None
+            body = plain_reply(task, headers, content) if TASKS[task].plain_replies else None
             if body is None:
                 body = _decode(content)
         except Malformed as error:
@@ -149,11 +132,11 @@ class OpenAIDialect:
         return not (kind.startswith("application/json") or kind.startswith("text/html"))
 
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
-        if task in _CHOICES:
+        if TASKS[task].stream == "choices":
             return OpenAIStreamDecoder(task, self._wall, show_usage=show_usage)
         if task == "speech":
             return SpeechStreamDecoder(self._wall)
-        if task not in ENDS:
+        if not TASKS[task].ends:
             raise InvalidRequest(f"task: an answer to {task} can't be streamed")
         return EventStreamDecoder(task, self._wall)
 
@@ -193,7 +176,7 @@ def _streamed(task: str, body: dict[str, Any], model: str) -> dict[str, Any]:
         body.pop("stream_options", None)
         return body
     body["stream"] = True
-    if task in _CHOICES:
+    if TASKS[task].stream == "choices":
         options = body.get("stream_options")
         body["stream_options"] = {**options, **_WITH_USAGE} if isinstance(options, dict) else _WITH_USAGE
     return body

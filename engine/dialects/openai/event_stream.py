@@ -17,21 +17,13 @@ import msgspec
 from engine.core.errors import InferenceError, Malformed, Truncated
 from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.task_table import TASKS
 from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
 from engine.dialects.common.error_body import excerpt, is_error
 from engine.dialects.openai.errors import error_from
 from engine.dialects.openai.responses import failure_of, is_withheld
 from engine.dialects.openai.usage import read_usage
 
-ENDS: dict[str, tuple[str, ...]] = {
-    "response": ("response.completed", "response.incomplete"),
-    "transcription": ("transcript.text.done",),
-    "audio-translation": ("transcript.text.done",),
-    "image": ("image_generation.completed",),
-    "image-edit": ("image_edit.completed",),
-    "speech": ("speech.audio.done",),
-}
-"""The tasks that are streamed as typed events, and those events that end them."""
 _MANY = ("image", "image-edit")
 """With `n` pictures there are as many last events."""
 _BEFORE = ("response.created", "response.queued", "response.in_progress")
@@ -65,7 +57,7 @@ class EventStreamDecoder:
     def __init__(self, task: str, wall: Callable[[], float] = time.time) -> None:
         self._task = task
         self._wall = wall
-        self._ends = ENDS[task]
+        self._ends = TASKS[task].ends
         self._sse = SseDecoder()
         self._before: list[Chunk] = []
         self._transcript: list[str] | None = None
@@ -125,7 +117,7 @@ class EventStreamDecoder:
             body = {"type": kind, **body}
         if type(kind) is str:
             self._event(kind, body, payload, chunks)
-        elif type(body.get("choices")) is list and self._task in ("transcription", "audio-translation"):
+        elif type(body.get("choices")) is list and TASKS[self._task].files == ("file",):
             self._choice(body, chunks)
         else:
             self._refuse(b"", body, payload)

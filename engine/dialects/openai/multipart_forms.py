@@ -13,14 +13,11 @@ import msgspec
 
 from engine.core.errors import InvalidRequest
 from engine.core.media_access import Media
+from engine.core.task_table import having
 from engine.dialects.client import WireCall
 from engine.dialects.codecs.multipart import form_fields, read_form, write_form
 
-FILES: dict[str, tuple[str, ...]] = {
-    "transcription": ("file",),
-    "audio-translation": ("file",),
-    "image-edit": ("image", "mask", "markup"),
-}
+FILES: dict[str, tuple[str, ...]] = having("files")
 """The tasks that go as forms, and the fields that are files; the first one must be there."""
 _LISTS = ("image", "include", "keywords", "languages", "known_speaker_names", "known_speaker_references")
 _NUMBERS = (

@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InferenceError, InvalidRequest
-from engine.core.media_access import Media
 from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.task_table import TASKS, having
 from engine.dialects.common.server import client_key, unpacked
 from engine.dialects.openai.multipart_forms import FILES, decode_form
 from engine.dialects.openai.score import read_score_request, score_reply
@@ -30,23 +30,10 @@ from engine.media.reader import CONTENT_TYPES
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
-TASKS = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "completion",
-    "/v1/embeddings": "embedding",
-    "/v1/responses": "response",
-    "/v1/moderations": "moderation",
-    "/v1/images/generations": "image",
-    "/v1/images/edits": "image-edit",
-    "/v1/audio/speech": "speech",
-    "/v1/audio/transcriptions": "transcription",
-    "/v1/audio/translations": "audio-translation",
-    "/v1/rerank": "rerank",
-    "/v2/rerank": "rerank",  # Cohere's SDK
-    "/rerank": "rerank",
-    "/v1/score": "sentence-similarity",  # vLLM's
-    "/score": "sentence-similarity",
-}
+PATHS = {
+    f"/v1{record.path}": task for task, record in TASKS.items() if record.path
+} | {alias: task for task, aliases in having("aliases").items() for alias in aliases}  # fmt: skip
+"""Task by path."""
 ERRORS: dict[str, tuple[str, str]] = {
     "throttled": ("rate_limit_error", "rate_limit_exceeded"),
     "quota_exhausted": ("insufficient_quota", "insufficient_quota"),
@@ -67,29 +54,6 @@ ERRORS: dict[str, tuple[str, str]] = {
     "internal": ("server_error", "internal_error"),
 }
 """`type` and `code` of an error's body, by the word of the failure vocabulary."""
-_NEEDS: dict[str, tuple[tuple[str, type | tuple[type, ...], str], ...]] = {
-    "chat": (("messages", list, "a list of messages"),),
-    "completion": (("prompt", (str, list), "a text or a list"),),
-    "embedding": (("input", (str, list), "a text or a list"),),
-    "rerank": (("query", str, "a text"), ("documents", list, "a list of texts")),
-    "response": (),
-    "moderation": (("input", (str, list), "a text or a list"),),
-    "image": (("prompt", str, "a text"),),
-    "image-edit": (("prompt", str, "a text"), ("image", (Media, list, dict, str), "a file")),
-    "speech": (("input", str, "a text"),),
-    "transcription": (("file", (Media, dict, str), "a file"),),
-    "audio-translation": (("file", (Media, dict, str), "a file"),),
-    "sentence-similarity": (),
-}
-_STREAMED = ("chat", "completion", "response", "image", "image-edit", "transcription")
-_OBJECTS = {
-    "chat": "chat.completion",
-    "completion": "text_completion",
-    "embedding": "list",
-    "rerank": "list",
-    "response": "response",
-}
-"""What a whole reply calls itself. Those without a name here do not say their model, either."""
 _TEXTS = {"text": "text/plain; charset=utf-8", "srt": "text/plain; charset=utf-8", "vtt": "text/vtt; charset=utf-8"}
 """Content types of transcripts that are no JSON."""
 _PARAM = re.compile(r"body\.([A-Za-z0-9_.\[\]]+)")
@@ -98,15 +62,15 @@ _PARAM = re.compile(r"body\.([A-Za-z0-9_.\[\]]+)")
 class OpenAIServerDialect:
     """The OpenAI wire, for clients of ours."""
 
-    routes = {("POST", path): task for path, task in TASKS.items()} | {("GET", "/v1/models"): "models"}
+    routes = {("POST", path): task for path, task in PATHS.items()} | {("GET", "/v1/models"): "models"}
     stream_type = "text/event-stream"
 
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
-        task = TASKS[path.partition("?")[0]]
+        task = PATHS[path.partition("?")[0]]
         said = headers.get("content-type", "")
         form = task in FILES and said.lower().startswith("multipart/form-data")
         body = decode_form(task, content, said) if form else _read_body(content)
-        for field, kind, expected in _NEEDS[task]:
+        for field, kind, expected in TASKS[task].needs:
             if not isinstance(body.get(field), kind):
                 raise InvalidRequest(f"body.{field}: expected {expected}")
         model = body.get("model")
@@ -115,7 +79,7 @@ class OpenAIServerDialect:
         stream = body.pop("stream", None)
         if stream is not None and type(stream) is not bool:
             raise InvalidRequest("body.stream: expected true or false")
-        if stream and task not in _STREAMED:
+        if stream and not TASKS[task].client_streams:
             raise InvalidRequest(f"body.stream: an answer to {task} can't be streamed; leave it out")
         if task == "sentence-similarity":
             body = read_score_request(body)
@@ -137,10 +101,10 @@ class OpenAIServerDialect:
             return str(body["text"]).encode()
         if call.task == "sentence-similarity":
             body = score_reply(body, call.model or "")
-        elif call.task not in _OBJECTS:
+        elif TASKS[call.task].reply_object is None:
             body = body if call.task == "moderation" else {name: body[name] for name in body if name != "model"}
         elif "object" not in body or "model" not in body:
-            body = {"object": _OBJECTS[call.task], "model": call.model or "", **body}
+            body = {"object": TASKS[call.task].reply_object, "model": call.model or "", **body}
         if call.task == "embedding":
             body = _in_form(body, call.body.get("encoding_format"))
         return _encode(body)

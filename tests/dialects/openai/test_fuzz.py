@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.core.errors import InferenceError, InvalidRequest
+from engine.core.task_table import having
 from engine.dialects.openai.client import OpenAIDialect
-from engine.dialects.openai.event_stream import ENDS
-from engine.dialects.openai.server import TASKS, OpenAIServerDialect
+from engine.dialects.openai.server import PATHS, OpenAIServerDialect
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ VALUES = st.recursive(
 )
 BODIES = st.dictionaries(FIELDS, VALUES, max_size=6)
 OPERATIONS = st.sampled_from(sorted(OpenAIDialect.tasks))
-STREAMED = st.sampled_from(["chat", "completion", *ENDS])
+STREAMED = st.sampled_from(["chat", "completion", *having("ends")])
 KINDS = st.sampled_from(["application/json", "text/plain", "audio/mpeg", "text/event-stream", ""])
 
 
@@ -68,7 +68,7 @@ def test_a_body_is_a_call_or_refused(task: str, body: dict[str, Any], stream: bo
         OpenAIDialect().encode(task, body, model="m", stream=stream)
 
 
-@given(st.sampled_from(sorted(TASKS)), BODIES)
+@given(st.sampled_from(sorted(PATHS)), BODIES)
 @settings(max_examples=100)
 def test_a_clients_json_is_a_request_or_refused(path: str, body: dict[str, Any]) -> None:
     with suppress(InvalidRequest):
