@@ -6,36 +6,29 @@ pipelines; not for GGUF, OpenVINO's own files and embeddings.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.artifacts import gguf
 from engine.artifacts.cache import Held
 from engine.artifacts.resolve import Artifact
-from engine.core.errors import Internal, SetupError
-from engine.runtimes.generation import generator as generating
+from engine.core.errors import SetupError
+from engine.runtimes.base import BackendRuntime
 from engine.runtimes.generation import vision_chat
-from engine.runtimes.generation.generator import Generator
 from engine.runtimes.generation.prompts import (
     INLINE_CHARACTERS,
     GenAiPrompts,
     HubPrompts,
-    Prompt,
-    Prompts,
     VisualPrompts,
 )
 from engine.runtimes.memory import estimate as memory
 from engine.schemas.hardware import OpenVinoHardwareSpec
 from engine.schemas.model import ModelSpec
 from engine.tasks import embedding
-from engine.tasks.local_model import Embeddings, Sampling, TextDelta
-from engine.tasks.pipelines import PIPELINES, Ask, formats
+from engine.tasks.pipelines import PIPELINES, formats
 
 if TYPE_CHECKING:
-    from engine.runtimes.embedding.encoder import SentenceEncoder
     from engine.runtimes.openvino.parts import OpenVinoParts
     from engine.runtimes.openvino.target import Target
     from engine.runtimes.pipelines.model import PipelineModel
@@ -46,25 +39,22 @@ _AS_THEY_ARE = ("gguf", "openvino", "onnx", "torchscript")
 """Layouts whose weights keep the type that they have."""
 
 
-class OpenVinoRuntime:
+class OpenVinoRuntime(BackendRuntime):
     """A model on an OpenVINO device."""
 
+    name = "OpenVINO"
+    extra = "openvino"
+    inline_characters = INLINE_CHARACTERS
+    error_line = -1
+
     def __init__(self, hardware: OpenVinoHardwareSpec, model: ModelSpec, artifact: Artifact, seed: int) -> None:
+        super().__init__("openvino", model, artifact, seed)
         self._hardware = hardware
-        self._model = model
-        self._artifact = artifact
         self._made: Held | None = None
-        """What was made of the artifact's files; it can't be evicted while it is here."""
-        self._seed = seed
-        self._generator: Generator | None = None
-        self._encoder: SentenceEncoder | None = None
-        self._prompts: Prompts | None = None
-        self.reads_pictures = False
-        self._pipelines: dict[str, PipelineModel] = {}
+        """Files made of the artifact's; they can't be evicted while this is set."""
         self._parts: list[OpenVinoParts] = []
-        """Of models that generate, and not with OpenVINO GenAI."""
+        """Graphs of models that generate, and not with OpenVINO GenAI."""
         self.device = f"openvino:{hardware.device}"
-        self.context_length = model.context_length or 0
 
     @classmethod
     def formats(cls, model: ModelSpec) -> tuple[str, ...]:
@@ -77,30 +67,10 @@ class OpenVinoRuntime:
         others = not any(source.format in as_they_are for source in model.sources)
         return (*as_they_are, "safetensors") if others else as_they_are
 
-    @property
-    def steps(self) -> int:
-        """Steps that the generation has computed, each for all sequences together."""
-        return self._generator.steps if self._generator else 0
-
     async def start(self) -> None:
         """Loads the model. Raises SetupError."""
         self._check_quantization()
-        try:
-            if embedding.TASKS.issuperset(self._model.tasks or ("chat",)):
-                await asyncio.to_thread(self._load_encoder)
-            elif PIPELINES.keys() & set(self._model.tasks):
-                await asyncio.to_thread(self._load_pipelines)
-            else:
-                await asyncio.to_thread(self._load_generator)
-        except ImportError as error:
-            raise SetupError(
-                f'hardware: openvino needs {error.name}. Next: pip install "ipfs-accelerate[openvino]"'
-            ) from error
-        except (RuntimeError, OSError, ValueError, KeyError) as error:  # OpenVINO raises RuntimeError for everything
-            raise SetupError(
-                f"model: OpenVINO can't load {self._model.name!r} from {self._artifact.path.name}: "
-                f"{str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__}"
-            ) from error
+        await super().start()
 
     def _check_quantization(self) -> None:
         kind = self._hardware.quantization
@@ -235,67 +205,11 @@ class OpenVinoRuntime:
         return "" if self._hardware.quantization == "none" else f":{self._hardware.quantization}"
 
     async def aclose(self) -> None:
-        """Stops what is under way and frees the model."""
-        generator, self._generator, self._prompts = self._generator, None, None
-        encoder, self._encoder = self._encoder, None
-        loaded, self._pipelines = self._pipelines, {}
-        for part in (generator, encoder, *dict.fromkeys(loaded.values())):
-            if part is not None:
-                await asyncio.to_thread(part.close)
+        """Stops what is in flight and frees the model."""
+        await super().aclose()
         self._made = None
 
-    async def encode_chat(self, messages: list[dict[str, Any]]) -> Prompt:
-        """The prompt's tokens by the model's own chat template."""
-        size = INLINE_CHARACTERS if self.reads_pictures else sum(len(message["content"]) for message in messages)
-        return await self._encoded(size, self._loaded_prompts().of_chat, messages)
-
-    async def encode_text(self, text: str) -> Prompt:
-        """The text's tokens as they are."""
-        return await self._encoded(len(text), self._loaded_prompts().of_text, text)
-
-    async def _encoded(self, size: int, call: Any, argument: Any) -> Prompt:
-        prompt: Prompt = call(argument) if size < INLINE_CHARACTERS else await asyncio.to_thread(call, argument)
-        return prompt
-
-    def _loaded_prompts(self) -> Prompts:
-        if self._prompts is None:
-            raise Internal("the model is not loaded")
-        return self._prompts
-
-    async def check(self, sampling: Sampling) -> None:
-        """Makes the grammar of the sampling's schema. Raises InvalidRequest."""
-        await generating.check(self._generator, sampling)
-
-    def generate(self, prompt: Prompt, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[TextDelta, None]:
-        """The answer, piece by piece. Closing the iterator stops the generation at its next step."""
-        return generating.answer(
-            self._generator,
-            prompt,
-            sampling,
-            context_length=self.context_length,
-            whole=whole,
-            verify=self._check_parts,
-        )
-
-    async def embed(self, texts: list[str]) -> Embeddings:
-        """One vector for each text, pooled and normalised as the model says."""
-        if self._encoder is None:
-            raise Internal("the model is not loaded")
-        try:
-            return await self._encoder.embed(texts)
-        except RuntimeError as error:
-            raise Internal(f"openvino failed while encoding: {error}") from error
-
-    async def infer(self, task: str, ask: Ask) -> list[Any]:
-        """The outputs, one for each input, as JSON has them."""
-        pipeline = self._pipelines.get(task)
-        if pipeline is None:
-            raise Internal("the model is not loaded")
-        outputs = await pipeline.answer(ask)
-        self._check_parts()
-        return outputs
-
-    def _check_parts(self) -> None:
+    def _verify(self) -> None:
         for parts in self._parts:
             parts.check()
 
