@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.cli.verbs import EXIT_CODES
+from engine.cli.exit_codes import EXIT_CODES
 
 OVERRIDES = "[GROUP=OPTION …] [KEY=VALUE …]"
 """The words of a command that composes a run."""

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engine.cli.command import Command, folder
+from engine.cli.exit_codes import EXIT_CODES
 from engine.cli.names import config_dir_of, walk
 from engine.cli.parser import code_lines, parser_of
-from engine.cli.verbs import EXIT_CODES, VERBS, commands_of
+from engine.cli.verbs import VERBS, commands_of
 from engine.core.errors import ConfigError
 from engine.core.option_files import conf_dir, options
 

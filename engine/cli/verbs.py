@@ -1,13 +1,11 @@
-"""The verbs of the command line, and its exit codes."""
+"""The verbs of the command line, and their commands."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from engine.cli.command import Command
+from engine.cli.command import Command
 
 VERBS = {
     "run": "answer a workload (the verb that may be left out)",
@@ -23,17 +21,6 @@ VERBS = {
     "completion": "print the completion script of bash, zsh or fish",
 }
 """Verb → summary. The module `engine.cli.VERB` has `COMMAND`, or `COMMANDS` by sub-verb, and `main(arguments)`."""
-EXIT_CODES = {
-    0: "success: every row was answered",
-    1: "a defect of the engine",
-    2: "the command line or the configuration is not valid; nothing was started",
-    3: "finished, but some rows failed: see dead.jsonl (of a sweep: some cells failed)",
-    4: "valid, but this machine can't do it: key, file, package, device",
-    5: "the run directory can't be written or continued",
-    6: "stalled: no progress for output.stalled_s; the run can be resumed",
-    7: "spent: the run has cost output.max_cost_usd; it can be resumed",
-    130: "interrupted; the run can be resumed",
-}
 
 
 def commands_of(verb: str) -> Mapping[str, Command]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from engine.core.errors import SetupError
 from engine.schemas.telemetry import TelemetrySpec
-from engine.telemetry.prometheus import CONTENT_TYPE, Counted, text
+from engine.telemetry.counted import Counted
+from engine.telemetry.prometheus import CONTENT_TYPE, text
 
 PERIOD_S = 5.0
 """How often the file is written."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from engine.core.clock import Clock
 from engine.core.errors import SetupError
 from engine.core.request import Attempt, Request, Result, Usage
+from engine.telemetry.counted import BOUNDS_S
 from engine.telemetry.otel_attributes import (
     OPERATIONS,
     Attributes,
@@ -26,7 +27,6 @@ from engine.telemetry.otel_attributes import (
     tried,
 )
 from engine.telemetry.otel_content import content
-from engine.telemetry.prometheus import BOUNDS_S
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Histogram, Meter

@@ -15,10 +15,10 @@ from prometheus_client.registry import Collector
 from engine.core.prices import PICO
 from engine.core.request import Usage
 from engine.core.resources import Resources
+from engine.telemetry.counted import BOUNDS_S, Counted
 from engine.telemetry.gauges import Reading, readings
 from engine.telemetry.histogram import Histogram
 from engine.telemetry.metrics import Metrics, model_of
-from engine.telemetry.prometheus import BOUNDS_S, Counted
 
 Labels = dict[str, str]
 Value = tuple[Labels, float]

@@ -16,8 +16,8 @@ from engine.core.errors import ServerFailed
 from engine.core.request import Attempt, EngineRecord
 from engine.core.virtual_time import VirtualClock, run
 from engine.schemas import TargetSpec
+from engine.telemetry.counted import BOUNDS_S
 from engine.telemetry.otel import BOUNDS_TOKENS, OpenTelemetry
-from engine.telemetry.prometheus import BOUNDS_S
 from tests.telemetry.served import INSTALL, chat, engine, spans
 
 pytest.importorskip("opentelemetry.sdk", reason=INSTALL)

@@ -10,7 +10,8 @@ from prometheus_client import REGISTRY, parser
 from engine import Engine
 from engine.core.errors import ServerFailed
 from engine.core.request import Attempt, EngineRecord, Result, Usage
-from engine.telemetry.prometheus import BOUNDS_S, text
+from engine.telemetry.counted import BOUNDS_S
+from engine.telemetry.prometheus import text
 from tests.telemetry.served import chat, engine
 
 LABELS = ("key", "priority", "role", "outcome", "how", "type", "le")
