@@ -1,4 +1,4 @@
-"""What every spec shares: frozen, closed to unknown keys, silent about rejected values."""
+"""The base of every spec: frozen, closed to unknown keys, silent about rejected values."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -1,4 +1,4 @@
-"""Group `media`: which pictures, sounds and documents are read for the rows and for callers of the library."""
+"""Group `media`: which images, audio and documents are read for the rows and for callers of the library."""
 
 from pydantic import Field
 
@@ -6,13 +6,13 @@ from engine.schemas.base import Spec
 
 
 class MediaSpec(Spec):
-    """What a row may name instead of carrying it."""
+    """The kinds of media that a row may name instead of holding them."""
 
     root: str | None = None
     """The folder whose files may be read, and from which relative paths start. null: the folder of workload.path,
     else the working directory."""
     allow_urls: bool = False
-    """Whether https URLs are read here. Those of pictures in messages are left to the provider in any case."""
+    """True: https URLs are read here. Those of images in messages are left to the provider in any case."""
     max_bytes: int = Field(64 * 1024 * 1024, ge=1)
     """The most that one file may have, in bytes."""
     timeout_s: float = Field(30.0, gt=0)

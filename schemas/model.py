@@ -17,11 +17,11 @@ class ModelSpec(Spec):
     name: str
     """Its canonical name; at a provider that `ids` does not list, also its id."""
     tasks: tuple[Task, ...] = ()
-    """What it can do; empty: whatever the provider accepts."""
+    """The tasks of the model; empty: all that the provider accepts."""
     ids: dict[str, str] = {}
     """Its id at each provider, by the provider's name."""
     sources: tuple[SourceSpec, ...] = ()
-    """Where its files come from, in order, as mappings or URIs; only in-process runtimes use them."""
+    """The sources of its files, in order, as mappings or URIs; only in-process runtimes use them."""
     context_length: int | None = Field(None, ge=1)
     """Tokens of prompt and answer together; null: what the model's own config says."""
     parameters: dict[str, Any] = {}

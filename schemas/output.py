@@ -11,13 +11,13 @@ class OutputSpec(Spec):
     """The run directory and the journal."""
 
     root: str = "outputs"
-    """Where run directories are made when `dir` is null."""
+    """Folder of the run directories if `dir` is null."""
     dir: str | None = None
     """The run directory itself; must not exist or be empty."""
     resume: str | None = None
     """A run directory to continue."""
     upload: str | None = Field(None, pattern=r"^s3://[^/\s]+(/\S*)?$")
-    """Where in an S3 store a finished run's results, report and manifest are put as well: s3://BUCKET/PREFIX, below
+    """Location in an S3 store for a copy of a finished run's results, report and manifest: s3://BUCKET/PREFIX, below
     it a folder with the run's name. `storage.s3` says how the store is reached. null: nowhere."""
     window: int | None = Field(None, ge=1)
     """Rows in flight at most, from being read to being durable: the bound on repeated calls after a crash.
@@ -27,15 +27,15 @@ class OutputSpec(Spec):
     drain_s: float = Field(30.0, ge=0)
     """After the first Ctrl-C: how long requests in flight may finish, in seconds."""
     stalled_s: float | None = Field(900.0, gt=0)
-    """When no row got anywhere for so long although rows are under way, the run stops and can be resumed, in seconds.
+    """Longest time without progress while rows are in flight, in seconds; then the run stops and can be resumed.
     Getting anywhere is an answer, or a failure that is the row's own. null: it waits for ever."""
     max_alike: int | None = Field(20, ge=1)
-    """When so many rows, the first of a session, all failed alike and none was answered, the run stops and can be
+    """Number of first rows that may all fail alike, none answered, before the run stops; it can be
     resumed: a wrong model or proxy must not use up a workload. The rows are not recorded. Not with
-    a simulated provider, whose faults are meant. null: it goes on."""
+    a simulated provider, whose faults are meant. null: it continues."""
     max_cost_usd: float | None = Field(None, gt=0)
-    """When all attempts, those of earlier sessions included, have cost so many US dollars, the run stops and can be
-    resumed; also when the cost of one is not known. Calls under way then still end. null: no limit."""
+    """Cost of all attempts in US dollars, earlier sessions included, at which the run stops; it can be
+    resumed; also when the cost of one is not known. Calls in flight then still end. null: no limit."""
     media: Literal["inline", "files"] = "inline"
-    """Where pictures and sounds of results go. inline: base64 in results.jsonl; files: the folder `media` of the run's
+    """The form of images and audio in results. inline: base64 in results.jsonl; files: the folder `media` of the run's
     directory, and their paths in results.jsonl."""

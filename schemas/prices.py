@@ -1,4 +1,4 @@
-"""What a provider asks for its models: the lists of conf/prices, and one price of one's own.
+"""Prices of a provider's models: the lists of conf/prices, and one price of one's own.
 
 All in US dollars. Prices of tokens are for a million of them.
 """
@@ -25,13 +25,13 @@ class TokenPricesSpec(Spec):
     cache_write_1h: float | None = Field(None, ge=0)
     """Those that stay there for an hour; null: as cache_write."""
     audio_input: float | None = Field(None, ge=0)
-    """Prompt tokens of sound; null: as input."""
+    """Prompt tokens of audio; null: as input."""
     audio_output: float | None = Field(None, ge=0)
-    """Answer tokens of sound; null: as output."""
+    """Answer tokens of audio; null: as output."""
     image_input: float | None = Field(None, ge=0)
-    """Prompt tokens of pictures; null: as input."""
+    """Prompt tokens of images; null: as input."""
     image_output: float | None = Field(None, ge=0)
-    """Answer tokens of pictures; null: as output."""
+    """Answer tokens of images; null: as output."""
 
 
 class PriceTierSpec(TokenPricesSpec):
@@ -47,15 +47,15 @@ class PriceSpec(TokenPricesSpec):
     tiers: tuple[PriceTierSpec, ...] = ()
     """Prices for long prompts, the shortest first. A kind that a tier leaves out costs what the tier's input costs."""
     image: float | None = Field(None, ge=0)
-    """For each picture that is made."""
+    """For each image generated."""
     audio_hour: float | None = Field(None, ge=0)
-    """For each hour of sound that is heard."""
+    """For each hour of input audio."""
     audio_least_s: float = Field(0.0, ge=0)
-    """A call is charged for at least so much sound, in seconds."""
+    """A call is charged for at least so much audio, in seconds."""
     characters: float | None = Field(None, ge=0)
     """For a million characters of text that are spoken."""
     batch: float | None = Field(None, gt=0, le=1)
-    """What a provider's batch job takes of all this, as a share; null: not known."""
+    """The share of these prices that a batch job costs; null: not known."""
     batch_cached: float | None = Field(None, gt=0, le=1)
     """The same of cached_input; null: as batch."""
     flex: float | None = Field(None, gt=0, le=1)
@@ -66,7 +66,7 @@ class PriceListSpec(Spec):
     """A provider's list: a file of conf/prices, or one of your own."""
 
     date: datetime.date
-    """When the prices were read."""
+    """The date on which the prices were read."""
     source: str
     """The page that publishes them."""
     currency: Literal["USD"] = "USD"

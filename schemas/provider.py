@@ -12,7 +12,7 @@ from engine.schemas.tasks import Task
 
 
 class CredentialSpec(Spec):
-    """Where the keys are. Config holds names, never values."""
+    """The sources of keys. Config holds names, never values."""
 
     env: tuple[str, ...] = ()
     """Environment variables, tried in this order; NAME, NAME_1, NAME_2 … are all used."""
@@ -21,11 +21,11 @@ class CredentialSpec(Spec):
     file: str | None = None
     """A mounted secret file that holds one key a line."""
     required: bool = True
-    """False where the server may be used without a key; the system's keyring is asked only where this is true."""
+    """False if the server may be used without a key; the system's keyring is read only if this is true."""
 
 
 class TransportSpec(Spec):
-    """How bytes move over HTTP."""
+    """The HTTP client and its limits."""
 
     kind: Literal["aiohttp", "httpx", "grpc"] = "aiohttp"
     """The client: aiohttp is the cheapest on CPU; httpx takes any httpx transport; grpc speaks gRPC, for the dialects
@@ -37,7 +37,7 @@ class TransportSpec(Spec):
     max_connections: int = Field(1000, ge=1)
     """Open connections at most, over all hosts."""
     keepalive_s: float = Field(30.0, ge=0)
-    """How long an idle connection is kept, in seconds."""
+    """Lifetime of an idle connection, in seconds."""
     max_body_bytes: int = Field(256 * 1024 * 1024, ge=1024)
     """A reply larger than this is refused, in bytes, received or decoded."""
     verify: bool | str = True
@@ -45,7 +45,7 @@ class TransportSpec(Spec):
     proxy: str | None = None
     """Proxy URL, such as http://proxy:3128."""
     trust_env: bool = True
-    """Whether HTTP_PROXY, HTTPS_PROXY, NO_PROXY are honoured."""
+    """True: HTTP_PROXY, HTTPS_PROXY and NO_PROXY are honoured."""
 
 
 class BatchApiSpec(Spec):
@@ -69,9 +69,9 @@ class CommonProviderSpec(Spec):
     name: str
     """The provider's name in targets, results and `model.ids`."""
     default_model: str | None = None
-    """What `model=default` means here."""
+    """The model that `model=default` means here."""
     price: PriceSpec | None = None
-    """What its tokens cost, in US dollars a million; null: unknown."""
+    """The price of its tokens, in US dollars a million; null: unknown."""
 
 
 class RemoteProviderSpec(Spec):
@@ -83,7 +83,7 @@ class RemoteProviderSpec(Spec):
     dialect: str = "openai"
     """The wire protocol that it speaks, ours or an installed one: `engine plugins` lists them."""
     base_url: str
-    """Where it is, with the version prefix: https://api.openai.com/v1."""
+    """Its address, with the version prefix: https://api.openai.com/v1."""
     endpoints: tuple[str, ...] = ()
     """Further addresses that serve the same models with the same keys, such as replicas."""
     endpoint_credentials: dict[str, CredentialSpec] = {}
@@ -92,22 +92,22 @@ class RemoteProviderSpec(Spec):
     """Environment variables that replace base_url when set and no override names it."""
     credential: CredentialSpec = CredentialSpec()
     default_model: str | None = None
-    """What `model=default` means here: a model's id at this provider."""
+    """The model that `model=default` means here: its id at this provider."""
     headers: dict[str, str] = {}
     """Extra request headers; never a secret."""
     prices: str | None = None
-    """What its models cost: a list of conf/prices by its name, or the path of a YAML file of your own; null: unknown,
-    unless the provider says in its replies what it charges."""
+    """The prices of its models: a list of conf/prices by its name, or the path of a YAML file of your own; null:
+    unknown, unless the provider's replies report their cost."""
     price: PriceSpec | None = None
-    """What this target's model costs, in place of the list's."""
+    """The price of this target's model, in place of the list's."""
     pull: Literal["never", "missing"] = "never"
     """missing: a model that the server lacks is fetched by it before the first call (Ollama only); never: it is not."""
     drop_unsupported: bool = False
     """True: a parameter that this provider can't express is dropped with a warning; false: the request is refused."""
     prefill: Literal["none", "assistant", "prefix", "continue_final_message"] = "none"
-    """How it is asked to go on from the beginning of an answer, which a broken stream needs (policy.stream.rescue):
-    assistant: it continues an assistant message that stands last; prefix: that message also says `prefix: true`;
-    continue_final_message: the body says so, as vLLM wants it; none: it can't."""
+    """The way to have it continue the beginning of an answer, for a broken stream (policy.stream.rescue):
+    assistant: it continues a last message of the assistant; prefix: that message also says `prefix: true`;
+    continue_final_message: the body says so, as vLLM has it; none: it can't."""
     batch: BatchApiSpec | None = None
     """Its batch API; null: none, or none that is known."""
     transport: Annotated[TransportSpec, *open_kinds("transports", own_kinds(TransportSpec))] = TransportSpec()
@@ -120,9 +120,9 @@ class LocalProviderSpec(Spec):
     kind: Literal["local"]
     name: str = "local"
     default_model: str
-    """What `model=default` means here: an option of the group `model`."""
+    """The model that `model=default` means here: an option of the group `model`."""
     price: PriceSpec | None = None
-    """What its tokens count as, in US dollars; null: unknown."""
+    """The price that its tokens count as, in US dollars; null: unknown."""
 
 
 ProviderSpec = Annotated[

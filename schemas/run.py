@@ -34,7 +34,7 @@ class TargetSpec(Spec):
 
 
 class RunSpec(Spec):
-    """Everything one run was asked to do."""
+    """The whole configuration of one run."""
 
     provider: ProviderSpec
     hardware: HardwareSpec

@@ -1,4 +1,4 @@
-"""`provider=simulated`: a provider that is none. How fast it is, what it takes at once, and what goes wrong when."""
+"""`provider=simulated`: the simulated provider. Its speed, its capacity, and its faults over time."""
 
 from typing import Any, Literal, Self
 
@@ -70,22 +70,22 @@ _KNOBS: dict[str, frozenset[str]] = {
     "unterminated": frozenset(),
     "brownout": frozenset({"share"}),
 }
-"""What each kind can be told, besides when it happens and to whom."""
+"""The knobs of each kind, in addition to its time and its callers."""
 
 
 class FaultSpec(Spec):
     """One thing that goes wrong: when, how often, for whom. Times count from the provider's start."""
 
     kind: FaultKind
-    """What goes wrong: a refusal by its word of the failure vocabulary, or what happens to the answer."""
+    """The fault: a refusal by its word of the failure vocabulary, or a damage to the answer."""
     from_s: float = Field(0.0, ge=0)
-    """When it begins, in seconds."""
+    """Its begin, in seconds."""
     to_s: float | None = Field(None, gt=0)
-    """When it is over for good, in seconds; null: never."""
+    """Its end, in seconds; null: never."""
     every_s: float | None = Field(None, gt=0)
     """Comes again after so many seconds, counted from begin to begin; null: lasts without a pause."""
     for_s: float | None = Field(None, gt=0)
-    """How long it lasts each time, in seconds; goes with every_s."""
+    """Its duration each time, in seconds; goes with every_s."""
     rate: float = Field(1.0, ge=0, le=1)
     """Share of the calls that it hits while it lasts."""
     key: str | None = None
@@ -93,9 +93,9 @@ class FaultSpec(Spec):
     status: int | None = None
     """HTTP status of a refusal; null: the usual one of its kind."""
     hint: Hint = "none"
-    """How a refusal says when to come back."""
+    """The form of a refusal's retry hint."""
     retry_after_s: float | None = Field(None, ge=0)
-    """What the hint says, in seconds; null: the time until the fault is over."""
+    """The hint in seconds; null: the time until the fault is over."""
     delay_s: float = Field(0.0, ge=0)
     """slow: added to the first token; stall: the pause; a refusal: how long it takes; in seconds."""
     at: float = Field(0.5, ge=0, le=1)
@@ -108,7 +108,7 @@ class FaultSpec(Spec):
         takes = _KNOBS[self.kind]
         for name, field in type(self).model_fields.items():
             if name not in _ALWAYS | takes and getattr(self, name) != field.default:
-                raise ValueError(f"{self.kind} takes no {name}; besides when and whom: {_listed(takes)}")
+                raise ValueError(f"{self.kind} takes no {name}; in addition to time and callers: {_listed(takes)}")
         statuses = STATUSES.get(self.kind, ())
         if self.status is not None and self.status not in statuses:
             raise ValueError(f"status {self.status} does not mean {self.kind}; one of: {_listed(statuses)}")
@@ -130,38 +130,38 @@ def _listed(names: Any) -> str:
 
 
 class FaultScheduleSpec(Spec):
-    """What an option of `provider/faults` holds."""
+    """An option of `provider/faults`."""
 
     faults: tuple[FaultSpec, ...] = ()
-    """What goes wrong, and when. Of several that refuse a call the first one counts; delays add up."""
+    """The faults and their times. Of several that refuse a call the first one counts; delays add up."""
 
 
 class CapacitySpec(Spec):
-    """What the provider takes. Where nothing is set it takes everything."""
+    """The capacity of the provider. Without limits it accepts every call."""
 
     concurrency: int | None = Field(None, ge=1)
     """Calls at once; one more is refused; null: no limit."""
     full_speed: int | None = Field(None, ge=1)
     """Calls at once that do not slow each other down; n times as many take n times as long; null: all."""
     on_full: Literal["throttled", "overloaded"] = "throttled"
-    """How a call above `concurrency` is refused: throttled is HTTP 429, overloaded is 503."""
+    """The refusal of a call above `concurrency`: throttled is HTTP 429, overloaded is 503."""
     requests_per_min: float | None = Field(None, gt=0)
     """Calls a minute for each key; null: no limit."""
     tokens_per_min: float | None = Field(None, gt=0)
     """Tokens a minute for each key, of prompt and answer; null: no limit."""
     burst_s: float = Field(60.0, gt=0)
-    """How much of the two rates may be saved up, in seconds of the rate."""
+    """Burst of the two rates, in seconds of the rate."""
     hint: Hint = "x_ratelimit"
-    """How a refusal says when to come back."""
+    """The form of a refusal's retry hint."""
     retry_after_s: float | None = Field(None, ge=0)
-    """What the hint of a call above `concurrency` says, in seconds; null: nothing."""
+    """The hint of a call above `concurrency`, in seconds; null: no hint."""
 
 
 class SimulatedBatchSpec(Spec):
     """Its batch jobs, which `engine simulate` serves on the wires of OpenAI, Anthropic and Gemini."""
 
     takes_s: float = Field(0.0, ge=0)
-    """How long a job takes, in seconds."""
+    """Duration of a job in seconds."""
     expired: float = Field(0.0, ge=0, le=1)
     """Share of a job's requests that expire unanswered: the last ones."""
     missing: float = Field(0.0, ge=0, le=1)
@@ -179,7 +179,7 @@ class SimulatedBatchSpec(Spec):
     bad_lines: tuple[int, ...] = ()
     """Lines of the first job, counted from 1, that make it fail as a whole."""
     unlisted_s: float = Field(0.0, ge=0)
-    """How long a new job is missing from the list of jobs, in seconds."""
+    """Time that a new job is missing from the list of jobs, in seconds."""
 
 
 class SimulatedProviderSpec(FaultScheduleSpec):
@@ -190,11 +190,11 @@ class SimulatedProviderSpec(FaultScheduleSpec):
     default_model: str = "simulated"
     time: Literal["auto", "real", "virtual"] = "auto"
     """virtual: a run jumps from event to event, exact and quick; real: it takes as long as it says; auto: virtual where
-    the rows are made up (workload=synthetic) and every target is simulated."""
+    the rows are synthetic (workload=synthetic) and every target is simulated."""
     latency_s: float = Field(0.0, ge=0)
     """Time to the first token in seconds: the value, the median (lognormal) or the mean (exponential)."""
     latency_distribution: Distribution = "constant"
-    """How the times to the first token are spread."""
+    """The distribution of the times to the first token."""
     latency_sigma: float = Field(0.5, ge=0)
     """lognormal: the spread of the latency's logarithm; 0.5: one in 20 takes 2.3 times the median or more."""
     token_s: float = Field(0.0, ge=0)
@@ -202,17 +202,17 @@ class SimulatedProviderSpec(FaultScheduleSpec):
     output_tokens: int = Field(8, ge=1)
     """Tokens in a reply: the number, the median (lognormal) or the mean (exponential). A request's limit cuts it."""
     output_distribution: Distribution = "constant"
-    """How the lengths of the replies are spread."""
+    """The distribution of the lengths of replies."""
     output_sigma: float = Field(0.5, ge=0)
     """lognormal: the spread of the length's logarithm."""
     context_length: int | None = Field(None, ge=1)
     """Tokens of prompt and answer together; a request that needs more is refused as too long; null: no limit."""
     prefill: Literal["continue", "refuse"] = "continue"
-    """A chat that ends with a turn of the assistant: continue goes on from there, refuse is HTTP 400."""
+    """A chat that ends with a turn of the assistant: continue continues it, refuse is HTTP 400."""
     dimensions: int = Field(8, ge=1)
     """Length of a simulated embedding."""
     keys: int = Field(0, ge=0, le=1000, validate_default=True)
-    """Keys that it knows: sim_1, sim_2 …; 0: none is asked for, and every call counts as sim_1's."""
+    """Keys that it knows: sim_1, sim_2 …; 0: no key is required, and every call counts as sim_1's."""
     capacity: CapacitySpec = CapacitySpec()
     batch: SimulatedBatchSpec = SimulatedBatchSpec()
     failure_rate: float = Field(0.0, ge=0, le=1)
@@ -220,11 +220,11 @@ class SimulatedProviderSpec(FaultScheduleSpec):
     failure_kind: Literal[
         "throttled", "timeout", "connect", "server", "overloaded", "truncated", "malformed", "auth", "invalid_request"
     ] = "server"
-    """How a failing call fails, a word of the failure vocabulary."""
+    """The failure of a failing call, a word of the failure vocabulary."""
     retry_after_s: float | None = Field(None, ge=0)
     """The hint that such a failure carries, in seconds; null: none."""
     price: PriceSpec | None = None
-    """What its tokens count as, in US dollars; null: unknown."""
+    """The price that its tokens count as, in US dollars; null: unknown."""
 
     @property
     def key_names(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""Where a model's files may come from: one spec a kind of source, each also written as a URI.
+"""The sources of a model's files: one spec a kind, each also written as a URI.
 
 `hf://owner/name@rev`, `s3://bucket/key`, `ipfs://CID/path`, `https://host/file`, `package://name==version/path`,
-`file:///path`. Options stand behind `#`, as in `#sha256=…&format=gguf`; except for https also behind `?`.
+`file:///path`. Options follow `#`, as in `#sha256=…&format=gguf`; except for https also `?`.
 """
 
 import re
@@ -109,7 +109,7 @@ _Kinds = HubSourceSpec | PackageSourceSpec | FileSourceSpec | S3SourceSpec | Ipf
 
 
 def source_from_uri(uri: str, layout: str | None = None) -> dict[str, Any]:
-    """The mapping that a source's URI stands for; `layout`: its format where the URI tells none.
+    """Returns the mapping of a source's URI; `layout`: its format if the URI has none.
 
     Raises ValueError that says what the URI lacks.
     """

@@ -24,9 +24,9 @@ class S3Spec(Spec):
     part_bytes: int = Field(16 * 1024 * 1024, ge=5 * 1024 * 1024)
     """Size of a range of a download and of a part of an upload, in bytes; S3 takes no part under 5 MiB."""
     parallel: int = Field(8, ge=1, le=64)
-    """Ranges or parts under way at once."""
+    """Ranges or parts in flight at once."""
     retries: int = Field(2, ge=0)
-    """Further tries at one endpoint before the next one is asked."""
+    """Further tries at one endpoint before the next one."""
 
 
 class IpfsSpec(Spec):
@@ -37,13 +37,13 @@ class IpfsSpec(Spec):
     car: bool = True
     """True: one CAR stream first, and single blocks only for what it lacks; false: single blocks only."""
     parallel: int = Field(8, ge=1, le=64)
-    """Single blocks under way at once."""
+    """Single blocks in flight at once."""
     max_block_bytes: int = Field(4 * 1024 * 1024, ge=1024)
     """A larger block is refused, in bytes; IPFS makes blocks of up to 2 MiB."""
 
 
 class StorageSpec(Spec):
-    """Where models come from and stay."""
+    """The sources and the cache of models."""
 
     cache_dir: str | None = None
     """Folder of the cache; null: $ENGINE_CACHE, else $XDG_CACHE_HOME/ipfs-accelerate, else ~/.cache/ipfs-accelerate."""
@@ -59,7 +59,7 @@ class StorageSpec(Spec):
     max_bytes: int = Field(512 * 1024**3, ge=1)
     """A model larger than this is refused, in bytes."""
     transport: TransportSpec = TransportSpec(read_s=60.0, max_connections=64, max_body_bytes=512 * 1024**3)
-    """How bytes move over HTTP."""
+    """The HTTP client and its limits."""
     s3: S3Spec = S3Spec()
     """S3 stores."""
     ipfs: IpfsSpec = IpfsSpec()

@@ -1,4 +1,4 @@
-"""The names of what can be asked: OpenAI's operations, and the tasks of Hugging Face's Inference API."""
+"""The names of the tasks: OpenAI's operations, and the tasks of Hugging Face's Inference API."""
 
 from typing import Literal
 

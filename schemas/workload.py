@@ -13,13 +13,13 @@ class CommonWorkloadSpec(Spec):
     """Knobs that every workload has."""
 
     task: Task | None = None
-    """What a row asks for where it does not say so itself; null: the model's first task, else chat."""
+    """The task of a row that names none; null: the model's first task, else chat."""
     parameters: dict[str, Any] = {}
     """Body fields for rows that do not set them, such as max_tokens."""
     limit: int | None = Field(None, ge=1)
     """Rows to read at most; null: all."""
     on_invalid: Literal["dead", "stop"] = "dead"
-    """A row that can't be read: dead records it as failed and goes on; stop refuses the run before it starts."""
+    """A row that can't be read: dead records it as failed and continues; stop refuses the run before it starts."""
 
 
 class SampleWorkloadSpec(CommonWorkloadSpec):
@@ -75,7 +75,7 @@ class StdinWorkloadSpec(CommonWorkloadSpec):
 
 
 class LengthSpec(Spec):
-    """How many tokens a text has, drawn for each row."""
+    """The tokens of a text, drawn for each row."""
 
     distribution: Literal["constant", "uniform", "lognormal"] = "constant"
     """constant: always `median`; uniform: `min` to `max`; lognormal: around `median`, cut off at `min` and `max`."""
@@ -90,7 +90,7 @@ class LengthSpec(Spec):
 
 
 class PrioritySharesSpec(Spec):
-    """How the rows are shared among the priorities: weights, of which only the ratio counts."""
+    """The shares of the priorities: weights, of which only the ratio counts."""
 
     high: float = Field(0.0, ge=0)
     """Weight of the rows with high priority."""
@@ -101,19 +101,19 @@ class PrioritySharesSpec(Spec):
 
 
 class SyntheticWorkloadSpec(CommonWorkloadSpec):
-    """Traffic that is made up, row by row: when requests come, how long they are, how urgent. The same seed makes
+    """Synthetic traffic, row by row: when requests come, how long they are, how urgent. The same seed makes
     the same rows."""
 
     kind: Literal["synthetic"]
     arrivals: Literal["poisson", "constant", "trace", "closed"] = "poisson"
-    """Open loop, whatever is under way: poisson (independent arrivals), constant (evenly spaced), trace (`times`).
-    closed: `users` who each wait for their answer before they ask again."""
+    """Open loop, however many are in flight: poisson (independent arrivals), constant (evenly spaced), trace (`times`).
+    closed: `users` who each wait for their answer before their next request."""
     rate_per_s: float = Field(10.0, gt=0)
     """poisson and constant: arrivals a second."""
     times: tuple[float, ...] | str | None = None
     """trace: when each row comes, in seconds from the start, in order; or a file with one number a line."""
     users: int = Field(8, ge=1)
-    """closed: how many ask at once."""
+    """closed: users at once."""
     think_s: float = Field(0.0, ge=0)
     """closed: a user's pause before each question, in seconds; drawn from the exponential distribution of this mean."""
     duration_s: float | None = Field(None, gt=0)

@@ -25,7 +25,7 @@ from engine.schemas.policy.timeout import TimeoutSpec
 
 
 class PolicySpec(Spec):
-    """How requests are carried: the middleware of the chain."""
+    """The policies that carry requests: the middleware of the chain."""
 
     deadline: DeadlineSpec = DeadlineSpec()
     cache: CacheSpec = CacheSpec()

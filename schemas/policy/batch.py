@@ -8,14 +8,14 @@ from engine.schemas.base import Spec
 
 
 class JobSpec(Spec):
-    """How a run uses the provider's batch API (strategy=provider): asynchronous jobs of many rows at a lower price."""
+    """The use of the provider's batch API (strategy=provider): asynchronous jobs of many rows at a lower price."""
 
     max_rows: int = Field(10_000, ge=1)
     """Rows in one job; the provider's own limit, provider.batch.max_rows, counts where it is lower."""
     max_bytes: int = Field(100_000_000, ge=1024)
     """Bytes of one job's requests; the provider's own limit, provider.batch.max_bytes, counts where it is lower."""
     max_jobs: int = Field(4, ge=1)
-    """Jobs at the provider at once. Their rows are in memory: about 3 kB each, besides their text."""
+    """Jobs at the provider at once. Their rows are in memory: about 3 kB each, without their text."""
     linger_s: float = Field(10.0, ge=0)
     """A job that is not full is sent when no row has joined it for so long, in seconds; at the end of the workload it
     is sent at once."""
@@ -29,7 +29,7 @@ class JobSpec(Spec):
     poll_max_s: float = Field(120.0, gt=0)
     """Longest wait between two questions, in seconds."""
     settle_s: float = Field(60.0, ge=0)
-    """When nobody knows whether a job was created, because the reply was lost: for so long, in seconds, the provider's
+    """If a job's creation is unconfirmed, because the reply was lost: for so long, in seconds, the provider's
     list of jobs is looked through again before the job is sent once more. Also for so long a provider may not know a
     job, its results or an uploaded file before it is given up: replicas lag behind."""
     unanswered: Literal["live", "job", "dead"] = "live"
@@ -56,11 +56,11 @@ class BatchSpec(Spec):
     """combine: embedding requests travel together in live calls; provider: a run's rows go through the provider's batch
     API, at half the price and within a day."""
     enabled: bool = True
-    """Whether live embedding calls are combined, also those of strategy=provider."""
+    """True: live embedding calls are combined, also those of strategy=provider."""
     max_size: int = Field(32, ge=1)
     """Requests in one call."""
     max_wait_s: float = Field(0.005, ge=0)
-    """How long the first request of a batch waits for company, in seconds."""
+    """Longest wait of a batch's first request for others, in seconds."""
     max_calls: int = Field(2, ge=1)
     """Batches in flight at once for each kind of request; what arrives meanwhile is combined."""
     job: JobSpec = JobSpec()

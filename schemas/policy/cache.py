@@ -19,6 +19,6 @@ class CacheSpec(Spec):
     max_bytes: int = Field(256 * 1024 * 1024, ge=1)
     """Memory for the answers, in bytes."""
     ttl_s: float | None = Field(3600.0, gt=0)
-    """How long an answer is kept, in seconds; null: as long as the engine lives."""
+    """Lifetime of an answer in seconds; null: as long as the engine lives."""
     single_flight: bool = True
-    """Equal requests that are under way at the same time share one call."""
+    """Equal requests in flight at the same time share one call."""

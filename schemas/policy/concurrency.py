@@ -16,9 +16,9 @@ class ConcurrencySpec(Spec):
     maximum: int = Field(1000, ge=1)
     """Never more; the queue's concurrency bounds it as well."""
     backoff: float = Field(0.7, gt=0, lt=1)
-    """What is left of the limit after the provider said no, once for all calls that were then in flight."""
+    """The share of the limit that is left after a refusal, once for all calls that were then in flight."""
     freeze_s: float = Field(2.0, ge=0)
-    """How long it does not grow after a failure or a timeout, in seconds."""
+    """Time without growth after a failure or a timeout, in seconds."""
     latency_tolerance: float | None = Field(None, gt=1)
     """For self-hosted engines: latency (of a stream: to the first token; else for each token) above this multiple of
     the best seen means too many in flight; null: only refusals do."""

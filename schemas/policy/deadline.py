@@ -12,6 +12,6 @@ class DeadlineSpec(Spec):
 
     enabled: bool = True
     total_s: float | None = Field(None, gt=0)
-    """Time for a request over all its attempts, in seconds; null: only what the request itself asks for."""
+    """Time for a request over all its attempts, in seconds; null: only the request's own deadline."""
     starts: Literal["submit", "first_attempt"] = "first_attempt"
     """submit: waiting in the queue counts (interactive); first_attempt: it does not (batch)."""

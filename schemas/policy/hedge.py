@@ -6,11 +6,11 @@ from engine.schemas.base import Spec
 
 
 class HedgeSpec(Spec):
-    """Stands in the place of retry: the first success counts, the others are cancelled."""
+    """Takes the position of retry: the first success counts, the others are cancelled."""
 
     enabled: bool = False
     after_s: float = Field(2.0, gt=0)
-    """How long a call (of a stream: its first chunk) may take before the next one starts, in seconds."""
+    """Time that a call (of a stream: its first chunk) may take before the next one starts, in seconds."""
     percentile: float | None = Field(0.95, gt=0, lt=1)
     """Once `min_samples` calls have succeeded, their latency at this share replaces after_s; null: never."""
     min_samples: int = Field(50, ge=1)

@@ -16,7 +16,7 @@ class QueueSpec(Spec):
     concurrency: int = Field(64, ge=1)
     """Requests that may be past the queue at once."""
     on_full: Literal["wait", "reject", "evict_lowest"] = "wait"
-    """What happens when a request finds the queue full: it waits at the door; it fails with queue_full; or the one
+    """The rule for a full queue: it waits at the door; it fails with queue_full; or the one
     that would be served last fails with queue_full, which may be the newcomer."""
     ageing_s: float = Field(30.0, gt=0)
     """A request overtakes those of the next lower tier that came less than this much earlier, in seconds."""

@@ -20,9 +20,9 @@ class RateLimitSpec(Spec):
     output_tokens_per_min: float | None = Field(None, gt=0)
     """Answer tokens a minute, reserved by the request's own limit and put right after the call; null: no limit."""
     burst_s: float = Field(60.0, gt=0)
-    """How much may be saved up, in seconds of the rate; a request that needs more at once is refused."""
+    """Burst, in seconds of the rate; a request that needs more at once is refused."""
     per: Literal["key", "target"] = "key"
-    """What the limits are for: each key, or all keys of the target together."""
+    """The scope of the limits: each key, or all keys of the target together."""
     output_tokens_default: int = Field(256, ge=0)
     """Reserved for an answer whose request sets no limit, in tokens."""
     learn: bool = True

@@ -22,8 +22,8 @@ class RouteSpec(Spec):
     endpoints: Literal["round_robin", "least_loaded"] = "least_loaded"
     """Of a provider with several endpoints: in turn, or the one with the fewest calls in flight."""
     cool_s: float = Field(1.0, ge=0)
-    """How long a throttled key is avoided when the provider gave no hint, in seconds; doubles while it goes on."""
+    """Time that a throttled key is avoided without a hint of the provider, in seconds; doubles while it continues."""
     park_after_s: float = Field(60.0, gt=0)
     """A hint longer than this, in seconds, ends the retries at this target: the next target is tried."""
     on_parked: Literal["wait", "fail"] = "wait"
-    """When every key cools: wait for the first to come back (batch), or fail with throttled (interactive)."""
+    """The rule if every key cools: wait for the first to come back (batch), or fail with throttled (interactive)."""

@@ -82,9 +82,9 @@ def test_a_new_run_is_compared_with_the_last_one(tmp_path: Path) -> None:
     [
         (["--hardware", "gpu"], "--hardware gpu"),
         (["--hardware", ","], "names nothing"),
-        (["--jobs", "0"], "--jobs 0"),
-        (["--time-limit", "0"], "--time-limit 0"),
-        (["--memory-limit", "-1"], "--memory-limit -1"),
+        (["--jobs", "0"], "--jobs: got 0; expected"),
+        (["--time-limit", "0"], "--time-limit: got 0; expected"),
+        (["--memory-limit", "-1"], "--memory-limit: got -1; expected"),
         (["berd"], "matches no model type"),
     ],
 )

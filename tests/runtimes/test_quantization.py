@@ -11,7 +11,6 @@ import pytest
 
 from engine.artifacts.resolve import Artifact
 from engine.core.errors import SetupError
-from engine.core.registry import RUNTIMES
 from engine.runtimes import devices
 from engine.runtimes.openvino.quantization import calibration_texts
 from engine.runtimes.torch import quantization
@@ -25,9 +24,7 @@ TEXTS = ["The gardener found an old map.", "Prices rose again.", "Whales sleep u
 
 def vectors(folder: Path, hardware: HardwareSpec) -> Any:
     async def embed() -> Any:
-        runtime = RUNTIMES.get(devices.RUNTIME_OF[hardware.kind])(
-            hardware, ENCODER, Artifact(folder, "safetensors", ""), 0
-        )
+        runtime = devices.runtime_of(hardware)(hardware, ENCODER, Artifact(folder, "safetensors", ""), 0)
         await runtime.start()
         try:
             return (await runtime.embed(TEXTS)).vectors

@@ -54,7 +54,7 @@ def answers(
     """Of all prompts, asked at once."""
 
     async def ask() -> list[str]:
-        kind = RUNTIMES.get(devices.RUNTIME_OF[hardware.kind])
+        kind = devices.runtime_of(hardware)
         runtime = kind(hardware, MODEL, Artifact(folder, format, "test", cache=cache), 0)
         await runtime.start()
         try:
