@@ -107,8 +107,10 @@ class SseDecoder:
                 self._name = b""
             elif line.startswith(b"event:"):
                 self._name = line[6:].removeprefix(b" ")
-            elif line == b"data":
+            elif line == b"data":  # a line without a colon is a field without a value
                 self._data.append(b"")
+            elif line == b"event":
+                self._name = b""
         return events
 
     def _count(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from httpx_sse import EventSource
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine import Engine, Request
@@ -65,6 +65,7 @@ lines = st.one_of(
     stream=st.lists(st.tuples(lines, ends).map(b"".join), max_size=30).map(b"".join),
     cuts=st.lists(st.integers(0, 300), max_size=12),
 )
+@example(stream=b"event: error\nevent\ndata: a\n\n", cuts=[])
 def test_the_same_events_as_httpx_sse_finds(stream: bytes, cuts: list[int]) -> None:
     ours = [(name.decode() or "message", data.decode()) for name, data in decoded(stream, cuts)]
     # It also dispatches events without data (an id or a name alone), which the standard does not.
