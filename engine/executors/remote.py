@@ -17,6 +17,7 @@ from engine.core.stream import ChunkStream
 from engine.core.task_table import TASKS
 from engine.credentials.keys import Key, find_keys
 from engine.credentials.masking import StreamMask, mask_bytes, redact
+from engine.dialects.common.retry_hints import LONGEST_S
 from engine.dialects.discovery import Discovery, DiscoveryReply, ModelPull
 from engine.executors.discovery import ServerDiscovery
 from engine.executors.key_check import KeyCheck, probe
@@ -267,6 +268,10 @@ class RemoteExecutor:
     def _settle_error(self, error: InferenceError, attempt: Attempt | None, key: str | None) -> None:
         """Notes what an error says about the attempt, and takes an echoed key out of it before anyone sees it."""
         error.message = self._clean(error.message, key) or ""
+        if error.retry_after_s is not None and error.retry_after_s > LONGEST_S:
+            days = error.retry_after_s / 86400
+            error.message += f"; retry hint: got {days:.1f} days; expected 1 day at most, which is used"
+            error.retry_after_s = LONGEST_S
         error.args = (error.message,)
         error.code = self._clean(error.code, key)
         if error.usage is not None and error.usage.unsaid:

@@ -15,6 +15,7 @@ from engine.core.errors import (
     Internal,
     Malformed,
     SetupError,
+    Throttled,
     TooLong,
 )
 from engine.core.request import Attempt, Context, EngineRecord, Request, Result, Usage
@@ -102,6 +103,16 @@ async def test_a_reply_becomes_a_result(make: Make, serve: Serve) -> None:
     sent = server.exchanges[0]
     assert (sent.path, sent.json) == ("/v1/chat/completions", {**CHAT, "model": "m"})
     assert "authorization" not in sent.headers
+
+
+async def test_a_hint_beyond_a_day_is_cut_to_a_day_and_told(make: Make, serve: Serve) -> None:
+    async def refuse(exchange: Exchange) -> None:
+        await exchange.reply(429, error("Rate limited"), {"retry-after": str(40 * 86400)})
+
+    server = await serve(refuse)
+    with pytest.raises(Throttled, match=r"retry hint: got 40\.0 days; expected 1 day at most") as raised:
+        await ask(make(server.url))
+    assert raised.value.retry_after_s == 86400
 
 
 async def test_a_model_that_was_chosen_further_out_is_kept(make: Make, serve: Serve) -> None:

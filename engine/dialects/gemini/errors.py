@@ -28,7 +28,7 @@ from engine.core.errors import (
     TooLong,
 )
 from engine.dialects.common.error_body import is_error
-from engine.dialects.common.retry_hints import duration_s, said_s
+from engine.dialects.common.retry_hints import said_s, wait_s
 from engine.dialects.openai import errors as openai_errors
 
 _decode = msgspec.json.Decoder().decode
@@ -125,7 +125,7 @@ def error_from(body: Any, status: int, headers: Mapping[str, str], wall_s: float
     return kind(
         base.message,
         status=base.status,
-        retry_after_s=_hint(details, base) if kind.retryable or kind is QuotaExhausted else None,
+        retry_after_s=_hint(details, base, wall_s) if kind.retryable or kind is QuotaExhausted else None,
         provider_request_id=base.provider_request_id,
         code=reasons[0] if reasons else word,
     )
@@ -183,9 +183,9 @@ def _spent(details: list[dict[str, Any]]) -> bool:
     return False
 
 
-def _hint(details: list[dict[str, Any]], base: InferenceError) -> float | None:
+def _hint(details: list[dict[str, Any]], base: InferenceError, wall_s: float) -> float | None:
     """Seconds to wait: the longest of RetryInfo, which is cut to whole seconds, the headers and the message."""
-    delays = [duration_s(each["retryDelay"]) for each in details if type(each.get("retryDelay")) is str]
+    delays = [wait_s(each["retryDelay"], wall_s) for each in details if type(each.get("retryDelay")) is str]
     return max((each for each in (*delays, base.retry_after_s, said_s(base.message)) if each is not None), default=None)
 
 

@@ -148,8 +148,9 @@ class OpenAIDialect:
 
     def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
         # Cerebras and Mistral name the window.
-        requests = rate_hint(headers, "requests") or rate_hint(headers, "req-minute", 60.0)
-        tokens = rate_hint(headers, "tokens") or rate_hint(headers, "tokens-minute", 60.0)
+        wall_s = self._wall()
+        requests = rate_hint(headers, "requests", wall_s) or rate_hint(headers, "req-minute", wall_s, 60.0)
+        tokens = rate_hint(headers, "tokens", wall_s) or rate_hint(headers, "tokens-minute", wall_s, 60.0)
         return RateHints(requests, tokens) if requests or tokens else None
 
     def auth_headers(self, key: str) -> dict[str, str]:
