@@ -83,4 +83,5 @@ def test_a_run_that_waits_for_a_limit_or_a_key_names_it(options: list[str], told
             await journal.aclose()
 
     virtual_time.run(for_15_s)
-    assert len(said) == 1 and said[0].endswith(told)
+    assert len(said) == 1
+    assert said[0].endswith(told)
