@@ -17,6 +17,7 @@ from engine.core.stream import ChunkStream
 from engine.core.task_table import TASKS
 from engine.credentials.keys import Key, find_keys
 from engine.credentials.masking import StreamMask, mask_bytes, redact
+from engine.dialects.client import ChoiceStreams
 from engine.dialects.common.retry_hints import LONGEST_S
 from engine.dialects.discovery import Discovery, DiscoveryReply, ModelPull
 from engine.executors.discovery import ServerDiscovery
@@ -50,6 +51,7 @@ class RemoteExecutor:
         self._model = target.model_id
         self._drop_unsupported = provider.drop_unsupported
         self._dialect: Dialect = DIALECTS.get(_dialect_of(provider))(services.clock.wall)
+        _set_stream_end(provider, self._dialect)
         self._pulling = _pulling(provider, self._dialect)
         self.server_info = ServerInfo()
         self._inquiry = (
@@ -324,6 +326,17 @@ class RemoteExecutor:
             auth = self._dialect.auth_headers(key.secret.reveal())
             prepared[name] = ({**plain, **auth}, {**streaming, **auth})
         return prepared
+
+
+def _set_stream_end(provider: RemoteProviderSpec, dialect: Dialect) -> None:
+    """Tells a dialect which end of a stream it may trust. Raises ConfigError."""
+    if isinstance(dialect, ChoiceStreams):
+        dialect.stream_end = provider.stream_end
+    elif provider.stream_end != "finish":
+        raise ConfigError(
+            f"provider.stream_end: got {provider.stream_end}; expected finish, for streams of the dialect "
+            f"{provider.dialect!r} have one end. Fix: remove it"
+        )
 
 
 def _pulling(provider: RemoteProviderSpec, dialect: Dialect) -> ModelPull | None:

@@ -114,4 +114,5 @@ def _reset_s(headers: Mapping[str, str], wall_s: float) -> float | None:
 
 
 def _limit(headers: Mapping[str, str], unit: str, wall_s: float) -> tuple[float, float, float] | None:
-    return limit_of(*(headers.get(f"{_PREFIX}{unit}-{part}") for part in ("limit", "remaining", "reset")), wall_s)
+    said = [headers.get(f"{_PREFIX}{unit}-{part}") for part in ("limit", "remaining", "reset")]
+    return limit_of(said[0], said[1], said[2], wall_s)

@@ -72,7 +72,7 @@ class OpeaDialect(OpenAIDialect):
         return reply
 
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
-        return OpeaStreamDecoder(self._wall, show_usage=show_usage)
+        return OpeaStreamDecoder(self._wall, show_usage=show_usage, end=self.stream_end)
 
     def probe(self) -> WireCall:
         return WireCall("GET", "/health_check", b"")

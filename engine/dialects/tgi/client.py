@@ -23,12 +23,14 @@ from engine.dialects.tgi import reply as tgi_reply
 from engine.dialects.tgi import request
 from engine.dialects.tgi.errors import typed_error
 from engine.dialects.tgi.stream import TgiChatDecoder, TgiStreamDecoder
+from engine.schemas.provider import StreamEnd
 
 
 class TgiDialect:
     """Text Generation Inference."""
 
     tasks = frozenset(("chat", "completion"))
+    stream_end: StreamEnd = "finish"
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         """`wall` gives the time now in seconds since the epoch, for retry hints that are dates."""
@@ -77,7 +79,7 @@ class TgiDialect:
 
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
         if task == "chat":
-            return TgiChatDecoder(self._wall, show_usage=show_usage)
+            return TgiChatDecoder(self._wall, show_usage=show_usage, end=self.stream_end)
         return TgiStreamDecoder(self._wall, show_usage=show_usage)
 
     def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
