@@ -37,6 +37,8 @@ class Reply:
     body: dict[str, Any]
     usage: Usage | None = None
     provider_request_id: str | None = None
+    warnings: tuple[str, ...] = ()
+    """Changes that made the reply strict JSON."""
 
 
 class StreamDecoder(Protocol):

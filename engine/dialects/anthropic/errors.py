@@ -12,10 +12,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from engine.core.errors import AuthFailed, ContentFiltered, InferenceError, QuotaExhausted, Throttled, TooLong
 from engine.core.request import RateHints
+from engine.dialects.common.json_body import lenient
 from engine.dialects.common.retry_hints import limit_of, wait_s
 from engine.dialects.openai import errors as openai_errors
 
@@ -51,12 +50,7 @@ _SURE = (Throttled, QuotaExhausted, AuthFailed)
 def typed_error(status: int, headers: Mapping[str, str], content: bytes, wall_s: float) -> InferenceError:
     """The error for a reply that is not what was asked for. Status 2xx: an error body, else Malformed."""
     error = openai_errors.typed_error(status, headers, content, wall_s)
-    body: Any = None
-    if b'"error"' in content:
-        try:
-            body = msgspec.json.decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return error
+    body = lenient(content) if b'"error"' in content else None
     return _refined(error, body, headers, wall_s)
 
 

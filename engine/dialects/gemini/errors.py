@@ -12,8 +12,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from engine.core.errors import (
     AuthFailed,
     ContentFiltered,
@@ -28,10 +26,9 @@ from engine.core.errors import (
     TooLong,
 )
 from engine.dialects.common.error_body import is_error
+from engine.dialects.common.json_body import lenient
 from engine.dialects.common.retry_hints import said_s, wait_s
 from engine.dialects.openai import errors as openai_errors
-
-_decode = msgspec.json.Decoder().decode
 
 _STATUSES: dict[str, type[InferenceError]] = {
     # google.rpc.Code
@@ -82,23 +79,22 @@ FILTERED = frozenset(
     }
 )  # fmt: skip
 """Finish reasons that mean: the content was refused."""
-_FINISH_FAILURES: dict[str, type[InferenceError]] = {
+FINISH_FAILURES: dict[str, type[InferenceError]] = {
     # The model wrote what its server can't read; another try may do better.
     "MALFORMED_FUNCTION_CALL": Malformed,
     "MALFORMED_RESPONSE": Malformed,
     "UNEXPECTED_TOOL_CALL": Malformed,
     "MISSING_THOUGHT_SIGNATURE": InvalidRequest,
+    "OTHER": ServerFailed,
+    "FINISH_REASON_UNSPECIFIED": ServerFailed,
     "PUP_LIMITED_DISABLED": AuthFailed,  # The account is limited for what it did before.
 }
-"""Finish reasons that are failures; any that is not known is one too."""
+"""Finish reasons that are failures, whatever came with them."""
 
 
 def typed_error(status: int, headers: Mapping[str, str], content: bytes, wall_s: float) -> InferenceError:
     """The error for a reply that is not what was asked for. Status 2xx: an error body, a block, else Malformed."""
-    try:
-        body = _decode(content)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        body = None
+    body = lenient(content)
     if not 300 <= status < 400:
         if is_error(body):
             return error_from(body, status, headers, wall_s)
@@ -142,7 +138,7 @@ def blocked(feedback: dict[str, Any], status: int | None = 200) -> ContentFilter
 def finish_failure(candidate: dict[str, Any]) -> InferenceError:
     """The failure that a candidate's `finishReason` is, of those that are neither an end nor a refused content."""
     reason, why = candidate.get("finishReason"), candidate.get("finishMessage")
-    kind = _FINISH_FAILURES.get(reason, ServerFailed)  # type: ignore[arg-type]
+    kind = FINISH_FAILURES.get(reason, ServerFailed) if type(reason) is str else Malformed
     message = f"the provider stopped in the middle: finishReason {reason}"
     return kind(f"{message}: {why}" if why else message, status=200, code=_code(reason))
 
