@@ -256,7 +256,7 @@ class _Reuse:
 
 
 _REUSE: ContextVar[_Reuse] = ContextVar("_REUSE")
-"""Of the call that is under way in this task: aiohttp hands nothing of a call to its connector."""
+"""Of the call in flight in this task: aiohttp hands nothing of a call to its connector."""
 
 
 class _Connector(aiohttp.TCPConnector):

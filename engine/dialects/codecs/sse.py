@@ -20,6 +20,10 @@ class Event(NamedTuple):
     data: bytes
 
 
+_made = tuple.__new__
+"""Makes an Event in half the time that its own constructor takes; a stream has one for each token."""
+
+
 class SseDecoder:
     """Cuts a stream's bytes into events. Lines end with LF, CRLF or CR; comments, `id` and `retry` are skipped."""
 
@@ -102,7 +106,7 @@ class SseDecoder:
                     if len(data) > self._max_bytes:
                         self.oversized = True
                         return events
-                    events.append(Event(self._name, data))
+                    events.append(_made(Event, (self._name, data)))
                     self._data, self._counted, self._held = [], 0, 0
                 self._name = b""
             elif line.startswith(b"event:"):

@@ -16,6 +16,7 @@ from engine.core.errors import InferenceError, InvalidRequest, Malformed
 from engine.core.request import RateHints, Usage
 from engine.core.task_table import TASKS, having
 from engine.dialects.client import Reply, StreamDecoder, WireCall
+from engine.dialects.common.boundary import DEFECTS, odd_reply
 from engine.dialects.common.error_body import excerpt, is_error, request_id
 from engine.dialects.common.retry_hints import rate_hint
 from engine.dialects.common.unsupported import Unsupported
@@ -94,38 +95,41 @@ class OpenAIDialect:
         return call
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
-        if status != 200:
-            raise self.error(status, headers, content)
-        failure: InferenceError | None = None
-        body: Any = None
         try:
-            body = plain_reply(task, headers, content) if TASKS[task].plain_replies else None
-            if body is None:
-                body = _decode(content)
-        except Malformed as error:
-            failure = error
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise Malformed(
-                f"HTTP 200: the body is not JSON ({error}): {excerpt(content)}",
-                status=status,
-                provider_request_id=request_id(headers),
-            ) from error
-        if failure is None:
-            if is_error(body) or (type(body) is not dict and task != "rerank"):
+            if status != 200:
                 raise self.error(status, headers, content)
-            if task in _READ:
-                try:
-                    body = _READ[task](body, content)
-                except Malformed as error:
-                    failure = error
-            else:
-                failure = wrong_reply(task, body, content, self._wall())
-        if failure is not None:
-            failure.status = status
-            failure.provider_request_id = request_id(headers)
-            failure.usage = _usage_of(body)
-            raise failure
-        return Reply(body, _usage_of(body), request_id(headers))
+            failure: InferenceError | None = None
+            body: Any = None
+            try:
+                body = plain_reply(task, headers, content) if TASKS[task].plain_replies else None
+                if body is None:
+                    body = _decode(content)
+            except Malformed as error:
+                failure = error
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+                raise Malformed(
+                    f"HTTP 200: the body is not JSON ({error}): {excerpt(content)}",
+                    status=status,
+                    provider_request_id=request_id(headers),
+                ) from error
+            if failure is None:
+                if is_error(body) or (type(body) is not dict and task != "rerank"):
+                    raise self.error(status, headers, content)
+                if task in _READ:
+                    try:
+                        body = _READ[task](body, content)
+                    except Malformed as error:
+                        failure = error
+                else:
+                    failure = wrong_reply(task, body, content, self._wall())
+            if failure is not None:
+                failure.status = status
+                failure.provider_request_id = request_id(headers)
+                failure.usage = _usage_of(body)
+                raise failure
+            return Reply(body, _usage_of(body), request_id(headers))
+        except DEFECTS as error:
+            raise odd_reply(error, status, headers, content) from error
 
     def is_stream(self, headers: Mapping[str, str]) -> bool:
         kind = headers.get("content-type", "")

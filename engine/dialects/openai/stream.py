@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from engine.core.errors import InferenceError, Malformed, Truncated
 from engine.core.stream import Chunk
 from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
+from engine.dialects.common.boundary import DEFECTS, odd_event
 from engine.dialects.common.error_body import excerpt, is_error
 from engine.dialects.common.json_body import lenient
 from engine.dialects.openai.errors import FINISH_FAILURES, error_from
@@ -24,7 +25,7 @@ from engine.schemas.provider import StreamEnd
 
 DONE = b"[DONE]"
 _decode = msgspec.json.Decoder().decode
-_KEEP_ALIVE = (b"ping", b"keepalive", b"keep-alive", b"heartbeat")
+KEEP_ALIVE = (b"ping", b"keepalive", b"keep-alive", b"heartbeat")
 """Names of events that hold nothing."""
 
 
@@ -38,16 +39,17 @@ class OpenAIStreamDecoder:
 
     __slots__ = (
         "_answered",
+        "_begun",
         "_done",
         "_end",
         "_failure",
         "_filtered",
-        "_finished",
         "_held",
+        "_kind",
+        "_part",
         "_show_usage",
         "_skipped",
         "_sse",
-        "_task",
         "_unfinished",
         "_wall",
         "ended",
@@ -66,13 +68,16 @@ class OpenAIStreamDecoder:
         self._end = end
         self._held: Chunk | None = None
         """The chunk that ends the answer, until it is known whether a chunk with the usage follows."""
-        self._task = task
+        self._part = "delta" if task == "chat" else "text"
+        """The field of a choice with a piece of its answer."""
+        self._kind: type = dict if task == "chat" else str
+        """The type of that field."""
         self._wall = wall
         self._failure: InferenceError | None = None
+        self._begun: set[int] = set()
+        """Indexes of the choices that have come."""
         self._unfinished: set[int] = set()
-        """Indexes of the choices that have begun."""
-        self._finished: set[int] = set()
-        """Indexes of the choices that have their finish reason."""
+        """Indexes of those that have no finish reason yet."""
         self._skipped = b""
         """The first event that was skipped."""
         self._answered = False
@@ -87,7 +92,29 @@ class OpenAIStreamDecoder:
         if self.ended:
             return chunks
         for name, payload in self._sse.feed(data):
-            self._take(name, payload, chunks)
+            try:
+                body = _decode(payload)
+                choices = body["choices"]
+                if name == b"error" or type(choices) is not list or "error" in body:
+                    choices = self._odd(name, body, payload)
+            except DEFECTS:
+                if payload.strip() == DONE:
+                    self._done = self.ended = True
+                    return chunks
+                body = lenient(payload) if payload else {}
+                choices = self._odd(name, body, payload)
+            try:
+                if choices is not None and self._take_choices(choices, payload):
+                    usage = body.get("usage")
+                    if usage is None and "x_groq" in body:
+                        usage = body["x_groq"].get("usage") if type(body["x_groq"]) is dict else None
+                    chunk = Chunk(body, read_usage(usage) if type(usage) is dict else None)
+                    if self._show_usage:
+                        chunks.append(chunk)
+                    else:
+                        self._pass(chunk, choices, chunks)
+            except DEFECTS as error:
+                self._fail(odd_event(error, payload))
             if self.ended:
                 return chunks
         if self._sse.oversized:
@@ -97,15 +124,15 @@ class OpenAIStreamDecoder:
     def finish(self) -> list[Chunk]:
         chunks: list[Chunk] = []
         rest = b"" if self.ended else self._sse.rest().strip()
-        # The last empty line may be lost with the connection. What is no whole event was cut.
+        # The last empty line may be lost with the connection. An event that is not whole was cut.
         cut = bool(rest) and rest != DONE and lenient(rest) is None
         if rest and not cut:
-            self._take(b"", rest, chunks)
+            chunks += self.feed(b"\n\n")
         if self._failure is not None:
             raise self._failure
         self._check_end(cut)
         self.ended = True
-        if not self._unfinished and not self._finished:
+        if not self._begun:
             skipped = f"; it began with: {excerpt(self._skipped)}" if self._skipped else ""
             raise Malformed(f"the stream ended without any choice{skipped}")
         if self._filtered and not self._answered:
@@ -115,7 +142,7 @@ class OpenAIStreamDecoder:
 
     def _check_end(self, cut: bool) -> None:
         """Raises Truncated unless the stream came to its end."""
-        begun = self._unfinished or self._finished
+        begun = self._begun
         missing = []
         if self._end != "done" and self._unfinished and not cut:
             missing.append("a finish_reason")
@@ -126,49 +153,22 @@ class OpenAIStreamDecoder:
             step = "; if this server never sends one, set provider.stream_end=done" if self._done else ""
             raise Truncated(f"the stream ended {after}, without {' and '.join(missing)}{step}")
 
-    def _take(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
-        """Adds the chunk of an event, and notes an end or a failure."""
-        if payload == DONE:
-            self._done = self.ended = True
-            return
-        try:
-            body = _decode(payload)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            text = payload.strip()
-            if text == DONE:
-                self._done = self.ended = True
-                return
-            body = lenient(text) if text else {}
-            if body is None and name not in _KEEP_ALIVE:
-                self._refuse(name, None, payload)
-                return
+    def _odd(self, name: bytes, body: Any, payload: bytes) -> list[Any] | None:
+        """The choices of an event that is not plainly a chunk: empty if it has the usage alone; None if it has nothing,
+        or is a failure, which `finish` raises."""
         choices = body.get("choices") if type(body) is dict else None
-        if name == b"error" or type(choices) is not list or body.get("error"):
-            if not self._is_chunk(name, body):
-                self._refuse(name, body, payload)
-                return
-            if type(body) is not dict or (type(body.get("usage")) is not dict and not body.get("x_groq")):
-                self._skipped = self._skipped or payload
-                return
-            choices = body["choices"] = []
-        if choices and not self._take_choices(choices, payload):
-            return
-        usage = body.get("usage")
-        if usage is None and "x_groq" in body:
-            usage = body["x_groq"].get("usage") if type(body["x_groq"]) is dict else None
-        chunk = Chunk(body, read_usage(usage) if type(usage) is dict else None)
-        if self._show_usage:
-            chunks.append(chunk)
+        if name in KEEP_ALIVE or (body is None and payload.strip() == b"null"):
+            self._skipped = self._skipped or payload
+        elif name == b"error" or type(body) is not dict or is_error(body) or (choices and type(choices) is not list):
+            self._refuse(name, body, payload)
+        elif choices:
+            return cast(list[Any], choices)
+        elif type(body.get("usage")) is dict or body.get("x_groq"):
+            body["choices"] = []
+            return []
         else:
-            self._pass(chunk, choices, chunks)
-
-    def _is_chunk(self, name: bytes, body: Any) -> bool:
-        """Returns true for an event without choices that is neither an error nor something else than a chunk."""
-        if name == b"error":
-            return False
-        if body is None or name in _KEEP_ALIVE:
-            return True
-        return type(body) is dict and not body.get("choices") and not is_error(body)
+            self._skipped = self._skipped or payload
+        return None
 
     def _pass(self, chunk: Chunk, choices: list[Any], chunks: list[Chunk]) -> None:
         """Passes a chunk on, but not one that holds nothing but the usage."""
@@ -187,7 +187,7 @@ class OpenAIStreamDecoder:
     def _take_choices(self, choices: list[Any], payload: bytes) -> bool:
         """Notes what a chunk's choices say, and gives them the types of the canonical form. False: they are a failure,
         which is kept for `finish`."""
-        part = "delta" if self._task == "chat" else "text"
+        part, kind, begun = self._part, self._kind, self._begun
         for place, choice in enumerate(choices):
             if type(choice) is not dict:
                 self._fail(Malformed(f"the stream has a choice that is not an object: {excerpt(payload)}"))
@@ -195,18 +195,18 @@ class OpenAIStreamDecoder:
             index = choice.get("index")
             if type(index) is not int:
                 index = choice["index"] = place
+            if index not in begun:
+                begun.add(index)
+                self._unfinished.add(index)
             reason = choice.get("finish_reason")
-            if reason is None:
-                if index not in self._finished:
-                    self._unfinished.add(index)
-            elif not self._end_choice(index, choice, reason):
+            if reason is not None and not self._end_choice(index, choice, reason):
                 return False
             answer = choice.get(part)
-            if type(answer) is not (dict if part == "delta" else str):
+            if type(answer) is not kind:
                 if answer:
                     self._fail(Malformed(f"the stream has a choice with a {part} of another type: {excerpt(payload)}"))
                     return False
-                choice[part] = {} if part == "delta" else ""
+                choice[part] = kind()
             elif answer and not self._answered:
                 self._answered = not is_empty(answer)
         return True
@@ -215,15 +215,12 @@ class OpenAIStreamDecoder:
         """Notes a finish reason. False: it is a failure."""
         if type(reason) is not str or not reason:
             choice["finish_reason"] = None  # {} or "" of a server that has no reason yet; no other type is one
-            if index not in self._finished:
-                self._unfinished.add(index)
             return True
         if reason in FINISH_FAILURES:
             self._fail(finish_failure(choice, self._wall()))
             return False
         self._filtered = self._filtered or reason == "content_filter"
         self._unfinished.discard(index)
-        self._finished.add(index)
         return True
 
     def _refuse(self, name: bytes, body: Any, payload: bytes) -> None:

@@ -20,6 +20,7 @@ from engine import Engine, Request
 from engine.core.errors import InferenceError, Malformed, TimedOut, Truncated
 from engine.core.registry import DIALECTS, SERVER_DIALECTS
 from engine.core.stream import Chunk
+from engine.dialects.client import ChoiceStreams
 from engine.dialects.codecs.ndjson import NdjsonDecoder
 from engine.dialects.codecs.sse import Event, SseDecoder
 from engine.dialects.server import ClientCall
@@ -165,7 +166,10 @@ def stream_of(dialect: str) -> bytes:
 
 
 def chunks_of(dialect: str, pieces: list[bytes]) -> list[Chunk]:
-    decoder = DIALECTS.get(dialect)().stream_decoder(STREAMING[dialect])
+    client = DIALECTS.get(dialect)()
+    if isinstance(client, ChoiceStreams):
+        client.stream_end = "both"
+    decoder = client.stream_decoder(STREAMING[dialect])
     return [each for piece in pieces for each in decoder.feed(piece)] + decoder.finish()
 
 
