@@ -10,6 +10,8 @@ from engine.schemas.prices import PriceSpec
 from engine.schemas.simulated import SimulatedProviderSpec
 from engine.schemas.tasks import Task
 
+StreamEnd = Literal["finish", "done", "both"]
+
 
 class CredentialSpec(Spec):
     """The sources of keys. Config holds names, never values."""
@@ -108,6 +110,10 @@ class RemoteProviderSpec(Spec):
     """The way to have it continue the beginning of an answer, for a broken stream (policy.stream.rescue):
     assistant: it continues a last message of the assistant; prefix: that message also says `prefix: true`;
     continue_final_message: the body says so, as vLLM has it; none: it can't."""
+    stream_end: StreamEnd = "finish"
+    """The end of a stream of choices on OpenAI's wire; a stream without it is `truncated`. finish: the finish_reason of
+    each choice, then `[DONE]` or the end of the body; done: `[DONE]`, for a server without finish reasons; both:
+    `[DONE]` after the finish reasons, for a proxy that ends a body cleanly after it lost its server."""
     batch: BatchApiSpec | None = None
     """Its batch API; null: none, or none that is known."""
     transport: Annotated[TransportSpec, *open_kinds("transports", own_kinds(TransportSpec))] = TransportSpec()
@@ -139,5 +145,6 @@ __all__ = [
     "ProviderSpec",
     "RemoteProviderSpec",
     "SimulatedProviderSpec",
+    "StreamEnd",
     "TransportSpec",
 ]

@@ -209,7 +209,7 @@ class Jobs:
             context.attempt = attempt
             context.record.attempts.append(attempt)
             try:
-                return self._read(request, outcome, attempt)
+                return self._read(request, outcome, attempt, context)
             except InferenceError as error:
                 if not self._goes_again(index, error, context):
                     raise
@@ -233,7 +233,7 @@ class Jobs:
             self._enlist(index, request.task, model, wire, waiter)
         return waiter
 
-    def _read(self, request: Request, outcome: Outcome, attempt: Attempt) -> Result:
+    def _read(self, request: Request, outcome: Outcome, attempt: Attempt, context: Context) -> Result:
         """The result that a job's line holds. Raises the row's error."""
         member = outcome.member
         failure = member.error if member is not None else outcome.error
@@ -250,6 +250,8 @@ class Jobs:
             attempt.outcome, attempt.message = error.kind, error.message
             attempt.provider_request_id = error.provider_request_id
             raise
+        for warning in reply.warnings:
+            context.warn(warning)
         attempt.outcome, attempt.usage = "ok", reply.usage
         attempt.provider_request_id = reply.provider_request_id
         prices = self._engine.resources.find(("prices", self._target))

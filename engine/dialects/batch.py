@@ -16,6 +16,7 @@ import msgspec
 from engine.core.errors import InferenceError, Malformed
 from engine.dialects.client import Dialect, WireCall
 from engine.dialects.common.error_body import excerpt
+from engine.dialects.common.json_body import lenient
 
 RUNNING, ENDED, FAILED = "running", "ended", "failed"
 _PENDING = frozenset(("pending", "running", "processing", "uploading", "notstarted", "queued", "inprogress"))
@@ -170,10 +171,9 @@ def object_of(heard: Heard, dialect: Dialect, good: Sequence[int] = (200, 201)) 
 
 def line_of(line: bytes) -> dict[str, Any]:
     """The object of a line of results. Raises Malformed."""
-    try:
-        body = _decode(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Malformed(f"a line of the results is not JSON ({error}): {excerpt(line)}") from error
+    body = lenient(line)
+    if body is None:
+        raise Malformed(f"a line of the results is not JSON: {excerpt(line)}")
     if type(body) is not dict:
         raise Malformed(f"a line of the results is not an object: {excerpt(line)}")
     return body

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from engine.core.errors import InferenceError
 from engine.core.request import RateHints, Usage
 from engine.core.stream import Chunk
+from engine.schemas.provider import StreamEnd
 
 
 @dataclass(slots=True)
@@ -36,6 +37,8 @@ class Reply:
     body: dict[str, Any]
     usage: Usage | None = None
     provider_request_id: str | None = None
+    warnings: tuple[str, ...] = ()
+    """Changes that made the reply strict JSON."""
 
 
 class StreamDecoder(Protocol):
@@ -113,3 +116,11 @@ class Dialect(Protocol):
         """The models that a successful reply to `probe` lists; empty if it can't be read, None if a healthy service
         lists none."""
         ...
+
+
+@runtime_checkable
+class ChoiceStreams(Protocol):
+    """A dialect whose chat streams have OpenAI's form, of which servers disagree about the end."""
+
+    stream_end: StreamEnd
+    """As `provider.stream_end`; set before the first decoder is made."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from engine.core import token_estimate
-from engine.core.errors import AuthFailed, ConfigError, InferenceError, Internal, nearest
+from engine.core.errors import AuthFailed, ConfigError, InferenceError, Internal, InvalidRequest, Malformed, nearest
 from engine.core.registry import DIALECTS
 from engine.core.request import Attempt, Context, Request, Result
 from engine.core.server_info import ServerInfo
@@ -17,7 +18,11 @@ from engine.core.stream import ChunkStream
 from engine.core.task_table import TASKS
 from engine.credentials.keys import Key, find_keys
 from engine.credentials.masking import StreamMask, mask_bytes, redact
-from engine.dialects.discovery import Discovery, DiscoveryReply, ModelPull
+from engine.dialects.common.boundary import DEFECTS, odd_reply
+from engine.dialects.common.json_body import mended
+from engine.dialects.common.retry_hints import LONGEST_S
+from engine.dialects.discovery import Discovery, DiscoveryReply
+from engine.executors.dialect_options import dialect_of, pulling, set_stream_end
 from engine.executors.discovery import ServerDiscovery
 from engine.executors.key_check import KeyCheck, probe
 from engine.executors.model_pull import pull
@@ -48,8 +53,9 @@ class RemoteExecutor:
         self._base_urls = tuple(_checked_url(url) for url in (provider.base_url, *provider.endpoints))
         self._model = target.model_id
         self._drop_unsupported = provider.drop_unsupported
-        self._dialect: Dialect = DIALECTS.get(_dialect_of(provider))(services.clock.wall)
-        self._pulling = _pulling(provider, self._dialect)
+        self._dialect: Dialect = DIALECTS.get(dialect_of(provider))(services.clock.wall)
+        set_stream_end(provider, self._dialect)
+        self._pulling = pulling(provider, self._dialect)
         self.server_info = ServerInfo()
         self._inquiry = (
             ServerDiscovery(self._dialect, self._model, self.server_info)
@@ -128,6 +134,8 @@ class RemoteExecutor:
         except InferenceError as error:
             self._settle_error(error, attempt, key)
             raise
+        for warning in answer.warnings:
+            context.warn(warning)
         if attempt is not None:
             attempt.provider_request_id = self._without_key(answer.provider_request_id, key)
         return Result(request.id or "", answer.body, usage=answer.usage, engine=context.record)
@@ -142,20 +150,44 @@ class RemoteExecutor:
     def wire(self, request: Request, context: Context) -> WireCall:
         """The request as this provider wants it; what gets lost on the way is warned about. Raises InvalidRequest."""
         body = self._filled(request)
-        wire = self._dialect.encode(
-            request.task,
-            body,
-            # Which model a request may name is decided further out; here the target's fills the gap.
-            model=body.get("model") or self._model,
-            stream=context.stream,
-            drop_unsupported=self._drop_unsupported,
-        )
+        try:
+            wire = self._dialect.encode(
+                request.task,
+                body,
+                # Which model a request may name is decided further out; here the target's fills the gap.
+                model=body.get("model") or self._model,
+                stream=context.stream,
+                drop_unsupported=self._drop_unsupported,
+            )
+        except DEFECTS as error:
+            raise InvalidRequest(f"body: a field has another type than its wire takes ({error})") from error
         for warning in wire.warnings:
             context.warn(warning)
         return wire
 
     def answer(self, request: Request, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
-        """What the reply to a request says, in the canonical form. Raises an InferenceError."""
+        """The canonical reply to a request. What is not strict JSON is read leniently, with a warning, after the strict
+        reading failed; each status of success counts as 200. Raises an InferenceError."""
+        try:
+            return self._answer(request, 200 if is_success(status) else status, headers, content)
+        except Malformed as error:
+            found = mended(content)
+            if found is not None:
+                with suppress(Malformed):
+                    answer = self._answer(request, 200, headers, found[0])
+                    answer.warnings = tuple(f"the reply is not strict JSON: {change}" for change in found[1])
+                    return answer
+            if is_success(status) and status != 200:
+                raise self._dialect.error(status, headers, content) from error
+            raise
+
+    def _answer(self, request: Request, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+        try:
+            return self._read(request, status, headers, content)
+        except DEFECTS as error:
+            raise odd_reply(error, status, headers, content) from error
+
+    def _read(self, request: Request, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         body = self._filled(request)
         answer = self._dialect.decode(request.task, status, headers, content)
         if not answer.body.get("model"):
@@ -233,11 +265,12 @@ class RemoteExecutor:
         headers = reply.headers
         if attempt is not None:
             attempt.provider_request_id = self._without_key(self._dialect.request_id(headers), key)
-        if reply.status != 200 or not self._dialect.is_stream(headers):
+        good = is_success(reply.status)
+        if not good or not self._dialect.is_stream(headers):
             content = mask_bytes(await reply.read(), self._echoes[key])
-            if reply.status == 200 and TASKS[request.task].files == ("file",):
+            if good and TASKS[request.task].files == ("file",):
                 # A model that can't stream takes no notice of the wish (OpenAI's whisper-1).
-                answer = self._dialect.decode(request.task, reply.status, headers, content)
+                answer = self._dialect.decode(request.task, 200, headers, content)
                 return Result(request.id or "", stream=ChunkStream(whole_transcript(answer)))
             raise self._dialect.error(reply.status, headers, content)
         options = request.body.get("stream_options")
@@ -267,6 +300,10 @@ class RemoteExecutor:
     def _settle_error(self, error: InferenceError, attempt: Attempt | None, key: str | None) -> None:
         """Notes what an error says about the attempt, and takes an echoed key out of it before anyone sees it."""
         error.message = self._clean(error.message, key) or ""
+        if error.retry_after_s is not None and error.retry_after_s > LONGEST_S:
+            days = error.retry_after_s / 86400
+            error.message += f"; retry hint: got {days:.1f} days; expected 1 day at most, which is used"
+            error.retry_after_s = LONGEST_S
         error.args = (error.message,)
         error.code = self._clean(error.code, key)
         if error.usage is not None and error.usage.unsaid:
@@ -321,15 +358,9 @@ class RemoteExecutor:
         return prepared
 
 
-def _pulling(provider: RemoteProviderSpec, dialect: Dialect) -> ModelPull | None:
-    """The dialect, where its server shall fetch a model that it lacks. Raises ConfigError."""
-    if provider.pull == "never":
-        return None
-    if not isinstance(dialect, ModelPull):
-        raise ConfigError(
-            f"provider.pull: a server of the dialect {provider.dialect!r} fetches no models; set it to never"
-        )
-    return dialect
+def is_success(status: int) -> bool:
+    """Returns true for the statuses of a reply with an answer: some gateways send 201, as for a resource they made."""
+    return 200 <= status < 300
 
 
 def _endpoint_keys(provider: RemoteProviderSpec) -> list[Key]:
@@ -353,18 +384,6 @@ def _endpoint_keys(provider: RemoteProviderSpec) -> list[Key]:
         if len(keys) != 1:
             raise ConfigError(f"provider.endpoint_credentials: {address} has {len(keys)} keys; it can have one")
     return [keys[0] for keys, _ in found]
-
-
-def _dialect_of(provider: RemoteProviderSpec) -> str:
-    """The wire's name in the registry; over gRPC it has one of its own. Raises ConfigError."""
-    if provider.transport.kind != "grpc":
-        return provider.dialect
-    known = [kind.removesuffix("_grpc") for kind in DIALECTS.kinds() if kind.endswith("_grpc")]
-    if provider.dialect.removesuffix("_grpc") not in known:
-        raise ConfigError(
-            f"provider.transport.kind: the dialect {provider.dialect!r} has no form over gRPC; {nearest('', known)}"
-        )
-    return provider.dialect.removesuffix("_grpc") + "_grpc"
 
 
 def _checked_url(url: str) -> str:

@@ -160,6 +160,15 @@ class VectorBucket:
         before = [waiting for waiting, turn in self._line if not turn.done()]
         return max(0.0, self._wait_s([sum(parts) for parts in zip(cost, *before, strict=True)]))
 
+    def holding(self) -> str | None:
+        """Names the limit that calls wait for, with the time to the next one's turn; None if no call waits."""
+        waiting = [cost for cost, turn in self._line if not turn.done()]
+        if not waiting:
+            return None
+        self._refill()
+        left_s, name = max(((waiting[0][place] - unit.level) / unit.rate, unit.name) for place, unit in self._limited)
+        return f"policy.rate_limit: {len(waiting)} calls wait for {name}, the next one for {max(0.0, left_s):.1f} s"
+
     def gauges(self) -> dict[str, float]:
         self._refill()
         levels = {f"rate_limit_{unit.name}_left": unit.level for unit in self.units if unit.rate != _NEVER}

@@ -177,7 +177,8 @@ def _read(body: dict[str, Any]) -> tuple[str, bool]:
     plain = len(choices) == 1 and not choice.get("index") and not choice.get("logprobs")
     delta = choice.get("delta")
     if delta is None:
-        return choice.get("text") or "", plain
+        text = choice.get("text")
+        return text if isinstance(text, str) else "", plain
     text = delta.get("content")
     if text is None or len(delta) > 1:
         plain = plain and not any(delta.get(part) for part in _OTHER_PARTS)

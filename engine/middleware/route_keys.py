@@ -196,6 +196,13 @@ class KeyRing:
             return f"{'barred' if key.barred else 'cooling'} {key.cool_until - now:.1f} s"
         return "ready"
 
+    def holding(self) -> str | None:
+        """Names the keys that calls wait for, with the time that each still takes; None if no call waits."""
+        if all(turn.done() for _, turn in self._line):
+            return None
+        held = [f"key {name} {self.state(name)}" for name in self.names if self.state(name) != "ready"]
+        return ", ".join(held) or f"every key is at policy.route.key_concurrency={self.spec.key_concurrency}"
+
     def preview(self) -> tuple[str | None, str]:
         """The key that the next call would get, and why; nothing is taken."""
         turn, credits = self._turn, [key.credit for key in self._states]

@@ -218,6 +218,7 @@ class InFlight:
             except InferenceError as error:
                 record = EngineRecord(priority=row.request.priority, metadata=row.request.metadata)
                 result = Result(row.id, error=error, engine=record)
+        result.engine.warnings += row.warnings
         self._spending.add(result.engine.attempts)
         failure = result.error
         if failure is None or failure.kind in OWN_FAULT:

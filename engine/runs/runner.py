@@ -23,6 +23,7 @@ from engine.batches.ledger import Ledger, held_rows
 from engine.batches.operations import Jobs
 from engine.core.atomic_file import CantWrite
 from engine.core.errors import EngineError, Interrupted, OutputError, OverLimit, SetupError, Stalled
+from engine.core.resources import Resources
 from engine.core.virtual_time import VirtualTimeLoop
 from engine.runs import stall_notices
 from engine.runs.arrivals import Arrivals
@@ -157,6 +158,8 @@ class _Execution:
         self._feed: Arrivals | None = None
         self._spending = CostLimit(spec.output.max_cost_usd)
         self._stalled = False
+        self._held: list[str] = []
+        """The keys and limits that calls waited for when the run was stopped."""
         self._over = False
         """It was stopped by what it had spent."""
         self.begun = run.resumed
@@ -282,13 +285,16 @@ class _Execution:
         if self._spec.output.stalled_s is not None:
             watched.append(asyncio.create_task(serving.wait_stalled(self._spec.output.stalled_s)))
         watched.append(asyncio.create_task(self._spending.wait_reached()))
-        resources = None if self._virtual else getattr(self._engine, "resources", None)
-        telling = [] if resources is None else [asyncio.create_task(stall_notices.tell(serving, resources, self._say))]
+        resources: Resources | None = getattr(self._engine, "resources", None)
+        telling: list[asyncio.Task[None]] = []
+        if resources is not None and not self._virtual:
+            telling.append(asyncio.create_task(stall_notices.tell(serving, resources, self._say)))
         try:
             await asyncio.wait({everything, serving.failed, *watched}, return_when=asyncio.FIRST_COMPLETED)
             if not everything.done() and not serving.failed.done():
                 self._over = self._spending.reached and not drain.done()
                 self._stalled = not drain.done() and not self._over
+                self._held = [] if resources is None else stall_notices.holding(resources)
                 self._say_stopping()
                 if self._stalled or self._over:
                     self._stop.drain()  # so that the next Ctrl-C stops at once
@@ -339,8 +345,9 @@ class _Execution:
         if not self._stalled:
             return Interrupted(f"stopped; {done}. {command}")
         said = "; ".join(f"{target}: {text}" if target else text for target, text in serving.last_errors.items())
+        held = f"Waiting: {'; '.join(self._held)}. " if self._held else ""
         return Stalled(
-            f"no row got anywhere for {self._spec.output.stalled_s:g} s (output.stalled_s); {done}. "
+            f"no row got anywhere for {self._spec.output.stalled_s:g} s (output.stalled_s); {done}. {held}"
             f"The last errors: {said or 'none, the calls did not end'}\n{command}"
         )
 

@@ -11,16 +11,26 @@ QUIET_S = 10.0
 """So long no row got anywhere before it is told; each next time it is three times as long."""
 
 
+def holding(resources: Resources) -> list[str]:
+    """Names each key and rate limit that calls wait for now, with its target."""
+    limiters = [*resources.items("keys").items(), *resources.items("rate_limit").items()]
+    return [f"{name[1]}: {held}" for name, limiter in limiters if (held := limiter.holding()) is not None]
+
+
 async def tell(serving: InFlight, resources: Resources, say: Callable[[str], None]) -> None:
     """Runs until it is cancelled. Says nothing where calls only take long: what they met is what is told."""
     quiet_s = QUIET_S
     while True:
         await serving.wait_stalled(quiet_s)
-        said = "; ".join(
+        failures = [
             f"{target}: {endpoints.last_failure}"
             for (_, target), endpoints in resources.items("endpoints").items()
             if endpoints.failed_at >= serving.moved_at
-        )
-        if said:
-            say(f"no answer for {quiet_s:g} s, still trying: {said}")
+        ]
+        held = holding(resources)
+        if failures:
+            held = [f"waiting: {each}" for each in held]
+            say(f"no answer for {quiet_s:g} s, still trying: {'; '.join(failures + held)}")
+        elif held:
+            say(f"no answer for {quiet_s:g} s, waiting: {'; '.join(held)}")
         quiet_s *= 3

@@ -48,8 +48,11 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
         parts = [_part(part) for part in content if isinstance(part, dict)]
     else:
         parts = [_text(content)] if content else []
-    for call in message.get("tool_calls") or ():
-        function = call.get("function") or {}
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict):
+            continue
         arguments = {"name": function.get("name"), "arguments": function.get("arguments")}
         parts.append({"type": "tool_call", "id": call.get("id"), **arguments})
     return {"role": role, "parts": parts}

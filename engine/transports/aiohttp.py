@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import aiohttp
 import yarl
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import RequestInfo
 from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
@@ -71,23 +74,30 @@ class AiohttpTransport:
         """For the limits on silence: aiohttp's own sets and cancels a timer at each read."""
 
     async def open(self, call: HttpCall) -> AiohttpReply:
-        session = self._session or self._start()
         spec, route = self._spec, self._routes.get(call.url) or self._route(call.url)
         headers = call.headers if not route.headers else {**call.headers, **route.headers}
-        try:
-            request = session.request(
-                call.method,
-                route.url,
-                data=call.content,
-                headers=headers,
-                proxy=route.proxy,
-                proxy_headers=route.proxy_headers,
-                allow_redirects=False,
-            )
-            response = await within(request, spec.read_s, self._dog, lambda: no_reply(call.url, spec))
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _before_headers(error, call.url, spec, route.proxy) from error
-        return AiohttpReply(response, call.url, spec, self._reading, self._dog)
+        reuse = _Reuse()
+        _REUSE.set(reuse)
+        while True:
+            session = self._session or self._start()
+            try:
+                request = session.request(
+                    call.method,
+                    route.url,
+                    data=call.content,
+                    headers=headers,
+                    proxy=route.proxy,
+                    proxy_headers=route.proxy_headers,
+                    allow_redirects=False,
+                )
+                response = await within(request, spec.read_s, self._dog, lambda: no_reply(call.url, spec))
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                if reuse.died(error):
+                    reuse = _Reuse(allowed=False)
+                    _REUSE.set(reuse)
+                    continue
+                raise _before_headers(error, call.url, spec, route.proxy) from error
+            return AiohttpReply(response, call.url, spec, self._reading, self._dog)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -102,7 +112,7 @@ class AiohttpTransport:
         if self._closed:
             raise closed()
         spec = self._spec
-        connector = aiohttp.TCPConnector(
+        connector = _Connector(
             limit=spec.max_connections,
             limit_per_host=0,
             keepalive_timeout=spec.keepalive_s,
@@ -218,6 +228,52 @@ class AiohttpReply:
 
     async def aclose(self) -> None:
         self._response.close()
+
+
+class _Protocol(ResponseHandler):
+    """A connection that notes the first byte of a reply."""
+
+    heard = False
+    """Bytes have come since the connection was taken."""
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        super().data_received(data)
+
+
+@dataclass(slots=True)
+class _Reuse:
+    """The connection of one call, if it served other calls before."""
+
+    allowed: bool = True
+    """False: the call gets a new connection."""
+    protocol: _Protocol | None = None
+
+    def died(self, error: Exception) -> bool:
+        """Returns true if a kept connection was lost before the first byte of the reply: the server had closed it."""
+        lost = isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError | aiohttp.ClientOSError)
+        return lost and self.protocol is not None and not self.protocol.heard
+
+
+_REUSE: ContextVar[_Reuse] = ContextVar("_REUSE")
+"""Of the call in flight in this task: aiohttp hands nothing of a call to its connector."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Notes which call got a kept connection; keeps none from a call that must have a new one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        protocol: type[ResponseHandler] = _Protocol
+        self._factory = partial(protocol, loop=self._loop)
+
+    async def _get(self, key: Any, traces: Any) -> Connection | None:
+        reuse = _REUSE.get()
+        connection = await super()._get(key, traces) if reuse.allowed else None
+        if connection is not None and isinstance(connection.protocol, _Protocol):
+            reuse.protocol = connection.protocol
+            reuse.protocol.heard = False
+        return connection
 
 
 class _Response(aiohttp.ClientResponse):

@@ -107,6 +107,9 @@ class HeadGuard:
     waiting: bool = False
     """Between a request and the headers of its reply."""
 
+    connected: bool = False
+    """The connection was made for this request; else an earlier one had made it."""
+
     @property
     def silent(self) -> bool:
         """Nothing has come since the request."""
@@ -114,7 +117,7 @@ class HeadGuard:
 
     def begin(self) -> None:
         """A request is sent now."""
-        self.left, self.waiting = MAX_INTERIM_BYTES, True
+        self.left, self.waiting, self.connected = MAX_INTERIM_BYTES, True, False
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
@@ -132,6 +135,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
+        self._guard.connected = True
         stream = await self._real.connect_tcp(host, port, timeout, local_address, socket_options)
         return _GuardedStream(stream, self._guard)
 

@@ -42,6 +42,7 @@ _BROKEN = (
     httpx.HTTPError,
     OSError,
 )
+_LOST = (httpcore.NetworkError, httpcore.RemoteProtocolError)
 
 
 @dataclass(slots=True)
@@ -82,10 +83,14 @@ class HttpxTransport:
             extensions=self._limits,
         )
         lane = await self._lanes.take(route.origin, lambda guard: self._pool(route, guard))
-        lane.guard.begin()
         try:
-            answer = lane.pool.handle_async_request(request)
-            response = await within(answer, spec.read_s, self._dog, lambda: no_reply(call.url, spec))
+            try:
+                response = await self._answer(lane, request, call)
+            except _LOST:
+                if self._foreign is not None or lane.guard.connected or not lane.guard.silent:
+                    raise
+                # A kept connection that its server had closed. httpcore has dropped it: this one is new.
+                response = await self._answer(lane, request, call)
         except _BROKEN as error:
             await self._lanes.give(lane)
             raise _before_headers(error, call.url, spec, route.proxy) from error
@@ -99,6 +104,11 @@ class HttpxTransport:
             await reply.aclose()
             raise not_http(call.url)
         return reply
+
+    async def _answer(self, lane: Lane, request: httpcore.Request, call: HttpCall) -> httpcore.Response:
+        lane.guard.begin()
+        answer = lane.pool.handle_async_request(request)
+        return await within(answer, self._spec.read_s, self._dog, lambda: no_reply(call.url, self._spec))
 
     async def aclose(self) -> None:
         self._closed = True

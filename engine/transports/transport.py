@@ -2,7 +2,9 @@
 
 An adapter raises only InferenceErrors: ConnectFailed (no connection, or it broke before the reply's headers), TimedOut
 (connect or read), Truncated (it broke after the headers), Malformed (not HTTP, too many headers, an encoding that was
-not asked for, or larger than `max_body_bytes`). It never follows a redirect and never retries. Cancelling `open` or
+not asked for, or larger than `max_body_bytes`). It never follows a redirect and never retries, with one exception: a
+kept connection that is lost before the first byte of a reply was closed by its server in between, as HTTP allows (RFC
+9112, section 9.6), so the call is sent once more on a new connection. Cancelling `open` or
 `read`, and `aclose`, close the connection of an unfinished reply at once, so that the server sees the caller leave.
 """
 

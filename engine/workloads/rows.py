@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from engine.core.errors import InvalidRequest, nearest
+from engine.core.lenient_json import BELOW, MOST_DEPTH, read_again
 from engine.core.request import Request
 from engine.core.task_table import ENDPOINTS, TASKS, having
 from engine.workloads.lines import LINE_LIMIT_BYTES, LongLine
@@ -32,6 +34,8 @@ TEXT_FIELDS = {task: record.field for task, record in TASKS.items()}
 _SHORT = ("prompt", "messages", "input", "file", "inputs")
 _RECORDINGS = [task for task, files in having("files").items() if files == ("file",)]
 _TASKS: dict[str, str] = {path.removeprefix("/v1/"): task for task, path in ENDPOINTS.items()}
+_ID = re.compile(r'"custom_id"\s*:\s*("(?:[^"\\]|\\.){0,512}"|-?[0-9]{1,30}(?![0-9.eE]))')
+"""An id in a line that is not JSON."""
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 
@@ -70,6 +74,8 @@ class Row:
     """bytes: the JSON object as it was written; dict: the object; str: the text of a line that is none."""
     at_s: float | None = None
     """When it comes, in seconds from the start; None: as soon as there is room for it."""
+    warnings: tuple[str, ...] = ()
+    """Changes that made its line strict JSON."""
 
     def letter(self) -> bytes:
         """The row as one line of JSON that is valid input again, and from which nothing is lost."""
@@ -113,6 +119,7 @@ def _object_of_text(text: str, form: Form) -> dict[str, Any]:
 
 def _row_of_line(index: int, where: str, line: bytes, form: Form, custom_id: str | None = None) -> Row:
     line = line.strip()
+    changes: list[str] = []
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -121,16 +128,26 @@ def _row_of_line(index: int, where: str, line: bytes, form: Form, custom_id: str
     try:
         value = _decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        message = f"{where}: not valid JSON: {error}; each line must be one JSON object"
-        return _broken(index, text, InvalidRequest(message), custom_id)
+        try:
+            value, changes = read_again(line, behind=False)
+        except ValueError as problem:
+            reason = problem if isinstance(error, RecursionError) or "behind" in str(problem) else error
+            message = f"{where}: not valid JSON: {reason}; each line must be one JSON object"
+            return _broken(index, text, InvalidRequest(message), custom_id)
+        if BELOW in changes:
+            message = f"{where}: nested deeper than {MOST_DEPTH} levels; flatten the row"
+            return _broken(index, text, InvalidRequest(message), custom_id)
     if not isinstance(value, dict):
         message = f'{where}: expected a JSON object, got {_type(value)}; write {{"prompt": …}} or an OpenAI batch line'
         return _broken(index, text, InvalidRequest(message), custom_id)
-    return _row_of_object(index, where, value, form, line, custom_id)
+    row = _row_of_object(index, where, value, form, line, custom_id)
+    if changes:
+        row.warnings = (*row.warnings, *(f"the row is not strict JSON: {change}" for change in changes))
+    return row
 
 
 def _broken(index: int, data: bytes | str | dict[str, Any], error: InvalidRequest, custom_id: str | None = None) -> Row:
-    id = custom_id or f"row-{index + 1}"
+    id = custom_id or _id_in(data) or f"row-{index + 1}"
     if isinstance(data, bytes):
         data = {"custom_id": id, "raw_base64": base64.b64encode(data).decode("ascii")}
     return Row(index, id, None, error, data)
@@ -150,6 +167,21 @@ def _row_of_object(
     row = _row_of_line(index, where, again, form, id)
     row.raw = raw
     return row
+
+
+def _id_in(data: bytes | str | dict[str, Any]) -> str | None:
+    """The id in a line that is not JSON; None if no id can be read."""
+    if isinstance(data, dict):
+        return None
+    text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
+    found = _ID.search(text)
+    if found is None:
+        return None
+    try:
+        id = read_again(found[1].encode("utf-8", "replace"))[0]
+    except ValueError:
+        return None
+    return str(id) or None
 
 
 def _id_of(value: dict[str, Any]) -> str | None:

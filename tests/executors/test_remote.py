@@ -5,6 +5,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.core.errors import (
@@ -15,6 +16,7 @@ from engine.core.errors import (
     Internal,
     Malformed,
     SetupError,
+    Throttled,
     TooLong,
 )
 from engine.core.request import Attempt, Context, EngineRecord, Request, Result, Usage
@@ -102,6 +104,16 @@ async def test_a_reply_becomes_a_result(make: Make, serve: Serve) -> None:
     sent = server.exchanges[0]
     assert (sent.path, sent.json) == ("/v1/chat/completions", {**CHAT, "model": "m"})
     assert "authorization" not in sent.headers
+
+
+async def test_a_hint_beyond_a_day_is_cut_to_a_day_and_told(make: Make, serve: Serve) -> None:
+    async def refuse(exchange: Exchange) -> None:
+        await exchange.reply(429, error("Rate limited"), {"retry-after": str(40 * 86400)})
+
+    server = await serve(refuse)
+    with pytest.raises(Throttled, match=r"retry hint: got 40\.0 days; expected 1 day at most") as raised:
+        await ask(make(server.url))
+    assert raised.value.retry_after_s == 86400
 
 
 async def test_a_model_that_was_chosen_further_out_is_kept(make: Make, serve: Serve) -> None:
@@ -304,13 +316,78 @@ async def test_a_stream_that_breaks_keeps_its_chunks_and_raises(
 async def test_a_server_that_goes_on_after_done_is_left(make: Make, serve: Serve) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.start()
-        await exchange.event(chunk("x"))
+        await exchange.event(chunk("x", "stop"))
         await exchange.event(b"[DONE]")
         await exchange.until_left()
 
     server = await serve(script)
     assert len(await stream(make(server.url))) == 1
     await asyncio.wait_for(server.exchanges[0].left.wait(), 2)
+
+
+# -- what JSON only just allows ----------------------------------------------------------------------------------------
+
+
+def _encoded(text: str = "fine") -> bytes:
+    return msgspec.json.encode(completion(text))
+
+
+NEARLY = {
+    "a lone surrogate": _encoded("fine CUT").replace(b"CUT", b"\\ud83d"),
+    "NaN": _encoded()[:-1] + b', "logprobs": [NaN, -Infinity]}',
+    "a byte order mark": b"\xef\xbb\xbf" + _encoded(),
+    "raw control characters": _encoded("fine CUT").replace(b"CUT", b"a\nb\x01"),
+    "data behind": _encoded() + b"\n<!-- served by a proxy -->",
+    "deep nesting": _encoded()[:-1] + b', "x": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+}
+
+
+@pytest.mark.parametrize("kind", NEARLY)
+@pytest.mark.parametrize("status", [200, 201])
+async def test_a_reply_that_is_nearly_json_is_an_answer_with_a_warning(
+    make: Make, serve: Serve, kind: str, status: int
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.reply(status, NEARLY[kind])
+
+    server, where = await serve(script), context()
+    result = await ask(make(server.url), where)
+    assert result.text is not None
+    assert result.text.startswith("fine")
+    assert where.record.warnings
+    assert all(warning.startswith("the reply is not strict JSON: ") for warning in where.record.warnings)
+    msgspec.json.encode(result.body)
+    assert len(server.exchanges) == 1
+
+
+@pytest.mark.parametrize("status", [201, 202, 203])
+async def test_each_status_of_success_may_bring_an_answer(make: Make, serve: Serve, status: int) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.reply(status, completion())
+
+    assert (await ask(make((await serve(script)).url))).text == "Paris."
+
+
+@pytest.mark.parametrize("status", [201, 202, 204])
+async def test_a_success_without_an_answer_is_malformed(make: Make, serve: Serve, status: int) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.reply(status, b"")
+
+    with pytest.raises(Malformed, match=f"HTTP {status}") as raised:
+        await ask(make((await serve(script)).url))
+    assert raised.value.status == status
+
+
+async def test_a_stream_with_events_that_are_nearly_json_is_an_answer(make: Make, serve: Serve) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.start()
+        await exchange.event(msgspec.json.encode(chunk("a CUT")).replace(b"CUT", b"\\ud83d"))
+        await exchange.event(msgspec.json.encode(chunk("b"))[:-1] + b', "x": NaN}')
+        await exchange.event(chunk(None, "stop"))
+        await exchange.end()
+
+    chunks = await stream(make((await serve(script)).url))
+    assert "".join(each.text for each in chunks) == "a \ufffdb"
 
 
 # -- leaving -----------------------------------------------------------------------------------------------------------

@@ -93,7 +93,10 @@ def test_the_short_form_of_a_fault_comes_after_those_of_the_schedule() -> None:
     ("fault", "message"),
     [
         ({"kind": "stall"}, "stall needs delay_s"),
-        ({"kind": "stall", "delay_s": 1, "hint": "gemini"}, "stall takes no hint; in addition to time and callers: at, delay_s"),
+        (
+            {"kind": "stall", "delay_s": 1, "hint": "gemini"},
+            "stall takes no hint; in addition to time and callers: at, delay_s",
+        ),
         ({"kind": "silent", "delay_s": 1}, "silent takes no delay_s; in addition to time and callers: nothing"),
         ({"kind": "server", "status": 503}, "status 503 does not mean server; one of: 500, 502, 520"),
         ({"kind": "server", "from_s": 5, "to_s": 5}, "to_s must be later than from_s, 5"),

@@ -111,6 +111,80 @@ async def test_a_connection_is_used_again_after_a_body_was_read(make: Make, serv
     assert server.connections == 1
 
 
+Leave = Callable[[Exchange], None]
+
+
+def ends_after(leave: Leave, stream: bool) -> Callable[[Exchange], Awaitable[None]]:
+    """A server that answers once on each connection, without `connection: close`."""
+    served: set[object] = set()
+
+    async def script(exchange: Exchange) -> None:
+        if exchange.writer in served:
+            leave(exchange)  # the next request was on its way
+        elif stream:
+            served.add(exchange.writer)
+            await exchange.start()
+            await exchange.event(b"[DONE]")
+            await exchange.end()
+        else:
+            served.add(exchange.writer)
+            await exchange.reply(200, b"data: [DONE]\n\n")
+
+    return script
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("leave", [Exchange.cut, Exchange.reset])
+async def test_a_kept_connection_that_its_server_closed_is_replaced(
+    make: Make, serve: Serve, leave: Leave, stream: bool
+) -> None:
+    server = await serve(ends_after(leave, stream))
+    transport = make()
+    for _ in range(5):
+        assert await get_body(transport, server.url) == b"data: [DONE]\n\n"
+    assert server.connections == 5
+
+
+async def test_a_kept_connection_that_was_closed_before_the_call_is_replaced(make: Make, serve: Serve) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.reply(200, b"x")
+        exchange.cut()
+
+    server = await serve(script)
+    transport = make()
+    assert [await get_body(transport, server.url) for _ in range(20)] == [b"x"] * 20
+    assert len(server.exchanges) == server.connections == 20
+
+
+@pytest.mark.parametrize("leave", [Exchange.cut, Exchange.reset])
+async def test_a_call_is_sent_twice_at_most_and_never_after_a_byte_of_a_reply(
+    make: Make, serve: Serve, leave: Leave
+) -> None:
+    first = True
+
+    async def script(exchange: Exchange) -> None:
+        nonlocal first
+        if first:
+            await exchange.reply(200, b"x")
+        elif exchange.body == b"begun":
+            await exchange.send(b"HTTP/1.1 20")
+            await asyncio.sleep(0.05)
+            leave(exchange)
+        else:
+            leave(exchange)
+        first = False
+
+    server = await serve(script)
+    transport = make()
+    await get_body(transport, server.url)
+    assert isinstance(await failure(transport.open(post(server.url, b"begun"))), ConnectFailed | Malformed)
+    assert len(server.exchanges) == 2
+    first = True
+    await get_body(transport, server.url)
+    assert isinstance(await failure(transport.open(post(server.url))), ConnectFailed)
+    assert len(server.exchanges) == 5
+
+
 async def test_a_body_arrives_piece_by_piece(make: Make, serve: Serve) -> None:
     go_on = asyncio.Event()
 

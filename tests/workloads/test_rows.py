@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -170,3 +171,48 @@ def test_the_quick_letter_is_the_rows_own_unless_the_row_is_broken(data: Any) ->
     record = Record(1, data)
     row = row_of(0, "in.jsonl", record, Form())
     assert letter_of(record, Form()) == row.letter() or row.request is None
+
+
+NEARLY = {
+    "lone surrogates": b'{"custom_id": "mine", "prompt": "a \\ud83d"}',
+    "NaN": b'{"custom_id": "mine", "prompt": "a", "temperature": NaN}',
+    "a byte order mark": b'\xef\xbb\xbf{"custom_id": "mine", "prompt": "a"}',
+    "raw control characters": b'{"custom_id": "mine", "prompt": "a\x07"}',
+}
+
+
+@pytest.mark.parametrize("kind", NEARLY)
+def test_a_row_that_is_nearly_json_is_a_request_with_a_warning(kind: str) -> None:
+    row = row_of(0, "f", Record(1, NEARLY[kind]), Form())
+    assert row.request is not None
+    assert (row.id, len(row.warnings)) == ("mine", 1)
+    msgspec.json.encode(row.request.body)
+    assert row.letter() == NEARLY[kind]
+
+
+BROKEN = [
+    b'{"custom_id": "mine", "prompt": "a"',
+    b'{"custom_id": "mine", "prompt": "a"} {"custom_id": "other", "prompt": "b"}',
+    b'{"custom_id": "mine", "prompt": "\xff"}',
+    b'{"prompt": tru, "custom_id" : "mine"}',
+    b'{"custom_id": "mine", "prompt": "a", "x": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+    b'{"custom_id": "mine", "prompt": "a", "x": ' + b"[" * 9000 + b"]" * 9000 + b"}",
+    b'[{"custom_id": "mine"}, ]',
+]
+
+
+@pytest.mark.parametrize("line", BROKEN, ids=range(len(BROKEN)))
+def test_a_row_that_is_not_json_keeps_its_id(line: bytes) -> None:
+    row = row_of(0, "f", Record(1, line), Form())
+    assert row.error is not None
+    assert row.id == "mine"
+    assert row_of(0, "f", Record(1, row.letter()), Form()).id == "mine"
+
+
+@given(st.text(min_size=1, max_size=20), st.integers(0, 60))
+def test_an_id_is_found_wherever_the_line_breaks(id: str, cut: int) -> None:
+    id = id.encode("utf-8", "replace").decode()
+    line = msgspec.json.encode({"custom_id": id, "prompt": "x" * 60})
+    row = row_of(0, "f", Record(1, line[: len(line) - 2 - cut]), Form())
+    assert row.error is not None
+    assert row.id == id

@@ -20,6 +20,7 @@ from engine.dialects.anthropic.reply import chat_reply
 from engine.dialects.anthropic.request import SAMPLING, wire_body
 from engine.dialects.anthropic.stream import AnthropicStreamDecoder
 from engine.dialects.client import Reply, WireCall
+from engine.dialects.common.boundary import DEFECTS, odd_reply
 from engine.dialects.common.error_body import excerpt, is_error
 from engine.dialects.common.json_body import counted
 
@@ -85,15 +86,18 @@ class AnthropicDialect:
         return count
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
-        if task == "token-count":
-            return counted(self.token_count(status, headers, content), self.request_id(headers))
-        message = self._object(status, headers, content)
         try:
-            body, usage = chat_reply(message, content, int(self._wall()))
-        except InferenceError as error:
-            error.status, error.provider_request_id = status, self.request_id(headers)
-            raise
-        return Reply(body, usage, self.request_id(headers))
+            if task == "token-count":
+                return counted(self.token_count(status, headers, content), self.request_id(headers))
+            message = self._object(status, headers, content)
+            try:
+                body, usage = chat_reply(message, content, int(self._wall()))
+            except InferenceError as error:
+                error.status, error.provider_request_id = status, self.request_id(headers)
+                raise
+            return Reply(body, usage, self.request_id(headers))
+        except DEFECTS as error:
+            raise odd_reply(error, status, headers, content) from error
 
     def is_stream(self, headers: Mapping[str, str]) -> bool:
         kind = headers.get("content-type", "")

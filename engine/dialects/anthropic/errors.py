@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
-
-import msgspec
 
 from engine.core.errors import AuthFailed, ContentFiltered, InferenceError, QuotaExhausted, Throttled, TooLong
 from engine.core.request import RateHints
+from engine.dialects.common.json_body import lenient
+from engine.dialects.common.retry_hints import limit_of, wait_s
 from engine.dialects.openai import errors as openai_errors
 
 _PREFIX = "anthropic-ratelimit-"
@@ -51,12 +50,7 @@ _SURE = (Throttled, QuotaExhausted, AuthFailed)
 def typed_error(status: int, headers: Mapping[str, str], content: bytes, wall_s: float) -> InferenceError:
     """The error for a reply that is not what was asked for. Status 2xx: an error body, else Malformed."""
     error = openai_errors.typed_error(status, headers, content, wall_s)
-    body: Any = None
-    if b'"error"' in content:
-        try:
-            body = msgspec.json.decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return error
+    body = lenient(content) if b'"error"' in content else None
     return _refined(error, body, headers, wall_s)
 
 
@@ -107,27 +101,12 @@ def _reset_s(headers: Mapping[str, str], wall_s: float) -> float | None:
     used_up: list[float] = []
     others: list[float] = []
     for unit in _UNITS:
-        reset = _moment_s(headers.get(f"{_PREFIX}{unit}-reset"), wall_s)
+        reset = wait_s(headers.get(f"{_PREFIX}{unit}-reset"), wall_s)
         if reset is not None:
             (used_up if headers.get(f"{_PREFIX}{unit}-remaining") == "0" else others).append(reset)
     return max(used_up or others, default=None)
 
 
 def _limit(headers: Mapping[str, str], unit: str, wall_s: float) -> tuple[float, float, float] | None:
-    reset = _moment_s(headers.get(f"{_PREFIX}{unit}-reset"), wall_s)
-    try:
-        limit = float(headers[f"{_PREFIX}{unit}-limit"])
-        remaining = float(headers[f"{_PREFIX}{unit}-remaining"])
-    except (KeyError, ValueError):
-        return None
-    return (limit, remaining, reset) if reset is not None and limit >= 0 and remaining >= 0 else None
-
-
-def _moment_s(text: str | None, wall_s: float) -> float | None:
-    """Seconds from now until an RFC 3339 time; never negative."""
-    if text is None:
-        return None
-    try:
-        return max(0.0, datetime.fromisoformat(text).timestamp() - wall_s)
-    except (ValueError, OverflowError):
-        return None
+    said = [headers.get(f"{_PREFIX}{unit}-{part}") for part in ("limit", "remaining", "reset")]
+    return limit_of(said[0], said[1], said[2], wall_s)

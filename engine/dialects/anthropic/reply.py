@@ -36,7 +36,7 @@ def chat_reply(message: dict[str, Any], content: bytes, created: int) -> tuple[d
         refusal = refused(message.get("stop_details"))
         refusal.usage = read_usage(message.get("usage"))[1]
         raise refusal
-    finish = FINISH_REASONS.get(reason) if type(reason) is str else None
+    finish = finish_of(reason) if blocks else FINISH_REASONS.get(reason) if type(reason) is str else None
     if finish is None:
         raise Malformed(f"HTTP 200: the reply's stop_reason is {reason!r}: {excerpt(content)}")
     try:
@@ -58,6 +58,12 @@ def chat_reply(message: dict[str, Any], content: bytes, created: int) -> tuple[d
     return body, usage
 
 
+def finish_of(reason: Any) -> str | None:
+    """The finish reason of an answer that is not empty: a stop reason that is not known is passed on; None if there is
+    none."""
+    return FINISH_REASONS.get(reason, reason) if type(reason) is str and reason else None
+
+
 def _answer(blocks: list[Any]) -> dict[str, Any]:
     """The canonical message of a reply's content blocks. Blocks of server tools, which no canonical request can ask
     for, are left out."""
@@ -69,6 +75,8 @@ def _answer(blocks: list[Any]) -> dict[str, Any]:
         if kind == "text":
             texts.append(block["text"])
         elif kind == "tool_use":
+            if type(block["name"]) is not str or type(block["id"]) is not str:
+                raise TypeError("a tool_use without name or id")
             function = {"name": block["name"], "arguments": _encode(block["input"]).decode()}
             calls.append({"id": block["id"], "type": "function", "function": function})
         elif kind in ("thinking", "redacted_thinking"):

@@ -16,6 +16,7 @@ from engine.dialects.anthropic.server_errors import wire_error
 from engine.dialects.anthropic.server_reply import wire_message
 from engine.dialects.anthropic.server_request import canonical_chat
 from engine.dialects.anthropic.server_stream import AnthropicStreamEncoder
+from engine.dialects.common.boundary import reads_request, writes
 from engine.dialects.server import ClientCall
 
 _encode = msgspec.json.Encoder().encode
@@ -32,6 +33,7 @@ class AnthropicServerDialect:
     }
     stream_type = "text/event-stream"
 
+    @reads_request
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
         try:
             wire = _decode(content)
@@ -52,6 +54,7 @@ class AnthropicServerDialect:
         stream = task == "chat" and wire.get("stream") is True
         return ClientCall(task, body, stream, body["model"], _key(headers), warnings)
 
+    @writes
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
         """Raises Malformed when the model called a tool with arguments that are no JSON object."""
         if call.task == "token-count":

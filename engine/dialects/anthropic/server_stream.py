@@ -13,6 +13,7 @@ from engine.core.errors import InferenceError, Overloaded
 from engine.core.stream import Chunk
 from engine.dialects.anthropic.server_errors import wire_error
 from engine.dialects.anthropic.server_reply import message_head, stop_of, wire_usage
+from engine.dialects.common.boundary import writes
 
 _encode = msgspec.json.Encoder().encode
 
@@ -38,6 +39,7 @@ class AnthropicStreamEncoder:
         """The choice that ended the answer."""
         self._usage: dict[str, Any] = {}
 
+    @writes
     def chunk(self, chunk: Chunk) -> bytes:
         if self._broken:
             return b""
@@ -64,6 +66,7 @@ class AnthropicStreamEncoder:
                     self._choice = choice
         return b"".join(out)
 
+    @writes
     def end(self) -> bytes:
         if self._broken:
             return b""

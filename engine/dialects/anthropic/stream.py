@@ -16,9 +16,9 @@ import msgspec
 from engine.core.errors import InferenceError, Malformed, Truncated
 from engine.core.stream import Chunk
 from engine.dialects.anthropic.errors import error_from
-from engine.dialects.anthropic.reply import FINISH_REASONS, read_usage, refused
+from engine.dialects.anthropic.reply import FINISH_REASONS, finish_of, read_usage, refused
 from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
-from engine.dialects.common.error_body import excerpt
+from engine.dialects.common.boundary import DEFECTS, take_again
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -28,6 +28,7 @@ class AnthropicStreamDecoder:
     """Canonical chunks from a stream that `message_stop` ends; without it, the stream is truncated."""
 
     __slots__ = (
+        "_answered",
         "_blocks",
         "_calls",
         "_failure",
@@ -49,6 +50,8 @@ class AnthropicStreamDecoder:
         self._blocks: dict[int, _Block] = {}
         """The content blocks that are open."""
         self._calls = 0
+        self._answered = False
+        """A content block has come."""
         self._stop: dict[str, Any] = {}
         """Stop reason and what belongs to it."""
         self._usage: dict[str, Any] = {}
@@ -65,8 +68,10 @@ class AnthropicStreamDecoder:
                 continue
             try:
                 self._take(_decode(payload), chunks)
-            except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
-                self._fail(Malformed(f"the stream has an event that is not as documented: {excerpt(payload)}"))
+            except DEFECTS as error:
+                failure = take_again(error, payload, lambda event: self._take(event, chunks))
+                if failure is not None:
+                    self._fail(failure)
             if self.ended:
                 return chunks
         if self._sse.oversized:
@@ -126,11 +131,14 @@ class AnthropicStreamDecoder:
 
     def _start_block(self, index: int, said: dict[str, Any], chunks: list[Chunk]) -> None:
         kind = said["type"]
+        self._answered = True
         block = self._blocks[index] = _Block(kind)
         if kind == "tool_use":
             block.call = self._calls
             self._calls += 1
             block.input = said.get("input")
+            if type(said["name"]) is not str or type(said["id"]) is not str:
+                raise TypeError("a tool_use without name or id")
             function = {"name": said["name"], "arguments": ""}
             call = {"index": block.call, "id": said["id"], "type": "function", "function": function}
             chunks.append(self._chunk({"tool_calls": [call]}))
@@ -191,7 +199,7 @@ class AnthropicStreamDecoder:
             refusal.usage = read_usage(self._usage)[1]
             self._fail(refusal)
             return
-        finish = FINISH_REASONS.get(reason) if type(reason) is str else None
+        finish = finish_of(reason) if self._answered else FINISH_REASONS.get(reason) if type(reason) is str else None
         if finish is None or self._head is None:
             self._fail(Malformed(f"the stream ended with stop_reason {reason!r}"))
             return

@@ -20,6 +20,10 @@ class Event(NamedTuple):
     data: bytes
 
 
+_made = tuple.__new__
+"""Makes an Event in half the time that its own constructor takes; a stream has one for each token."""
+
+
 class SseDecoder:
     """Cuts a stream's bytes into events. Lines end with LF, CRLF or CR; comments, `id` and `retry` are skipped."""
 
@@ -102,13 +106,15 @@ class SseDecoder:
                     if len(data) > self._max_bytes:
                         self.oversized = True
                         return events
-                    events.append(Event(self._name, data))
+                    events.append(_made(Event, (self._name, data)))
                     self._data, self._counted, self._held = [], 0, 0
                 self._name = b""
             elif line.startswith(b"event:"):
                 self._name = line[6:].removeprefix(b" ")
-            elif line == b"data":
+            elif line == b"data":  # a line without a colon is a field without a value
                 self._data.append(b"")
+            elif line == b"event":
+                self._name = b""
         return events
 
     def _count(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InferenceError, InvalidRequest, Malformed
+from engine.core.lenient_json import read_again
 from engine.core.request import Usage
 from engine.core.usage import token_count
 from engine.dialects.client import Reply
@@ -21,11 +22,24 @@ UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 def lenient(content: bytes) -> Any:
-    """The JSON of a reply, None where it is none."""
+    """The JSON of a reply or an event, read again leniently if it is not strict; None if it is not JSON."""
     try:
         return _decode(content)
     except UNREADABLE:
+        pass
+    try:
+        return read_again(content)[0]
+    except ValueError:
         return None
+
+
+def mended(content: bytes) -> tuple[bytes, list[str]] | None:
+    """A reply as strict JSON, and the changes in words; None if it needs no change, or is not JSON."""
+    try:
+        value, changes = read_again(content)
+    except ValueError:
+        return None
+    return (_encode(value), changes) if changes else None
 
 
 def reply_json(headers: Mapping[str, str], content: bytes) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from engine.core.errors import InferenceError, Malformed, Truncated
 from engine.core.stream import Chunk
+from engine.dialects.common.boundary import DEFECTS, odd_event
 from engine.dialects.common.json_body import lenient
 
 
@@ -32,7 +33,10 @@ class JsonStreamDecoder(ABC):
         if self.ended:
             return chunks
         for piece in self._pieces(data):
-            self._take(piece, chunks)
+            try:
+                self._take(piece, chunks)
+            except DEFECTS as error:
+                self._fail(odd_event(error, piece))
             if self.ended:
                 return chunks
         if self._oversized():
@@ -46,7 +50,7 @@ class JsonStreamDecoder(ABC):
             rest = self._rest()
             body = lenient(rest)
             if type(body) is dict and self._ends(body):
-                self._take(rest, chunks)
+                chunks += self.feed(b"\n\n")
         if self._failure is not None:
             raise self._failure
         if not self.ended:

@@ -15,6 +15,7 @@ import msgspec
 from engine.core.errors import InferenceError, InvalidRequest, Malformed
 from engine.core.request import RateHints
 from engine.dialects.client import Reply, WireCall
+from engine.dialects.common.boundary import DEFECTS, odd_reply
 from engine.dialects.common.error_body import excerpt, is_error, request_id
 from engine.dialects.common.json_body import counted
 from engine.dialects.common.unsupported import Unsupported
@@ -84,23 +85,26 @@ class GeminiDialect:
         return count
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
-        if task == "token-count":
-            return counted(self.token_count(status, headers, content), request_id(headers))
-        response = self._object(status, headers, content)
-        said = request_id(headers)
-        if said is None:
-            # Google sends no header for it; the response has an id of its own.
-            said = response.get("responseId")
-            said = said if type(said) is str else None
         try:
-            if task == "embedding":
-                body, usage = embedding_reply(response, content)
-            else:
-                body, usage = chat_reply(response, content, int(self._wall()))
-        except InferenceError as error:
-            error.status, error.provider_request_id = status, said
-            raise
-        return Reply(body, usage, said)
+            if task == "token-count":
+                return counted(self.token_count(status, headers, content), request_id(headers))
+            response = self._object(status, headers, content)
+            said = request_id(headers)
+            if said is None:
+                # Google sends no header for it; the response has an id of its own.
+                said = response.get("responseId")
+                said = said if type(said) is str else None
+            try:
+                if task == "embedding":
+                    body, usage = embedding_reply(response, content)
+                else:
+                    body, usage = chat_reply(response, content, int(self._wall()))
+            except InferenceError as error:
+                error.status, error.provider_request_id = status, said
+                raise
+            return Reply(body, usage, said)
+        except DEFECTS as error:
+            raise odd_reply(error, status, headers, content) from error
 
     def is_stream(self, headers: Mapping[str, str]) -> bool:
         kind = headers.get("content-type", "")

@@ -12,8 +12,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from engine.core.errors import (
     AuthFailed,
     ContentFiltered,
@@ -28,10 +26,9 @@ from engine.core.errors import (
     TooLong,
 )
 from engine.dialects.common.error_body import is_error
-from engine.dialects.common.retry_hints import duration_s, said_s
+from engine.dialects.common.json_body import lenient
+from engine.dialects.common.retry_hints import said_s, wait_s
 from engine.dialects.openai import errors as openai_errors
-
-_decode = msgspec.json.Decoder().decode
 
 _STATUSES: dict[str, type[InferenceError]] = {
     # google.rpc.Code
@@ -82,23 +79,22 @@ FILTERED = frozenset(
     }
 )  # fmt: skip
 """Finish reasons that mean: the content was refused."""
-_FINISH_FAILURES: dict[str, type[InferenceError]] = {
+FINISH_FAILURES: dict[str, type[InferenceError]] = {
     # The model wrote what its server can't read; another try may do better.
     "MALFORMED_FUNCTION_CALL": Malformed,
     "MALFORMED_RESPONSE": Malformed,
     "UNEXPECTED_TOOL_CALL": Malformed,
     "MISSING_THOUGHT_SIGNATURE": InvalidRequest,
+    "OTHER": ServerFailed,
+    "FINISH_REASON_UNSPECIFIED": ServerFailed,
     "PUP_LIMITED_DISABLED": AuthFailed,  # The account is limited for what it did before.
 }
-"""Finish reasons that are failures; any that is not known is one too."""
+"""Finish reasons that are failures, whatever came with them."""
 
 
 def typed_error(status: int, headers: Mapping[str, str], content: bytes, wall_s: float) -> InferenceError:
     """The error for a reply that is not what was asked for. Status 2xx: an error body, a block, else Malformed."""
-    try:
-        body = _decode(content)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        body = None
+    body = lenient(content)
     if not 300 <= status < 400:
         if is_error(body):
             return error_from(body, status, headers, wall_s)
@@ -125,7 +121,7 @@ def error_from(body: Any, status: int, headers: Mapping[str, str], wall_s: float
     return kind(
         base.message,
         status=base.status,
-        retry_after_s=_hint(details, base) if kind.retryable or kind is QuotaExhausted else None,
+        retry_after_s=_hint(details, base, wall_s) if kind.retryable or kind is QuotaExhausted else None,
         provider_request_id=base.provider_request_id,
         code=reasons[0] if reasons else word,
     )
@@ -142,7 +138,7 @@ def blocked(feedback: dict[str, Any], status: int | None = 200) -> ContentFilter
 def finish_failure(candidate: dict[str, Any]) -> InferenceError:
     """The failure that a candidate's `finishReason` is, of those that are neither an end nor a refused content."""
     reason, why = candidate.get("finishReason"), candidate.get("finishMessage")
-    kind = _FINISH_FAILURES.get(reason, ServerFailed)  # type: ignore[arg-type]
+    kind = FINISH_FAILURES.get(reason, ServerFailed) if type(reason) is str else Malformed
     message = f"the provider stopped in the middle: finishReason {reason}"
     return kind(f"{message}: {why}" if why else message, status=200, code=_code(reason))
 
@@ -183,9 +179,9 @@ def _spent(details: list[dict[str, Any]]) -> bool:
     return False
 
 
-def _hint(details: list[dict[str, Any]], base: InferenceError) -> float | None:
+def _hint(details: list[dict[str, Any]], base: InferenceError, wall_s: float) -> float | None:
     """Seconds to wait: the longest of RetryInfo, which is cut to whole seconds, the headers and the message."""
-    delays = [duration_s(each["retryDelay"]) for each in details if type(each.get("retryDelay")) is str]
+    delays = [wait_s(each["retryDelay"], wall_s) for each in details if type(each.get("retryDelay")) is str]
     return max((each for each in (*delays, base.retry_after_s, said_s(base.message)) if each is not None), default=None)
 
 

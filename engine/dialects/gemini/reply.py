@@ -15,7 +15,7 @@ from engine.core.errors import InferenceError, Malformed, Truncated
 from engine.core.request import Usage
 from engine.core.usage import MOST_TOKENS, token_count
 from engine.dialects.common.error_body import excerpt
-from engine.dialects.gemini.errors import FILTERED, blocked, filtered, finish_failure
+from engine.dialects.gemini.errors import FILTERED, FINISH_FAILURES, blocked, filtered, finish_failure
 
 _encode = msgspec.json.Encoder().encode
 
@@ -25,7 +25,8 @@ FINISH_REASONS = {
     "CONTINUATION": "length",  # The limit of one response was reached; the answer has no end.
     **dict.fromkeys(FILTERED, "content_filter"),
 }
-"""Finish reason → canonical. Every other one is a failure."""
+"""Finish reason → canonical. Of the others some are failures; one that is not known is a failure of an answer that is
+empty, and the end of one that is not."""
 
 
 def chat_reply(response: dict[str, Any], content: bytes, created: int) -> tuple[dict[str, Any], Usage | None]:
@@ -73,7 +74,12 @@ def _choice(candidate: dict[str, Any], index: int, response: dict[str, Any]) -> 
     if message["content"] is None and not answer.get("tool_calls"):
         message["content"] = ""
     message.update(answer)
-    choice = {"index": candidate.get("index", index), "message": message, "finish_reason": _finish(candidate, message)}
+    place = candidate.get("index")
+    choice = {
+        "index": index if place is None else place,
+        "message": message,
+        "finish_reason": _finish(candidate, message),
+    }
     result = candidate.get("logprobsResult")
     if result is not None:
         choice["logprobs"] = logprobs_of(result)
@@ -84,16 +90,25 @@ def _finish(candidate: dict[str, Any], message: dict[str, Any]) -> str:
     reason = candidate.get("finishReason")
     if reason is None:
         raise Truncated("HTTP 200: the reply has a candidate without a finishReason: its answer has no end", status=200)
-    failure = failure_of(candidate)
-    if failure is not None:
-        raise failure
-    finish = FINISH_REASONS[reason]
+    finish = FINISH_REASONS.get(reason) if type(reason) is str else None
+    if finish is None:
+        failure = failure_of(candidate, is_empty(message))
+        if failure is not None:
+            raise failure
+        finish = finish_of(reason)
     return "tool_calls" if finish == "stop" and "tool_calls" in message else finish
 
 
-def failure_of(candidate: dict[str, Any]) -> InferenceError | None:
-    """The failure that a candidate's finish reason is, if any."""
-    return None if candidate["finishReason"] in FINISH_REASONS else finish_failure(candidate)
+def failure_of(candidate: dict[str, Any], empty: bool) -> InferenceError | None:
+    """The failure that a candidate's finish reason is, if any. `empty`: nothing of an answer came with it."""
+    reason = candidate["finishReason"]
+    known = type(reason) is str and (reason in FINISH_REASONS or (not empty and reason not in FINISH_FAILURES))
+    return None if known else finish_failure(candidate)
+
+
+def finish_of(reason: str) -> str:
+    """The canonical finish reason; one that is not known is passed on in small letters."""
+    return FINISH_REASONS.get(reason) or reason.lower()
 
 
 def answer_of(parts: list[dict[str, Any]], response_id: Any, calls_before: int) -> dict[str, Any]:
@@ -111,11 +126,11 @@ def answer_of(parts: list[dict[str, Any]], response_id: Any, calls_before: int) 
         text = part.get("text")
         if text is not None:
             (thoughts if part.get("thought") else texts).append(text)
-            if "thoughtSignature" in part:
+            if part.get("thoughtSignature") is not None:
                 answer["extra_content"] = signed(part["thoughtSignature"])
-        elif "functionCall" in part:
+        elif part.get("functionCall") is not None:
             calls.append(_call(part, response_id, calls_before + len(calls)))
-        elif "inlineData" in part:
+        elif part.get("inlineData") is not None:
             _add_media(part["inlineData"], answer)
     content = "".join(texts)
     if content:
@@ -139,12 +154,14 @@ def is_empty(answer: dict[str, Any]) -> bool:
 
 def _call(part: dict[str, Any], response_id: Any, index: int) -> dict[str, Any]:
     said = part["functionCall"]
+    if type(said["name"]) is not str:
+        raise TypeError("a functionCall without a name")
     call = {
         "id": said.get("id") or f"call_{response_id or 'gemini'}_{index}",
         "type": "function",
         "function": {"name": said["name"], "arguments": _encode(said.get("args") or {}).decode()},
     }
-    if "thoughtSignature" in part:
+    if part.get("thoughtSignature") is not None:
         call["extra_content"] = signed(part["thoughtSignature"])
     return call
 
@@ -152,6 +169,8 @@ def _call(part: dict[str, Any], response_id: Any, index: int) -> dict[str, Any]:
 def _add_media(blob: dict[str, Any], answer: dict[str, Any]) -> None:
     """Sound becomes `audio`, as OpenAI has it; pictures become `images`, as those who serve image models there do."""
     kind, data = blob["mimeType"], blob["data"]
+    if type(data) is not str:
+        raise TypeError("inlineData without data")
     if kind.startswith("audio/"):
         said = answer.setdefault("audio", {"data": ""})
         said["data"] = b64encode(b64decode(said["data"]) + b64decode(data)).decode() if said["data"] else data
@@ -172,7 +191,7 @@ def logprobs_of(result: dict[str, Any]) -> dict[str, Any]:
 
 def _logprob(said: dict[str, Any]) -> dict[str, Any]:
     token = said.get("token") or ""
-    return {"token": token, "logprob": said.get("logProbability", 0.0), "bytes": list(token.encode())}
+    return {"token": token, "logprob": said.get("logProbability") or 0.0, "bytes": list(token.encode())}
 
 
 def usage_of(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -182,7 +201,7 @@ def usage_of(metadata: dict[str, Any]) -> dict[str, Any]:
     answer = _count(metadata, "candidatesTokenCount") + thoughts
     usage: dict[str, Any] = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
     details: dict[str, int] = {}
-    if "cachedContentTokenCount" in metadata:
+    if metadata.get("cachedContentTokenCount") is not None:
         details["cached_tokens"] = _count(metadata, "cachedContentTokenCount")
     _add_audio(metadata.get("promptTokensDetails"), details)
     if details:

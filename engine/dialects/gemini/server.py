@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InferenceError, InvalidRequest
+from engine.dialects.common.boundary import reads_request, writes
 from engine.dialects.common.server import client_key
 from engine.dialects.gemini.server_errors import wire_error
 from engine.dialects.gemini.server_reply import wire_embeddings, wire_response
@@ -41,6 +42,7 @@ class GeminiServerDialect:
     } | {("GET", f"/{version}/models"): "models" for version in _VERSIONS}
     stream_type = "text/event-stream"
 
+    @reads_request
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
         path, _, query = path.partition("?")
         method = path.rpartition(":")[2]
@@ -69,6 +71,7 @@ class GeminiServerDialect:
         key = headers.get("x-goog-api-key") or client_key(headers) or _key_in(asked)
         return ClientCall(_METHODS[method], {"model": model, **body}, stream, model, key, warnings)
 
+    @writes
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
         """Raises Malformed when the model called a tool with arguments that are no JSON object."""
         if call.task == "token-count":

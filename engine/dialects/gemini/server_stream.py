@@ -12,6 +12,7 @@ import msgspec
 
 from engine.core.errors import InferenceError, Malformed, Overloaded
 from engine.core.stream import Chunk
+from engine.dialects.common.boundary import writes
 from engine.dialects.gemini.server_errors import wire_error
 from engine.dialects.gemini.server_reply import (
     FINISH_REASONS,
@@ -42,6 +43,7 @@ class GeminiStreamEncoder:
         self._said = False
         self._broken = False
 
+    @writes
     def chunk(self, chunk: Chunk) -> bytes:
         if self._broken:
             return b""
@@ -69,6 +71,7 @@ class GeminiStreamEncoder:
         candidates = [each for each in candidates if len(each) > 1]
         return self._event({"candidates": candidates}) if candidates else b""
 
+    @writes
     def end(self) -> bytes:
         if self._broken:
             return b""

@@ -18,12 +18,13 @@ from engine.core.errors import InferenceError, Malformed, Truncated
 from engine.core.request import Usage
 from engine.core.stream import Chunk
 from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
-from engine.dialects.common.error_body import excerpt, is_error
+from engine.dialects.common.boundary import DEFECTS, take_again
+from engine.dialects.common.error_body import is_error
 from engine.dialects.gemini.errors import blocked, error_from, filtered
 from engine.dialects.gemini.reply import (
-    FINISH_REASONS,
     answer_of,
     failure_of,
+    finish_of,
     is_empty,
     logprobs_of,
     tokens_of,
@@ -31,8 +32,6 @@ from engine.dialects.gemini.reply import (
 )
 
 _decode = msgspec.json.Decoder().decode
-_WRONG = (msgspec.DecodeError, RecursionError, UnicodeDecodeError, LookupError, TypeError, AttributeError)
-"""What an event raises that is no response."""
 _TAIL_BYTES = 64 * 1024
 """Of what follows the last event: room for an error."""
 
@@ -88,8 +87,10 @@ class GeminiStreamDecoder:
             if payload:
                 try:
                     self._take(_decode(payload), chunks)
-                except _WRONG:
-                    self._fail(Malformed(f"the stream has an event that is not as documented: {excerpt(payload)}"))
+                except DEFECTS as error:
+                    failure = take_again(error, payload, lambda event: self._take(event, chunks))
+                    if failure is not None:
+                        self._fail(failure)
                 if self.ended:
                     return chunks
         if self._sse.oversized:
@@ -127,7 +128,9 @@ class GeminiStreamDecoder:
                 last.usage = usage
         return chunks
 
-    def _take(self, response: dict[str, Any], chunks: list[Chunk]) -> None:
+    def _take(self, response: dict[str, Any] | None, chunks: list[Chunk]) -> None:
+        if response is None:
+            return
         candidates = response.get("candidates")
         metadata = response.get("usageMetadata")
         if type(metadata) is dict:
@@ -167,7 +170,9 @@ class GeminiStreamDecoder:
 
     def _choice(self, candidate: dict[str, Any], response_id: Any) -> dict[str, Any] | None:
         """What an event adds to a choice; None: nothing."""
-        index = candidate.get("index", 0)
+        index = candidate.get("index")
+        if index is None:
+            index = 0
         state = self._candidates.get(index)
         content = candidate.get("content")
         parts = content.get("parts") if content else None
@@ -183,20 +188,20 @@ class GeminiStreamDecoder:
             for call in delta["tool_calls"]:
                 call["index"] = state.calls
                 state.calls += 1
-        if "finishReason" in candidate:
+        if candidate.get("finishReason") is not None:  # LiteLLM writes null in each event
             self._note_end(state, candidate)
-        if "logprobsResult" in candidate:
+        if candidate.get("logprobsResult") is not None:
             logprobs = logprobs_of(candidate["logprobsResult"])
             return {"index": index, "delta": opened, "finish_reason": None, "logprobs": logprobs}
         return {"index": index, "delta": opened, "finish_reason": None} if opened else None
 
     def _note_end(self, state: _Candidate, candidate: dict[str, Any]) -> None:
-        failure = failure_of(candidate)
+        failure = failure_of(candidate, not state.answered)
         if failure is not None:
             self._fail(failure)
             return
         state.last = candidate
-        state.finish = FINISH_REASONS[candidate["finishReason"]]
+        state.finish = finish_of(candidate["finishReason"])
         if state.finish == "stop" and state.calls:
             state.finish = "tool_calls"
 

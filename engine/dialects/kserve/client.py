@@ -15,6 +15,7 @@ from engine.core.errors import InferenceError, InvalidRequest
 from engine.core.request import RateHints
 from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, StreamDecoder, WireCall
+from engine.dialects.common.boundary import reads_reply, writes_request
 from engine.dialects.common.error_body import is_error, request_id
 from engine.dialects.common.json_body import lenient, malformed, names
 from engine.dialects.common.unsupported import Unsupported
@@ -40,6 +41,7 @@ class KServeDialect:
     def constant_headers(self, stream: bool) -> dict[str, str]:
         return {"content-type": "application/json", "accept": "application/json, application/octet-stream"}
 
+    @writes_request
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
     ) -> WireCall:
@@ -62,6 +64,7 @@ class KServeDialect:
         version = f"/versions/{segment(asked.version)}" if asked.version else ""
         return WireCall("POST", f"{_model(model)}{version}/infer", content, headers, unsupported.warnings)
 
+    @reads_reply
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if status != 200:
             raise self.error(status, headers, content)

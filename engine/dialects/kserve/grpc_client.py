@@ -13,6 +13,7 @@ from typing import Any
 from engine.core.errors import InvalidRequest
 from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, WireCall
+from engine.dialects.common.boundary import reads_reply
 from engine.dialects.common.error_body import request_id
 from engine.dialects.common.json_body import malformed
 from engine.dialects.common.unsupported import Unsupported
@@ -53,6 +54,7 @@ class KServeGrpcDialect(KServeDialect):
             raise InvalidRequest(f"body.inputs: {error}") from error
         return WireCall("POST", f"{SERVICE}/ModelInfer", content, warnings=unsupported.warnings)
 
+    @reads_reply
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if status != 200:
             raise self.error(status, headers, content)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.core.errors import InferenceError, InvalidRequest
+from engine.dialects.common.boundary import reads_request, writes
 from engine.dialects.kserve.grpc_client import SERVICE
 from engine.dialects.kserve.grpc_messages import (
     read_infer,
@@ -43,6 +44,7 @@ class KServeGrpcServerDialect(KServeServerDialect):
     )
     stream_type = "application/grpc"
 
+    @reads_request
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
         try:
             found = read_infer(content, reply=False)
@@ -58,6 +60,7 @@ class KServeGrpcServerDialect(KServeServerDialect):
             parameters=found["parameters"],
         )
 
+    @writes
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
         call_id = call.id if isinstance(call, KServeCall) else None
         model = call.model or body.get("model") or ""

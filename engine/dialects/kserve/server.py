@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InferenceError, InvalidRequest
+from engine.dialects.common.boundary import reads_request, writes
 from engine.dialects.common.json_body import retry_after
 from engine.dialects.kserve.server_request import METADATA, SERVER, KServeCall, client_call, reply_tensors
 from engine.dialects.kserve.tensors import read, speaks_json, split, write
@@ -38,6 +39,7 @@ class KServeServerDialect:
     )  # fmt: skip
     stream_type = "application/json"
 
+    @reads_request
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
         try:
             message, tail = split(headers, content)
@@ -57,6 +59,7 @@ class KServeServerDialect:
             parameters=_own(parameters) if type(parameters) is dict else None,
         )
 
+    @writes
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
         message: dict[str, Any] = {"model_name": call.model or body.get("model") or ""}
         if isinstance(call, KServeCall) and call.id is not None:

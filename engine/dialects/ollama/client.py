@@ -14,6 +14,7 @@ from engine.core.errors import InferenceError, InvalidRequest
 from engine.core.request import RateHints
 from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, WireCall
+from engine.dialects.common.boundary import DEFECTS, odd_reply
 from engine.dialects.common.error_body import request_id
 from engine.dialects.common.json_body import lenient, malformed, names, reply_json, written
 from engine.dialects.common.unsupported import Unsupported
@@ -57,23 +58,26 @@ class OllamaDialect:
         return WireCall("POST", path, written(wire), warnings=unsupported.warnings)
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
-        if status != 200:
-            raise self.error(status, headers, content)
-        body = reply_json(headers, content)
-        if type(body) is not dict or body.get("error"):
-            raise self.error(status, headers, content)
         try:
-            if task == "embedding":
-                reply = ollama_reply.vectors(body, content)
-            else:
-                reply = ollama_reply.whole(task, body, content, self._wall)
-        except InferenceError as error:
-            error.status, error.provider_request_id = status, request_id(headers)
-            raise
-        except (KeyError, TypeError, AttributeError) as error:
-            raise malformed("the log probabilities can't be read", headers, content) from error
-        reply.provider_request_id = request_id(headers)
-        return reply
+            if status != 200:
+                raise self.error(status, headers, content)
+            body = reply_json(headers, content)
+            if type(body) is not dict or body.get("error"):
+                raise self.error(status, headers, content)
+            try:
+                if task == "embedding":
+                    reply = ollama_reply.vectors(body, content)
+                else:
+                    reply = ollama_reply.whole(task, body, content, self._wall)
+            except InferenceError as error:
+                error.status, error.provider_request_id = status, request_id(headers)
+                raise
+            except (KeyError, TypeError, AttributeError) as error:
+                raise malformed("the log probabilities can't be read", headers, content) from error
+            reply.provider_request_id = request_id(headers)
+            return reply
+        except DEFECTS as error:
+            raise odd_reply(error, status, headers, content) from error
 
     def is_stream(self, headers: Mapping[str, str]) -> bool:
         kind = headers.get("content-type", "")

@@ -54,10 +54,12 @@ def _write(
         last["thinking"] = reasoning
     calls = message.get("tool_calls")
     if calls:
+        if not isinstance(calls, list | tuple):
+            raise InvalidRequest(f"{where}.tool_calls: got {type(calls).__name__}; expected a list")
         last["tool_calls"] = [_call(call, f"{where}.tool_calls[{at}]", names) for at, call in enumerate(calls)]
     if role == "tool":
         call_id = message.get("tool_call_id")
-        tool = names.get(call_id or "") or message.get("name")
+        tool = (names.get(call_id) if isinstance(call_id, str) else None) or message.get("name")
         if tool:
             last["tool_name"] = tool
         if call_id:

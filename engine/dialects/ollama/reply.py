@@ -70,7 +70,7 @@ def vectors(body: dict[str, Any], content: bytes) -> Reply:
         "model": body.get("model") or "",
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
-    return Reply(canonical, Usage(tokens, 0) if "prompt_eval_count" in body else None)
+    return Reply(canonical, Usage(tokens, 0) if body.get("prompt_eval_count") is not None else None)
 
 
 def tool_calls(calls: list[Any], first: int) -> list[dict[str, Any]]:
@@ -98,7 +98,10 @@ def tool_calls(calls: list[Any], first: int) -> list[dict[str, Any]]:
 
 def logprobs(tokens: list[Any]) -> dict[str, Any]:
     """A chat's log probabilities, whose tokens Ollama writes as OpenAI does."""
-    return {"content": [{"bytes": None, "top_logprobs": [], **token} for token in tokens], "refusal": None}
+    return {
+        "content": [{"bytes": None, **token, "top_logprobs": token.get("top_logprobs") or []} for token in tokens],
+        "refusal": None,
+    }
 
 
 def legacy_logprobs(tokens: list[Any], offset: int) -> dict[str, Any]:
@@ -107,7 +110,9 @@ def legacy_logprobs(tokens: list[Any], offset: int) -> dict[str, Any]:
     for token in tokens:
         found["tokens"].append(token["token"])
         found["token_logprobs"].append(token.get("logprob"))
-        found["top_logprobs"].append({each["token"]: each["logprob"] for each in token.get("top_logprobs") or ()})
+        found["top_logprobs"].append(
+            {text: each["logprob"] for each in token.get("top_logprobs") or () if type(text := each["token"]) is str}
+        )
         found["text_offset"].append(offset)
         offset += len(token["token"])
     return found
@@ -121,7 +126,7 @@ def finish_reason(body: dict[str, Any]) -> str:
 
 def read_usage(body: dict[str, Any]) -> Usage | None:
     """Tokens; None where the server counted nothing. A prompt that was wholly cached has no count in older servers."""
-    if "prompt_eval_count" not in body and "eval_count" not in body:
+    if body.get("prompt_eval_count") is None and body.get("eval_count") is None:
         return None
     return Usage(count(body.get("prompt_eval_count")), count(body.get("eval_count")))
 

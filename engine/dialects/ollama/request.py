@@ -153,7 +153,7 @@ def _format(wire: dict[str, Any], body: dict[str, Any], value: Any, unsupported:
 def _effort(wire: dict[str, Any], body: dict[str, Any], value: Any, unsupported: Unsupported) -> None:
     if body.get("think") is not None:
         unsupported.lose("body.reasoning_effort", "body.think says the same thing")
-    elif value not in EFFORTS:
+    elif type(value) not in (str, bool) or value not in EFFORTS:
         unsupported.lose("body.reasoning_effort", f"{value!r} is not one of: {', '.join(EFFORTS)}")
     else:
         wire["think"] = EFFORTS[value]

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InferenceError, InvalidRequest
+from engine.dialects.common.boundary import reads_request, writes
 from engine.dialects.common.json_body import asked_json, retry_after
 from engine.dialects.common.server import client_key
 from engine.dialects.ollama.server_reply import (
@@ -55,6 +56,7 @@ class OllamaServerDialect:
     pages = frozenset((("GET", "/api/version"), ("POST", "/api/show"), ("POST", "/api/pull")))
     stream_type = "application/x-ndjson"
 
+    @reads_request
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
         wire = asked_json(content)
         model = wire.get("model")
@@ -78,6 +80,7 @@ class OllamaServerDialect:
         streamed = stream is not False
         return OllamaCall(task, body, streamed, model, client_key(headers), warnings, generate=generate)
 
+    @writes
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
         if call.task == "embedding":
             return _encode(_vectors(call, body))

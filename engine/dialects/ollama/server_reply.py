@@ -10,6 +10,7 @@ import msgspec
 from engine.core.errors import InferenceError
 from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.dialects.common.boundary import writes
 from engine.dialects.server import ClientCall
 
 _encode = msgspec.json.Encoder().encode
@@ -31,6 +32,7 @@ class OllamaStreamEncoder:
         self._reason: str | None = None
         self._usage: dict[str, int] = {}
 
+    @writes
     def chunk(self, chunk: Chunk) -> bytes:
         body = chunk.body
         if self._head is None:
@@ -55,6 +57,7 @@ class OllamaStreamEncoder:
             return b""
         return self._line(text or "", thinking, found)
 
+    @writes
     def end(self) -> bytes:
         calls = b""
         if self._calls:

@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.core.errors import InvalidRequest, ServerFailed
 from engine.dialects.client import Reply, StreamDecoder, WireCall
+from engine.dialects.common.boundary import reads_reply, writes_request
 from engine.dialects.common.error_body import is_error, request_id
 from engine.dialects.common.json_body import lenient, malformed, written
 from engine.dialects.common.unsupported import Unsupported
@@ -31,6 +32,7 @@ class OpeaDialect(OpenAIDialect):
 
     tasks = frozenset(("chat", "embedding", "rerank")) | services.TASKS
 
+    @writes_request
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
     ) -> WireCall:
@@ -52,6 +54,7 @@ class OpeaDialect(OpenAIDialect):
         call.warnings += unsupported.warnings
         return call
 
+    @reads_reply
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if task == "rerank":
             return self._ranked(status, headers, content)
@@ -72,7 +75,7 @@ class OpeaDialect(OpenAIDialect):
         return reply
 
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
-        return OpeaStreamDecoder(self._wall, show_usage=show_usage)
+        return OpeaStreamDecoder(self._wall, show_usage=show_usage, end=self.stream_end)
 
     def probe(self) -> WireCall:
         return WireCall("GET", "/health_check", b"")

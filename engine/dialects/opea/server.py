@@ -14,6 +14,7 @@ from engine.core.errors import InferenceError, InvalidRequest
 from engine.core.media_access import Media
 from engine.core.stream import Chunk
 from engine.dialects.codecs.multipart import read_form
+from engine.dialects.common.boundary import reads_request, writes
 from engine.dialects.common.json_body import asked_json
 from engine.dialects.common.server import client_key
 from engine.dialects.opea.client import MEGASERVICES
@@ -42,6 +43,7 @@ class OpeaServerDialect(OpenAIServerDialect):
 
     routes = {("POST", path): task for path, task in (_OWN | _OPENAI).items()} | {("GET", "/v1/health_check"): "models"}
 
+    @reads_request
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
         path = path.partition("?")[0]
         task = _OWN.get(path)
@@ -61,6 +63,7 @@ class OpeaServerDialect(OpenAIServerDialect):
             body = _READS[task](wire, service)
         return ClientCall(task, body, stream, model, client_key(headers))
 
+    @writes
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
         if call.task == "rerank":
             documents = call.body["documents"]
@@ -96,11 +99,13 @@ class OpeaStreamEncoder:
 
     __slots__ = ()
 
+    @writes
     def chunk(self, chunk: Chunk) -> bytes:
         choices = chunk.body.get("choices")
         text = (choices[0].get("delta") or {}).get("content") if choices else None
         return b"data: %s\n\n" % repr(text.encode()).encode() if text else b""
 
+    @writes
     def end(self) -> bytes:
         return b"data: [DONE]\n\n"
 

@@ -16,8 +16,9 @@ from engine.core.errors import InferenceError, Malformed, ServerFailed, Truncate
 from engine.core.stream import Chunk
 from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
 from engine.dialects.common.error_body import excerpt, is_error
-from engine.dialects.openai.client import OpenAIStreamDecoder
 from engine.dialects.openai.errors import error_from
+from engine.dialects.openai.stream import OpenAIStreamDecoder
+from engine.schemas.provider import StreamEnd
 
 _ESCAPE = re.compile(rb"\\(?:x[0-9a-f]{2}|[\\'\"nrt])")
 _ESCAPES = {b"\\x%02x" % byte: bytes((byte,)) for byte in range(256)} | {
@@ -34,14 +35,14 @@ class OpeaStreamDecoder:
 
     __slots__ = ("_chat", "_failure", "_first", "_head", "_openai", "_raw", "_rest", "_sse", "_wall", "ended")
 
-    def __init__(self, wall: Callable[[], float], *, show_usage: bool = True) -> None:
+    def __init__(self, wall: Callable[[], float], *, show_usage: bool = True, end: StreamEnd = "finish") -> None:
         self._wall = wall
         self._sse = SseDecoder()
         self._rest = b""
         """The beginning of a character that goes on in the next piece."""
         self._raw: list[bytes] | None = []
         """The bytes until the first event, which says whose form the stream has."""
-        self._openai = OpenAIStreamDecoder("chat", wall, show_usage=show_usage)
+        self._openai = OpenAIStreamDecoder("chat", wall, show_usage=show_usage, end=end)
         self._chat = False
         """The stream has OpenAI's form."""
         now_s = wall()

@@ -12,22 +12,23 @@ from typing import Any
 
 import msgspec
 
-from engine.core.errors import InferenceError, InvalidRequest, Malformed, Truncated
+from engine.core.errors import InferenceError, InvalidRequest, Malformed
 from engine.core.request import RateHints, Usage
-from engine.core.stream import Chunk
 from engine.core.task_table import TASKS, having
 from engine.dialects.client import Reply, StreamDecoder, WireCall
-from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
+from engine.dialects.common.boundary import DEFECTS, odd_reply
 from engine.dialects.common.error_body import excerpt, is_error, request_id
 from engine.dialects.common.retry_hints import rate_hint
 from engine.dialects.common.unsupported import Unsupported
-from engine.dialects.openai.errors import FINISH_FAILURES, error_from, typed_error
+from engine.dialects.openai.errors import typed_error
 from engine.dialects.openai.event_stream import EventStreamDecoder, SpeechStreamDecoder
 from engine.dialects.openai.multipart_forms import FILES, encode_form
-from engine.dialects.openai.reply import finish_failure, is_empty, plain_reply, withheld, wrong_reply
+from engine.dialects.openai.reply import plain_reply, wrong_reply
 from engine.dialects.openai.rerank import plain_documents, read_rerank
 from engine.dialects.openai.score import read_scores, score_body
+from engine.dialects.openai.stream import OpenAIStreamDecoder
 from engine.dialects.openai.usage import read_usage
+from engine.schemas.provider import StreamEnd
 
 _PATHS = having("path")
 _READ = {"rerank": read_rerank, "sentence-similarity": read_scores}
@@ -42,6 +43,7 @@ class OpenAIDialect:
     """The OpenAI wire."""
 
     tasks = frozenset(_PATHS)
+    stream_end: StreamEnd = "finish"
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         """`wall` gives the time now in seconds since the epoch, for retry hints that are dates."""
@@ -93,38 +95,41 @@ class OpenAIDialect:
         return call
 
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
-        if status != 200:
-            raise self.error(status, headers, content)
-        failure: InferenceError | None = None
-        body: Any = None
         try:
-            body = plain_reply(task, headers, content) if TASKS[task].plain_replies else None
-            if body is None:
-                body = _decode(content)
-        except Malformed as error:
-            failure = error
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise Malformed(
-                f"HTTP 200: the body is not JSON ({error}): {excerpt(content)}",
-                status=status,
-                provider_request_id=request_id(headers),
-            ) from error
-        if failure is None:
-            if is_error(body) or (type(body) is not dict and task != "rerank"):
+            if status != 200:
                 raise self.error(status, headers, content)
-            if task in _READ:
-                try:
-                    body = _READ[task](body, content)
-                except Malformed as error:
-                    failure = error
-            else:
-                failure = wrong_reply(task, body, content, self._wall())
-        if failure is not None:
-            failure.status = status
-            failure.provider_request_id = request_id(headers)
-            failure.usage = _usage_of(body)
-            raise failure
-        return Reply(body, _usage_of(body), request_id(headers))
+            failure: InferenceError | None = None
+            body: Any = None
+            try:
+                body = plain_reply(task, headers, content) if TASKS[task].plain_replies else None
+                if body is None:
+                    body = _decode(content)
+            except Malformed as error:
+                failure = error
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+                raise Malformed(
+                    f"HTTP 200: the body is not JSON ({error}): {excerpt(content)}",
+                    status=status,
+                    provider_request_id=request_id(headers),
+                ) from error
+            if failure is None:
+                if is_error(body) or (type(body) is not dict and task != "rerank"):
+                    raise self.error(status, headers, content)
+                if task in _READ:
+                    try:
+                        body = _READ[task](body, content)
+                    except Malformed as error:
+                        failure = error
+                else:
+                    failure = wrong_reply(task, body, content, self._wall())
+            if failure is not None:
+                failure.status = status
+                failure.provider_request_id = request_id(headers)
+                failure.usage = _usage_of(body)
+                raise failure
+            return Reply(body, _usage_of(body), request_id(headers))
+        except DEFECTS as error:
+            raise odd_reply(error, status, headers, content) from error
 
     def is_stream(self, headers: Mapping[str, str]) -> bool:
         kind = headers.get("content-type", "")
@@ -133,7 +138,7 @@ class OpenAIDialect:
 
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
         if TASKS[task].stream == "choices":
-            return OpenAIStreamDecoder(task, self._wall, show_usage=show_usage)
+            return OpenAIStreamDecoder(task, self._wall, show_usage=show_usage, end=self.stream_end)
         if task == "speech":
             return SpeechStreamDecoder(self._wall)
         if not TASKS[task].ends:
@@ -148,8 +153,9 @@ class OpenAIDialect:
 
     def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
         # Cerebras and Mistral name the window.
-        requests = rate_hint(headers, "requests") or rate_hint(headers, "req-minute", 60.0)
-        tokens = rate_hint(headers, "tokens") or rate_hint(headers, "tokens-minute", 60.0)
+        wall_s = self._wall()
+        requests = rate_hint(headers, "requests", wall_s) or rate_hint(headers, "req-minute", wall_s, 60.0)
+        tokens = rate_hint(headers, "tokens", wall_s) or rate_hint(headers, "tokens-minute", wall_s, 60.0)
         return RateHints(requests, tokens) if requests or tokens else None
 
     def auth_headers(self, key: str) -> dict[str, str]:
@@ -185,129 +191,3 @@ def _streamed(task: str, body: dict[str, Any], model: str) -> dict[str, Any]:
 def _usage_of(body: Any) -> Usage | None:
     usage = body.get("usage") if type(body) is dict else None
     return read_usage(usage) if type(usage) is dict else None
-
-
-class OpenAIStreamDecoder:
-    """Chunks from a stream of server-sent events that `data: [DONE]` ends.
-
-    Strict: a stream that ends without `[DONE]` is truncated, even after a finish reason, because the chunk with the
-    usage comes later still and a proxy that lost its upstream ends just like this.
-    """
-
-    __slots__ = (
-        "_answered",
-        "_failure",
-        "_filtered",
-        "_held",
-        "_seen",
-        "_show_usage",
-        "_sse",
-        "_task",
-        "_wall",
-        "ended",
-    )
-
-    def __init__(self, task: str, wall: Callable[[], float] = time.time, *, show_usage: bool = True) -> None:
-        self._sse = SseDecoder()
-        self._show_usage = show_usage
-        self._held: Chunk | None = None
-        """The chunk that ends the answer, until it is known whether a chunk with the usage follows."""
-        self._task = task
-        self._wall = wall
-        self._failure: InferenceError | None = None
-        self._seen = False
-        """A choice has come."""
-        self._answered = False
-        """Something of an answer has come."""
-        self._filtered = False
-        self.ended = False
-
-    def feed(self, data: bytes) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        if self.ended:
-            return chunks
-        for name, payload in self._sse.feed(data):
-            if payload == b"[DONE]":
-                self.ended = True
-                return chunks
-            if not payload:
-                continue
-            try:
-                body = _decode(payload)
-            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-                self._refuse(name, None, payload)
-                return chunks
-            choices = body.get("choices") if type(body) is dict else None
-            if name == b"error" or type(choices) is not list or body.get("error"):
-                self._refuse(name, body, payload)
-                return chunks
-            if choices and not self._take(choices, payload):
-                return chunks
-            usage = body.get("usage")
-            if usage is None and "x_groq" in body:
-                usage = (body["x_groq"] or {}).get("usage")
-            chunk = Chunk(body, read_usage(usage) if type(usage) is dict else None)
-            if self._show_usage:
-                chunks.append(chunk)
-            else:
-                self._pass(chunk, choices, chunks)
-        if self._sse.oversized:
-            self._fail(Malformed(f"the stream has an event of more than {MAX_EVENT_BYTES} bytes"))
-        return chunks
-
-    def _pass(self, chunk: Chunk, choices: list[Any], chunks: list[Chunk]) -> None:
-        """Passes a chunk on, but not one that holds nothing but the usage."""
-        held = self._held
-        if not choices and held is not None:
-            held.usage = chunk.usage or held.usage
-            return
-        if held is not None:
-            chunks.append(held)
-            self._held = None
-        if choices and any(choice.get("finish_reason") for choice in choices):
-            self._held = chunk
-        else:
-            chunks.append(chunk)
-
-    def finish(self) -> list[Chunk]:
-        if self._failure is not None:
-            raise self._failure
-        # The last empty line may be lost with the connection; the terminator itself is unmistakable.
-        if not self.ended and self._sse.rest().strip() != b"[DONE]":
-            after = "after its first chunks" if self._seen else "before its first chunk"
-            raise Truncated(f"the stream ended {after}, without its [DONE]")
-        self.ended = True
-        if not self._seen:
-            raise Malformed("the stream ended without any choice")
-        if self._filtered and not self._answered:
-            raise withheld()
-        kept, self._held = self._held, None
-        return [kept] if kept is not None else []
-
-    def _take(self, choices: list[Any], payload: bytes) -> bool:
-        """Notes what a chunk's choices say. False: they are a failure, which is kept for `finish`."""
-        self._seen = True
-        for choice in choices:
-            if type(choice) is not dict:
-                self._fail(Malformed(f"the stream has a choice that is not an object: {excerpt(payload)}"))
-                return False
-            reason = choice.get("finish_reason")
-            if reason is not None:
-                if reason in FINISH_FAILURES:
-                    self._fail(finish_failure(choice, self._wall()))
-                    return False
-                self._filtered = self._filtered or reason == "content_filter"
-            if not self._answered:
-                self._answered = not is_empty(choice.get("text") if self._task != "chat" else choice.get("delta"))
-        return True
-
-    def _refuse(self, name: bytes, body: Any, payload: bytes) -> None:
-        if name == b"error" or is_error(body):
-            what = body if body is not None else excerpt(payload)
-            self._fail(error_from(what, 200, {}, self._wall()))
-        else:
-            self._fail(Malformed(f"the stream has an event that is not a chunk: {excerpt(payload)}"))
-
-    def _fail(self, failure: InferenceError) -> None:
-        self._failure = failure
-        self.ended = True

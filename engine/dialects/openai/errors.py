@@ -28,6 +28,7 @@ from engine.core.errors import (
     TooLong,
 )
 from engine.dialects.common.error_body import _one_line, excerpt, is_error, request_id
+from engine.dialects.common.json_body import lenient
 from engine.dialects.common.retry_hints import retry_after_s
 
 _MESSAGE_CHARS = 600
@@ -164,7 +165,7 @@ FINISH_FAILURES: dict[str, type[InferenceError]] = {
 
 def typed_error(status: int, headers: Mapping[str, str], content: bytes, wall_s: float) -> InferenceError:
     """The error for a reply that is not what was asked for. Status 2xx: an error body, else Malformed."""
-    body = _json(content)
+    body = lenient(content)
     if 200 <= status < 300:
         if is_error(body):
             return error_from(body, status, headers, wall_s)
@@ -247,10 +248,3 @@ def _text(value: Any) -> str:
     text = value if type(value) is str else msgspec.json.encode(value).decode()
     text = _one_line(text)
     return text[:_MESSAGE_CHARS] + "…" if len(text) > _MESSAGE_CHARS else text
-
-
-def _json(content: bytes) -> Any:
-    try:
-        return msgspec.json.decode(content)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None

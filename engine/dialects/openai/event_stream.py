@@ -12,23 +12,23 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from engine.core.errors import InferenceError, Malformed, Truncated
 from engine.core.request import Usage
 from engine.core.stream import Chunk
 from engine.core.task_table import TASKS
 from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
+from engine.dialects.common.boundary import DEFECTS, odd_event
 from engine.dialects.common.error_body import excerpt, is_error
+from engine.dialects.common.json_body import lenient
 from engine.dialects.openai.errors import error_from
 from engine.dialects.openai.responses import failure_of, is_withheld
+from engine.dialects.openai.stream import DONE, KEEP_ALIVE
 from engine.dialects.openai.usage import read_usage
 
 _MANY = ("image", "image-edit")
 """With `n` pictures there are as many last events."""
 _BEFORE = ("response.created", "response.queued", "response.in_progress")
 """Said before anything of the answer is there."""
-_decode = msgspec.json.Decoder().decode
 
 
 class EventStreamDecoder:
@@ -79,7 +79,10 @@ class EventStreamDecoder:
             return chunks
         for name, payload in self._sse.feed(data):
             if payload:
-                self._take(name, payload, chunks)
+                try:
+                    self._take(name, payload, chunks)
+                except DEFECTS as error:
+                    self._fail(odd_event(error, payload))
                 if self.ended:
                     return chunks
         if self._sse.oversized:
@@ -89,8 +92,8 @@ class EventStreamDecoder:
     def finish(self) -> list[Chunk]:
         chunks: list[Chunk] = []
         rest = b"" if self.ended else self._sse.rest().strip()
-        if rest.endswith(b"}") or rest == b"[DONE]":  # only the last empty line is lost
-            self._take(b"", rest, chunks)
+        if rest.endswith(b"}") or rest == DONE:  # only the last empty line is lost
+            chunks += self.feed(b"\n\n")
         if self._failure is not None:
             raise self._failure
         if not self._finished:
@@ -100,14 +103,13 @@ class EventStreamDecoder:
         return chunks
 
     def _take(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
-        if payload == b"[DONE]":
+        if payload.strip() == DONE:
             self._end_choices(chunks)
             self.ended = True
             return
-        try:
-            body = _decode(payload)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            body = None
+        body = lenient(payload)
+        if name in KEEP_ALIVE or (type(body) is dict and body.get("type") == "ping"):
+            return
         if type(body) is not dict or name == b"error" or body.get("type") == "error" or is_error(body):
             self._refuse(name, body, payload)
             return

@@ -21,6 +21,7 @@ from engine.core.errors import InferenceError, InvalidRequest
 from engine.core.request import Usage
 from engine.core.stream import Chunk
 from engine.core.task_table import TASKS, having
+from engine.dialects.common.boundary import reads_request, writes
 from engine.dialects.common.server import client_key, unpacked
 from engine.dialects.openai.multipart_forms import FILES, decode_form
 from engine.dialects.openai.score import read_score_request, score_reply
@@ -65,6 +66,7 @@ class OpenAIServerDialect:
     routes = {("POST", path): task for path, task in PATHS.items()} | {("GET", "/v1/models"): "models"}
     stream_type = "text/event-stream"
 
+    @reads_request
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
         task = PATHS[path.partition("?")[0]]
         said = headers.get("content-type", "")
@@ -94,6 +96,7 @@ class OpenAIServerDialect:
             reply_type=_reply_type(task, body.get("response_format")),
         )
 
+    @writes
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
         if call.task == "speech":
             return base64.b64decode(body["audio"]["data"])
@@ -139,6 +142,7 @@ class OpenAIStreamEncoder:
         """What a chunk said beside its body, until a body says it."""
         self._last: dict[str, Any] = {}
 
+    @writes
     def chunk(self, chunk: Chunk) -> bytes:
         body = chunk.body
         if body.get("usage"):
@@ -150,6 +154,7 @@ class OpenAIStreamEncoder:
             self._last = body
         return event(body)
 
+    @writes
     def end(self) -> bytes:
         if self._owed is None:
             return b"data: [DONE]\n\n"
@@ -172,12 +177,14 @@ class EventStreamEncoder:
         """The event's name stands before it, too, as OpenAI has it for these."""
         self._sent = 0
 
+    @writes
     def chunk(self, chunk: Chunk) -> bytes:
         if chunk.restarted:
             return b": the answer begins anew\n\n"
         self._sent += 1
         return self._event(chunk.body)
 
+    @writes
     def end(self) -> bytes:
         return b""
 

@@ -16,6 +16,7 @@ from engine.core.errors import InferenceError, InvalidRequest
 from engine.core.request import RateHints
 from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, StreamDecoder, WireCall
+from engine.dialects.common.boundary import reads_reply, writes_request
 from engine.dialects.common.error_body import request_id
 from engine.dialects.common.json_body import lenient, malformed, names, reply_json, written
 from engine.dialects.common.unsupported import Unsupported
@@ -39,6 +40,7 @@ class TeiDialect:
     def constant_headers(self, stream: bool) -> dict[str, str]:
         return {"content-type": "application/json", "accept": "application/json"}
 
+    @writes_request
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
     ) -> WireCall:
@@ -51,6 +53,7 @@ class TeiDialect:
         path, wire = write(body, model, unsupported)
         return WireCall("POST", path, written(wire), warnings=unsupported.warnings)
 
+    @reads_reply
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if status != 200:
             raise self.error(status, headers, content)

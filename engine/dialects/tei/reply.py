@@ -63,7 +63,11 @@ def _are_lists_of_vectors(body: list[Any]) -> bool:
 
 def _are_sparse(body: list[Any]) -> bool:
     return all(
-        type(vector) is list and all(type(each) is dict and "index" in each and "value" in each for each in vector)
+        type(vector) is list
+        and all(
+            type(each) is dict and type(each.get("index")) is int and type(each.get("value")) in (int, float)
+            for each in vector
+        )
         for vector in body
     )
 
@@ -71,7 +75,12 @@ def _are_sparse(body: list[Any]) -> bool:
 def _are_predictions(body: list[Any]) -> bool:
     rows = body if type(body[0]) is list else [body]
     return all(
-        type(row) is list and row and all(type(each) is dict and "label" in each and "score" in each for each in row)
+        type(row) is list
+        and row
+        and all(
+            type(each) is dict and type(each.get("label")) is str and type(each.get("score")) in (int, float)
+            for each in row
+        )
         for row in rows
     )
 

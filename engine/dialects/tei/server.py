@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InferenceError, InvalidRequest
+from engine.dialects.common.boundary import reads_request, writes
 from engine.dialects.common.json_body import asked_json, retry_after
 from engine.dialects.common.server import client_key
 from engine.dialects.server import ClientCall, StreamEncoder
@@ -47,6 +48,7 @@ class TeiServerDialect:
     pages = frozenset((("GET", "/health"),))
     stream_type = "application/json"
 
+    @reads_request
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
         wire = asked_json(content)
         task = _TASKS[path.partition("?")[0]]
@@ -69,6 +71,7 @@ class TeiServerDialect:
                 body["parameters"] = parameters
         return ClientCall(task, body, False, None, client_key(headers), warnings)
 
+    @writes
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
         if call.task == "embedding":
             return _encode([item["embedding"] for item in body["data"]])

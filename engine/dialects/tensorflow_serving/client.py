@@ -15,6 +15,7 @@ from typing import Any
 from engine.core.errors import InvalidRequest
 from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, WireCall
+from engine.dialects.common.boundary import reads_reply, writes_request
 from engine.dialects.common.error_body import is_error, request_id
 from engine.dialects.common.json_body import lenient, malformed, reply_json, written
 from engine.dialects.common.unsupported import Unsupported
@@ -36,6 +37,7 @@ _TYPES = {
 class PredictDialect(KServeDialect):
     """TensorFlow Serving's wire below the server's address; the paths begin with /v1."""
 
+    @writes_request
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
     ) -> WireCall:
@@ -64,6 +66,7 @@ class PredictDialect(KServeDialect):
         path = f"/v1/models/{segment(model)}{version}:predict"
         return WireCall("POST", path, written(wire), warnings=unsupported.warnings)
 
+    @reads_reply
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if status != 200:
             raise self.error(status, headers, content)

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InvalidRequest
+from engine.dialects.common.boundary import reads_request, writes
 from engine.dialects.common.json_body import asked_json
 from engine.dialects.kserve.request import tensor
 from engine.dialects.kserve.server import KServeServerDialect
@@ -43,6 +44,7 @@ class PredictServerDialect(KServeServerDialect):
     }
     pages = frozenset((("GET", "/v1/models/{model}"), ("GET", "/v1/models/{model}/metadata")))
 
+    @reads_request
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
         wire = asked_json(content)
         rows = wire.get("instances")
@@ -58,6 +60,7 @@ class PredictServerDialect(KServeServerDialect):
         found = client_call(parts["model"], tensors, [], headers, version=parts.get("version"), parameters=parameters)
         return PredictCall(found.task, found.body, False, found.model, found.key, by_rows=by_rows)
 
+    @writes
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
         columns = {each.name: nested(each) for each in reply_tensors(call, body)}
         only = next(iter(columns.values())) if len(columns) == 1 else None

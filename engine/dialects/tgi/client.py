@@ -14,6 +14,7 @@ from engine.core.errors import InferenceError, InvalidRequest, Malformed
 from engine.core.request import RateHints
 from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, StreamDecoder, WireCall
+from engine.dialects.common.boundary import reads_reply, writes_request
 from engine.dialects.common.error_body import is_error, request_id
 from engine.dialects.common.json_body import lenient, names, reply_json, written
 from engine.dialects.common.unsupported import Unsupported
@@ -23,12 +24,14 @@ from engine.dialects.tgi import reply as tgi_reply
 from engine.dialects.tgi import request
 from engine.dialects.tgi.errors import typed_error
 from engine.dialects.tgi.stream import TgiChatDecoder, TgiStreamDecoder
+from engine.schemas.provider import StreamEnd
 
 
 class TgiDialect:
     """Text Generation Inference."""
 
     tasks = frozenset(("chat", "completion"))
+    stream_end: StreamEnd = "finish"
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         """`wall` gives the time now in seconds since the epoch, for retry hints that are dates."""
@@ -38,6 +41,7 @@ class TgiDialect:
     def constant_headers(self, stream: bool) -> dict[str, str]:
         return self._openai.constant_headers(stream)
 
+    @writes_request
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
     ) -> WireCall:
@@ -54,6 +58,7 @@ class TgiDialect:
             "POST", "/generate_stream" if stream else "/generate", written(wire), warnings=unsupported.warnings
         )
 
+    @reads_reply
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if status != 200:
             raise self.error(status, headers, content)
@@ -77,7 +82,7 @@ class TgiDialect:
 
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
         if task == "chat":
-            return TgiChatDecoder(self._wall, show_usage=show_usage)
+            return TgiChatDecoder(self._wall, show_usage=show_usage, end=self.stream_end)
         return TgiStreamDecoder(self._wall, show_usage=show_usage)
 
     def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:

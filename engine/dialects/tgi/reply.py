@@ -53,12 +53,12 @@ def mend_chat(body: dict[str, Any], part: str, called: bool = False) -> bool:
         message = choice.get(part)
         calls = message.get("tool_calls") if type(message) is dict else None
         reason = choice.get("finish_reason")
-        if reason in _REASONS:
+        if type(reason) is str and reason in _REASONS:
             choice["finish_reason"] = reason = _REASONS[reason]
         called = called or bool(calls)
         if called and reason == "stop":
             choice["finish_reason"] = "tool_calls"
-        for call in calls or ():
+        for call in calls if type(calls) is list else ():
             function = call.get("function") if type(call) is dict else None
             if type(function) is dict and type(function.get("arguments")) is dict:
                 function["arguments"] = _encode(function["arguments"]).decode()  # servers before 3.1
@@ -92,7 +92,9 @@ def logprobs(tokens: list[Any], likeliest: list[Any], offset: int) -> dict[str, 
             continue
         found["tokens"].append(token["text"])
         found["token_logprobs"].append(token.get("logprob"))
-        found["top_logprobs"].append({each["text"]: each.get("logprob") for each in others})
+        found["top_logprobs"].append(
+            {text: each.get("logprob") for each in others if type(text := each["text"]) is str}
+        )
         found["text_offset"].append(offset)
         offset += len(token["text"])
     return found

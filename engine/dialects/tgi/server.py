@@ -13,6 +13,7 @@ import msgspec
 
 from engine.core.errors import InferenceError, InvalidRequest
 from engine.core.stream import Chunk
+from engine.dialects.common.boundary import reads_request, writes
 from engine.dialects.common.json_body import asked_json, retry_after
 from engine.dialects.common.server import client_key
 from engine.dialects.server import ClientCall
@@ -61,6 +62,7 @@ class TgiServerDialect:
     pages = frozenset((("GET", "/health"), ("GET", "/"), ("GET", "/metrics")))
     stream_type = "text/event-stream"
 
+    @reads_request
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
         wire = asked_json(content)
         if type(wire.get("inputs")) is not str or not wire["inputs"]:
@@ -79,6 +81,7 @@ class TgiServerDialect:
         key = client_key(headers)
         return TgiCall("completion", body, stream, None, key, warnings, details=details, listed=listed)
 
+    @writes
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:
         choice = body["choices"][0]
         wire: dict[str, Any] = {"generated_text": choice.get("text") or ""}
@@ -125,6 +128,7 @@ class TgiStreamEncoder:
         self._reason: str | None = None
         self._input_tokens = self._output_tokens = 0
 
+    @writes
     def chunk(self, chunk: Chunk) -> bytes:
         usage = chunk.body.get("usage")
         if usage:
@@ -144,6 +148,7 @@ class TgiStreamEncoder:
         token = tokens[0] if len(tokens) == 1 else _token(text, None)
         return self._event(token, likeliest[0] if len(likeliest) == 1 else [], None, None)
 
+    @writes
     def end(self) -> bytes:
         details = {
             "finish_reason": _reason(self._reason),

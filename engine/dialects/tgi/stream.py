@@ -15,9 +15,10 @@ from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
 from engine.dialects.common.error_body import excerpt
 from engine.dialects.common.json_body import lenient, usage_body
 from engine.dialects.common.json_stream import JsonStreamDecoder
-from engine.dialects.openai.client import OpenAIStreamDecoder
+from engine.dialects.openai.stream import OpenAIStreamDecoder
 from engine.dialects.tgi import reply
 from engine.dialects.tgi.errors import retyped_words, stream_error
+from engine.schemas.provider import StreamEnd
 
 
 class TgiStreamDecoder(JsonStreamDecoder):
@@ -90,8 +91,10 @@ class TgiChatDecoder:
 
     __slots__ = ("_called", "_inner")
 
-    def __init__(self, wall: Callable[[], float] = time.time, *, show_usage: bool = True) -> None:
-        self._inner = OpenAIStreamDecoder("chat", wall, show_usage=show_usage)
+    def __init__(
+        self, wall: Callable[[], float] = time.time, *, show_usage: bool = True, end: StreamEnd = "finish"
+    ) -> None:
+        self._inner = OpenAIStreamDecoder("chat", wall, show_usage=show_usage, end=end)
         self._called = False
 
     @property

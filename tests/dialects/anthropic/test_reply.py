@@ -150,7 +150,7 @@ def test_an_error_with_status_200_is_an_error() -> None:
         b'{"type":"message"}',
         b"<html><title>Hello</title></html>",
         b"[" * 100_000,
-        message(text(), reason="no_such_reason"),
+        message(reason="no_such_reason"),
         message(text(), stop_reason=None),
         message({"type": "text"}),
         message({"type": "text", "text": None}),
@@ -163,6 +163,11 @@ def test_what_is_no_message_is_malformed(body: Any) -> None:
     with pytest.raises(Malformed) as caught:
         decoded(body, {"request-id": "req_1"})
     assert (caught.value.status, caught.value.provider_request_id) == (200, "req_1")
+
+
+def test_a_stop_reason_that_is_not_known_keeps_the_answer() -> None:
+    kept = choice(message(text(), reason="no_such_reason"))
+    assert (kept["message"]["content"], kept["finish_reason"]) == ("Paris.", "no_such_reason")
 
 
 def test_a_block_of_a_server_tool_is_left_out() -> None:

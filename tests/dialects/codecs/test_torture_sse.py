@@ -13,13 +13,14 @@ from typing import Any
 import httpx
 import pytest
 from httpx_sse import EventSource
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine import Engine, Request
 from engine.core.errors import InferenceError, Malformed, TimedOut, Truncated
 from engine.core.registry import DIALECTS, SERVER_DIALECTS
 from engine.core.stream import Chunk
+from engine.dialects.client import ChoiceStreams
 from engine.dialects.codecs.ndjson import NdjsonDecoder
 from engine.dialects.codecs.sse import Event, SseDecoder
 from engine.dialects.server import ClientCall
@@ -65,6 +66,7 @@ lines = st.one_of(
     stream=st.lists(st.tuples(lines, ends).map(b"".join), max_size=30).map(b"".join),
     cuts=st.lists(st.integers(0, 300), max_size=12),
 )
+@example(stream=b"event: error\nevent\ndata: a\n\n", cuts=[])
 def test_the_same_events_as_httpx_sse_finds(stream: bytes, cuts: list[int]) -> None:
     ours = [(name.decode() or "message", data.decode()) for name, data in decoded(stream, cuts)]
     # It also dispatches events without data (an id or a name alone), which the standard does not.
@@ -164,7 +166,10 @@ def stream_of(dialect: str) -> bytes:
 
 
 def chunks_of(dialect: str, pieces: list[bytes]) -> list[Chunk]:
-    decoder = DIALECTS.get(dialect)().stream_decoder(STREAMING[dialect])
+    client = DIALECTS.get(dialect)()
+    if isinstance(client, ChoiceStreams):
+        client.stream_end = "both"
+    decoder = client.stream_decoder(STREAMING[dialect])
     return [each for piece in pieces for each in decoder.feed(piece)] + decoder.finish()
 
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from email.utils import formatdate
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dialects.common.retry_hints import duration_s, retry_after_s, said_s
+from engine.dialects.common.retry_hints import LONGEST_S, duration_s, rate_hint, retry_after_s, said_s, wait_s
 
 NOW = 1_800_000_000.0
 
@@ -109,3 +110,47 @@ def test_resets_mean_nothing_for_a_call_that_was_not_throttled() -> None:
 def test_no_hint_is_ever_negative_or_infinite(explicit: str, reset: str, message: str) -> None:
     seconds = hint({"retry-after": explicit, "x-ratelimit-reset-tokens": reset}, message)
     assert seconds is None or 0 <= seconds < float("inf")
+
+
+FORMS = {
+    "seconds since 1970": lambda moment: str(int(moment)),
+    "seconds since 1970 with a fraction": lambda moment: f"{moment:.3f}",
+    "milliseconds since 1970": lambda moment: str(int(moment * 1e3)),
+    "microseconds since 1970": lambda moment: str(int(moment) * 10**6),
+    "nanoseconds since 1970": lambda moment: str(int(moment) * 10**9),
+    "an HTTP date": lambda moment: formatdate(moment, usegmt=True),
+    "an RFC 3339 time": lambda moment: datetime.fromtimestamp(moment, UTC).isoformat().replace("+00:00", "Z"),
+    "an RFC 3339 time without a zone": lambda moment: datetime.fromtimestamp(moment, UTC).isoformat()[:19],
+}
+HEADERS = ["retry-after", "retry-after-ms", "x-ratelimit-reset", "x-ratelimit-reset-requests"]
+
+
+@given(st.sampled_from(sorted(FORMS)), st.sampled_from(HEADERS), st.integers(-86400, 86400))
+def test_a_point_in_time_in_any_form_and_header_is_counted_from_now(form: str, header: str, ahead_s: int) -> None:
+    assert hint({header: FORMS[form](NOW + ahead_s)}) == pytest.approx(max(0, ahead_s), abs=1e-3)
+
+
+@given(st.sampled_from(sorted(FORMS)), st.integers(1, 86400))
+def test_the_reset_of_a_good_reply_is_read_the_same_way(form: str, ahead_s: int) -> None:
+    headers = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "59"}
+    said = rate_hint({**headers, "x-ratelimit-reset-requests": FORMS[form](NOW + ahead_s)}, "requests", NOW)
+    assert said == (60, 59, pytest.approx(ahead_s, abs=1e-3))
+
+
+def test_a_limit_comes_back_within_a_day_whatever_a_good_reply_says() -> None:
+    headers = {"x-ratelimit-limit-tokens": "9", "x-ratelimit-remaining-tokens": "1", "x-ratelimit-reset-tokens": "40d"}
+    assert rate_hint(headers, "tokens", NOW) == (9, 1, LONGEST_S)
+
+
+@given(
+    st.text(max_size=30) | st.floats().map(repr) | st.integers().map(str) | st.from_regex(r"\A[0-9]{1,400}[a-z]{0,2}\Z")
+)
+def test_no_value_is_read_as_a_wait_below_zero_or_without_end(text: str) -> None:
+    for unit_s in (1.0, 0.001):
+        seconds = wait_s(text, NOW, unit_s)
+        assert seconds is None or 0 <= seconds < float("inf")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("850µs", 0.00085), ("1m0.5s", 60.5), ("40ns", 4e-8)])
+def test_a_duration_as_go_writes_it_is_read(text: str, seconds: float) -> None:
+    assert wait_s(text, NOW) == pytest.approx(seconds)

@@ -184,6 +184,13 @@ def test_a_blocked_prompt_is_content_filtered(reason: str) -> None:
     assert (caught.value.code, caught.value.provider_request_id) == (reason, "r1")
 
 
+def test_a_finish_reason_that_is_not_known_keeps_the_answer_and_fails_without_one() -> None:
+    body = decoded(response(candidate({"text": "Paris."}, reason="SOMETHING_NEW"))).body
+    assert body["choices"][0]["message"]["content"] == "Paris."
+    assert body["choices"][0]["finish_reason"] == "something_new"
+    assert isinstance(failure({"finishReason": "SOMETHING_NEW", "index": 0}), ServerFailed)
+
+
 @pytest.mark.parametrize(
     ("reason", "kind"),
     [
@@ -191,7 +198,6 @@ def test_a_blocked_prompt_is_content_filtered(reason: str) -> None:
         ("UNEXPECTED_TOOL_CALL", Malformed),
         ("OTHER", ServerFailed),
         ("FINISH_REASON_UNSPECIFIED", ServerFailed),
-        ("SOMETHING_NEW", ServerFailed),
         ("PUP_LIMITED_DISABLED", AuthFailed),
         (None, Truncated),
     ],

@@ -268,3 +268,20 @@ def test_any_bytes_end_in_chunks_or_a_typed_error(data: bytes, after: bool) -> N
     decoder.feed(b"data: " + data + b"\n\n")
     with contextlib.suppress(Malformed, Truncated):
         assert decoder.finish()
+
+
+def test_null_in_every_event_is_absent() -> None:
+    nulls = {"finishReason": None, "logprobsResult": None, "index": None, "safetyRatings": None}
+    events = [
+        raw({"candidates": [{"content": {"parts": [{"text": text, "thought": None}]}, **nulls}], "usageMetadata": None})
+        for text in ("Pa", "ris")
+    ]
+    last = raw({"candidates": [{"content": None, **nulls, "finishReason": "STOP"}], "promptFeedback": None})
+    chunks = run(*events, last)
+    assert "".join(chunk.text for chunk in chunks) == "Paris"
+    assert choices(chunks)[-1][2] == "stop"
+
+
+def test_a_finish_reason_that_is_not_known_keeps_what_came() -> None:
+    assert choices(run(TEXT, raw({"candidates": [{"finishReason": "SOMETHING_NEW"}]})))[-1] == (0, {}, "something_new")
+    assert isinstance(fail(raw({"candidates": [{"finishReason": "SOMETHING_NEW"}]}))[1], ServerFailed)

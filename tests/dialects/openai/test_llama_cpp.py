@@ -49,3 +49,17 @@ async def test_messages_instructions_and_their_refusal(engine: Engine) -> None:
     refused = await engine.submit(Request("response", {"input": items, "previous_response_id": "resp_1"}))
     assert refused.error is not None
     assert refused.error.kind == "invalid_request"
+
+
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+async def test_a_call_right_after_a_stream_needs_one_attempt(llama_cpp_url: str, transport: str) -> None:
+    """The server closes a connection after a stream, without saying so."""
+    overrides = ["provider=llama_cpp", f"provider.base_url={llama_cpp_url}", "model=remote", "model.name=smollm2"]
+    chat = Request("chat", {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "temperature": 0})
+    options = ["policy=interactive", f"provider.transport.kind={transport}"]
+    async with Engine(compose([*overrides, *options]).spec) as engine:
+        for _ in range(10):
+            assert [chunk async for chunk in engine.stream(chat)]
+            result = await engine.submit(chat)
+            assert result.ok
+            assert [attempt.outcome for attempt in result.engine.attempts] == ["ok"]

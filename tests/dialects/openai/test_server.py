@@ -222,7 +222,7 @@ def test_usage_that_was_asked_for_comes_in_a_chunk_of_its_own() -> None:
 
 
 def test_usage_that_was_said_already_is_not_said_again() -> None:
-    found = decoded(streamed(WITH_USAGE, Chunk(chunk("x")), Chunk(usage_chunk(), Usage(7, 2))))
+    found = decoded(streamed(WITH_USAGE, Chunk(chunk("x", "stop")), Chunk(usage_chunk(), Usage(7, 2))))
     assert [each.usage for each in found] == [None, Usage(7, 2)]
 
 

@@ -1,0 +1,1 @@
+"""Fuzzing of everything that reads another's bytes: replies, streams, errors, headers, clients' requests, rows."""
