@@ -13,6 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.errors import HydraException
 from pydantic import ValidationError
 
+from engine.config.base_url import base_url
 from engine.config.diagnostics import from_pydantic, refuse_secrets
 from engine.config.environment import Reading, readable, reading
 from engine.config.option_folders import ConfigSource, OptionLoader, first_line
@@ -214,10 +215,9 @@ class Composer:
         if not isinstance(provider, dict) or not isinstance(model, dict):
             return  # pydantic says what is wrong
         if provider.get("kind") == "remote" and "provider.base_url" not in named:
-            url = next((os.environ[name] for name in provider.get("base_url_env") or () if os.environ.get(name)), None)
-            if url:
-                # OLLAMA_HOST, as Ollama itself reads it, may leave the scheme out.
-                provider["base_url"] = url if "://" in url else f"http://{url}"
+            variable = next((name for name in provider.get("base_url_env") or () if os.environ.get(name)), None)
+            if variable:
+                provider["base_url"] = base_url(variable, os.environ[variable])
         own = self._own_list(provider.get("prices"))
         if own is not None:
             provider["prices"] = own
