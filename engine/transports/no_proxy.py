@@ -29,19 +29,22 @@ def _names(entry: str, host: str, port: int | None) -> bool:
     entry = entry.strip("[]").rstrip(".")
     if not entry:
         return False
-    address = _address(host)
-    if address is not None:
+    addresses = _addresses(host)
+    if addresses:
         try:
-            return address in ipaddress.ip_network(entry.replace("]", ""), strict=False)
+            network = ipaddress.ip_network(entry.replace("]", ""), strict=False)
         except ValueError:
             return False
+        return any(address in network for address in addresses)
     domain = entry.removeprefix("*").removeprefix(".")
     return host == domain or (domain != "" and host.endswith(f".{domain}"))
 
 
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Returns the address that a host is written as, and the IPv4 address inside an IPv6 one; empty for a name."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
+        return []
+    mapped = getattr(address, "ipv4_mapped", None)
+    return [address] if mapped is None else [address, mapped]
