@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from engine.core.errors import ConfigError, nearest
-from engine.credentials.masking import MASK, looks_like_secret, mask_shapes
+from engine.credentials.masking import Secret, looks_like_secret, mask_secret, mask_shapes
 from engine.schemas import RunSpec
 from engine.schemas.hardware import HardwareSpec
 from engine.schemas.model_parameters import PARAMETER
@@ -253,9 +253,9 @@ def _refused(path: str) -> ConfigError:
 
 
 def mask(text: str) -> str:
-    """What is about to be shown, without any secret of the environment or anything that looks like one."""
+    """Returns what is about to be shown without any secret of the environment or anything that looks like one."""
     for value in _known():
-        text = text.replace(value, MASK)
+        text = mask_secret(text, Secret(value))
     return mask_shapes(text)
 
 
