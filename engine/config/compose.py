@@ -99,8 +99,20 @@ class Composer:
             return Composition(self._spec(), self.overrides, tuple(self.sources))
 
     def _spec(self) -> RunSpec:
+        """Raises ConfigError. A knob that can't be right does not hide what is wrong with the others."""
         named_groups = frozenset(self.loader.groups_of_config() if self._presets else ())
-        lines = Checker(self.options, self._presets, named_groups).lines(self.parsed)
+        checker = Checker(self.options, self._presets, named_groups)
+        lines, problems = checker.check(self.parsed)
+        if not problems:
+            return self._composed(lines)
+        if not any(checker.chooses(override) and len(checker.check([override])[1]) for override in self.parsed):
+            try:
+                self._composed(lines)
+            except ConfigError as error:
+                problems += [line for line in str(error).splitlines() if line not in problems]
+        raise ConfigError("\n".join(problems))
+
+    def _composed(self, lines: Sequence[str]) -> RunSpec:
         config = self._load(lines)
         default = self._default_model_option(config)
         if default is not None:

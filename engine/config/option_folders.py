@@ -257,8 +257,9 @@ def _strings(listed: Any) -> list[str]:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's text."""
+    """Returns the first line of an error's text, and of its cause's."""
     if isinstance(error, YAMLError):
         return _yaml_problem(error, Path(getattr(getattr(error, "problem_mark", None), "name", "a file")))
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[0].split()) if lines else type(error).__name__
+    texts = [str(error), str(error.__cause__ or "")]
+    lines = [next((line.strip() for line in text.splitlines() if line.strip()), "") for text in texts]
+    return " ".join(": ".join(filter(None, lines)).split()).replace("override ++", "override ") or type(error).__name__

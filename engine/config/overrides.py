@@ -65,20 +65,27 @@ class Checker:
         self._presets = presets
         self._named = named
 
-    def lines(self, overrides: Sequence[Override]) -> list[str]:
-        """Raises ConfigError for all that can't be right, with the nearest names."""
+    def check(self, overrides: Sequence[Override]) -> tuple[list[str], list[str]]:
+        """Returns the lines for Hydra, and a problem for each override that can't be right, with the nearest names."""
         lines, problems = [], []
         for override in overrides:
             try:
                 lines.append(self._line(override))
             except ConfigError as error:
                 problems.append(str(error))
-        if problems:
-            raise ConfigError("\n".join(problems))
-        return lines
+        return lines, problems
+
+    def chooses(self, override: Override) -> bool:
+        """Returns True if an override chooses an option or a preset."""
+        return override.key_or_group in self._options or override.key_or_group in self._presets
 
     def _line(self, override: Override) -> str:
         key, line = str(override.key_or_group), str(override.input_line)
+        if override.package is not None:
+            raise ConfigError(
+                f"{line}: got a package after @; expected GROUP=OPTION, for an option has one place in a run. "
+                f"Fix: {key}={written(override)}"
+            )
         if override.is_sweep_override():
             raise ConfigError(
                 f"{line}: several values are a sweep; add -m (python -m engine -m …), "

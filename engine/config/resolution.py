@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 from omegaconf._utils import get_omega_conf_dumper
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
 from yaml import dump  # type: ignore[import-untyped]
 
 from engine.config.environment import NotReadable
@@ -52,6 +52,8 @@ class Resolution:
 def _reason(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "an interpolation contains itself"
+    if isinstance(error, UnsupportedInterpolationType):
+        return f"{error.msg}; expected ${{oc.env:NAME}}, ${{now:%Y-%m-%d}} or a key of the run, such as ${{seed}}"
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, NotReadable):

@@ -87,6 +87,24 @@ def test_the_error_of_a_file_names_it(content: bytes, said: str, tmp_path: Path)
     assert all(str(file) in line for line in text.splitlines() if "policy.retry" in line)
 
 
-def test_several_errors_are_shown_at_once(tmp_path: Path) -> None:
+def test_several_errors_are_shown_at_once() -> None:
     text = refusal("provider=grok", "policy.queue.sise=5", "hydra.run.dir=x", "policy/retry=never")
     assert len(text.splitlines()) == 4
+
+
+def test_unknown_keys_and_wrong_values_are_shown_together() -> None:
+    text = refusal("provider=simulated", "policy.queue.sise=5", "policy.queue.size=many", "seed=x")
+    assert [line.partition("=")[0].partition(":")[0] for line in text.splitlines()] == [
+        "policy.queue.sise",
+        "policy.queue.size",
+        "seed",
+    ]
+
+
+@pytest.mark.parametrize("typed", ["output.root='${'", "output.root='${foo:}'", "output.root='${hydra:job.name}'"])
+def test_an_interpolation_that_cannot_be_read_is_named(typed: str) -> None:
+    assert "output.root" in refusal("provider=simulated", typed)
+
+
+def test_a_package_after_a_group_is_refused() -> None:
+    assert "policy@x=off: got a package" in refusal("provider=simulated", "policy@x=off")
