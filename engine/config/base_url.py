@@ -24,19 +24,19 @@ def _ollama(text: str) -> str:
     if not separator:
         scheme, rest = ("https", f"{text}:443") if text == "ollama.com" else ("http", text)
     default = {"http": 80, "https": 443}.get(scheme, _OLLAMA_PORT) if separator else _OLLAMA_PORT
-    place, slash, path = rest.partition("/")
-    host, port = _host_and_port(place)
+    address, slash, path = rest.partition("/")
+    host, port = _host_and_port(address)
     number = int(port) if port.isascii() and port.isdigit() and int(port) <= 65535 else default
     return f"{scheme or 'http'}://{_callable(host)}:{number}{slash}{path}".rstrip("/")
 
 
-def _host_and_port(place: str) -> tuple[str, str]:
-    if place.startswith("["):
-        host, _, port = place[1:].partition("]")
+def _host_and_port(address: str) -> tuple[str, str]:
+    if address.startswith("["):
+        host, _, port = address[1:].partition("]")
         return host, port.removeprefix(":")
-    if place.count(":") > 1:  # IPv6 without brackets has no port
-        return place, ""
-    host, _, port = place.partition(":")
+    if address.count(":") > 1:  # IPv6 without brackets has no port
+        return address, ""
+    host, _, port = address.partition(":")
     return host, port
 
 

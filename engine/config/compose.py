@@ -136,7 +136,7 @@ class Composer:
         self._check_packages()
         if config.problems:
             raise ConfigError(
-                "\n".join(f"{key}: {problem}{_place(origins, key)}" for key, problem in config.problems.items())
+                "\n".join(f"{key}: {problem}{_in_file(origins, key)}" for key, problem in config.problems.items())
             )
         self._check_groups(config.plain, origins)
         return config
@@ -178,7 +178,7 @@ class Composer:
                 kinds = "" if group == "model" else " with a `kind`"
                 problems.append(
                     f"{group}: not a mapping{kinds}; write one in the option's file, and choose the option with "
-                    f"{group}=OPTION or in the defaults list of config.yaml{_place(origins, group)}"
+                    f"{group}=OPTION or in the defaults list of config.yaml{_in_file(origins, group)}"
                 )
         if problems:
             raise ConfigError("\n".join(problems))
@@ -282,7 +282,7 @@ def _raise_missing(keys: Iterable[str]) -> None:
         raise ConfigError("\n".join(f"{key}: needs a value; add {key}=…" for key in sorted(keys)))
 
 
-def _place(origins: Origins, key: str) -> str:
+def _in_file(origins: Origins, key: str) -> str:
     file = origins.file(key)
     return f" ({file})" if file else ""
 

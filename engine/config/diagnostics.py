@@ -151,9 +151,9 @@ def from_pydantic(
             value = value if text is None else _AsWritten(text)
             shown = "" if _secret(path.rpartition(".")[2], text or value) else f"{value!r}: "
             lines.append(f"{path}={shown}{item['msg'][0].lower()}{item['msg'][1:]}{_quote_hint(path, item, text)}")
-        place = file(path)
-        if place is not None:
-            lines[-1] += f" ({place})"
+        named = file(path)
+        if named is not None:
+            lines[-1] += f" ({named})"
     return lines
 
 

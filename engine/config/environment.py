@@ -36,7 +36,7 @@ _reading: ContextVar[Reading | None] = ContextVar("reading", default=None)
 
 
 def readable(overrides: Iterable[str]) -> frozenset[str]:
-    """Returns the variables that may be read beside a config repo: listed ones, and those that the user typed."""
+    """Returns the variables that a composition with a config repo may read: listed ones, and those that were typed."""
     listed = (name.strip() for name in os.environ.get(ALLOWED_ENV, "").split(","))
     typed = (name for line in overrides for name in re.findall(r"oc\.env\s*:\s*([^\s,}]+)", line))
     return frozenset({*READABLE, *filter(None, listed), *(name.strip("'\"") for name in typed)})

@@ -1,4 +1,4 @@
-"""The place that a key's value was written at, and how it was written there."""
+"""The file that sets a key, and the text that was written for it."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Checker:
         key, line = str(override.key_or_group), str(override.input_line)
         if override.package is not None:
             raise ConfigError(
-                f"{line}: got a package after @; expected GROUP=OPTION, for an option has one place in a run. "
+                f"{line}: got a package after @; expected GROUP=OPTION, for an option sets its own group. "
                 f"Fix: {key}={written(override)}"
             )
         if override.is_sweep_override():

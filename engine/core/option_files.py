@@ -51,7 +51,7 @@ def presets(folders: Iterable[Path]) -> dict[str, list[str]]:
 
 
 def _files(folders: Iterable[Path]) -> Iterator[tuple[str, str]]:
-    """Yields the group and the name of each file; a file beside the groups is of the group ""."""
+    """Yields the group and the name of each file; a file in no group is of the group ""."""
     for folder in folders:
         for file in folder.rglob("*.yaml"):
             group = file.parent.relative_to(folder).as_posix()
