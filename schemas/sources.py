@@ -114,6 +114,7 @@ def source_from_uri(uri: str, layout: str | None = None) -> dict[str, Any]:
     Raises ValueError that says what the URI lacks.
     """
     scheme, separator, rest = uri.partition("://")
+    scheme = scheme.lower()
     read = _READERS.get(scheme)
     if not separator or read is None:
         raise ValueError(f"not a source; expected one of {', '.join(f'{name}://…' for name in _READERS)}, or a mapping")

@@ -6,6 +6,7 @@ Format: ggml's docs/gguf.md, version 3 (little endian; version 2 has the same la
 from __future__ import annotations
 
 import math
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,20 +67,38 @@ def read(path: Path) -> tuple[dict[str, Any], list[TensorInfo]]:
                 value = _value(file, struct.unpack("<I", _exactly(file, 4))[0])
                 if value is not None:
                     found[key] = value
-            table = _table(file, tensors, int(found.get("general.alignment", 32)))
+            table = _table(file, tensors, _alignment(found))
         # OpenVINO reads past the end of a file that is cut, and takes the process with it.
         if any(tensor.offset + _size_bytes(tensor) > path.stat().st_size for tensor in table):
-            raise EOFError
+            raise _Damaged
         return found, table
-    except (EOFError, UnicodeDecodeError, KeyError, struct.error) as error:
+    except (_Damaged, UnicodeDecodeError, KeyError, struct.error) as error:
         raise SetupError(f"model.sources: {path} is cut or damaged; delete it, so that it is fetched again") from error
+
+
+class _Damaged(Exception):
+    """The file's numbers can't be true."""
+
+
+def _alignment(found: dict[str, Any]) -> int:
+    alignment = found.get("general.alignment", 32)
+    if type(alignment) is not int or alignment <= 0:
+        raise _Damaged
+    return alignment
 
 
 def context_length(path: Path) -> int | None:
     """Tokens of prompt and answer together, as the file says."""
     found = metadata(path)
     length = found.get(f"{found.get('general.architecture')}.context_length")
-    return int(length) if length else None
+    if not length:
+        return None
+    if type(length) is not int:
+        raise SetupError(
+            f"model.sources: {path}: got the context length {length!r}; expected a whole number. "
+            "Fix: fetch the file from its author again"
+        )
+    return length
 
 
 def _table(file: BinaryIO, count: int, alignment: int) -> list[TensorInfo]:
@@ -87,6 +106,8 @@ def _table(file: BinaryIO, count: int, alignment: int) -> list[TensorInfo]:
     for _ in range(count):
         name = _string(file).decode("utf-8")
         dimensions = struct.unpack("<I", _exactly(file, 4))[0]
+        if dimensions > _DIMENSIONS:
+            raise _Damaged
         # ggml names the fastest dimension first.
         shape = struct.unpack(f"<{dimensions}Q", _exactly(file, 8 * dimensions))[::-1]
         kind, offset = struct.unpack("<IQ", _exactly(file, 12))
@@ -101,16 +122,18 @@ def _size_bytes(tensor: TensorInfo) -> int:
     return math.prod(tensor.shape) // block * size_bytes if block else size_bytes
 
 
-def _value(file: BinaryIO, kind: int) -> Any:
+def _value(file: BinaryIO, kind: int, depth: int = 0) -> Any:
     if kind == _STRING:
         return _string(file).decode("utf-8", "replace")
     if kind == _ARRAY:
         item, length = struct.unpack("<IQ", _exactly(file, 12))
+        if depth >= _NESTED:
+            raise _Damaged
         if item in _SCALARS:
-            file.seek(struct.calcsize(_SCALARS[item]) * length, 1)
+            _skip(file, struct.calcsize(_SCALARS[item]) * length)
         else:
             for _ in range(length):
-                _value(file, item)
+                _value(file, item, depth + 1)
         return None
     layout = _SCALARS[kind]
     return struct.unpack(layout, _exactly(file, struct.calcsize(layout)))[0]
@@ -121,7 +144,28 @@ def _string(file: BinaryIO) -> bytes:
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:
+    """Reads `size` bytes. A size is trusted only up to the file's end, for it takes memory before it is read."""
+    if size > _READ_BYTES:
+        _check_left(file, size)
     data = file.read(size)
     if len(data) != size:
-        raise EOFError
+        raise _Damaged
     return data
+
+
+def _skip(file: BinaryIO, size: int) -> None:
+    _check_left(file, size)
+    file.seek(size, os.SEEK_CUR)
+
+
+def _check_left(file: BinaryIO, size: int) -> None:
+    if size > os.fstat(file.fileno()).st_size - file.tell():
+        raise _Damaged
+
+
+_READ_BYTES = 4096
+"""A size above this is compared with the file's before memory is taken."""
+_DIMENSIONS = 4
+"""Dimensions of a tensor, at most, in ggml."""
+_NESTED = 8
+"""Arrays inside arrays, at most; no file has more than one level."""

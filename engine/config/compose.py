@@ -1,47 +1,33 @@
-"""Hydra → plain dict → RunSpec. The only file that imports hydra or omegaconf."""
+"""Options, overrides and config repos → plain dict → RunSpec."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
-from yaml import YAMLError  # type: ignore[import-untyped]
 
-from engine.config.diagnostics import from_pydantic, refuse_secrets, unknown_key
+from engine.config.base_url import base_url
+from engine.config.diagnostics import from_pydantic, refuse_secrets
+from engine.config.environment import Reading, readable, reading
+from engine.config.option_folders import ConfigSource, OptionLoader, first_line
+from engine.config.origins import Origins
+from engine.config.overrides import Checker, nested, parse, quoted
+from engine.config.resolution import Resolution, to_yaml
 from engine.core.errors import ConfigError, nearest
-from engine.core.option_files import conf_dir, options
+from engine.core.option_files import options, presets
 from engine.schemas import RunSpec
 from engine.schemas.plugins import plugin_specs
 from engine.schemas.provider import SimulatedProviderSpec
 
-CONFIG = "config"
 TARGET_GROUPS = ("provider", "model", "hardware")
 _DEFAULT_MODELS = {"simulated": SimulatedProviderSpec.model_fields["default_model"].default}
-
-
-@dataclass(frozen=True)
-class ConfigSource:
-    """A folder that options came from."""
-
-    path: str
-    origin: str
-    """`engine`, `--config-dir` or `hydra.searchpath`."""
 
 
 @dataclass(frozen=True)
@@ -53,139 +39,129 @@ class Composition:
     sources: tuple[ConfigSource, ...]
 
 
-def compose(overrides: Sequence[str] = (), config_dir: str | os.PathLike[str] | None = None) -> Composition:
-    """The run spec that the options, the overrides and the config repos say. Raises ConfigError."""
-    return Composer(overrides, config_dir).compose()
+def compose(
+    overrides: Sequence[str] = (), config_dir: str | os.PathLike[str] | None = None, now: datetime | None = None
+) -> Composition:
+    """Returns the run spec of the options, the overrides and the config repos. Raises ConfigError.
+
+    `now` is the time of `${now:…}`; None: the clock's.
+    """
+    return Composer(overrides, config_dir, now or datetime.now()).compose()
 
 
 def expand(overrides: Sequence[str], config_dir: str | os.PathLike[str] | None = None) -> list[list[str]]:
-    """The cells of a sweep: one list of overrides each, the cartesian product in the order as typed."""
-    parsed = _parse(overrides)
-    loader = _loader(config_dir)
+    """Returns the cells of a sweep: a list of overrides each, the cartesian product in the order as typed."""
+    parsed = parse(overrides)
+    loader = OptionLoader(config_dir)
     for override in parsed:
         override.config_loader = loader
     try:
         cells = list(BasicSweeper.split_arguments(parsed, None)[0])
     except HydraException as error:
-        raise ConfigError(f"sweep: {_first_line(error)}") from error
+        raise ConfigError(f"sweep: {first_line(error)}") from error
     for cell in cells:
-        for override in _parse(cell):  # before a choice becomes the name of a directory
-            refuse_secrets(_nested(override.key_or_group, override.value()))
+        for override in parse(cell):  # before a choice becomes the name of a directory
+            refuse_secrets(nested(override.key_or_group, override.value()))
     return cells
 
 
 def choices(cell: Sequence[str]) -> dict[str, str]:
-    """What a cell's overrides say, key by key, as plain text: without the quotes of Hydra's grammar."""
-    found = {}
-    for override in _parse(cell):
-        value = override.value()
-        text = override.input_line.partition("=")[2]
-        found[override.input_line.partition("=")[0]] = value if isinstance(value, str) else text
-    return found
+    """Returns the values of a cell's overrides by key, as plain text: without the quotes of Hydra's grammar."""
+    return {
+        override.input_line.partition("=")[0]: override.value()
+        if isinstance(override.value(), str)
+        else override.input_line.partition("=")[2]
+        for override in parse(cell)
+    }
 
 
 class Composer:
     """One composition: its overrides, checked before Hydra sees them, and its search path."""
 
-    def __init__(self, overrides: Sequence[str], config_dir: str | os.PathLike[str] | None) -> None:
+    def __init__(self, overrides: Sequence[str], config_dir: str | os.PathLike[str] | None, now: datetime) -> None:
         if config_dir is not None and not Path(config_dir).is_dir():
             raise ConfigError(
                 f"--config-dir: {config_dir} is not a folder; give the folder that has provider/, model/, …"
             )
         self.overrides = tuple(overrides)
-        self.config_dir = config_dir
-        self.loader = _loader(config_dir)
-        self.options = options(Path(source.path) for source in _sources(self.loader, overrides))
-        self.parsed = _parse(overrides)
+        self.parsed = parse(overrides)
+        self.loader = OptionLoader(config_dir)
+        self.sources = self.loader.sources(self.parsed)
+        folders = [Path(source.path) for source in self.sources]
+        self.options = options(folders)
+        self._presets = presets(folders)
+        own = all(source.origin == "engine" for source in self.sources)
+        self._limits = Reading(None if own else readable(overrides), now)
         self._search = [override.input_line for override in self.parsed if override.is_hydra_override()]
 
     def compose(self) -> Composition:
-        lines = self._checked()
+        with reading(self._limits):
+            return Composition(self._spec(), self.overrides, tuple(self.sources))
+
+    def _spec(self) -> RunSpec:
+        """Raises ConfigError. A knob that can't be right does not hide what is wrong with the others."""
+        named_groups = frozenset(self.loader.groups_of_config() if self._presets else ())
+        checker = Checker(self.options, self._presets, named_groups)
+        lines, problems = checker.check(self.parsed)
+        if not problems:
+            return self._composed(lines)
+        if not any(checker.chooses(override) and len(checker.check([override])[1]) for override in self.parsed):
+            try:
+                self._composed(lines)
+            except ConfigError as error:
+                problems += [line for line in str(error).splitlines() if line not in problems]
+        raise ConfigError("\n".join(problems))
+
+    def _composed(self, lines: Sequence[str]) -> RunSpec:
         config = self._load(lines)
-        refuse_secrets(_plain(config))  # before any of it is quoted in another message
-        self._check_groups(config)
         default = self._default_model_option(config)
         if default is not None:
-            config = self._load([*lines, f"model={default}"])
-        self._check_missing(config)
-        plain = _plain(config)
+            config = self._load([*lines, f"model={quoted(default)}"])
+        origins = self._origins()
+        plain = config.plain
+        _raise_missing(config.missing)
         plain["fallbacks"] = [
             self._target(f"fallbacks[{index}]", entry, plain["hardware"])
             for index, entry in enumerate(plain.get("fallbacks") or [])
         ]
-        named = {override.key_or_group for override in self.parsed}
-        self._finish_target(plain, "", named)
+        self._finish_target(plain, "", {override.key_or_group for override in self.parsed})
         refuse_secrets(plain)
-        spec = _validate(plain)
-        return Composition(spec, self.overrides, tuple(_sources(self.loader, self.overrides)))
+        return _validate(plain, origins)
 
-    def _checked(self) -> list[str]:
-        """The overrides as Hydra is to see them. Raises ConfigError for what can't be right, with the nearest names."""
-        lines = []
-        for override in self.parsed:
-            key = override.key_or_group
-            if override.is_sweep_override():
-                raise ConfigError(
-                    f"{override.input_line}: several values are a sweep; add -m (python -m engine -m …), "
-                    f"or quote a value that has a comma: '{key}=\"…\"'"
-                )
-            if override.is_hydra_override():
-                lines.append(override.input_line)
-            elif key in self.options:
-                self._check_option(override, key)
-                lines.append(override.input_line)
-            elif "/" in key:
-                raise ConfigError(f"{key}: no such group; {nearest(key, self.options)}")
-            else:
-                refuse_secrets(_nested(key, override.value()))
-                problem = unknown_key(key, self.options)
-                if problem:
-                    raise ConfigError(problem)
-                group = key.replace(".", "/")
-                if (
-                    group in self.options
-                    and not override.is_delete()
-                    and not isinstance(override.value(), Mapping | list)
-                ):
-                    raise ConfigError(
-                        f"{override.input_line}: {key} has knobs of its own; an option of it is chosen with a slash: "
-                        f"{group}={override.input_line.partition('=')[2]}"
-                    )
-                # The schema knows the key, so it may be set even where the option's YAML does not list it.
-                plain = override.input_line.lstrip("+")
-                lines.append(plain if override.is_delete() else f"++{plain}")
-        return lines
-
-    def _check_option(self, override: Override, group: str) -> None:
-        value = override.value()
-        if override.is_delete() or value is None:
-            return
-        if isinstance(value, str) and value in self.options[group]:
-            return
-        refuse_secrets(_nested(group, value))
-        hint = nearest(str(value), self.options[group])
-        extra = f"; any model: model=remote model.name={value}" if group == "model" else ""
-        raise ConfigError(f"{group}={value}: no such option of the group {group}; {hint}{extra}")
-
-    def _load(self, lines: list[str]) -> DictConfig:
-        try:
-            config: DictConfig = self.loader.load_configuration(CONFIG, lines, RunMode.RUN, from_shell=False)
-            OmegaConf.set_struct(config, False)
-            del config["hydra"]  # its own settings; nothing of a run
-            OmegaConf.resolve(config)
-            return config
-        except RecursionError as error:
+    def _load(self, lines: Sequence[str]) -> Resolution:
+        """Composes and resolves once. Raises ConfigError: every key without a value, with its file."""
+        config = Resolution(self.loader.load(lines))
+        refuse_secrets(config.plain)  # before any of it is quoted in another message
+        origins = self._origins()
+        self._check_packages()
+        if config.problems:
             raise ConfigError(
-                "config: an option's defaults list names itself; a config repo's option of the same name hides ours"
-            ) from error
-        except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-            raise ConfigError(f"config: {_first_line(error)}") from error
+                "\n".join(f"{key}: {problem}{_in_file(origins, key)}" for key, problem in config.problems.items())
+            )
+        self._check_groups(config.plain, origins)
+        return config
 
-    def _default_model_option(self, config: DictConfig) -> str | None:
-        """The option that `model=default` means for a provider in this process."""
-        if config.model.get("name") != "default" or config.provider.get("kind") != "local":
+    def _origins(self) -> Origins:
+        groups = {*self.options, *self._presets}
+        typed = [override.input_line for override in self.parsed if override.key_or_group not in groups]
+        return Origins(self.loader.files, typed)
+
+    def _check_packages(self) -> None:
+        """Raises ConfigError for a preset whose file does not say that it sets several groups."""
+        for file in self.loader.files:
+            group = file.package.partition(".")[0]
+            if group in self._presets and group not in RunSpec.model_fields:
+                raise ConfigError(
+                    f"{file.path}: got an option of the group {group}, which a run does not have; expected a preset, "
+                    "whose keys are those of a run. Fix: make `# @package _global_` the first line"
+                )
+
+    def _default_model_option(self, config: Resolution) -> str | None:
+        """Returns the option that `model=default` means for a provider in this process; None for another one."""
+        model, provider = config.plain["model"], config.plain["provider"]
+        if model.get("name") != "default" or provider.get("kind") != "local":
             return None
-        option = config.provider.get("default_model")
+        option = provider.get("default_model")
         if option not in self.options["model"]:
             raise ConfigError(
                 f"provider.default_model: {option!r} is not an option of the group model; "
@@ -193,21 +169,19 @@ class Composer:
             )
         return str(option)
 
-    def _check_groups(self, config: DictConfig) -> None:
+    def _check_groups(self, plain: Mapping[str, Any], origins: Origins) -> None:
         """Raises ConfigError when a config repo's file has not what every run needs."""
+        problems = []
         for group in ("provider", "hardware", "model", "workload"):
-            chosen = config.get(group)
-            if not isinstance(chosen, DictConfig) or (group != "model" and "kind" not in chosen):
+            chosen = plain.get(group)
+            if not isinstance(chosen, dict) or (group != "model" and "kind" not in chosen):
                 kinds = "" if group == "model" else " with a `kind`"
-                raise ConfigError(
+                problems.append(
                     f"{group}: not a mapping{kinds}; write one in the option's file, and choose the option with "
-                    f"{group}=OPTION or in the defaults list of config.yaml"
+                    f"{group}=OPTION or in the defaults list of config.yaml{_in_file(origins, group)}"
                 )
-
-    def _check_missing(self, config: DictConfig) -> None:
-        missing = OmegaConf.missing_keys(config)
-        if missing:
-            raise ConfigError("\n".join(f"{key}: needs a value; add {key}=…" for key in sorted(missing)))
+        if problems:
+            raise ConfigError("\n".join(problems))
 
     def _target(self, path: str, entry: Any, hardware: Any) -> dict[str, Any]:
         """A fallback: each of provider, model and hardware is an option's name or {use: option, …overrides}.
@@ -225,16 +199,17 @@ class Composer:
             option = change.pop("use", None) if isinstance(value, Mapping) else value
             if option is None and group == "model" and "name" in change:
                 option = "remote"
-            if option not in self.options[group]:
+            if not isinstance(option, str) or option not in self.options[group]:
                 raise ConfigError(f"{path}.{group}: no option {option!r}; {nearest(str(option), self.options[group])}")
-            chosen.append(f"{group}={option}")
+            chosen.append(f"{group}={quoted(option)}")
             changes[group] = change
         config = self._load([*self._search, *chosen])
-        config = self._with(config, changes)
+        _merge(config.plain, changes)
         default = self._default_model_option(config)
         if default is not None:
-            config = self._with(self._load([*self._search, *chosen, f"model={default}"]), changes)
-        plain = {group: _plain(config[group]) for group in TARGET_GROUPS}
+            config = self._load([*self._search, *chosen, f"model={quoted(default)}"])
+            _merge(config.plain, changes)
+        plain = {group: config.plain[group] for group in TARGET_GROUPS}
         if "hardware" not in entry:
             plain["hardware"] = hardware
         named = {f"{group}.{key}" for group, change in changes.items() for key in change}
@@ -243,18 +218,8 @@ class Composer:
 
     def _own_list(self, name: Any) -> str | None:
         """The file of a price list that a config repo has under this name."""
-        files = (
-            Path(source.path) / "prices" / f"{name}.yaml"
-            for source in _sources(self.loader, self.overrides)
-            if source.origin != "engine"
-        )
+        files = (Path(source.path) / "prices" / f"{name}.yaml" for source in self.sources if source.origin != "engine")
         return next((str(file) for file in files if isinstance(name, str) and file.is_file()), None)
-
-    @staticmethod
-    def _with(config: DictConfig, changes: dict[str, dict[str, Any]]) -> DictConfig:
-        for group, change in changes.items():
-            config[group] = OmegaConf.merge(config[group], change)
-        return config
 
     def _finish_target(self, plain: dict[str, Any], path: str, named: set[str]) -> None:
         """Puts in what depends on the provider: its URL from the environment, its default model."""
@@ -262,10 +227,9 @@ class Composer:
         if not isinstance(provider, dict) or not isinstance(model, dict):
             return  # pydantic says what is wrong
         if provider.get("kind") == "remote" and "provider.base_url" not in named:
-            url = next((os.environ[name] for name in provider.get("base_url_env") or () if os.environ.get(name)), None)
-            if url:
-                # OLLAMA_HOST, as Ollama itself reads it, may leave the scheme out.
-                provider["base_url"] = url if "://" in url else f"http://{url}"
+            variable = next((name for name in provider.get("base_url_env") or () if os.environ.get(name)), None)
+            if variable:
+                provider["base_url"] = base_url(variable, os.environ[variable])
         own = self._own_list(provider.get("prices"))
         if own is not None:
             provider["prices"] = own
@@ -304,11 +268,31 @@ def _default_model(kind: str) -> str | None:
     return spec.model_fields["default_model"].default if spec and "default_model" in spec.model_fields else None
 
 
-def _validate(plain: dict[str, Any]) -> RunSpec:
+def _merge(plain: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Puts changes into plain data; mappings key by key."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(plain.get(key), dict):
+            _merge(plain[key], value)
+        else:
+            plain[key] = value
+
+
+def _raise_missing(keys: Iterable[str]) -> None:
+    if keys:
+        raise ConfigError("\n".join(f"{key}: needs a value; add {key}=…" for key in sorted(keys)))
+
+
+def _in_file(origins: Origins, key: str) -> str:
+    file = origins.file(key)
+    return f" ({file})" if file else ""
+
+
+def _validate(plain: dict[str, Any], origins: Origins | None = None) -> RunSpec:
+    origins = origins or Origins((), ())
     try:
         return RunSpec.model_validate(plain)
     except ValidationError as error:
-        raise ConfigError("\n".join(from_pydantic(error))) from error
+        raise ConfigError("\n".join(from_pydantic(error, origins.written, origins.file))) from error
 
 
 def load_spec(plain: dict[str, Any]) -> RunSpec:
@@ -317,103 +301,8 @@ def load_spec(plain: dict[str, Any]) -> RunSpec:
 
 
 def dump_yaml(data: Any) -> str:
-    """Plain data as YAML, in the order given."""
-    return str(OmegaConf.to_yaml(OmegaConf.create(data)))
+    """Returns plain data as YAML, in the order given."""
+    return to_yaml(data)
 
 
-def _loader(config_dir: str | os.PathLike[str] | None) -> ConfigLoaderImpl:
-    return _loader_of(None if config_dir is None else Path(config_dir).resolve())
-
-
-@lru_cache(maxsize=16)
-def _loader_of(config_dir: Path | None) -> ConfigLoaderImpl:
-    Plugins.instance()  # registers Hydra's own config sources
-    path = ConfigSearchPathImpl()
-    path.append("hydra", "pkg://hydra.conf")
-    if config_dir is not None:  # before ours: the first that has an option wins, so that a config repo overrides
-        path.append("--config-dir", f"file://{config_dir}")
-    path.append("main", f"file://{conf_dir()}")
-    path.append("schema", "structured://")
-    return ConfigLoaderImpl(path)
-
-
-def _sources(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> list[ConfigSource]:
-    found = []
-    for source in loader.get_search_path().get_path():
-        if source.provider in ("main", "--config-dir") and source.path:
-            origin = "engine" if source.provider == "main" else source.provider
-            found.append(ConfigSource(source.path.removeprefix("file://"), origin))
-    for path in _search_path(loader, overrides):
-        plain = path.removeprefix("file://")
-        if not path.startswith("pkg://"):
-            if not Path(plain).is_dir():
-                raise ConfigError(f"hydra.searchpath: {plain} is not a folder")
-            found.append(ConfigSource(str(Path(plain).resolve()), "hydra.searchpath"))
-    return found
-
-
-def _search_path(loader: ConfigLoaderImpl, overrides: Sequence[str]) -> list[str]:
-    for override in _parse(overrides):
-        if override.key_or_group == "hydra.searchpath":
-            value = override.value()
-            return [str(item) for item in value] if isinstance(value, list) else []
-    try:
-        loaded = loader.repository.load_config(CONFIG)
-        listed = OmegaConf.select(loaded.config, "hydra.searchpath") if loaded is not None else None
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise ConfigError(f"config: {_first_line(error)}") from error
-    return [str(item) for item in listed or ()]
-
-
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create()
-    parsed = []
-    for line in overrides:
-        try:
-            parsed.append(parser.parse_override(_literal(parser, line)))
-        except HydraException:
-            break
-    else:
-        return parsed
-    # Outside the handler: Hydra's error quotes the value, and a traceback that shows it would show a secret.
-    refuse_secrets(_nested(*line.partition("=")[::2]))
-    key = line.partition("=")[0]
-    raise ConfigError(f"{key}: can't be read as key=value; quote values with special characters: '{key}=\"…\"'")
-
-
-def _literal(parser: OverridesParser, line: str) -> str:
-    """The override, quoted where Hydra's grammar can't read it and it can only be plain text: a path such as
-    `~/runs/a=b`, a URL with a query. Lists, mappings, choices and quotes stay as they are, and so do their errors."""
-    key, equals, value = line.partition("=")
-    try:
-        parser.parse_override(line)
-    except HydraException:
-        if equals and value and value[0] not in "[{(\"'" and "," not in value and '"' not in value:
-            return f'{key}="{value}"' if not value.endswith("\\") else line
-    return line
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    try:
-        plain = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"config: {_first_line(error)}") from error
-    assert isinstance(plain, dict)
-    return plain  # type: ignore[return-value]
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    for part in reversed(key.lstrip("+~").split(".")):
-        value = {part: value}
-    return value if isinstance(value, dict) else {}
-
-
-def _first_line(error: BaseException) -> str:
-    mark = getattr(error, "problem_mark", None)
-    if mark is not None:  # of a YAML file; the whole error would also quote its text
-        return f"{mark.name}:{mark.line + 1}: not valid YAML: {getattr(error, 'problem', None) or 'it ends too early'}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return re.sub(r"\s+", " ", lines[0]) if lines else type(error).__name__
-
-
-__all__ = ["Composition", "ConfigSource", "compose", "dump_yaml", "expand", "load_spec", "varied"]
+__all__ = ["Composition", "ConfigSource", "compose", "dump_yaml", "expand", "load_spec", "quoted", "varied"]

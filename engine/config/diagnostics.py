@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from engine.core.errors import ConfigError, nearest
-from engine.credentials.masking import MASK, looks_like_secret, mask_shapes
+from engine.credentials.masking import Secret, looks_like_secret, mask_secret, mask_shapes
 from engine.schemas import RunSpec
 from engine.schemas.hardware import HardwareSpec
 from engine.schemas.model_parameters import PARAMETER
@@ -125,8 +125,15 @@ def _models(annotation: Any) -> Iterable[type[BaseModel]]:
             yield from _models(argument)
 
 
-def from_pydantic(error: ValidationError) -> list[str]:
-    """One line a problem: the path as an override would say it, the value, what is expected, the nearest name."""
+def from_pydantic(
+    error: ValidationError,
+    written: Callable[[str], str | None] = lambda path: None,
+    file: Callable[[str], str | None] = lambda path: None,
+) -> list[str]:
+    """Returns a line for each problem: the path as an override has it, the value, what is expected, the nearest name.
+
+    `written` returns the text that was written for a path, `file` the config repo's file that has it; None: unknown.
+    """
     lines = []
     for item in error.errors(include_url=False):
         path = _dotted(item["loc"])
@@ -140,10 +147,29 @@ def from_pydantic(error: ValidationError) -> list[str]:
             lines.append(_unknown_kind(path, item))
         else:
             value = item.get("input")
-            shown = "" if _secret(path.rpartition(".")[2], value) else f"{value!r}: "
-            quoted = f"; quote a number that is a name: {path}='\"{value}\"'" if _unquoted(item) else ""
-            lines.append(f"{path}={shown}{item['msg'][0].lower()}{item['msg'][1:]}{quoted}")
+            text = written(path) if _unquoted(item) else None
+            value = value if text is None else _AsWritten(text)
+            shown = "" if _secret(path.rpartition(".")[2], text or value) else f"{value!r}: "
+            lines.append(f"{path}={shown}{item['msg'][0].lower()}{item['msg'][1:]}{_quote_hint(path, item, text)}")
+        named = file(path)
+        if named is not None:
+            lines[-1] += f" ({named})"
     return lines
+
+
+class _AsWritten(str):
+    """A text that shows itself without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _quote_hint(path: str, item: Mapping[str, Any], text: str | None) -> str:
+    if not _unquoted(item):
+        return ""
+    if text is None:
+        return "; quote a number that is a name"
+    return f"; quote a number that is a name: {path}='\"{text}\"'"
 
 
 def _unknown_kind(path: str, item: Mapping[str, Any]) -> str:
@@ -172,8 +198,8 @@ def _not_here(path: str) -> str:
 
 
 def _unquoted(item: Mapping[str, Any]) -> bool:
-    """Whether YAML read a number where a text is meant."""
-    return item["type"] == "string_type" and type(item.get("input")) in (int, float)
+    """Returns True if a number, or a word such as `no`, was read where a text is meant."""
+    return item["type"] == "string_type" and type(item.get("input")) in (int, float, bool)
 
 
 _TAGS = {
@@ -227,9 +253,9 @@ def _refused(path: str) -> ConfigError:
 
 
 def mask(text: str) -> str:
-    """What is about to be shown, without any secret of the environment or anything that looks like one."""
+    """Returns what is about to be shown without any secret of the environment or anything that looks like one."""
     for value in _known():
-        text = text.replace(value, MASK)
+        text = mask_secret(text, Secret(value))
     return mask_shapes(text)
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NoReturn
 from urllib.parse import quote
 
@@ -99,13 +100,14 @@ def mask_shapes(text: str) -> str:
 
 
 def redact(text: str, secrets: Iterable[Secret]) -> str:
-    """`text` with every secret masked, however it is written, also one that the text's end cuts off."""
+    """Returns `text` with every secret masked, however it is written, also one that the text's end cuts off."""
     for secret in secrets:
         value = secret.reveal()
         if not value:
             continue
-        for form in secret.forms() or (value,):
-            text = text.replace(form, MASK)
+        text = mask_secret(text, secret)
+        if not secret.forms():
+            continue
         bare = text.removesuffix("…")
         for length in range(min(len(value) - 1, len(bare)), _CUT_CHARS - 1, -1):
             if bare.endswith(value[:length]):
@@ -114,12 +116,69 @@ def redact(text: str, secrets: Iterable[Secret]) -> str:
     return text
 
 
+def mask_secret(text: str, secret: Secret) -> str:
+    """Returns `text` with a whole secret masked. A short one may be a word: then only where the text names a key."""
+    forms = secret.forms()
+    if forms:
+        data = mask_bytes(text.encode("utf-8", "surrogatepass"), tuple(form.encode() for form in forms))
+        return data.decode("utf-8", "surrogatepass")
+    value = secret.reveal()
+    if value not in text:
+        return text
+    whole = rf"(?<![\w-]){re.escape(value)}(?![\w-])"
+    if len(value) >= _NO_WORD_CHARS and not value.replace("-", "").replace("_", "").isalpha():
+        return re.sub(whole, MASK, text)
+    return re.sub(_NAMES_KEY + whole, lambda found: found["names"] + MASK, text)
+
+
+_NO_WORD_CHARS = 8
+"""A secret of this length that has more than letters is no word."""
+_NAMES_KEY = (
+    r"(?P<names>(?i:key|token|secret|password|credentials?|bearer|basic|authorization)\b\W*"
+    r"(?:(?i:provided|given|supplied|received|used|value|header|bearer|basic|is|was|got|of)\b\W*)*)"
+)
+
+
 def mask_bytes(data: bytes, forms: Iterable[bytes]) -> bytes:
-    """`data` with every one of `forms` masked; cheap where none is there, which is always but for a hostile server."""
-    for form in forms:
-        if form in data:
-            data = data.replace(form, _MASK_BYTES)
-    return data
+    """Returns `data` with every one of `forms` masked, also where single characters are escaped.
+
+    Cheap where none is there, which is always but for a hostile server.
+    """
+    forms = tuple(forms)
+    return _pattern(forms).sub(_MASK_BYTES, data) if _holds(data, forms) else data
+
+
+_ESCAPES = re.compile(rb"\\+(?:u00([0-7][0-9a-fA-F])|(/))|%([0-7][0-9a-fA-F])")
+"""A character as JSON (once or several times over) and URLs may write it."""
+
+
+_ESCAPED = re.compile(rb"\\u00[2-7]").search
+_QUOTED = re.compile(rb"%[2-7][0-9a-fA-F]").search
+"""Each begins with what is searched for at once, so that a text of other characters costs little."""
+
+
+def _holds(data: bytes, forms: tuple[bytes, ...]) -> bool:
+    if any(form in data for form in forms):
+        return True
+    if not forms or not (_ESCAPED(data) or _QUOTED(data) or b"\\/" in data):
+        return False
+    plain = _ESCAPES.sub(lambda found: found[2] or bytes.fromhex((found[1] or found[3]).decode()), data)
+    return any(form in plain for form in forms)
+
+
+@lru_cache(maxsize=256)
+def _pattern(forms: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    """Returns what matches any of the forms, longest first, each character as it is or escaped."""
+    return re.compile(b"|".join(b"".join(map(_written, form)) for form in sorted(forms, key=len, reverse=True)))
+
+
+def _written(code: int) -> bytes:
+    plain = re.escape(bytes([code]))
+    if code >= 128:
+        return plain
+    digits = b"".join(b"[%c%c]" % (digit, digit ^ 32) if digit > 57 else b"%c" % digit for digit in b"%02x" % code)
+    slashes = rb"\\*" if code == ord("/") else b""
+    return b"(?:%s%s|\\\\+u00%s|%%%s)" % (slashes, plain, digits, digits)
 
 
 class StreamMask:
@@ -129,25 +188,28 @@ class StreamMask:
 
     def __init__(self, forms: tuple[bytes, ...]) -> None:
         self._forms = forms
-        self._keep = max(map(len, forms), default=1) - 1
+        # The first form is the secret as it is, the one whose characters are escaped; the others are longer already.
+        self._keep = max(len(forms[0]) * _ESCAPED_BYTES, *map(len, forms)) if forms else 0
         self._tail = b""
 
     def feed(self, data: bytes) -> bytes:
-        """The piece as it may be shown."""
+        """Returns the piece as it may be shown."""
         joined = self._tail + data
-        for form in self._forms:
-            if form in joined:
-                data = self._masked(data)
-                joined = data
-                break
+        if _holds(joined, self._forms):
+            data = self._masked(joined, len(self._tail))
+            joined = data
         self._tail = joined[-self._keep :] if self._keep else b""
         return data
 
-    def _masked(self, data: bytes) -> bytes:
-        cut = len(self._tail)
-        for form in self._forms:
-            at = (self._tail + data).find(form)
-            if 0 <= at < cut:
-                data = _MASK_BYTES + data[at + len(form) - cut :]
-                break
-        return mask_bytes(data, self._forms)
+    def _masked(self, joined: bytes, cut: int) -> bytes:
+        """Returns what follows the cut. A secret that the cut divides is shown as the mask in its second part."""
+        shown, begin = [], cut
+        for found in _pattern(self._forms).finditer(joined):
+            if found.end() > cut:
+                shown += [joined[begin : max(begin, found.start())], _MASK_BYTES]
+                begin = found.end()
+        return b"".join([*shown, joined[begin:]])
+
+
+_ESCAPED_BYTES = 7
+"""A character takes this many bytes in JSON within JSON, and mostly fewer."""

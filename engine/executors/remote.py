@@ -328,9 +328,8 @@ class RemoteExecutor:
         if key is None:
             return request_id
         secret = self._found[key].secret
-        for form in self._spelled[key]:
-            if form in request_id:
-                return redact(request_id, (secret,))
+        if "\\" in request_id or "%" in request_id or any(form in request_id for form in self._spelled[key]):
+            return redact(request_id, (secret,))
         return request_id
 
     def _clean(self, text: str | None, key: str | None) -> str | None:

@@ -12,6 +12,7 @@ import msgspec
 from engine.batches.ledger import jobs_of
 from engine.core.atomic_file import write_atomic
 from engine.core.errors import OutputError
+from engine.core.printable import one_line
 from engine.core.resources import Resources
 from engine.runs.directory import RunDirectory
 from engine.runs.journal import entries
@@ -194,4 +195,4 @@ def _first(value: Any) -> dict[str, Any]:
 
 
 def _failure(record: dict[str, Any]) -> str:
-    return f"{record['custom_id']}: {record['error']['kind']}: {record['error']['message']}"
+    return one_line(f"{record['custom_id']}: {record['error']['kind']}: {record['error']['message']}")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from engine.core.printable import printable
 from engine.telemetry.histogram import Histogram
 from engine.telemetry.tally import ROLES
 
@@ -165,8 +166,9 @@ def clip(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text inside a cell of a Markdown table."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\r", "").replace("\n", "<br>")
+    """Returns a text as a cell of a Markdown table, which is read on terminals, too."""
+    text = printable(text.replace("\r", ""))
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", "<br>")
 
 
 FILTERS: dict[str, Callable[..., str]] = {

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engine.core.printable import one_line, printable
+
 _SECRETS = (
     (re.compile(r"(?i)\b(authorization|(?:x-)?api[-_]?key|x-goog-api-key)(['\"]?\s*[=:]\s*['\"]?)"
                 r"(?:(?:bearer|basic)\s+)?[^\s'\",}]+"), r"\1\2***"),
@@ -31,8 +33,14 @@ class _Formatter(logging.Formatter):
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        """Keeps a message in its line: a row's id, or an answer, may hold a line that looks like ours."""
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
+
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        head, *traceback = printable(redact(super().format(record))).split("\n")
+        return "\n".join([head, *(f"  {line}" for line in traceback)])
 
 
 class _LogFile(logging.FileHandler):

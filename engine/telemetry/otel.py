@@ -7,7 +7,9 @@ All is made afterwards, from the times in the result: a request pays nothing on 
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -39,6 +41,10 @@ BOUNDS_TOKENS = tuple(4**power for power in range(14))
 _OF_METRICS = ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model", "gen_ai.response.model",
                "server.address", "server.port", "error.type")  # fmt: skip
 """The attributes of an attempt's span that its metrics have, too."""
+_EXPORT_S = 2
+"""Time for an export with its retries, in seconds, where no OTEL_* variable has another."""
+_SAID_CHARS = 120
+"""Of what an exporter logs."""
 _INSTALL = "pip install 'ipfs-accelerate[otel]', or set telemetry.otel=false"
 
 
@@ -173,6 +179,10 @@ def _set_up_sdk() -> None:
         raise SetupError(
             f"telemetry.otel: opentelemetry-sdk is not installed, so nothing would be recorded: {_INSTALL}"
         ) from error
+    # Read when the exporters are made: theirs would have a process wait for 16 s at its end if there is no collector.
+    timed = "OTEL_EXPORTER_OTLP_TIMEOUT" in os.environ
+    os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", str(_EXPORT_S))
+    logging.getLogger("opentelemetry.exporter").addHandler(_FirstFailure())
     try:
         _OTelSDKConfigurator().configure(  # type: ignore[no-untyped-call]
             trace_exporter_names=_default_exporters("TRACES"), metric_exporter_names=_default_exporters("METRICS")
@@ -183,6 +193,28 @@ def _set_up_sdk() -> None:
             "(pip install 'ipfs-accelerate[otel]' has OTLP over HTTP), or set OTEL_TRACES_EXPORTER and "
             "OTEL_METRICS_EXPORTER to console or none"
         ) from error
+    finally:
+        if not timed:
+            del os.environ["OTEL_EXPORTER_OTLP_TIMEOUT"]
+
+
+class _FirstFailure(logging.Handler):
+    """Tells of the exporters' first failure in one line; they log each of their tries."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._told = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._told or logging.getLogger().handlers:
+            return  # a program that has set up its logging gets every record
+        self._told = True
+        words = " ".join(record.getMessage().split())[:_SAID_CHARS]
+        print(
+            f"telemetry.otel: some spans or metrics were not sent: got {words}; expected a collector. Fix: start one, "
+            "name it with OTEL_EXPORTER_OTLP_ENDPOINT, or set telemetry.otel=false",
+            file=sys.stderr,
+        )
 
 
 def _default_exporters(signal: str) -> list[str]:

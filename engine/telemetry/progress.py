@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, TextIO
 
+from engine.core.printable import one_line
 from engine.core.request import Result
 
 _REFRESH_S = 0.2
@@ -18,7 +19,8 @@ class ProgressBar:
 
     def __init__(self, mode: Literal["auto", "on", "off"] = "auto", stream: TextIO | None = None) -> None:
         """`auto` shows the bar only on a terminal. `stream` is standard error when not given."""
-        self._stream = stream or sys.stderr
+        stream = stream or sys.stderr
+        self._stream: TextIO = getattr(stream, "unfiltered", stream)  # the bar moves the cursor
         self._mode = mode
         self._bar: Any = None
         self._ok = self._failed = self._tokens = self._rows_before = 0
@@ -50,7 +52,8 @@ class ProgressBar:
             self._write(self._advance)
 
     def note(self, text: str) -> None:
-        """Says something without breaking the bar; nothing with `off`."""
+        """Shows a line without breaking the bar; nothing with `off`."""
+        text = one_line(text)  # a provider's words, a row's id
         if self._bar is not None:
             self._write(partial(self._bar.write, text, file=self._stream))
         elif self._mode != "off":

@@ -141,7 +141,7 @@ class AiohttpTransport:
         except ValueError:
             raise InvalidRequest(f"provider.base_url: {origin(address)} is not an HTTP address") from None
         route = _Route(url)
-        proxy = proxy_for(url.scheme, url.host or "", self._spec)
+        proxy = proxy_for(url.scheme, url.host or "", self._spec, url.port)
         if proxy is not None:
             route = _proxied(url, proxy)
         if len(self._routes) >= KNOWN_URLS:

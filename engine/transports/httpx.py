@@ -122,7 +122,7 @@ class HttpxTransport:
         if url.scheme not in ("http", "https") or not url.host:
             raise InvalidRequest(f"provider.base_url: {origin(address)} is not an HTTP address")
         parts = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        proxy = None if self._foreign else proxy_for(url.scheme, url.host, self._spec)
+        proxy = None if self._foreign else proxy_for(url.scheme, url.host, self._spec, url.port)
         if len(self._routes) >= KNOWN_URLS:
             self._routes.clear()
         self._routes[address] = route = _Route(parts, url.netloc, origin(address), proxy)

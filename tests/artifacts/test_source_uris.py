@@ -36,6 +36,9 @@ CID = "bafybeifc4nzx7mxtqghgu33a6t2a2wr4wnnngkngretuhify5vd24yiysy"
             {"kind": "package", "package": "name", "version": "1.2", "path": "inside/m.gguf", "sha256": SHA},
         ),
         ("file:///models/m.gguf", {"kind": "file", "path": "/models/m.gguf", "format": "gguf"}),
+        ("FILE:///models/m.gguf", {"kind": "file", "path": "/models/m.gguf", "format": "gguf"}),
+        ("Hf://owner/Name", {"kind": "hub", "repo": "owner/Name"}),
+        ("HTTPS://Host/X.gguf", {"kind": "https", "url": "https://Host/X.gguf"}),
         ("file://~/m?format=openvino", {"path": "~/m", "format": "openvino"}),
     ],
 )

@@ -42,3 +42,19 @@ def test_a_log_belongs_to_its_run_and_has_its_level(tmp_path: Path) -> None:
     assert "WARNING engine.x: loud" in text
     assert "quiet" not in text
     assert "after" not in text
+
+
+def test_a_message_is_one_line_and_steers_no_terminal(tmp_path: Path) -> None:
+    logger = logging.getLogger("engine.x")
+    forged = "2026-01-01T00:00:00.000Z ERROR engine: forged"
+    with run_log(tmp_path / "run.log"):
+        logger.warning("row %s failed", f"a\x1b[31m\r\n{forged}\u2028{forged}")
+        try:
+            raise ValueError(f"\x9b2J\n{forged}")
+        except ValueError:
+            logger.exception("caught")
+    text = (tmp_path / "run.log").read_text()
+    assert "\x1b" not in text
+    assert "\x9b" not in text
+    assert not [line for line in text.splitlines() if line.startswith("2026-01-01")]
+    assert "Traceback" in text

@@ -317,6 +317,21 @@ def test_an_exporter_that_is_not_there_is_refused_with_the_variable() -> None:
     assert "pigeon" in said.stderr
 
 
+@pytest.mark.slow
+def test_without_a_collector_one_line_is_told_and_the_end_is_not_held_up() -> None:
+    code = (
+        "from engine.telemetry.otel import _set_up_sdk\n"
+        "_set_up_sdk()\n"
+        "from opentelemetry import metrics, trace\n"
+        "trace.get_tracer('t').start_span('a').end()\n"
+        "metrics.get_meter('t').create_counter('c').add(1)\n"
+        "metrics.get_meter_provider().shutdown(); trace.get_tracer_provider().shutdown()\n"
+    )
+    done = process(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_EXPORTER_OTLP_TIMEOUT="1")
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["telemetry.otel"]
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in done.stderr
+
+
 def site_without(folder: Path, missing: str) -> Path:
     """A folder with links to everything that is installed, but not to one module or sub-module."""
     top, _, sub = missing.partition(".")
