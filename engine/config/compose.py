@@ -92,7 +92,7 @@ class Composer:
         self._presets = presets(folders)
         own = all(source.origin == "engine" for source in self.sources)
         self._limits = Reading(None if own else readable(overrides), now)
-        self._search = [override.input_line for override in self.parsed if override.is_hydra_override()]
+        self._search = [override.input_line.lstrip("+") for override in self.parsed if override.is_hydra_override()]
 
     def compose(self) -> Composition:
         with reading(self._limits):

@@ -92,9 +92,9 @@ class Checker:
                 f"or quote a value that has a comma: '{key}=\"…\"'"
             )
         if override.is_hydra_override():
-            if key != FOLLOWED:
+            if key != FOLLOWED or override.is_delete():
                 raise ConfigError(refusal(key, written(override)))
-            return line
+            return line.lstrip("+")  # with a plus, Hydra would not follow it
         if key in self._options:
             return self._group(override, key)
         if key in self._presets:

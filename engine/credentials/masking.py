@@ -178,7 +178,8 @@ def _written(code: int) -> bytes:
         return plain
     digits = b"".join(b"[%c%c]" % (digit, digit ^ 32) if digit > 57 else b"%c" % digit for digit in b"%02x" % code)
     slashes = rb"\\*" if code == ord("/") else b""
-    return b"(?:%s%s|\\\\+u00%s|%%%s)" % (slashes, plain, digits, digits)
+    # The escapes come first: a backslash and a percent sign are also how an escape begins.
+    return b"(?:\\\\+u00%s|%%%s|%s%s)" % (digits, digits, slashes, plain)
 
 
 class StreamMask:

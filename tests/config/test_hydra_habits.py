@@ -39,6 +39,13 @@ def test_a_preset_sets_several_groups(typed: str, tmp_path: Path) -> None:
     assert (made.seed, made.policy.retry) == (9, spec("policy/retry=patient").policy.retry)
 
 
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+def test_a_search_path_is_followed_with_or_without_a_plus(plus: str, tmp_path: Path) -> None:
+    write(tmp_path, "model/mine.yaml", "name: mine\n")
+    assert spec(f"{plus}hydra.searchpath=[file://{tmp_path}]", "model=mine").model.name == "mine"
+
+
+@pytest.mark.slow
 def test_a_preset_of_config_yaml_can_be_chosen_with_or_without_a_plus(tmp_path: Path) -> None:
     write(tmp_path, "experiment/fast.yaml", PRESET)
     shipped = (Path(__file__).parents[2] / "conf" / "config.yaml").read_text()

@@ -21,6 +21,8 @@ def written(key: str, way: str) -> str:
 
 @given(KEYS, st.sampled_from(["all", "upper", "some", "twice", "url"]), st.data())
 @example("sk-a+b/c=0123456", "some", None)
+@example("00000000000\\", "all", None)
+@example("00000000000%", "url", None)
 def test_a_key_is_masked_with_any_of_its_characters_escaped(key: str, way: str, data: st.DataObject | None) -> None:
     forms = tuple(form.encode() for form in Secret(key).forms())
     whole = written(key, way)

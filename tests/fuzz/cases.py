@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -14,16 +15,35 @@ import msgspec
 from engine.core.errors import ConfigError, InferenceError, Internal
 from engine.core.registry import DIALECTS, SERVER_DIALECTS
 from engine.core.reply_text import first_text
+from engine.core.request import Request
 from engine.core.stream import Chunk
-from engine.core.token_estimate import written_tokens
+from engine.core.token_estimate import input_tokens, output_tokens, written_tokens
+from engine.executors.remote import RemoteExecutor
+from engine.executors.services import Services
+from engine.media.fields import may_hold_media
 from engine.middleware.preflight import check_body
 from engine.middleware.rescue_splice import Splice
+from engine.schemas import TargetSpec
+from engine.schemas.hardware import AutoHardwareSpec
+from engine.schemas.model import ModelSpec
+from engine.schemas.provider import CredentialSpec, RemoteProviderSpec, TransportSpec
+from engine.tasks import embedding, forms, splitting
 from engine.telemetry.otel_content import content as span_content
 from engine.workloads.rows import Form, Record, row_of
 from tests.fuzz import corpus
 from tests.fuzz.errors import ERRORS, HEADER_VALUES, HEADERS, STATUSES
 from tests.fuzz.mutations import mutated
 
+_HARDWARE = AutoHardwareSpec(kind="auto")
+LOCAL = (
+    "rerank",
+    "translation",
+    "summarization",
+    "question-answering",
+    "zero-shot-classification",
+    "text-classification",
+)
+"""Tasks that a model in this process reads by the forms of `engine/tasks/forms.py`."""
 NOW = 1_800_000_000.0
 
 
@@ -58,6 +78,19 @@ def _headers(rng: random.Random) -> dict[str, str]:
     return {name: rng.choice(HEADER_VALUES) for name in names}
 
 
+@cache
+def _executor(name: str) -> RemoteExecutor:
+    provider = RemoteProviderSpec(
+        kind="remote",
+        name="p",
+        dialect=name,
+        base_url="http://127.0.0.1:9",
+        credential=CredentialSpec(required=False),
+        transport=TransportSpec(trust_env=False),
+    )
+    return RemoteExecutor(TargetSpec(provider=provider, model=ModelSpec(name="m"), hardware=_HARDWARE), Services())
+
+
 def reply(rng: random.Random) -> None:
     """A whole reply."""
     name, dialect, task = _pick(rng)
@@ -70,6 +103,11 @@ def reply(rng: random.Random) -> None:
     answer = _tried(f"{name}.decode {task}", body, lambda: dialect.decode(task, 200, headers, content))
     if answer is None:
         return
+    if name != "kserve_grpc":
+        asked = Request(task, dict(rng.choice(corpus.REQUESTS.get(task, [{}]))), id="r")
+        whole = _tried(f"{name}.answer {task}", body, lambda: _executor(name).answer(asked, 200, headers, content))
+        if whole is not None:
+            _tried(f"{name}.answer {task}: text", body, lambda: msgspec.json.encode(whole.body))
     if not isinstance(answer.body, dict):
         raise Broken(f"{name}.decode {task}", body, TypeError("no object"))
     _used(f"{name} {task}", task, answer.body)
@@ -169,6 +207,14 @@ def row(rng: random.Random) -> None:
     task, body = made.request.task, made.request.body
     if _tried("check_body", given, lambda: (check_body(task, body),)) is None:
         return
+    whole = made.request
+    _tried("estimate", given, lambda: (input_tokens(body), output_tokens(task, body, 16)))
+    _tried("media", given, lambda: may_hold_media(task, body))
+    _tried("split", given, lambda: splitting.split(whole, 1))
+    if task in LOCAL:
+        _tried(f"forms.read {task}", given, lambda: forms.read(task, corpus.with_media(body)))
+    elif task == "embedding":
+        _tried("embedding.read", given, lambda: embedding.read(body))
     _tried("span_content", given, lambda: span_content(made.request, None))
     for name in corpus.CLIENTS:
         dialect = DIALECTS.get(name)()
