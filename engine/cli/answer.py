@@ -44,6 +44,7 @@ def answer(spec: RunSpec, known: Provenance | None = None) -> int:
         with asyncio.Runner(loop_factory=None if loop is None else lambda: loop) as runner:
             summary = runner.run(_run(engine, spec, run, source, progress))
         _say(summary, spec)
+        _name_disabled_keys(engine)
         if upload is not None:
             print(f"uploaded → {upload.send(run)}")
     return summary.exit_code
@@ -123,6 +124,14 @@ def _git_state(path: str) -> tuple[str | None, bool | None]:
 
 def _note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def _name_disabled_keys(engine: Engine) -> None:
+    """Names the keys that the run has disabled: a fallback may have answered without a word."""
+    for target in engine.targets:
+        ring = engine.resources.find(("keys", target))
+        for name, reason in [] if ring is None else ring.reasons.items():
+            print(f"key {name} of {target} was disabled: {reason}", file=sys.stderr)
 
 
 def _say(summary: Summary, spec: RunSpec) -> None:

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from engine.core import token_estimate
-from engine.core.errors import AuthFailed, ConfigError, InferenceError, Internal, InvalidRequest, Malformed, nearest
+from engine.core.errors import (
+    AuthFailed,
+    ConfigError,
+    InferenceError,
+    Internal,
+    InvalidRequest,
+    Malformed,
+    nearest,
+    retyped,
+)
 from engine.core.registry import DIALECTS
 from engine.core.request import Attempt, Context, Request, Result
 from engine.core.server_info import ServerInfo
@@ -117,6 +126,7 @@ class RemoteExecutor:
         headers = self._headers[key][stream]
         if wire.headers:
             headers = {**headers, **wire.headers}
+        reply: HttpReply | None = None
         try:
             address = self._base_urls[0]
             if attempt is not None:
@@ -132,8 +142,14 @@ class RemoteExecutor:
             content = mask_bytes(await reply.read(), self._echoes[key])
             answer = self.answer(request, reply.status, reply.headers, content)
         except InferenceError as error:
-            self._settle_error(error, attempt, key)
-            raise
+            failure = error
+            if error.kind == "auth" and reply is not None and _is_page(reply.headers):
+                # A firewall's or a proxy's page is about what was sent, and never about the key.
+                failure = retyped(error, InvalidRequest)
+            self._settle_error(failure, attempt, key)
+            if failure is error:
+                raise
+            raise failure from error
         for warning in answer.warnings:
             context.warn(warning)
         if attempt is not None:
@@ -400,3 +416,7 @@ def _checked_url(url: str) -> str:
             "provider.base_url: no user name, query or fragment belongs here; a key is named in provider.credential"
         )
     return url.rstrip("/")
+
+
+def _is_page(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").lstrip().lower().startswith("text/html")

@@ -15,6 +15,8 @@ from engine.core.request import Context, Request, Result
 from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import BreakerSpec
 
+_REFUSALS = frozenset({"throttled", "overloaded"})
+
 
 class State(Enum):
     CLOSED = "closed"
@@ -71,6 +73,12 @@ class Breaker:
         """Permits in the order in which they were given, while slow calls are looked for."""
         self._in_a_row: int
         """Failures."""
+        self._refusals: int
+        """Refusals in a row without a success; of calls that were in flight together, one counts."""
+        self._refused_first: float
+        self._refused_last: float
+        self._by_refusals = False
+        """It was opened by refusals, so a refused half-open trial is a failed one."""
         self._open_until: float
         self._hint_until: float
         self._half_open_until: float
@@ -100,8 +108,14 @@ class Breaker:
         self._probing += 1
         return self._permit(now, probe=True)
 
-    def settle(self, permit: Permit, failed: bool | None, retry_after_s: float | None = None) -> None:
-        """`failed` None: the call says nothing about the endpoint (cancelled, throttled, the caller's mistake)."""
+    def settle(
+        self, permit: Permit, failed: bool | None, retry_after_s: float | None = None, refused: bool = False
+    ) -> None:
+        """`failed` None: the call says nothing about the endpoint (cancelled, throttled, the caller's mistake).
+
+        `refused`: the endpoint turned the call away (429, 503). One refusal says nothing about it either, but
+        `spec.refusals` in a row over `spec.refused_s`, without a success, open the circuit.
+        """
         if permit.settled:
             return
         permit.settled = True
@@ -111,6 +125,8 @@ class Breaker:
             return
         if permit.probe:
             self._probing -= 1
+            if refused and self._by_refusals:
+                failed = True
             if failed is None:
                 self._tell()  # its place is free: somebody else has to find out
         if self.mode in ("disabled", "forced_open"):
@@ -121,7 +137,11 @@ class Breaker:
         limit = self.spec.slow_after_s
         slow = limit is not None and now - permit.started > limit
         if failed is None:
+            if refused and self.state is State.CLOSED:
+                self._refused(now, permit)
             return
+        if not failed:
+            self._refusals = 0
         if self.state is State.CLOSED or self.mode == "metrics_only":
             self._ended(now, permit, failed, slow)
         elif permit.probe:
@@ -145,6 +165,7 @@ class Breaker:
     def reset(self) -> None:
         """Closes the circuit and forgets what was counted."""
         self._opened_in_a_row = 0
+        self._by_refusals = False
         self._hint_until = 0.0
         self._enter(State.CLOSED)
 
@@ -203,6 +224,7 @@ class Breaker:
             self._probe_successes += 1
             if self._probe_successes >= majority:
                 self._opened_in_a_row = 0
+                self._by_refusals = False
                 self._enter(State.CLOSED)
                 for callback in self.on_close:
                     callback()
@@ -242,6 +264,19 @@ class Breaker:
         if in_a_row or by_failures or by_slowness:
             self._open()
 
+    def _refused(self, now: float, permit: Permit) -> None:
+        """Counts a refusal, and opens the circuit when they have lasted without a success."""
+        spec = self.spec
+        if self._refusals and permit.started < self._refused_last:
+            return  # it was in flight when the last one was refused: the same answer once more
+        self._refused_first = now if not self._refusals else self._refused_first
+        self._refused_last = now
+        self._refusals += 1
+        lasted = now - self._refused_first >= spec.refused_s
+        if spec.refusals is not None and self._refusals >= spec.refusals and lasted and self.mode == "auto":
+            self._open()
+            self._by_refusals = True
+
     def _open(self) -> None:
         self._opened_in_a_row += 1
         self.trips += 1
@@ -257,7 +292,8 @@ class Breaker:
         self._tell()
         self._window.clear()
         self._under_way.clear()
-        self._failures = self._slow = self._in_a_row = 0
+        self._failures = self._slow = self._in_a_row = self._refusals = 0
+        self._refused_first = self._refused_last = float("-inf")
         self._probing = self._probe_successes = self._probe_failures = 0
 
     def _tell(self) -> None:
@@ -301,7 +337,7 @@ class CircuitBreaker(Middleware):
         try:
             result = await self.next(request, context)
         except InferenceError as error:
-            breaker.settle(permit, verdict(error), error.retry_after_s)
+            breaker.settle(permit, verdict(error), error.retry_after_s, refused=error.kind in _REFUSALS)
             raise
         except BaseException:
             breaker.settle(permit, None)
@@ -310,7 +346,14 @@ class CircuitBreaker(Middleware):
         if stream is None:
             breaker.settle(permit, False)
             return result
-        stream.on_settle(lambda error: breaker.settle(permit, verdict(error), error.retry_after_s if error else None))
+        stream.on_settle(
+            lambda error: breaker.settle(
+                permit,
+                verdict(error),
+                error.retry_after_s if error else None,
+                refused=error is not None and error.kind in _REFUSALS,
+            )
+        )
         if stream.primed:
             breaker.answered(permit)
         else:

@@ -34,6 +34,8 @@ EASE = 0.9
 """What is left of the limit when latency alone says that it is too much: less than a refusal takes."""
 SMOOTHING = 0.2
 """Weight of the newest latency in the moving average."""
+RECENT = 1 / 32
+"""Weight of the newest outcome in the share of failed calls."""
 FORGET = 1.001
 """Growth of the best latency with each answer, so that a provider that became slower for good is not held to it."""
 
@@ -52,8 +54,8 @@ class AdaptiveLimit:
     long that it would probe too often. Lives on one event loop.
 
     A burst of refusals is one refusal: a permit that was given before a cut can't cut again. Growth needs a limit that
-    is in use, and pauses after failures. Where a latency tolerance is set, an average latency above that multiple of
-    the best one eases the limit, once a round. The waiting are served in the order of arrival.
+    is in use, and pauses after a failure while failures are frequent. If a latency tolerance is set, an average latency
+    above that multiple of the best one eases the limit, once a round. The waiting are served in the order of arrival.
 
     After the first refusal calls are paced: a quota is so many calls a minute, whatever is in flight, and calls that
     end together must not begin together.
@@ -72,6 +74,8 @@ class AdaptiveLimit:
         self._lost: float
         self._cut_at: float
         self._frozen_until = 0.0
+        self._failing = 0.0
+        """Share of the recent calls that failed without a refusal."""
         self._latency_s: float | None = None
         self._best_s = float("inf")
         self._mean_s: float | None = None
@@ -140,8 +144,11 @@ class AdaptiveLimit:
         if error is not None and error.kind in SAYS_NO:
             self._refused(now, permit)
         elif error is not None and error.counts_for_breaker:
-            self._frozen_until = max(self._frozen_until, now + self.spec.freeze_s)
+            self._failing += (1.0 - self._failing) * RECENT
+            if self._failing >= self.spec.freeze_share:
+                self._frozen_until = max(self._frozen_until, now + self.spec.freeze_s)
         elif error is None and not ignored and permit.epoch == self.epoch:
+            self._failing -= self._failing * RECENT
             took = now - permit.started
             self._mean_s = took if self._mean_s is None else self._mean_s + SMOOTHING * (took - self._mean_s)
             if latency_s is not None and self.spec.latency_tolerance is not None and self._too_slow(latency_s):

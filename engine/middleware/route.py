@@ -199,7 +199,7 @@ class Route(Middleware):
         if key is not None and error.kind == "throttled":
             others = error.elsewhere = self.ring.throttled(key, started, error.retry_after_s)
         elif key is not None and error.parks_key:
-            others = self.ring.park(key, error)
+            others = self.ring.refused(key, error, request.id or "")
         self._release(attempt)
         return others
 

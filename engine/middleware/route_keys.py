@@ -17,9 +17,11 @@ class KeyState:
     """One key. Times are in seconds of the monotonic clock."""
 
     __slots__ = (
+        "answered",
         "barred",
         "cool_until",
         "credit",
+        "doubted_by",
         "in_flight",
         "name",
         "parked",
@@ -47,6 +49,10 @@ class KeyState:
         self.barred = False
         """While it cools it is not used at all."""
         self.parked: InferenceError | None = None
+        self.answered = False
+        """It has worked since it was last disabled."""
+        self.doubted_by: str | None = None
+        """The request that it was refused for after it had worked."""
 
 
 class KeyRing:
@@ -54,8 +60,9 @@ class KeyRing:
 
     A throttle cools the key for as long as the hint says: other keys are preferred. A second one in a row, of a call
     that began after the first, bars it until then: what is still sent would only be refused. When more than half of
-    the keys cool at once, their account is what is throttled, and all of them are barred. `auth` parks a key until the
-    engine is told otherwise, `quota_exhausted` until the reset that the provider named.
+    the keys cool at once, their account is throttled, and all of them are barred. `auth` parks a key until `unpark`,
+    `quota_exhausted` until the reset that the provider named. A key that has worked is not parked by one request's
+    `auth`, which may be about that request: a second request decides.
     """
 
     def __init__(self, names: tuple[str, ...], spec: RouteSpec, clock: Clock) -> None:
@@ -120,6 +127,7 @@ class KeyRing:
     def succeeded(self, name: str, started: float) -> None:
         """`started` is when the call began; one from before a throttle says nothing about it."""
         key = self._keys[name]
+        key.answered, key.doubted_by = True, None
         if key.strikes and started >= key.throttled_at:
             key.strikes, key.barred, key.cool_until = 0, False, float("-inf")
             self._serve()
@@ -143,10 +151,29 @@ class KeyRing:
                 each.cool_until, each.barred = until, True
         return any(each is not key and each.cool_until <= now for each in usable)
 
+    def refused(self, name: str, error: InferenceError, request: str) -> bool:
+        """Judges a key whose call ended with `auth` or `quota_exhausted`. True: the request may try another key.
+
+        A key that has worked is parked by the `auth` of a second request only. One request gets at most one more key
+        that has worked: when that refuses it, too, the fault is the request's, and no key is in doubt.
+        """
+        key = self._keys[name]
+        if error.kind != "auth" or not key.answered or key.doubted_by not in (None, request):
+            return self.park(name, error)
+        others = [each for each in self._states if each is not key]
+        again = any(each.doubted_by == request for each in others)
+        if again:
+            for each in others:
+                each.doubted_by = None if each.doubted_by == request else each.doubted_by
+            return False
+        key.doubted_by = request
+        now = self.clock.monotonic()
+        return any(self._usable(each, now) for each in others)
+
     def park(self, name: str, error: InferenceError) -> bool:
         """Takes a key out of use. True: others are left."""
         key, now = self._keys[name], self.clock.monotonic()
-        key.parked = error
+        key.parked, key.answered, key.doubted_by = error, False, None
         known = error.kind == "quota_exhausted" and error.retry_after_s is not None
         key.parked_until = now + (error.retry_after_s or 0.0) if known else float("inf")
         left = any(self._usable(each, now) for each in self._states)

@@ -24,6 +24,11 @@ class BreakerSpec(Spec):
     """Share of failed calls at which the circuit opens."""
     consecutive_failures: int | None = Field(None, ge=1)
     """Opens after so many failures in a row, whatever the rates; null: rates only."""
+    refusals: int | None = Field(6, ge=1)
+    """Opens after so many refusals (HTTP 429, 503) one after another without a success, when they have lasted for
+    refused_s; of calls that were in flight together one counts. null: refusals never open it."""
+    refused_s: float = Field(2.0, ge=0)
+    """Time from the first to the last of these refusals, in seconds."""
     slow_after_s: float | None = Field(None, gt=0)
     """A call (of a stream: its first chunk) that takes longer is slow, in seconds, also while it is still in flight;
     null: none is."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from itertools import count, pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -127,7 +128,7 @@ def test_only_a_no_shrinks_it(error: InferenceError, after: float) -> None:
 
 @in_virtual_time
 async def test_it_does_not_grow_after_a_failure_nor_when_it_is_not_used(clock: VirtualClock) -> None:
-    limit = AdaptiveLimit(ConcurrencySpec(initial=2, freeze_s=5.0), clock)
+    limit = AdaptiveLimit(ConcurrencySpec(initial=2, freeze_s=5.0, freeze_share=0.0), clock)
     limit.release(await limit.acquire(), ServerFailed("boom"))
     first, second = await limit.acquire(), await limit.acquire()
     limit.release(first, None)
@@ -333,7 +334,7 @@ async def test_it_stays_between_minimum_and_maximum(clock: VirtualClock) -> None
 def test_what_says_nothing_about_how_many_are_too_many_changes_nothing(error: InferenceError) -> None:
     @in_virtual_time
     async def scenario(clock: VirtualClock) -> None:
-        limit = limit_of(clock, initial=2, freeze_s=60.0)
+        limit = limit_of(clock, initial=2, freeze_s=60.0, freeze_share=0.0)
         permits = await fill(limit)
         limit.release(permits[0], error)
         limit.release(permits[1], None, ignored=True)
@@ -358,7 +359,7 @@ async def test_late_answers_from_before_a_no_neither_raise_nor_cut_it(clock: Vir
 
 @in_virtual_time
 async def test_a_freeze_ends_and_the_longest_one_counts(clock: VirtualClock) -> None:
-    limit = limit_of(clock, initial=2, freeze_s=5.0)
+    limit = limit_of(clock, initial=2, freeze_s=5.0, freeze_share=0.0)
     limit.release(await limit.acquire(), ConnectFailed("no"))
     await asyncio.sleep(3.0)
     limit.release(await limit.acquire(), ServerFailed("no"))
@@ -710,7 +711,7 @@ class AgainstANaiveLimit(RuleBasedStateMachine):
 
     @initialize(initial=st.integers(1, 4), minimum=st.integers(1, 2), maximum=st.integers(4, 8))
     def begin(self, initial: int, minimum: int, maximum: int) -> None:
-        spec = ConcurrencySpec(initial=initial, minimum=minimum, maximum=maximum, freeze_s=2.0)
+        spec = ConcurrencySpec(initial=initial, minimum=minimum, maximum=maximum, freeze_s=2.0, freeze_share=0.0)
         self.limit = AdaptiveLimit(spec, self.clock)
         self.frozen_until = 0.0
 
@@ -807,3 +808,27 @@ class AgainstANaiveLimit(RuleBasedStateMachine):
 
 AgainstANaiveLimit.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)
 TestAgainstANaiveLimit = pytest.mark.slow(AgainstANaiveLimit.TestCase)
+
+
+@pytest.mark.parametrize(("share", "places"), [(0.03, 8), (0.1, 8), (0.03, 60), (0.1, 60), (0.06, 200), (0.1, 400)])
+def test_plain_failures_do_not_hold_a_healthy_provider_back(share: float, places: int) -> None:
+    """A limit that grows among failures that are no refusals reaches nearly all the places within 60 s."""
+
+    async def used(clock: VirtualClock) -> float:
+        rng = Random(7)
+        limit = AdaptiveLimit(ConcurrencySpec(maximum=places), clock)
+        done = 0
+
+        async def worker() -> None:
+            nonlocal done
+            while clock.monotonic() < 60.0:
+                permit = limit.try_acquire() or await limit.acquire()
+                await asyncio.sleep(0.5 * rng.uniform(0.8, 1.2))
+                failed = rng.random() < share
+                limit.release(permit, ServerFailed("500") if failed else None)
+                done += not failed
+
+        await asyncio.gather(*(worker() for _ in range(places)))
+        return done / (places * 60.0 / 0.5 * (1.0 - share))
+
+    assert run(used) >= 0.93

@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from engine.core.clock import SystemClock
 from engine.core.errors import AuthFailed, ConfigError, InferenceError, QuotaExhausted, Throttled
 from engine.core.virtual_time import VirtualClock, VirtualTimeLoop
 from engine.middleware.route_keys import KeyRing
@@ -760,3 +761,50 @@ class AgainstNaiveKeys(RuleBasedStateMachine):
 
 AgainstNaiveKeys.TestCase.settings = settings(max_examples=EXAMPLES, stateful_step_count=30, deadline=None)
 TestAgainstNaiveKeys = pytest.mark.slow(AgainstNaiveKeys.TestCase)
+
+
+def doubted(names: tuple[str, ...]) -> KeyRing:
+    """A ring whose keys have all worked."""
+    ring = KeyRing(names, RouteSpec(), SystemClock())
+    for name in names:
+        ring.succeeded(name, 0.0)
+    return ring
+
+
+def test_one_request_does_not_cost_a_key_that_has_worked() -> None:
+    ring = doubted(("a", "b", "c"))
+    assert ring.refused("a", AuthFailed("403"), "row-1") is True  # one more key is tried
+    assert ring.refused("b", AuthFailed("403"), "row-1") is False  # and no third: the fault is the row's
+    assert ring.parked == {}
+    assert ring.refused("c", AuthFailed("403"), "row-2") is True
+    assert ring.parked == {}
+
+
+def test_a_second_request_decides() -> None:
+    ring = doubted(("a", "b"))
+    assert ring.refused("a", AuthFailed("401"), "row-1") is True
+    ring.succeeded("b", 0.0)
+    assert ring.refused("a", AuthFailed("401"), "row-2") is True
+    assert list(ring.parked) == ["a"]
+
+
+def test_a_success_between_two_refusals_clears_the_doubt() -> None:
+    ring = doubted(("a",))
+    assert ring.refused("a", AuthFailed("403"), "row-1") is False
+    ring.succeeded("a", 0.0)
+    assert ring.refused("a", AuthFailed("403"), "row-2") is False
+    assert ring.parked == {}
+    assert ring.refused("a", AuthFailed("403"), "row-3") is False
+    assert list(ring.parked) == ["a"]
+
+
+def test_a_key_that_never_worked_is_parked_at_once() -> None:
+    ring = KeyRing(("a", "b"), RouteSpec(), SystemClock())
+    assert ring.refused("a", AuthFailed("401"), "row-1") is True
+    assert list(ring.parked) == ["a"]
+
+
+def test_a_used_up_quota_needs_no_second_request() -> None:
+    ring = doubted(("a", "b"))
+    assert ring.refused("a", QuotaExhausted("402"), "row-1") is True
+    assert list(ring.parked) == ["a"]

@@ -203,6 +203,12 @@ def error_from(body: Any, status: int, headers: Mapping[str, str], wall_s: float
 
 
 def _kind(status: int, words: list[str], message: str) -> type[InferenceError]:
+    kind = _said(status, words, message)
+    # "model_not_found" or LiteLLM's "key_model_access_denied" with 401 or 403: the model is refused, not the key.
+    return InvalidRequest if kind is AuthFailed and any("model" in word for word in words) else kind
+
+
+def _said(status: int, words: list[str], message: str) -> type[InferenceError]:
     for word in words:
         if word in _CODES:
             return _CODES[word]
