@@ -87,7 +87,6 @@ async def garbled(exchange: Exchange) -> None:
 async def unterminated(exchange: Exchange) -> None:
     await exchange.start()
     await exchange.event(chunk("Paris"))
-    await exchange.event(chunk(None, "stop"))
     await exchange.end()
 
 
@@ -387,4 +386,5 @@ async def test_two_keys_share_the_load_and_a_revoked_one_is_left_out(
     used = [result.engine.attempts[-1].key for result in before]
     assert used == ["OPENAI_API_KEY", "OPENAI_API_KEY_2"] * 2
     assert all(result.ok and result.engine.target == "openai/m1" for result in after)
-    assert sum(attempt.outcome == "auth" for result in after for attempt in result.engine.attempts) == 1
+    refused = [attempt.outcome for result in after for attempt in result.engine.attempts].count("auth")
+    assert refused == 2  # the key had worked, so a second request decides

@@ -161,11 +161,12 @@ class Stream:
         return last[: len(last) // 2] + ending
 
     def end(self, *, terminated: bool) -> bytes:
-        """Ends it: the reason, the usage, and the terminator unless that is left out."""
+        """Ends it: the reason, the usage and the terminator; nothing of these if not `terminated`."""
+        if not terminated:
+            return b""
         plan = self._plan
         last = Chunk(self._head.chunk(None, plan.finish_reason), Usage(plan.input_tokens, plan.tokens))
-        data = self._encoder.chunk(last)
-        return data + self._encoder.end() if terminated else data
+        return self._encoder.chunk(last) + self._encoder.end()
 
 
 def key_of(headers: Mapping[str, str]) -> str | None:
