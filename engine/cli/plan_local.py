@@ -1,4 +1,4 @@
-"""What `engine plan` says of a model in this process: the memory it will take, and which GPU holds which module."""
+"""Plans a model in this process for `engine plan`: the memory it takes, and which GPU holds which module."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ABSENT = "unknown before the model's files are here: python -m engine artifacts
 
 
 def describe(target: TargetSpec, executor: Executor, storage: StorageSpec) -> tuple[dict[str, Any], EngineError | None]:
-    """The record, and what stands in the way. Loads nothing and fetches nothing; may read a config and build it empty.
+    """Returns the record and the problem, if any. Loads nothing and fetches nothing; may read a config and build it empty.
 
     Also for hardware that is not here, so that a model can be planned for another machine.
     """
@@ -60,7 +60,7 @@ def describe(target: TargetSpec, executor: Executor, storage: StorageSpec) -> tu
 def _spread(target: TargetSpec, hardware: CudaHardwareSpec, artifact: Artifact) -> dict[str, Any]:
     if artifact.format == "gguf":
         raise SetupError(
-            "hardware.device_map: a GGUF file goes on one device. Next: a source with safetensors, or hardware=cuda"
+            "hardware.device_map: a GGUF file fits on one device only. Next: a source with safetensors, or hardware=cuda"
         )
     free: dict[device_map.Device, int] = {}
     if not hardware.max_memory_gib:
@@ -69,7 +69,7 @@ def _spread(target: TargetSpec, hardware: CudaHardwareSpec, artifact: Artifact) 
         free = {index: int(torch.cuda.mem_get_info(index)[0]) for index in range(devices.cuda_devices())}
         if not free and not isinstance(hardware.device_map, dict):
             raise SetupError(
-                "hardware.max_memory_gib: there is no GPU here whose memory could be asked for. "
+                "hardware.max_memory_gib: no GPU found whose memory could be read. "
                 "Next: say what the GPUs have, 'hardware.max_memory_gib={0: 20, 1: 20}'"
             )
     model = device_map.sketch(artifact.path, device_map.model_class(target.model.tasks))

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in the words that the user typed: one line a problem."""
+"""Explains errors of a configuration in the words that the user typed: one line a problem."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ _OPEN = {"provider": ("executors",), "hardware": ("runtimes",), "workload": ("wo
 
 
 def _not_here(path: str) -> str:
-    """What to say of a key that the chosen kind lacks: which kinds have it, else the nearest names."""
+    """Explains a key that the chosen kind lacks: the kinds that have it, else the nearest names."""
     where, _, key = path.rpartition(".")
     models = _models_at(where)
     having = [model for model in models if key in model.model_fields and "kind" in model.model_fields]

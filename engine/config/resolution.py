@@ -22,7 +22,7 @@ class Resolution:
     def __init__(self, config: DictConfig) -> None:
         self.missing: list[str] = []
         self.problems: dict[str, str] = {}
-        """Why a key has no value, by dotted key."""
+        """The reason why a key has no value, by dotted key."""
         try:
             self.plain: dict[str, Any] = self._container(config, "")
         except RecursionError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from engine.core.errors import InferenceError, InvalidRequest, nearest
 from engine.core.media_access import MediaAccess
@@ -207,39 +207,48 @@ def _short(text: str) -> str:
 
 
 class Context:
-    """What the stages share about one request while it is under way."""
+    """The signals that stages exchange about one request in flight. Each names its writer and its readers.
+
+    `FORKED` signals go on to another attempt at the same time, `OWN` ones belong to one attempt.
+    """
 
     # Most of these stay as they are for most requests: a class attribute costs nothing until it is set.
     deadline: float | None = None
-    """Monotonic seconds; None: not set, or not started yet."""
+    """Monotonic seconds; None: not set, or not started yet. Written by deadline; read by every stage that waits."""
     on_first_attempt: Callable[[], None] | None = None
-    """Starts a deadline that does not count the queue."""
+    """Starts a deadline that does not count the queue. Written by deadline; read by route (and passed on by cache)."""
     queued_at: float | None = None
-    """When the request first entered a queue; a retry keeps its place."""
+    """The time when the request first entered a queue; a retry keeps its rank. Written and read by queue."""
     attempt: Attempt | None = None
-    """The attempt under way, or the last one."""
+    """The attempt in flight, or the last one. Written by route; read by the stages inside it and the executor."""
     last_key: str | None = None
-    """The key of the attempt that just failed."""
+    """The key of the attempt that just failed. Written by route; read by route (cleared by fallback)."""
     last_endpoint: int | None = None
-    """The endpoint of the attempt that just failed."""
+    """The endpoint of the attempt that just failed. Written by route; read by route (cleared by fallback)."""
     role = "first"
-    """Of the next attempt."""
+    """The role of the next attempt. Written by `next_attempt`; read by route."""
     why: str | None = None
-    """Of the next attempt."""
+    """The reason for the next attempt. Written by `next_attempt`; read by route."""
     order: tuple[int, ...] | None = None
-    """Which targets to try, by index, and in which order; None: all, as the run spec says."""
+    """Indices of the targets to try, in order; None: all, as in the run spec. Written by rescue; read by fallback."""
     patient = False
-    """Open circuits are waited for however long that takes: for a job, which is stopped when it has stalled."""
+    """Open circuits are waited for without a limit, for a job. Written by the engine; read by fallback."""
     prefill: str | None = None
-    """The beginning of the answer, which the next attempt shall continue."""
+    """The beginning of the answer that the next attempt continues. Written by rescue; read by parameters."""
     prefill_tokens = 0
-    """About how many tokens that is."""
+    """The estimated tokens of `prefill`. Written by rescue; read by parameters."""
     prefilled = False
-    """The attempt under way was given `prefill`."""
+    """The attempt in flight was given `prefill`. Written by parameters; read by rescue."""
     row: int | None = None
-    """The row of a run that asks, by its index."""
+    """The index of the run's row. Written and read by batch jobs."""
     cost: tuple[float, float, float, float] | None = None
-    """What the rate limit of the target under way counts for it, once that is known."""
+    """The request's cost to the rate limit of its target. Written by preflight; read by rate_limit."""
+
+    FORKED: ClassVar[tuple[str, ...]] = (
+        "deadline", "on_first_attempt", "queued_at", "last_key", "last_endpoint", "patient", "order", "prefill",
+        "prefill_tokens",
+    )  # fmt: skip
+    OWN: ClassVar[tuple[str, ...]] = ("attempt", "role", "why", "prefilled", "row", "cost")
 
     def __init__(self, record: EngineRecord, submitted_at: float, tier: int = 1, stream: bool = False) -> None:
         self.record = record
@@ -248,19 +257,19 @@ class Context:
         self.tier = tier
         self.stream = stream
         self.tries: dict[str, Any] = {}
-        """What was tried at each target, for the stage that tries again."""
+        """The tries at each target. Written and read by retry and hedge."""
 
     def fork(self) -> Context:
-        """A context for another attempt at the same time; the record is shared."""
+        """Returns a context for another attempt at the same time; the record is shared."""
         twin = Context(self.record, self.submitted_at, self.tier, self.stream)
-        twin.deadline, twin.on_first_attempt, twin.queued_at = self.deadline, self.on_first_attempt, self.queued_at
-        twin.last_key, twin.last_endpoint = self.last_key, self.last_endpoint
-        twin.patient = self.patient
-        twin.order, twin.prefill, twin.prefill_tokens = self.order, self.prefill, self.prefill_tokens
+        known = vars(self)
+        for name in self.FORKED:
+            if name in known:
+                setattr(twin, name, known[name])
         return twin
 
     def next_attempt(self, role: str, why: str) -> None:
-        """Says what the next attempt is for."""
+        """Sets the role of the next attempt and the reason for it."""
         self.role, self.why = role, why
 
     @property

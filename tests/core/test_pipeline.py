@@ -78,3 +78,20 @@ def test_every_stage_says_why_it_stands_where_it_stands() -> None:
     lines = Engine.compose(["provider=simulated", "fallbacks=[{provider:simulated}]", *words]).describe()
     assert {"rate_limit", "concurrency", "fallback"} <= {line.name for line in lines}
     assert all(line.why for line in lines)
+
+
+def test_every_signal_of_a_context_is_forked_or_its_own() -> None:
+    signals = {name for name in vars(Context) if not name.startswith("_") and not callable(getattr(Context, name))}
+    signals -= {"FORKED", "OWN", "spent"}
+    assert signals == {*Context.FORKED, *Context.OWN}
+    assert not {*Context.FORKED} & {*Context.OWN}
+
+
+def test_a_fork_has_the_forked_signals_and_no_others() -> None:
+    context = Context(EngineRecord(), 1.0, tier=2, stream=True)
+    for name in (*Context.FORKED, *Context.OWN):
+        setattr(context, name, f"a {name}")
+    twin = context.fork()
+    assert {name: getattr(twin, name) for name in Context.FORKED} == {name: f"a {name}" for name in Context.FORKED}
+    assert all(getattr(twin, name) == getattr(Context, name) for name in Context.OWN)
+    assert (twin.record, twin.submitted_at, twin.tier, twin.stream) == (context.record, 1.0, 2, True)
