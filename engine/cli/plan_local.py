@@ -20,7 +20,7 @@ _ABSENT = "unknown before the model's files are here: python -m engine artifacts
 
 
 def describe(target: TargetSpec, executor: Executor, storage: StorageSpec) -> tuple[dict[str, Any], EngineError | None]:
-    """Returns the record and the problem, if any. Loads nothing and fetches nothing; may read a config and build it empty.
+    """Returns the record and the problem, if any. Loads and fetches nothing; may read a config and build it empty.
 
     Also for hardware that is not here, so that a model can be planned for another machine.
     """
@@ -60,7 +60,7 @@ def describe(target: TargetSpec, executor: Executor, storage: StorageSpec) -> tu
 def _spread(target: TargetSpec, hardware: CudaHardwareSpec, artifact: Artifact) -> dict[str, Any]:
     if artifact.format == "gguf":
         raise SetupError(
-            "hardware.device_map: a GGUF file fits on one device only. Next: a source with safetensors, or hardware=cuda"
+            "hardware.device_map: a GGUF file runs on one device. Next: a source with safetensors, or hardware=cuda"
         )
     free: dict[device_map.Device, int] = {}
     if not hardware.max_memory_gib:

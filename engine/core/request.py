@@ -209,7 +209,7 @@ def _short(text: str) -> str:
 class Context:
     """The signals that stages exchange about one request in flight. Each names its writer and its readers.
 
-    `FORKED` signals go on to another attempt at the same time, `OWN` ones belong to one attempt.
+    `FORKED` signals pass to another attempt at the same time, `OWN` ones belong to one attempt.
     """
 
     # Most of these stay as they are for most requests: a class attribute costs nothing until it is set.
