@@ -245,4 +245,7 @@ def open_pipeline(path: str, hardware: OpenVinoHardwareSpec) -> Any:
         properties["INFERENCE_PRECISION_HINT"] = hardware.precision
         if hardware.device == "CPU":
             properties["KV_CACHE_PRECISION"] = hardware.precision  # else 8 bits
+            if hardware.precision == "f32":
+                # Else activations are quantized in groups that depend on the batch, and so would an answer.
+                properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
     return openvino_genai.ContinuousBatchingPipeline(path, scheduler, hardware.device, properties)
