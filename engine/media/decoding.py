@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 64_000_000
 """Of one image: more is refused before it is decoded."""
+MAX_RATIO = 100
+"""Of an image's longer side to its shorter one: a model scales the shorter side, and the longer one with it."""
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 """Samples a second that the codec Opus knows (RFC 6716, section 2)."""
 MAX_SOUND_S = 4 * 3600
@@ -36,11 +38,34 @@ def picture(media: Media, where: str) -> Any:
             width, height = opened.size
             if width * height > MAX_PIXELS:
                 raise InvalidRequest(f"{where}: {width} × {height} pixels are more than {MAX_PIXELS:,}")
-            return ImageOps.exif_transpose(opened).convert("RGB")
+            if max(width, height) > MAX_RATIO * min(width, height):
+                raise InvalidRequest(
+                    f"{where}: got an image of {width} × {height} pixels; expected sides that differ by "
+                    f"{MAX_RATIO} times at most. Fix: crop it"
+                )
+            return _eight_bits(ImageOps.exif_transpose(opened), where).convert("RGB")
     except UnidentifiedImageError as error:
         raise InvalidRequest(f"{where}: {media.filename} is not an image in a format that Pillow reads") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InvalidRequest(f"{where}: {media.filename} can't be read as an image: {error}") from error
+
+
+def _eight_bits(image: Any, where: str) -> Any:
+    """Returns an image with 16 bits or floats a sample as one with 8, scaled and not clipped. Raises InvalidRequest."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    import numpy as np
+    from PIL import Image
+
+    samples = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(samples).all():
+        raise InvalidRequest(f"{where}: got an image with samples that are not finite; expected numbers")
+    low, high = float(samples.min(initial=0.0)), float(samples.max(initial=0.0))
+    # Floats from 0 to 1 and integers of 8 or 16 bits have their own range; any other one is stretched to its extremes.
+    ranges = (1.0, 255.0) if image.mode == "F" else (65535.0,)
+    top = next((top for top in ranges if low >= 0 and high <= top), None)
+    scaled = samples * (255.0 / top) if top is not None else (samples - low) * (255.0 / (high - low))
+    return Image.fromarray(scaled.round().astype(np.uint8))
 
 
 def sound(media: Media, where: str, rate: int) -> np.ndarray:
@@ -63,6 +88,8 @@ def sound(media: Media, where: str, rate: int) -> np.ndarray:
         ) from error
     if not len(samples):
         raise InvalidRequest(f"{where}: {media.filename} holds no audio")
+    if not math.isfinite(float(samples.sum(dtype="float64"))):
+        raise InvalidRequest(f"{where}: got audio with samples that are not finite; expected numbers in -1 … 1")
     heard: np.ndarray = samples if own == rate else soxr.resample(samples, own, rate)
     return heard
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from engine.core.errors import Internal
+from jinja2 import TemplateError
+
+from engine.core.errors import InvalidRequest
 from engine.runtimes.generation import vision_chat
+from engine.runtimes.generation.chat_template import ChatTemplate, missing, refused
 
 INLINE_CHARACTERS = 4000
 """A longer text is tokenised on a thread; a shorter one costs less than the way there."""
@@ -34,22 +37,38 @@ class Prompts(Protocol):
         ...
 
     def of_chat(self, messages: list[dict[str, Any]]) -> Prompt:
-        """By the model's own chat template. Raises Internal without one."""
+        """By the model's own chat template. Raises InvalidRequest without one, and for messages that it refuses."""
         ...
 
 
 class GenAiPrompts:
     """Tensors of shape (1, length)."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, name: str) -> None:
         self._tokenizer = tokenizer
+        self._name = name
+        special = {"bos_token": tokenizer.get_bos_token(), "eos_token": tokenizer.get_eos_token()}
+        self._template: ChatTemplate | None = None
+        if tokenizer.chat_template:
+            try:
+                self._template = ChatTemplate(tokenizer.chat_template, special)
+            except TemplateError:
+                self._template = None  # OpenVINO GenAI may read it all the same
 
     def of_text(self, text: str) -> Prompt:
         ids = self._tokenizer.encode(text, add_special_tokens=False).input_ids
         return Prompt(ids, int(ids.shape[1]))
 
     def of_chat(self, messages: list[dict[str, Any]]) -> Prompt:
-        return self.of_text(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+        if not self._tokenizer.chat_template:
+            raise missing(self._name)
+        if self._template is not None:
+            return self.of_text(self._template.render(messages))
+        try:
+            return self.of_text(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+        except RuntimeError as error:
+            last = str(error).strip().splitlines()[-1:] or ["it can't be rendered"]
+            raise InvalidRequest(f"body.messages: this model's chat template: {last[0]}") from error
 
 
 class HubPrompts:
@@ -65,8 +84,12 @@ class HubPrompts:
 
     def of_chat(self, messages: list[dict[str, Any]]) -> Prompt:
         if not self._tokenizer.chat_template:
-            raise Internal(f"the model {self._name!r} has no chat template; ask it for a completion")
-        return self.of_text(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+            raise missing(self._name)
+        try:
+            prompt = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except TemplateError as error:
+            raise refused(messages, error) from error
+        return self.of_text(prompt)
 
 
 class VisualPrompts(HubPrompts):

@@ -119,7 +119,7 @@ class OpenVinoRuntime(BackendRuntime):
 
         self.device = f"openvino:{self._hardware.device}{self._quantization()}"
         pipeline = open_pipeline(str(path), self._hardware)
-        self._prompts = GenAiPrompts(pipeline.get_tokenizer())
+        self._prompts = GenAiPrompts(pipeline.get_tokenizer(), self._model.name)
         self._generator = ContinuousGenerator(pipeline, self._seed)
 
     def _load_parts(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from engine.core.errors import TooLong
 from engine.runtimes.pipelines.base import OwnPipeline
 
 
@@ -30,6 +31,13 @@ class Relevance(OwnPipeline):
         """The tokens of both; of a pair that is too long, the document is cut."""
         most = min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 1_000_000))
         cut = {"truncation": "only_second", "max_length": most} if most < 1_000_000 else {}
+        special = self.tokenizer.num_special_tokens_to_add(pair=True)
+        query = len(self.tokenizer(pair["text"], add_special_tokens=False, truncation=False).input_ids)
+        if query + special >= most:
+            raise TooLong(
+                f"body.query: got {query} tokens; expected at most {most - special - 1}, to leave room for a document. "
+                "Fix: a shorter query"
+            )
         made = self.tokenizer(pair["text"], pair["text_pair"], return_tensors="pt", **cut)
         return dict(made)
 

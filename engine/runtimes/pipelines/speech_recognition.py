@@ -23,6 +23,8 @@ OVERLAP_S = 5.0
 PAUSE_S = 0.6
 """A part of a transcript ends at a pause of so many seconds, where the model itself tells only of words."""
 LONGEST_PART_S = 12.0
+SILENCE = 1e-4
+"""A peak below this, 80 dB under full scale, is silence."""
 
 
 class SpeechRecognition(AutomaticSpeechRecognitionPipeline):  # type: ignore[misc]  # transformers has no types
@@ -99,11 +101,12 @@ class SpeechRecognition(AutomaticSpeechRecognitionPipeline):  # type: ignore[mis
         if self.type != "seq2seq_whisper":
             options = {**options, "chunk_length_s": WINDOW_S, "stride_length_s": OVERLAP_S}
         seconds = len(inputs) / self.feature_extractor.sampling_rate
+        silent = float(np.abs(inputs).max(initial=0.0)) < SILENCE
         for item in super().preprocess(inputs, **options):
             # A window that is the whole has no edges to cut away.
             whole = item["is_last"] and item.get("stride", (0, 0, 0))[1:] == (0, 0) and self.type == "seq2seq"
             kept = {name: value for name, value in item.items() if not (whole and name == "stride")}
-            yield {**kept, "seconds": seconds}
+            yield {**kept, "seconds": seconds, "silent": silent}
 
     def _forward(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
         if self.type == "seq2seq_whisper" and not options.get("return_timestamps"):
@@ -111,16 +114,18 @@ class SpeechRecognition(AutomaticSpeechRecognitionPipeline):  # type: ignore[mis
             frames = model_inputs["input_features"].shape[-1]
             options["return_timestamps"] = frames > self.feature_extractor.nb_max_frames
         language = options.pop("return_language", None)
-        seconds = model_inputs.pop("seconds")
+        about = {name: model_inputs.pop(name) for name in ("seconds", "silent")}
         made: dict[str, Any] = super()._forward(model_inputs, return_language=language, **options)
-        return {**made, "seconds": seconds}
+        return {**made, **about}
 
     def postprocess(
         self, model_outputs: list[dict[str, Any]], return_timestamps: Any = None, language: str | None = None
     ) -> dict[str, Any]:
         """The transcript."""
         seconds = float(model_outputs[0]["seconds"])
-        outputs = [{name: value for name, value in each.items() if name != "seconds"} for each in model_outputs]
+        if model_outputs[0]["silent"]:  # a Whisper makes words of silence
+            return {"text": "", "language": language, "seconds": seconds, "parts": [], "words": []}
+        outputs = [{name: each[name] for name in each if name not in ("seconds", "silent")} for each in model_outputs]
         if self.type == "seq2seq_whisper":
             return self._of_whisper_tokens(outputs, return_timestamps, language, seconds)
         found = super().postprocess(outputs, return_timestamps=return_timestamps)
