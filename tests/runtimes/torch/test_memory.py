@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,22 +23,27 @@ PROMPTS = [[5, 9, 20 + index] for index in range(6)]
 
 
 class Greedy(transformers.LlamaForCausalLM):  # type: ignore[misc,name-defined]
-    """Wants more memory than there is for more than two rows, from its n-th step on."""
+    """Wants more memory than there is for more than two rows, from the n-th step of a batch on.
+
+    Its first batch begins when `all_are_here` is set, so that what waits behind that batch does not depend on speed.
+    """
 
     from_step = 1
-    steps = 0
 
-    def forward(self, input_ids: Any, **inputs: Any) -> Any:
-        self.steps += 1
-        if len(input_ids) > 2 and self.steps >= self.from_step:
+    def forward(self, input_ids: Any, past_key_values: Any = None, **inputs: Any) -> Any:
+        assert self.all_are_here.wait(60)
+        done = past_key_values.get_seq_length()
+        step = 1 if done == 0 else done - len(PROMPTS[0]) + 2
+        if len(input_ids) > 2 and step >= self.from_step:
             torch.empty(2**61, dtype=torch.uint8)
-        return super().forward(input_ids, **inputs)
+        return super().forward(input_ids, past_key_values=past_key_values, **inputs)
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Any:
     causal(tmp_path, "Llama", num_key_value_heads=2)
     made = Greedy.from_pretrained(tmp_path).eval()
+    made.all_are_here = threading.Event()
     made.generation_config.eos_token_id = None
     made.generation_config.pad_token_id = 0
     return made
@@ -52,7 +58,7 @@ def generator(model: Any, tmp_path: Path) -> Iterator[Any]:
     made.close()
 
 
-async def answers(generator: Any, prompts: list[list[int]], whole: bool = True) -> list[str | Internal]:
+async def answers(model: Any, generator: Any, prompts: list[list[int]], whole: bool = True) -> list[str | Internal]:
     """What each prompt gets, asked for at the same time."""
 
     async def text(delivery: Delivery) -> str:
@@ -61,6 +67,7 @@ async def answers(generator: Any, prompts: list[list[int]], whole: bool = True) 
     deliveries = [Delivery(whole) for _ in prompts]
     for ids, delivery in zip(prompts, deliveries, strict=True):
         generator.submit(ids, Sampling(max_tokens=8, temperature=0.0), delivery)
+    model.all_are_here.set()
     return await asyncio.gather(*map(text, deliveries), return_exceptions=True)  # type: ignore[return-value]
 
 
@@ -68,17 +75,18 @@ async def answers(generator: Any, prompts: list[list[int]], whole: bool = True) 
 async def test_a_batch_that_does_not_fit_is_generated_in_parts(
     model: Any, generator: Any, step: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    alone = [(await answers(generator, [ids]))[0] for ids in PROMPTS]
-    model.from_step = model.steps + step
-    assert await answers(generator, PROMPTS) == alone
+    alone = [(await answers(model, generator, [ids]))[0] for ids in PROMPTS]
+    model.all_are_here.clear()
+    model.from_step = step
+    assert await answers(model, generator, PROMPTS) == alone
     assert len(set(alone)) > 1
     assert "sequences at once do not fit the memory" in caplog.text
 
 
 async def test_who_has_heard_some_of_the_answer_gets_the_error(model: Any, generator: Any) -> None:
     model.from_step = 5
-    found = await answers(generator, PROMPTS, whole=False)
+    found = await answers(model, generator, PROMPTS, whole=False)
     failed = [each for each in found if isinstance(each, Internal)]
     assert len(failed) >= 3
     assert "can't allocate memory" in str(failed[0])
-    assert isinstance((await answers(generator, PROMPTS[:1]))[0], str)
+    assert isinstance((await answers(model, generator, PROMPTS[:1]))[0], str)
