@@ -64,6 +64,32 @@ class BatchApiSpec(Spec):
     """Bytes of one job's requests."""
 
 
+class FieldMapSpec(Spec):
+    """Rules for fields of the canonical body, which is OpenAI's, that a provider has in another form or not at all. A
+    field is named by its name, or by `messages.name` for a field of each message."""
+
+    rename: dict[str, str | None] = {}
+    """Field → its name at the provider; null takes a rule back."""
+    drop: tuple[str, ...] = ()
+    """Fields that are never sent, with a warning: the answer is the same without them, or they have one value only."""
+    refuse: tuple[str, ...] = ()
+    """Fields that the provider can't express: the request is refused, or with `drop_unsupported` sent without them."""
+    values: dict[str, dict[str, str | None]] = {}
+    """Field → its values → what is sent for each, with a warning where it differs. Other values are refused."""
+    roles: dict[str, str] = {}
+    """Role of a message → its role at the provider."""
+
+
+class FieldsSpec(FieldMapSpec):
+    """A provider's field map, and what differs by model."""
+
+    stream_usage: bool = True
+    """True: a streaming call requests the usage (`stream_options: {include_usage: true}`); false: the provider refuses
+    stream_options, or reports usage without them."""
+    models: dict[str, FieldMapSpec] = {}
+    """Pattern of a model id, such as `gpt-5*` → further rules, which replace those of the same field."""
+
+
 class CommonProviderSpec(Spec):
     """Knobs that every provider has. The spec of an installed kind extends this one."""
 
@@ -106,6 +132,8 @@ class RemoteProviderSpec(Spec):
     """missing: a model that the server lacks is fetched by it before the first call (Ollama only); never: it is not."""
     drop_unsupported: bool = False
     """True: a parameter that this provider can't express is dropped with a warning; false: the request is refused."""
+    fields: FieldsSpec = FieldsSpec()
+    """Fields that it names differently, ignores or refuses, by provider and by model."""
     prefill: Literal["none", "assistant", "prefix", "continue_final_message"] = "none"
     """The way to have it continue the beginning of an answer, for a broken stream (policy.stream.rescue):
     assistant: it continues a last message of the assistant; prefix: that message also says `prefix: true`;
@@ -141,6 +169,8 @@ __all__ = [
     "BatchApiSpec",
     "CommonProviderSpec",
     "CredentialSpec",
+    "FieldMapSpec",
+    "FieldsSpec",
     "LocalProviderSpec",
     "ProviderSpec",
     "RemoteProviderSpec",

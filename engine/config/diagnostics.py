@@ -230,6 +230,10 @@ def _dotted(location: tuple[int | str, ...]) -> str:
     return ".".join(parts)
 
 
+_FIELD_MAP = re.compile(r"(?:^|\.)provider\.fields\.")
+"""Paths below which keys and values are names of fields, such as max_tokens: refused only by their shape."""
+
+
 def refuse_secrets(config: Any, path: str = "") -> None:
     """Raises ConfigError when a value is a secret, without showing it."""
     if isinstance(config, Mapping):
@@ -240,7 +244,7 @@ def refuse_secrets(config: Any, path: str = "") -> None:
     elif isinstance(config, list | tuple):
         for index, value in enumerate(config):
             refuse_secrets(value, f"{path}[{index}]")
-    elif _secret(path.rpartition(".")[2], config):
+    elif _secret("" if _FIELD_MAP.search(path) else path.rpartition(".")[2], config):
         raise _refused(path)
 
 

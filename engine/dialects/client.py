@@ -124,3 +124,5 @@ class ChoiceStreams(Protocol):
 
     stream_end: StreamEnd
     """As `provider.stream_end`; set before the first decoder is made."""
+    stream_usage: bool
+    """As `provider.fields.stream_usage`: whether a streaming call requests the usage."""

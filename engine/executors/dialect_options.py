@@ -9,10 +9,11 @@ from engine.dialects.discovery import ModelPull
 from engine.schemas.provider import RemoteProviderSpec
 
 
-def set_stream_end(provider: RemoteProviderSpec, dialect: Dialect) -> None:
-    """Tells a dialect which end of a stream it may trust. Raises ConfigError."""
+def set_stream_options(provider: RemoteProviderSpec, dialect: Dialect) -> None:
+    """Sets which end of a stream a dialect trusts, and if it requests the usage. Raises ConfigError."""
     if isinstance(dialect, ChoiceStreams):
         dialect.stream_end = provider.stream_end
+        dialect.stream_usage = provider.fields.stream_usage
     elif provider.stream_end != "finish":
         raise ConfigError(
             f"provider.stream_end: got {provider.stream_end}; expected finish, for streams of the dialect "

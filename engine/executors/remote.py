@@ -31,8 +31,9 @@ from engine.dialects.common.boundary import DEFECTS, odd_reply
 from engine.dialects.common.json_body import mended
 from engine.dialects.common.retry_hints import LONGEST_S
 from engine.dialects.discovery import Discovery, DiscoveryReply
-from engine.executors.dialect_options import dialect_of, pulling, set_stream_end
+from engine.executors.dialect_options import dialect_of, pulling, set_stream_options
 from engine.executors.discovery import ServerDiscovery
+from engine.executors.field_map import FieldMaps
 from engine.executors.key_check import KeyCheck, probe
 from engine.executors.model_pull import pull
 from engine.executors.reply_stream import MaskedReply, ReplyChunks, whole_transcript
@@ -63,7 +64,8 @@ class RemoteExecutor:
         self._model = target.model_id
         self._drop_unsupported = provider.drop_unsupported
         self._dialect: Dialect = DIALECTS.get(dialect_of(provider))(services.clock.wall)
-        set_stream_end(provider, self._dialect)
+        set_stream_options(provider, self._dialect)
+        self._fields = FieldMaps(provider)
         self._pulling = pulling(provider, self._dialect)
         self.server_info = ServerInfo()
         self._inquiry = (
@@ -166,18 +168,23 @@ class RemoteExecutor:
     def wire(self, request: Request, context: Context) -> WireCall:
         """The request as this provider wants it; what gets lost on the way is warned about. Raises InvalidRequest."""
         body = self._filled(request)
+        # Which model a request may name is decided further out; here the target's fills the gap.
+        model = body.get("model") or self._model
+        changes: list[str] = []
         try:
+            fields = self._fields.of(model)
+            if fields is not None:
+                body, changes = fields.apply(body, self._drop_unsupported)
             wire = self._dialect.encode(
                 request.task,
                 body,
-                # Which model a request may name is decided further out; here the target's fills the gap.
-                model=body.get("model") or self._model,
+                model=model,
                 stream=context.stream,
                 drop_unsupported=self._drop_unsupported,
             )
         except DEFECTS as error:
             raise InvalidRequest(f"body: a field has another type than its wire takes ({error})") from error
-        for warning in wire.warnings:
+        for warning in (*changes, *wire.warnings):
             context.warn(warning)
         return wire
 

@@ -44,6 +44,7 @@ class OpenAIDialect:
 
     tasks = frozenset(_PATHS)
     stream_end: StreamEnd = "finish"
+    stream_usage = True
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         """`wall` gives the time now in seconds since the epoch, for retry hints that are dates."""
@@ -67,7 +68,7 @@ class OpenAIDialect:
         if stream:
             if TASKS[task].stream == "never":
                 raise InvalidRequest(f"task: an answer to {task} can't be streamed")
-            body = _streamed(task, body, model)
+            body = _streamed(task, body, model, self.stream_usage)
         elif "stream" in body or "stream_options" in body or "stream_format" in body:
             # OpenAI refuses stream options where nothing is streamed.
             aside = ("stream", "stream_options", "stream_format")
@@ -175,14 +176,16 @@ class OpenAIDialect:
         return [entry["id"] for entry in entries if type(entry) is dict and type(entry.get("id")) is str]
 
 
-def _streamed(task: str, body: dict[str, Any], model: str) -> dict[str, Any]:
+def _streamed(task: str, body: dict[str, Any], model: str, with_usage: bool) -> dict[str, Any]:
     body = {**body, "model": model}
     if task == "speech":  # it is always sent as it is made; `stream_format` says only how
         body.pop("stream", None)
         body.pop("stream_options", None)
         return body
     body["stream"] = True
-    if TASKS[task].stream == "choices":
+    if not with_usage:
+        body.pop("stream_options", None)
+    elif TASKS[task].stream == "choices":
         options = body.get("stream_options")
         body["stream_options"] = {**options, **_WITH_USAGE} if isinstance(options, dict) else _WITH_USAGE
     return body

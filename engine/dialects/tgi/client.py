@@ -32,6 +32,7 @@ class TgiDialect:
 
     tasks = frozenset(("chat", "completion"))
     stream_end: StreamEnd = "finish"
+    stream_usage = True
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         """`wall` gives the time now in seconds since the epoch, for retry hints that are dates."""
@@ -48,6 +49,7 @@ class TgiDialect:
         unsupported = Unsupported("Text Generation Inference", drop_unsupported)
         if task == "chat":
             wire = request.chat(body, unsupported)
+            self._openai.stream_usage = self.stream_usage
             call = self._openai.encode(task, wire, model=model, stream=stream)
             call.path, call.warnings = "/v1" + call.path, unsupported.warnings
             return call
