@@ -15,7 +15,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -287,7 +287,7 @@ class _Ranges:
                 under_way = {pool.submit(self._one, part, file.fileno()): part for part in missing}
                 try:
                     while under_way:
-                        done, _ = wait(under_way, return_when=FIRST_EXCEPTION, timeout=0.2)
+                        done, _ = wait(under_way, return_when=FIRST_COMPLETED, timeout=0.2)
                         job.check()
                         for future in done:
                             part = under_way.pop(future)

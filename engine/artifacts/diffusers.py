@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from engine.artifacts import settings
 
 INDEX = "model_index.json"
 COMPUTING = ("text_encoder", "text_encoder_2", "text_encoder_3", "unet", "transformer")
@@ -12,10 +13,19 @@ UNWANTED = ("safety_checker", "feature_extractor", "image_encoder")
 """Parts of a checkpoint that no picture is made with."""
 
 
+def parts(folder: Path) -> dict[str, tuple[str, str]]:
+    """Returns the library and the class of each part that the index lists. Raises SetupError."""
+    index = settings.read_object(folder / INDEX)
+    return {
+        name: (value[0], value[1])
+        for name, value in index.items()
+        if isinstance(value, list) and len(value) == 2 and all(value)
+    }
+
+
 def listed(folder: Path) -> frozenset[str]:
-    """The names of the parts that the index lists with a class. Raises OSError or ValueError."""
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    return frozenset(name for name, value in index.items() if isinstance(value, list) and all(value))
+    """Returns the names of the parts that the index lists with a class. Raises SetupError."""
+    return frozenset(parts(folder))
 
 
 def with_weights(folder: Path) -> list[Path]:

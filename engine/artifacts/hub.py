@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import errno
 import importlib.util
-import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from engine.artifacts import diffusers
+from engine.artifacts import diffusers, settings
 from engine.artifacts.job import Job, Notify
 from engine.artifacts.resolve import Artifact
 from engine.core.errors import SetupError
@@ -120,7 +119,7 @@ def _weights_whole(folder: Path) -> bool:
     index = next(folder.glob("*.safetensors.index.json"), None)
     if index is None:
         return any(folder.glob("*.safetensors"))
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    shards = set(settings.read_object(index).get("weight_map", {}).values())
     return all((folder / shard).is_file() for shard in shards)
 
 

@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, ClassVar, Protocol
 
 from engine.artifacts.resolve import Artifact
-from engine.core.errors import Internal, SetupError
+from engine.core.errors import EngineError, Internal, SetupError
+from engine.runtimes import checkpoint
 from engine.runtimes.generation import generator as generating
 from engine.runtimes.generation.generator import Generator
 from engine.runtimes.generation.prompts import INLINE_CHARACTERS, Prompt, Prompts
@@ -78,11 +79,14 @@ class BackendRuntime:
             raise SetupError(
                 f'hardware: {self._kind} needs {error.name}. Next: pip install "ipfs-accelerate[{self.extra}]"'
             ) from error
-        except (RuntimeError, OSError, ValueError, KeyError) as error:  # what the backends raise for bad files
+        except EngineError:
+            raise
+        except Exception as error:  # bad files make the backends raise anything
             lines = str(error).strip().splitlines() or [type(error).__name__]
+            reason = await asyncio.to_thread(checkpoint.damage, self._artifact.path)
             raise SetupError(
                 f"model: {self.name} can't load {self._model.name!r} from {self._artifact.path.name}: "
-                f"{lines[self.error_line]}"
+                f"{reason or lines[min(self.error_line, len(lines) - 1)]}"
             ) from error
 
     def _load_generator(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,9 +100,12 @@ def test_a_killed_download_of_a_store_goes_on(s3: Store, tmp_path: Path) -> None
         return []
 
     uri = f"s3://{BUCKET}/killed/model.gguf"
-    kill_when(start(uri, tmp_path, **knobs), lambda: len(done()) >= 2)
-    before = done()
-    assert 2 <= len(before) < 12
+    for _ in range(10):  # a busy machine may look so late that the download is over
+        kill_when(start(uri, tmp_path, **knobs), lambda: len(done()) >= 2)
+        if 2 <= len(done()) < 12:
+            break
+        shutil.rmtree(tmp_path)
+    assert 2 <= len(done()) < 12
     (part,) = tmp_path.glob("partial/*/file")
     with part.open("r+b") as file:
         file.write(b"marked")  # in the first range, which must not be fetched again

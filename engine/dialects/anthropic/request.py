@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.core.errors import InvalidRequest, nearest
 from engine.dialects.anthropic.messages import Unsupported, wire_messages
+from engine.dialects.anthropic.schema import rewritten
 
 DEFAULT_MAX_TOKENS = 8192
 """Tokens of the answer where the body sets no limit: the wire demands one. Every current model gives as many, and a
@@ -79,7 +80,34 @@ def wire_body(body: dict[str, Any], model: str, unsupported: Unsupported) -> dic
             unsupported.add(f"body.{name}", "the Messages API can't express it", _STEPS.get(name))
     if "tools" in wire:
         _choose(body, wire, unsupported)
+    if wire.get("thinking", {}).get("type") in ("adaptive", "enabled"):
+        _fit_thinking(wire, unsupported)
     return wire
+
+
+def _fit_thinking(wire: dict[str, Any], unsupported: Unsupported) -> None:
+    """Takes out what the API refuses while a model thinks: sampling, and a tool that must be used."""
+    limits: dict[str, Callable[[float], bool]] = {
+        "temperature": lambda value: value == 1,
+        "top_p": lambda value: value >= 0.95,
+        "top_k": lambda value: False,
+    }
+    for name, holds in limits.items():
+        value = wire.get(name)
+        if value is not None and not (isinstance(value, int | float) and holds(value)):
+            del wire[name]
+            unsupported.add(
+                f"body.{name}",
+                f"Claude takes no {name} of {value!r} while it thinks",
+                "leave it or reasoning_effort out",
+            )
+    choice = wire.get("tool_choice", {}).get("type")
+    if choice in ("any", "tool"):
+        unsupported.add(
+            "body.tool_choice", "Claude can't be made to use a tool while it thinks", "leave it or reasoning_effort out"
+        )
+        wire["tool_choice"] = {**wire["tool_choice"], "type": "auto"}
+        wire["tool_choice"].pop("name", None)
 
 
 def _temperature(value: Any, wire: dict[str, Any], unsupported: Unsupported) -> None:
@@ -138,6 +166,11 @@ def _response_format(value: Any, wire: dict[str, Any], unsupported: Unsupported)
             "body.response_format.json_schema.description",
             "the Messages API has no place for it",
             "put it into the schema's own description",
+        )
+    schema, described = rewritten(schema, "body.response_format.json_schema.schema")
+    if described:
+        unsupported.warnings.append(
+            f"body.response_format.json_schema.schema: {', '.join(described)}: described to the model, not enforced"
         )
     # The schema's `name` is a label that no model sees there; `strict` is how this wire always works.
     wire.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": schema}

@@ -37,7 +37,8 @@ class SentenceEncoder:
     def __init__(self, folder: Path, model: SentenceModel, forward: Forward) -> None:
         """Raises SetupError."""
         self._tokenizer = tokenizer(folder, model.max_tokens)
-        self._hidden: int = model.config["hidden_size"]
+        self._model = model
+        self._width: int = model.head.width or model.config["hidden_size"]
         self._forward: Forward | None = forward
         most = self._max_tokens = forward.max_tokens
         self._threads = forward.threads
@@ -47,12 +48,13 @@ class SentenceEncoder:
     async def embed(self, texts: list[str]) -> Embeddings:
         """One vector for each text. Raises RuntimeError."""
         self._callers += 1
+        texts = self._model.prepared(texts)
         try:
             if sum(map(len, texts)) < INLINE_CHARACTERS:
                 read = read_texts(self._tokenizer, texts)
             else:
                 read = await asyncio.to_thread(read_texts, self._tokenizer, texts)
-            vectors = np.empty((len(texts), self._hidden), np.float32)
+            vectors = np.empty((len(texts), self._width), np.float32)
             lengths = [len(ids) for ids in read.ids]
             # Several callers share the threads; only one who is alone is cut up to fill them all.
             parts = max(1, self._threads // self._callers)
@@ -63,7 +65,7 @@ class SentenceEncoder:
         return Embeddings(vectors, lengths, read.cut)
 
     def close(self) -> None:
-        """Waits for what is under way and frees the model; what still waits fails. Blocks."""
+        """Waits for what is in flight and frees the model; what still waits fails. Blocks."""
         self._batches.close()
         self._forward = None
 
@@ -91,4 +93,4 @@ class SentenceEncoder:
         assert forward is not None
         vectors = forward(*padded([ids for part in parts for ids in part], forward.dtype))
         ends = np.cumsum([len(part) for part in parts])
-        return np.split(vectors, ends[:-1])
+        return np.split(self._model.head(vectors), ends[:-1])

@@ -6,13 +6,15 @@ pooled by the mean and not normalised, as sentence-transformers does.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.artifacts import settings
 from engine.core.errors import SetupError
 from engine.runtimes.batcher import too_much_padding
+from engine.runtimes.embedding.head import Head
+from engine.runtimes.embedding.head import read as read_head
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,9 +36,21 @@ class SentenceModel:
     pooling: str
     """mean, cls or max."""
     normalize: bool
-    """Vectors are scaled to length 1."""
+    """The pooled vectors are scaled to length 1."""
     max_tokens: int
     """Longer texts are cut to this many tokens, special tokens included."""
+    head: Head = field(default_factory=Head)
+    """Modules that follow, which the forward pass does not compute."""
+    prompt: str = ""
+    """The beginning of every text: the prompt of `default_prompt_name`."""
+    lower: bool = False
+    """Texts are put in lower case."""
+
+    def prepared(self, texts: list[str]) -> list[str]:
+        """Returns the texts as the model reads them."""
+        if not self.prompt and not self.lower:
+            return texts
+        return [self.prompt + (text.lower() if self.lower else text) for text in texts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +74,28 @@ class Bucket:
 
 def read(folder: Path, max_tokens: int | None = None) -> SentenceModel:
     """The settings in `folder`; `max_tokens` overrules the folder's. Raises SetupError."""
-    config = _json(folder / "config.json")
-    if config is None:
+    config = settings.read_object(folder / "config.json")
+    if not config:
         raise SetupError(f"model.sources: {folder} has no config.json, so it is not a model's folder")
-    modules = _json(folder / "modules.json") or []
-    kinds = {module["type"].rsplit(".", 1)[-1]: module.get("path", "") for module in modules}
-    limit = max_tokens or (_json(folder / "sentence_bert_config.json") or {}).get("max_seq_length")
+    modules = settings.read(folder / "modules.json") or []
+    kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
+    if kinds and kinds[:2] != ["Transformer", "Pooling"]:
+        raise SetupError(
+            f"model.sources: {folder}/modules.json: got {', '.join(kinds)}; expected Transformer, Pooling, then Dense "
+            "or Normalize. Fix: use another model, or serve this one with TEI (provider=tei)"
+        )
+    pooling = settings.read(folder / modules[1].get("path", "") / "config.json") if modules else None
+    own = settings.read_object(folder / "sentence_bert_config.json")
+    limit = max_tokens or own.get("max_seq_length")
+    normalize = kinds[2:] == ["Normalize"]
     return SentenceModel(
         config=config,
-        pooling=_pooling(_json(folder / kinds["Pooling"] / "config.json") if "Pooling" in kinds else None),
-        normalize="Normalize" in kinds,
+        pooling=_pooling(pooling),
+        normalize=normalize,
         max_tokens=int(limit or config.get("max_position_embeddings") or 512),
+        head=Head() if normalize else read_head(folder, modules[2:]),
+        prompt=_prompt(folder, pooling or {}),
+        lower=bool(own.get("do_lower_case")),
     )
 
 
@@ -132,6 +157,26 @@ SMALLEST_BUCKET_TOKENS = 128
 """Cutting finer costs more in calls than it saves."""
 
 
+def _prompt(folder: Path, pooling: dict[str, Any]) -> str:
+    file = folder / "config_sentence_transformers.json"
+    config = settings.read_object(file)
+    name = config.get("default_prompt_name")
+    if name is None:
+        return ""
+    prompts = config.get("prompts") or {}
+    if name not in prompts:
+        raise SetupError(
+            f"model.sources: {file}: got default_prompt_name {name!r}; expected one of prompts "
+            f"({', '.join(prompts) or 'empty'}). Fix: correct the file"
+        )
+    if prompts[name] and not pooling.get("include_prompt", True):
+        raise SetupError(
+            f"model.sources: {file}: default_prompt_name {name!r} with a pooling that leaves the prompt out "
+            "(include_prompt: false) is not supported. Fix: serve the model with TEI (provider=tei)"
+        )
+    return str(prompts[name])
+
+
 def _pooling(config: dict[str, Any] | None) -> str:
     if config is None:
         return "mean"
@@ -142,7 +187,3 @@ def _pooling(config: dict[str, Any] | None) -> str:
     if len(chosen) != 1 or chosen[0] not in _POOLING.values():
         raise SetupError(f"model.sources: pooling {chosen} is not supported; one of: mean, cls, max")
     return str(chosen[0])
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

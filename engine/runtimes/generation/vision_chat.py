@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from engine.artifacts import settings
 from engine.core.errors import InvalidRequest
 from engine.core.media_access import Media
 from engine.media import decoding
@@ -18,10 +18,7 @@ def is_visual(folder: Path) -> bool:
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     )
 
-    path = folder / "config.json"
-    if not path.is_file():
-        return False
-    named = json.loads(path.read_text(encoding="utf-8")).get("architectures") or []
+    named = settings.read_object(folder / "config.json").get("architectures") or []
     talking = set(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values())
     return any(name in talking and name not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in named)
 

@@ -8,12 +8,11 @@ this says 896.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
-from engine.artifacts import diffusers
+from engine.artifacts import diffusers, settings
 
 _KEPT_AT_ONCE = 3
 """Tensors of full size with the channels of the second level."""
@@ -39,6 +38,4 @@ def activation_bytes(folder: Path, item_bytes: float) -> int:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+    return settings.read_object(folder / "config.json")

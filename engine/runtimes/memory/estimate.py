@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.artifacts import diffusers, gguf, resolve
+from engine.artifacts import diffusers, gguf, resolve, settings
 from engine.artifacts.resolve import Artifact
 from engine.core.errors import SetupError
 from engine.runtimes.devices import Concrete
@@ -196,8 +196,7 @@ def config_of(artifact: Artifact) -> dict[str, Any]:
     """config.json, or what a GGUF file says under config.json's names; empty where there is none."""
     if artifact.format == "gguf":
         return _gguf_config(gguf.metadata(gguf.find(artifact.path)))
-    path = artifact.path / "config.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return settings.read_object(artifact.path / "config.json")
 
 
 def _gguf_config(metadata: Mapping[str, Any]) -> dict[str, Any]:

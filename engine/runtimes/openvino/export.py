@@ -20,6 +20,7 @@ import torch
 from engine.artifacts.cache import Held
 from engine.artifacts.resolve import Artifact
 from engine.core.errors import SetupError
+from engine.runtimes import checkpoint
 from engine.runtimes.batcher import is_out_of_memory
 from engine.runtimes.openvino import export_check
 from engine.runtimes.openvino.cache import kept
@@ -65,7 +66,7 @@ def _export(source: Path, temp: Path) -> Path:
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about versions that were not tested together
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", local_files_only=True).eval()
+        model = checkpoint.load(AutoModelForCausalLM, source, dtype="auto").eval()
         fresh = temp / "fresh"
         _save_tokenizer(tokenizer, fresh)
         model.config.save_pretrained(fresh)

@@ -14,6 +14,7 @@ from engine.artifacts import gguf
 from engine.artifacts.cache import Held
 from engine.artifacts.resolve import Artifact
 from engine.core.errors import SetupError
+from engine.runtimes import checkpoint
 from engine.runtimes.base import BackendRuntime
 from engine.runtimes.generation import vision_chat
 from engine.runtimes.generation.prompts import (
@@ -143,7 +144,7 @@ class OpenVinoRuntime(BackendRuntime):
         from engine.runtimes.torch.static_batches import StaticGenerator
 
         with quiet():
-            model = cls.from_pretrained(self._artifact.path, dtype="float32", local_files_only=True).eval()
+            model = checkpoint.load(cls, self._artifact.path, dtype="float32").eval()
         self._put_parts(model)
         self._generator = StaticGenerator(model, tokenizer, self._hardware.max_sequences, self._seed)
 

@@ -9,6 +9,8 @@ import torch
 import transformers
 from transformers import GenerationConfig, Pipeline
 
+from engine.runtimes import checkpoint
+
 _PARTS = {
     "tokenizer": "AutoTokenizer",
     "image_processor": "AutoImageProcessor",
@@ -22,6 +24,8 @@ class OwnPipeline(Pipeline):  # type: ignore[misc]  # transformers has no types
 
     models: ClassVar[tuple[str, ...]] = ()
     """transformers' classes that a model of this task may be, the likeliest first."""
+    unused: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of names of weights that the task does not compute with."""
     parts: ClassVar[tuple[str, ...]] = ("tokenizer",)
     """What prepares its inputs."""
     _default_generation_config = GenerationConfig(max_new_tokens=256)
@@ -41,7 +45,7 @@ class OwnPipeline(Pipeline):  # type: ignore[misc]  # transformers has no types
         for name in cls.models:
             auto = getattr(transformers, name)
             if type(config) in auto._model_mapping:
-                return auto.from_pretrained(folder, dtype=kind, local_files_only=True)
+                return checkpoint.load(auto, folder, unused=cls.unused, dtype=kind)
         raise ValueError(
             f"a model of type {config.model_type!r} can't do this task: it is no {' or '.join(cls.models)}"
         )

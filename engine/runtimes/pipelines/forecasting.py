@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from engine.core.errors import InvalidRequest
+from engine.runtimes import checkpoint
 from engine.runtimes.pipelines.base import OwnPipeline
 
 SAMPLES = 100
@@ -36,7 +37,7 @@ class Forecast(OwnPipeline):
         name = next(iter(config.architectures or ()), "")
         if not name.endswith(("ForPrediction", "ForTimeSeriesPrediction")):
             raise ValueError(f"{name or config.model_type} is no model that forecasts")
-        return getattr(transformers, name).from_pretrained(folder, dtype=kind, local_files_only=True)
+        return checkpoint.load(getattr(transformers, name), folder, dtype=kind)
 
     def _sanitize_parameters(self, **asked: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         seed = asked.get("seed")

@@ -10,6 +10,7 @@ import torch
 from transformers import TextToAudioPipeline
 
 from engine.core.errors import InvalidRequest
+from engine.runtimes import checkpoint
 from engine.tasks import generation
 
 VOCODER = "vocoder"
@@ -32,7 +33,7 @@ class Synthesis(TextToAudioPipeline):  # type: ignore[misc]  # transformers has 
 
             if not (self._folder / VOCODER / "config.json").is_file():
                 raise ValueError(f"this model makes a spectrogram: put a SpeechT5HifiGan into its folder {VOCODER!r}")
-            vocoder = SpeechT5HifiGan.from_pretrained(self._folder / VOCODER, local_files_only=True)
+            vocoder = checkpoint.load(SpeechT5HifiGan, self._folder / VOCODER)
             kwargs["vocoder"] = vocoder.to(model.device, model.dtype).eval()
         super().__init__(*args, model=model, **kwargs)
 

@@ -18,6 +18,21 @@ import torch
 
 from engine.artifacts import diffusers as layout
 from engine.core.errors import SetupError, TooLong
+from engine.runtimes import checkpoint
+
+
+def _parts(folder: Path, kind: torch.dtype) -> dict[str, Any]:
+    """Loads the parts with weights. Raises as `Pictures.load`."""
+    import diffusers
+    import transformers
+
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    return {
+        name: checkpoint.load(getattr(libraries[library], cls), folder / name, dtype=kind, use_safetensors=True)
+        for name, (library, cls) in layout.parts(folder).items()
+        if library in libraries and name in (*layout.COMPUTING, "vae")
+    }
+
 
 _TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
 ROW_POSITIONS = 4096
@@ -64,7 +79,7 @@ class Pictures:
             left_out["requires_safety_checker"] = False
         with _quiet():
             pipe = diffusers.DiffusionPipeline.from_pretrained(
-                folder, dtype=kind, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, **left_out
+                folder, dtype=kind, local_files_only=True, **_parts(folder, kind), **left_out
             )
             pipe.set_progress_bar_config(disable=True)
             return cls(pipe.to(device))

@@ -13,6 +13,7 @@ class TokenVectors(OwnPipeline):
     """The model's last hidden states, one vector a token."""
 
     models = ("AutoModel",)
+    unused = ("pooler.",)
     _load_tokenizer = True
 
     def _sanitize_parameters(self, **asked: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -6,7 +6,6 @@ Source of the file's form: CTranslate2's `specs/model_spec.py` (`_serialize`, bi
 
 from __future__ import annotations
 
-import json
 import mmap
 import struct
 from pathlib import Path
@@ -22,6 +21,8 @@ from transformers import (
     WhisperTokenizerFast,
 )
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+from engine.artifacts import settings
 
 _TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 """By CTranslate2's id; 5, bfloat16, is read as bits."""
@@ -52,7 +53,7 @@ def load(folder: Path, kind: torch.dtype) -> tuple[Any, Any, Any]:
     if lost or strange:
         raise ValueError(f"model.bin does not hold a whole Whisper: {', '.join((lost + strange)[:3])}")
     model.tie_weights()
-    said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    said = settings.read_object(folder / "config.json")
     model.generation_config = _generation(said, tokenizer, config)
     extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
     return model.to(kind), tokenizer, extractor

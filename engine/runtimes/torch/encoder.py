@@ -24,7 +24,7 @@ class TorchForward:
 
     def __init__(self, folder: Path, settings: SentenceModel, hardware: TorchHardware) -> None:
         self._settings = settings
-        self._model: Any = pretrained(AutoModel, folder, hardware)
+        self._model: Any = pretrained(AutoModel, folder, hardware, unused=("pooler.",))
         self._device = device(hardware)
         self.max_tokens = MAX_TOKENS[self._device.type]
 

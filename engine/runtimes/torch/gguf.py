@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 from transformers.initialization import no_init_weights
 
 from engine.artifacts.gguf import TensorInfo, read
+from engine.runtimes import checkpoint
 
 
 def load(path: Path, kind: torch.dtype) -> tuple[Any, Any]:
@@ -22,9 +23,7 @@ def load(path: Path, kind: torch.dtype) -> tuple[Any, Any]:
     metadata, tensors = read(path)
     if not _is_plain_llama(metadata, tensors):
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=kind, local_files_only=True
-        )
+        model = checkpoint.load(AutoModelForCausalLM, path.parent, gguf_file=path.name, dtype=kind)
         return model, tokenizer
     tokenizer = PreTrainedTokenizerFast.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
     config = _llama_config(metadata, tensors, len(tokenizer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 from engine.artifacts import gguf
 from engine.artifacts.resolve import Artifact
 from engine.core.errors import SetupError
+from engine.runtimes import checkpoint
 from engine.runtimes.memory import device_map
 from engine.runtimes.quiet import quiet
 from engine.runtimes.torch import gguf as torch_gguf
@@ -70,12 +72,13 @@ def visual(folder: Path, hardware: TorchHardware) -> tuple[Any, Any]:
     return pretrained(AutoModelForImageTextToText, folder, hardware), processor
 
 
-def pretrained(cls: Any, folder: Path, hardware: TorchHardware) -> Any:
-    """A model of a folder, where and how `hardware` says. Raises OSError, ValueError, RuntimeError or SetupError."""
+def pretrained(cls: Any, folder: Path, hardware: TorchHardware, unused: Iterable[str] = ()) -> Any:
+    """Loads a folder's model, where and how `hardware` says; `unused` as in `checkpoint.load`. Raises OSError,
+    ValueError, RuntimeError or SetupError."""
     kind = dtype(hardware)
     places = _places(cls, folder, hardware, kind)
     with quiet():
-        model = cls.from_pretrained(folder, dtype=kind, local_files_only=True, **places)
+        model = checkpoint.load(cls, folder, unused=unused, dtype=kind, **places)
     if "device_map" not in places and "tp_plan" not in places:
         model = model.to(device(hardware))
     return prepared(model, hardware)

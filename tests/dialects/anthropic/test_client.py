@@ -131,7 +131,14 @@ def test_a_limit_is_always_sent() -> None:
         ({"response_format": {"type": "text"}}, {}),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}},
-            {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+            {
+                "output_config": {
+                    "format": {
+                        "type": "json_schema",
+                        "schema": {"type": "object", "properties": {}, "additionalProperties": False},
+                    }
+                }
+            },
         ),
         ({"cache_control": {"type": "ephemeral"}}, {"cache_control": {"type": "ephemeral"}}),
         ({"n": 1, "logprobs": False, "presence_penalty": 0.0, "logit_bias": {}, "seed": None, "store": False}, {}),
@@ -367,3 +374,28 @@ def test_a_reply_of_another_provider_can_be_history() -> None:
 )
 def test_messages_that_are_none_are_refused_with_their_path(messages: Any, path: str) -> None:
     assert refusal(messages=messages).startswith(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [("temperature", 0.2, 1), ("top_p", 0.5, 0.97), ("top_k", 40, None)],
+)
+def test_sampling_that_claude_refuses_while_it_thinks_is_refused_by_name(name: str, value: Any, kept: Any) -> None:
+    asked = {"reasoning_effort": "low", name: value}
+    assert f"body.{name}: Claude takes no {name} of {value} while it thinks" in refusal(**asked)
+    call = encoded({**asked}, drop=True)
+    assert name not in msgspec.json.decode(call.content)
+    assert call.warnings == [f"body.{name} was dropped: Claude takes no {name} of {value} while it thinks"]
+    if kept is not None:
+        assert sent(reasoning_effort="low", **{name: kept})[name] == kept
+        assert sent(reasoning_effort="none", **{name: value})[name] == value
+
+
+def test_a_tool_that_must_be_used_is_refused_while_claude_thinks() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    choice = {"type": "function", "function": {"name": "f"}}
+    asked = {"reasoning_effort": "low", "tools": tools, "tool_choice": choice, "parallel_tool_calls": False}
+    assert "body.tool_choice: Claude can't be made to use a tool while it thinks" in refusal(**asked)
+    call = encoded({**asked}, drop=True)
+    assert msgspec.json.decode(call.content)["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
+    assert sent(tools=tools, tool_choice=choice)["tool_choice"] == {"type": "tool", "name": "f"}
