@@ -239,6 +239,8 @@ class Context:
     """The estimated tokens of `prefill`. Written by rescue; read by parameters."""
     prefilled = False
     """The attempt in flight was given `prefill`. Written by parameters; read by rescue."""
+    last_try = True
+    """No other try at this target follows the one in flight. Written by retry; read by batch."""
     row: int | None = None
     """The index of the run's row. Written and read by batch jobs."""
     cost: tuple[float, float, float, float] | None = None
@@ -248,7 +250,7 @@ class Context:
         "deadline", "on_first_attempt", "queued_at", "last_key", "last_endpoint", "patient", "order", "prefill",
         "prefill_tokens",
     )  # fmt: skip
-    OWN: ClassVar[tuple[str, ...]] = ("attempt", "role", "why", "prefilled", "row", "cost")
+    OWN: ClassVar[tuple[str, ...]] = ("attempt", "role", "why", "prefilled", "last_try", "row", "cost")
 
     def __init__(self, record: EngineRecord, submitted_at: float, tier: int = 1, stream: bool = False) -> None:
         self.record = record

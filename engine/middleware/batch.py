@@ -168,8 +168,11 @@ class Batch(Middleware):
             self._distribute(members, result)
         except InferenceError as error:
             if error.kind not in SPLIT_ON:
-                self._fail(members, error)
-                return
+                # A server of models fails a whole call as broken where one row made its model fail. Who has another
+                # try finds other company in it; the others are told apart now.
+                last = [member for member in members if error.status == 500 and member.context.last_try]
+                self._fail([member for member in members if member not in last], error)
+                members = last
             half = len(members) // 2
             await self._call(members[:half])
             await self._call(members[half:])

@@ -81,6 +81,7 @@ class Retry(Middleware):
         self.max_throttles = spec.max_retries if throttles is None else throttles
 
     async def __call__(self, request: Request, context: Context) -> Result:
+        context.last_try = self.max_failures == 0
         try:
             result = await self.next(request, context)
             if result.stream is not None:
@@ -110,6 +111,7 @@ class Retry(Middleware):
                     self.budget.give_back(cost)  # there was no other try
                 raise
             tries.paid += cost
+            context.last_try = tries.failures >= self.max_failures
             try:
                 result = await self.next(request, context)
                 if result.stream is not None:

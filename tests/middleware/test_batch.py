@@ -20,8 +20,8 @@ from engine.core.errors import (
 from engine.core.request import Attempt, Context, RateHints, Result, Usage
 from engine.core.server_info import ServerInfo
 from engine.core.virtual_time import VirtualClock
-from engine.middleware import batch, route
-from engine.schemas.policy import BatchSpec, PolicySpec, RouteSpec
+from engine.middleware import batch, retry, route
+from engine.schemas.policy import BatchSpec, PolicySpec, RetrySpec, RouteSpec
 from engine.schemas.provider import RemoteProviderSpec
 from tests.middleware.chain import branch, chain, context, in_virtual_time
 
@@ -115,6 +115,37 @@ async def test_a_failure_of_the_endpoint_is_not_split(clock: VirtualClock) -> No
     outcomes = await asyncio.gather(*(stage(embed(f"t{n}"), context(clock)) for n in range(8)), return_exceptions=True)
     assert all(isinstance(outcome, ServerFailed) for outcome in outcomes)
     assert len(executor.calls) == 1
+
+
+class BreaksOn(Embedder):
+    """Fails a whole call as broken where one text makes the model fail, as servers of models do."""
+
+    async def __call__(self, request: Request, context: Context) -> Result:
+        result = await super().__call__(request, context)
+        if "bad" in self.calls[-1]:
+            raise ServerFailed("the model failed", status=500)
+        return result
+
+
+async def check_bad_row(clock: VirtualClock, retries: int) -> None:
+    executor = BreaksOn()
+    policy = PolicySpec(batch=BatchSpec(max_size=8, max_wait_s=0.01), retry=RetrySpec(max_retries=retries))
+    stage = chain([retry, route, batch], branch(clock, policy), executor)
+    texts = [f"t{n}" for n in range(7)] + ["bad"]
+    outcomes = await asyncio.gather(*(stage(embed(text), context(clock)) for text in texts), return_exceptions=True)
+    assert [isinstance(outcome, Result) for outcome in outcomes] == [True] * 7 + [False]
+    assert isinstance(outcomes[-1], ServerFailed)
+    assert len(executor.calls) <= 7 + 8 * retries
+
+
+@in_virtual_time
+async def test_a_row_that_breaks_the_model_fails_alone(clock: VirtualClock) -> None:
+    await check_bad_row(clock, retries=0)
+
+
+@in_virtual_time
+async def test_a_row_that_breaks_the_model_fails_alone_after_its_last_try(clock: VirtualClock) -> None:
+    await check_bad_row(clock, retries=2)
 
 
 @in_virtual_time

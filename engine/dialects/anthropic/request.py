@@ -13,6 +13,7 @@ from typing import Any
 from engine.core.errors import InvalidRequest, nearest
 from engine.dialects.anthropic.messages import Unsupported, wire_messages
 from engine.dialects.anthropic.schema import rewritten
+from engine.dialects.common.allowed_tools import narrowed
 
 DEFAULT_MAX_TOKENS = 8192
 """Tokens of the answer where the body sets no limit: the wire demands one. Every current model gives as many, and a
@@ -66,6 +67,7 @@ _CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 
 def wire_body(body: dict[str, Any], model: str, unsupported: Unsupported) -> dict[str, Any]:
     """The wire's body, without `stream`. Raises InvalidRequest."""
+    body = narrowed(body)
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_MAX_TOKENS
     wire: dict[str, Any] = {"model": model, "max_tokens": limit}
     wire_messages(body.get("messages"), wire, unsupported)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.core.errors import InvalidRequest
+from engine.dialects.common.allowed_tools import narrowed
 from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.tgi import messages
 
@@ -74,6 +75,7 @@ def completion(body: dict[str, Any], stream: bool, unsupported: Unsupported) -> 
 def chat(body: dict[str, Any], unsupported: Unsupported) -> dict[str, Any]:
     """The body for the server's OpenAI path, in the few things that it says otherwise. Raises InvalidRequest."""
     wire: dict[str, Any] = {}
+    body = narrowed(body)
     for name, value in body.items():
         if name == "messages":
             wire[name] = messages.messages(value, unsupported)
