@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from engine.executors.key_check import KeyCheck
 
 _HEADS = ("key", "found in", "works", "limits seen", "what was found")
+_CODES = {"works": 0, "unverified": 3, "failed": 4}
+_STATES = {"works": ("ok  ", "green"), "unverified": ("?   ", "yellow"), "failed": ("FAIL", "red")}
+_WORDS = {"works": "yes", "unverified": "not verified", "failed": "no"}
 _UNITS = ("requests", "tokens", "input_tokens", "output_tokens")
 
 
@@ -28,27 +31,32 @@ COMMAND = Command(
     words=OVERRIDES,
     flags=_flags,
     examples=("check provider=openai", "check --all", "check provider=groq 'fallbacks=[{provider: ollama}]' --json"),
-    exit_codes=(0, 2, 4),
-    means={0: "every target was reached with every key"},
+    exit_codes=(0, 2, 3, 4),
+    means={
+        0: "every target works with every key",
+        3: "nothing failed, but nothing shows that some target would answer",
+        4: "a target failed",
+    },
 )
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Returns 0 if every target was reached with every key, else 4. Raises ConfigError, SetupError."""
+    """Returns 0 if every target works with every key, 3 if one is not verified, 4 if one fails. Raises ConfigError,
+    SetupError."""
     from engine.cli import check_targets
 
     specs, problems = check_targets.chosen(arguments.words, arguments.config_dir, arguments.all)
-    lines = problems + asyncio.run(check_targets.check(specs))
+    lines = problems + asyncio.run(check_targets.check(specs, arguments.all))
     if arguments.json:
         print_json([_as_data(line) for line in lines])
     else:
         print("\n".join(text for line in lines for text in _as_text(line)))
-    return 0 if all(line.ok for line in lines) else 4
+    return _CODES[check_targets.worst(line.state for line in lines)]
 
 
 def _as_text(line: Line) -> list[str]:
     """The target in one line, and below it a row a key."""
-    state = coloured("ok  ", "green") if line.ok else coloured("FAIL", "red")
+    state = coloured(*_STATES[line.state])
     lines = [f"{state} {line.target}: {line.found}"]
     if line.keys:
         several = len({check.endpoint for check in line.keys}) > 1
@@ -63,7 +71,7 @@ def _cells(check: KeyCheck, several: bool) -> tuple[str, ...]:
     return (
         check.key or "no key",
         check.place or "–",
-        "yes" if check.error is None else "no",
+        _WORDS[check.state],
         ", ".join(_limits(check.limits)) or "–",
         where + kind + " ".join(check.found.split()),
     )
@@ -75,7 +83,13 @@ def _limits(limits: RateHints | None) -> list[str]:
 
 
 def _as_data(line: Line) -> dict[str, Any]:
-    return {"target": line.target, "ok": line.ok, "found": line.found, "keys": [_key_data(key) for key in line.keys]}
+    return {
+        "target": line.target,
+        "state": line.state,
+        "ok": line.state == "works",
+        "found": line.found,
+        "keys": [_key_data(key) for key in line.keys],
+    }
 
 
 def _key_data(check: KeyCheck) -> dict[str, Any]:
@@ -84,7 +98,8 @@ def _key_data(check: KeyCheck) -> dict[str, Any]:
         "endpoint": check.endpoint,
         "key": check.key,
         "found_in": check.place,
-        "works": check.error is None,
+        "state": check.state,
+        "works": check.state == "works",
         "found": check.found,
         "error": None if check.error is None else check.error.as_dict(),
         "limits": {

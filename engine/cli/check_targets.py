@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from engine.config.compose import compose
 from engine.core.errors import ConfigError, EngineError, SetupError
 from engine.core.option_files import conf_dir
 from engine.credentials.keys import NoKey, find_keys
-from engine.executors.key_check import KeyCheck
+from engine.executors.key_check import KeyCheck, State
 from engine.executors.remote import RemoteExecutor
 from engine.executors.services import Executor, Services
 from engine.schemas import RunSpec, TargetSpec
@@ -33,7 +33,7 @@ class Line:
     """One target."""
 
     target: str
-    ok: bool
+    state: State
     found: str
     keys: list[KeyCheck] = field(default_factory=list)
 
@@ -48,7 +48,7 @@ def chosen(words: Sequence[str], config_dir: str | None, every: bool) -> tuple[l
     specs, troubles = _with_keys(words, config_dir)
     if not specs and not troubles:
         raise SetupError("no provider has a key here. Next: export OPENAI_API_KEY=… (or another provider's)")
-    return specs, [Line("keys", False, trouble) for trouble in troubles]
+    return specs, [Line("keys", "failed", trouble) for trouble in troubles]
 
 
 def _with_keys(words: Sequence[str], config_dir: str | None) -> tuple[list[RunSpec], list[str]]:
@@ -119,12 +119,12 @@ def _with_key(option: str, words: Sequence[str], config_dir: str | None) -> RunS
     return spec if provider.default_model is None else compose([*words, f"provider={option}"], config_dir).spec
 
 
-async def check(specs: Sequence[RunSpec]) -> list[Line]:
-    """Reaches each target of each spec."""
-    return [line for spec in specs for line in await _check(spec)]
+async def check(specs: Sequence[RunSpec], every: bool) -> list[Line]:
+    """Reaches each target of each spec; `every` as in `chosen`."""
+    return [line for spec in specs for line in await _check(spec, every)]
 
 
-async def _check(spec: RunSpec) -> list[Line]:
+async def _check(spec: RunSpec, every: bool) -> list[Line]:
     services = Services(
         seed=spec.seed, storage=spec.storage, notify=lambda text: print(text, file=sys.stderr, flush=True)
     )
@@ -132,36 +132,42 @@ async def _check(spec: RunSpec) -> list[Line]:
     in_jobs = spec.policy.batch.strategy == "provider"
     try:
         return [
-            await _one(name, target, services, jobs=in_jobs and place == 0)
+            await _one(name, target, services, in_jobs and place == 0, every and target.provider.default_model is None)
             for place, (name, target) in enumerate(named)
         ]
     finally:
         await services.aclose()
 
 
-async def _one(name: str, target: TargetSpec, services: Services, jobs: bool) -> Line:
+async def _one(name: str, target: TargetSpec, services: Services, jobs: bool, any_model: bool) -> Line:
     try:
         executor = executor_for(target, services)
         try:
-            line = await _reached(name, executor)
-            if jobs and line.ok:
+            line = await _reached(name, executor, any_model)
+            if jobs and line.state == "works":
                 line.found += f"; {await _probe(executor, services)}"
             return line
         finally:
             await executor.aclose()
     except EngineError as error:
-        return Line(name, False, _in_one_line(error))
+        return Line(name, "failed", _in_one_line(error))
 
 
-async def _reached(name: str, executor: Executor) -> Line:
+async def _reached(name: str, executor: Executor, any_model: bool) -> Line:
     """Raises EngineError where the target has no keys of its own to say it of."""
     if not isinstance(executor, RemoteExecutor):
-        return Line(name, True, await executor.check())
-    checks = await executor.check_keys()
-    works = [check for check in checks if check.error is None]
+        return Line(name, "works", await executor.check())
+    checks = await executor.check_keys(any_model)
+    works = [check for check in checks if check.state == "works"]
     found = f"{checks[0].endpoint}: {len(works)} of {len(checks)} {'keys work' if executor.keys else 'answer'}"
     server_info = f"; {executor.server_info.found}" if executor.server_info.found else ""
-    return Line(name, len(works) == len(checks), found + server_info, checks)
+    return Line(name, worst(check.state for check in checks), found + server_info, checks)
+
+
+def worst(states: Iterable[State]) -> State:
+    """Returns failed if one is, else unverified if one is, else works."""
+    found = set(states)
+    return next((each for each in ("failed", "unverified") if each in found), "works")
 
 
 async def _probe(executor: Executor, services: Services) -> str:

@@ -17,7 +17,7 @@ _FOLDED_CHARS = 20
 """Least width of a column that is folded; the terminal wraps longer lines."""
 _GAP = 2
 """Spaces between columns."""
-_CODES = {"red": "31", "green": "32", "bold": "1"}
+_CODES = {"red": "31", "green": "32", "yellow": "33", "bold": "1"}
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -26,7 +26,7 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def coloured(text: str, style: str, stream: TextIO | None = None) -> str:
-    """Returns the text in red, green or bold if the stream, or standard output, is a terminal with colours."""
+    """Returns the text in red, green, yellow or bold if the stream, or standard output, is a terminal with colours."""
     shown = is_terminal(stream or sys.stdout) and not os.environ.get("NO_COLOR")
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if shown else text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ from engine.core.errors import (
     retyped,
 )
 from engine.core.registry import DIALECTS
-from engine.core.request import Attempt, Context, Request, Result
+from engine.core.request import Attempt, Context, EngineRecord, Request, Result
 from engine.core.server_info import ServerInfo
 from engine.core.stream import ChunkStream
 from engine.core.task_table import TASKS
@@ -34,7 +34,7 @@ from engine.dialects.discovery import Discovery, DiscoveryReply
 from engine.executors.dialect_options import dialect_of, pulling, set_stream_options
 from engine.executors.discovery import ServerDiscovery
 from engine.executors.field_map import FieldMaps
-from engine.executors.key_check import KeyCheck, probe
+from engine.executors.key_check import KeyCheck, Listing, is_missing, list_models, trial_for
 from engine.executors.model_pull import pull
 from engine.executors.reply_stream import MaskedReply, ReplyChunks, whole_transcript
 from engine.executors.services import Services
@@ -257,28 +257,71 @@ class RemoteExecutor:
         found = [self.server_info.found] if self.server_info.found else []
         return f"{origin(self._base_urls[0])}: {'; '.join([each.line for each in checks] + found)}"
 
-    async def check_keys(self) -> list[KeyCheck]:
-        """Lists the models with each key, and with the first one at each further endpoint."""
+    async def check_keys(self, any_model: bool = False) -> list[KeyCheck]:
+        """Lists the models with each key, and with the first one at each further endpoint; the operation is tried where
+        the list does not show that the model answers. `any_model`: only the keys are checked."""
         if self._own:
-            return [await self._check_key(url, name) for url, name in zip(self._base_urls, self._own, strict=True)]
-        names: tuple[str | None, ...] = self.keys or (None,)
-        calls = [(self._base_urls[0], name) for name in names] + [(url, names[0]) for url in self._base_urls[1:]]
-        return [await self._check_key(url, name) for url, name in calls]
+            calls: list[tuple[str, str | None]] = list(zip(self._base_urls, self._own, strict=True))
+        else:
+            names: tuple[str | None, ...] = self.keys or (None,)
+            calls = [(self._base_urls[0], name) for name in names] + [(url, names[0]) for url in self._base_urls[1:]]
+        return [await self._check_key(url, name, any_model) for url, name in calls]
 
-    async def _check_key(self, base_url: str, name: str | None) -> KeyCheck:
+    async def _check_key(self, base_url: str, name: str | None, any_model: bool) -> KeyCheck:
         endpoint, place = origin(base_url), self._found[name].place if name is not None else None
 
         async def call(wire: WireCall) -> HttpReply:
             return await self.exchange(wire, name, base_url + wire.path)
 
         try:
-            found, limits = await probe(self._dialect, call, self._model)
+            listing = await list_models(self._dialect, call, None if any_model else self._model)
             if self._inquiry is not None:
                 await self._inquiry.learn(partial(self._ask, name))
+            if any_model:
+                return KeyCheck(endpoint, name, place, listing.found, listing.limits, verified=listing.has is True)
+            verified, found = await self._tried(listing, call)
         except InferenceError as error:
             self._settle_error(error, None, name)
+            if is_missing(error.status):
+                error.message += await self._versioned(base_url, name)
             return KeyCheck(endpoint, name, place, error.message, None, error)
-        return KeyCheck(endpoint, name, place, found, limits)
+        return KeyCheck(endpoint, name, place, found, listing.limits, verified=verified)
+
+    async def _tried(self, listing: Listing, call: Callable[[WireCall], Awaitable[HttpReply]]) -> tuple[bool, str]:
+        """Returns True if the model answers, and what was found. Raises InferenceError if it does not."""
+        if self.server_info.missing and not listing.has:
+            raise InvalidRequest(f"the server has no model {self._model!r}: {listing.found}")
+        trial = trial_for(self.target.model.tasks, self._dialect.tasks)
+        if trial is None:
+            return listing.has is True or bool(self.server_info.found), listing.found
+        request = Request(trial.task, {**trial.body, "model": self._model})
+        wire = self.wire(request, Context(EngineRecord(), 0.0))
+        if listing.has:  # an empty body costs nothing, and shows that the wire is spoken here
+            empty = await call(replace(wire, content=b"{}"))
+            await empty.read()
+            if not is_missing(empty.status):
+                return True, listing.found
+        reply = await call(wire)
+        try:
+            self.answer(request, reply.status, reply.headers, await reply.read())
+        except InferenceError as error:
+            if error.kind == "throttled" or (error.kind == "invalid_request" and not is_missing(reply.status)):
+                return False, f"{listing.found}; a {trial.task} was not answered: {error.message}"
+            error.message = f"{listing.found}; a {trial.task} failed: {error.message}"
+            error.status = reply.status
+            raise
+        return True, f"{listing.found}; it answers a {trial.task}"
+
+    async def _versioned(self, base_url: str, key: str | None) -> str:
+        """Returns the advice to add the version to the address, where the server has its list of models there."""
+        if urlsplit(base_url).path.strip("/"):
+            return ""
+        url = f"{base_url.rstrip('/')}/v1"
+        with suppress(InferenceError):
+            reply = await self.exchange(self._dialect.probe(), key, url + self._dialect.probe().path)
+            if reply.status == 200 and self._dialect.models(await reply.read()):
+                return f"; {url} has a list of models. Fix: provider.base_url={url}"
+        return ""
 
     async def _ask(self, key: str | None, wire: WireCall) -> DiscoveryReply:
         reply = await self.exchange(wire, key)

@@ -13,7 +13,7 @@ import pytest
 
 from engine.cli import main
 from engine.cli.check_targets import provider_options
-from tests.servers.replies import error
+from tests.servers.replies import completion, error
 from tests.servers.scripted import Exchange, ScriptedServer
 
 Serve = Callable[..., Awaitable[ScriptedServer]]
@@ -95,6 +95,101 @@ async def test_the_same_as_data(
     assert (code, line["ok"]) == (0, True)
     assert (key["key"], key["found_in"], key["works"], key["error"]) == ("OPENAI_API_KEY", "environment", True, None)
     assert key["limits"]["requests"] == {"limit": 5000, "remaining": 4999, "reset_s": 0.012}
+
+
+HOSTED = ("gpt-4o-mini", "gpt-4o")
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+def server_of(paths: dict[str, Any], *, status: int = 200) -> Handler:
+    """Answers these paths; every other one is not found."""
+
+    async def script(exchange: Exchange) -> None:
+        path = exchange.path.partition("?")[0]
+        if path not in paths:
+            await exchange.reply(404, error("Not Found"))
+        elif exchange.method == "POST" and exchange.body == b"{}":
+            await exchange.reply(400, error("model: field required"))
+        elif exchange.method == "POST" and exchange.json["model"] not in HOSTED:
+            await exchange.reply(404, error(f"The model {exchange.json['model']} does not exist"))
+        else:
+            await exchange.reply(200 if exchange.method == "GET" else status, paths[path])
+
+    return script
+
+
+LIST = {"data": [{"id": "gpt-4o-mini"}]}
+WHOLE = {"/v1/models": LIST, "/v1/chat/completions": completion("Hi.")}
+CHAT_ALONE = {"/v1/chat/completions": completion("Hi.")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("paths", "words", "code", "said"),
+    [
+        (WHOLE, [], 0, "has gpt-4o-mini (1 model)"),
+        (CHAT_ALONE, [], 0, "keeps no list of models (HTTP 404); it answers a chat"),
+        (
+            WHOLE,
+            ["model.name=gpt-4o"],
+            0,
+            "does not list gpt-4o (1 model); did you mean gpt-4o-mini?; it answers a chat",
+        ),
+        (WHOLE, ["model.name=gpt-9"], 4, "does not list gpt-9 (1 model)"),
+        (CHAT_ALONE, ["model.name=gpt-9"], 4, "a chat failed: HTTP 404: The model gpt-9 does not exist"),
+        (WHOLE, ["provider.base_url={url}"], 4, "Fix: provider.base_url={url}/v1"),
+        ({"/v1/models": LIST}, [], 4, "a chat failed: HTTP 404"),
+        ({}, [], 4, "a chat failed: HTTP 404"),
+        (CHAT_ALONE, ["model.tasks=[image]"], 3, "keeps no list of models"),
+        (WHOLE, ["model.tasks=[image]"], 0, "has gpt-4o-mini"),
+    ],
+)
+async def test_a_check_works_fails_or_is_not_verified(
+    alone: Path,
+    serve: Serve,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    paths: dict[str, Any],
+    words: list[str],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", GOOD)
+    server = await serve(server_of(paths))
+    base = ["provider=openai", f"provider.base_url={server.url}/v1", "model=remote", "model.name=gpt-4o-mini"]
+    given = {word.partition("=")[0]: word.format(url=server.url) for word in (*base, *words)}
+    found, text = await check(capsys, *given.values())
+    assert said.format(url=server.url) in text
+    assert found == code, text
+    mark = {0: "ok  ", 3: "?   ", 4: "FAIL"}[code]
+    assert text.startswith(f"{mark} openai/")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [429, 400])
+async def test_a_trial_that_shows_nothing_is_not_verified(
+    alone: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", GOOD)
+    server = await serve(server_of({"/v1/chat/completions": error("Try later.")}, status=status))
+    code, said = await check(capsys, "provider=openai", f"provider.base_url={server.url}/v1", "--json")
+    (line,) = json.loads(said)
+    assert (code, line["state"], line["ok"], line["keys"][0]["works"]) == (3, "unverified", False, False)
+    assert "a chat was not answered" in line["keys"][0]["found"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("provider", ["anthropic", "gemini", "ollama", "tei", "kserve", "tf_serving"])
+async def test_a_wire_that_is_not_spoken_there_fails(
+    alone: Path, serve: Serve, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    """The list of models is at the same path for OpenAI's wire and Anthropic's."""
+    for name in ("ANTHROPIC_API_KEY", "GEMINI_API_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, GOOD)
+    server = await serve(server_of(WHOLE))
+    words = [f"provider={provider}", f"provider.base_url={server.url}", "model=remote", "model.name=gpt-4o-mini"]
+    code, said = await check(capsys, *words)
+    assert code == 4, said
 
 
 @pytest.mark.slow

@@ -481,14 +481,22 @@ async def test_check_says_what_it_found_for_each_key(make: Make, serve: Serve) -
         f"{server.url}: REMOTE_TEST_KEY_1 ok, has m (2 models); "
         "REMOTE_TEST_KEY_2 auth: key REMOTE_TEST_KEY_2: HTTP 401: Invalid API Key"
     )
-    assert {(each.method, each.path) for each in server.exchanges} == {("GET", "/v1/models")}
+    assert [(each.method, each.path, each.body) for each in server.exchanges] == [
+        ("GET", "/v1/models", b""),
+        ("POST", "/v1/chat/completions", b"{}"),
+        ("GET", "/v1/models", b""),
+    ]
 
 
 async def test_check_says_when_there_is_no_list_of_models(make: Make, serve: Serve) -> None:
     async def script(exchange: Exchange) -> None:
-        await exchange.reply(404, error("Not Found"))
+        if exchange.method == "GET":
+            await exchange.reply(404, error("Not Found"))
+        else:
+            await exchange.reply(200, completion("Hi."))
 
-    assert "no list of models (HTTP 404)" in await make((await serve(script)).url).check()
+    said = await make((await serve(script)).url).check()
+    assert said.endswith("it keeps no list of models (HTTP 404); it answers a chat")
 
 
 async def test_check_raises_when_no_key_works(make: Make, serve: Serve) -> None:

@@ -122,7 +122,7 @@ class BreaksOn(Embedder):
 
     async def __call__(self, request: Request, context: Context) -> Result:
         result = await super().__call__(request, context)
-        if "bad" in self.calls[-1]:
+        if "bad" in request.body["input"]:
             raise ServerFailed("the model failed", status=500)
         return result
 
