@@ -21,6 +21,7 @@ from engine.credentials.keys import NoKey, find_keys
 from engine.executors.key_check import KeyCheck, State
 from engine.executors.remote import RemoteExecutor
 from engine.executors.services import Executor, Services
+from engine.executors.target_check import TargetCheck
 from engine.schemas import RunSpec, TargetSpec
 from engine.schemas.provider import CredentialSpec
 
@@ -157,7 +158,7 @@ async def _reached(name: str, executor: Executor, any_model: bool) -> Line:
     """Raises EngineError where the target has no keys of its own to say it of."""
     if not isinstance(executor, RemoteExecutor):
         return Line(name, "works", await executor.check())
-    checks = await executor.check_keys(any_model)
+    checks = await TargetCheck(executor).by_key(any_model)
     works = [check for check in checks if check.state == "works"]
     found = f"{checks[0].endpoint}: {len(works)} of {len(checks)} {'keys work' if executor.keys else 'answer'}"
     server_info = f"; {executor.server_info.found}" if executor.server_info.found else ""

@@ -128,18 +128,18 @@ CHAT_ALONE = {"/v1/chat/completions": completion("Hi.")}
     ("paths", "words", "code", "said"),
     [
         (WHOLE, [], 0, "has gpt-4o-mini (1 model)"),
-        (CHAT_ALONE, [], 0, "keeps no list of models (HTTP 404); it answers a chat"),
+        (CHAT_ALONE, [], 0, "keeps no list of models (HTTP 404); a trial (chat) was answered"),
         (
             WHOLE,
             ["model.name=gpt-4o"],
             0,
-            "does not list gpt-4o (1 model); did you mean gpt-4o-mini?; it answers a chat",
+            "did you mean gpt-4o-mini?; a trial (chat) was answered",
         ),
         (WHOLE, ["model.name=gpt-9"], 4, "does not list gpt-9 (1 model)"),
-        (CHAT_ALONE, ["model.name=gpt-9"], 4, "a chat failed: HTTP 404: The model gpt-9 does not exist"),
+        (CHAT_ALONE, ["model.name=gpt-9"], 4, "a trial (chat) failed: HTTP 404: The model gpt-9 does not exist"),
         (WHOLE, ["provider.base_url={url}"], 4, "Fix: provider.base_url={url}/v1"),
-        ({"/v1/models": LIST}, [], 4, "a chat failed: HTTP 404"),
-        ({}, [], 4, "a chat failed: HTTP 404"),
+        ({"/v1/models": LIST}, [], 4, "a trial (chat) failed: HTTP 404"),
+        ({}, [], 4, "a trial (chat) failed: HTTP 404"),
         (CHAT_ALONE, ["model.tasks=[image]"], 3, "keeps no list of models"),
         (WHOLE, ["model.tasks=[image]"], 0, "has gpt-4o-mini"),
     ],
@@ -175,7 +175,7 @@ async def test_a_trial_that_shows_nothing_is_not_verified(
     code, said = await check(capsys, "provider=openai", f"provider.base_url={server.url}/v1", "--json")
     (line,) = json.loads(said)
     assert (code, line["state"], line["ok"], line["keys"][0]["works"]) == (3, "unverified", False, False)
-    assert "a chat was not answered" in line["keys"][0]["found"]
+    assert "a trial (chat) was not answered" in line["keys"][0]["found"]
 
 
 @pytest.mark.slow

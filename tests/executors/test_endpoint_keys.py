@@ -71,8 +71,8 @@ async def test_a_refused_key_is_named(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("credentials", "words"),
     [
-        ({"http://127.0.0.1:9": "NODE_A_KEY"}, "is none of the addresses; did you mean http"),
-        ({"http://127.0.0.1:1": "NODE_A_KEY"}, "http://127.0.0.1:2 has none; name one for each"),
+        ({"http://127.0.0.1:9": "NODE_A_KEY"}, "is not one of the addresses; did you mean http"),
+        ({"http://127.0.0.1:1": "NODE_A_KEY"}, "http://127.0.0.1:2 has no key; name one for each"),
     ],
 )
 def test_an_address_without_a_key_is_refused(credentials: dict[str, str], words: str) -> None:

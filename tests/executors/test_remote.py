@@ -496,7 +496,7 @@ async def test_check_says_when_there_is_no_list_of_models(make: Make, serve: Ser
             await exchange.reply(200, completion("Hi."))
 
     said = await make((await serve(script)).url).check()
-    assert said.endswith("it keeps no list of models (HTTP 404); it answers a chat")
+    assert said.endswith("it keeps no list of models (HTTP 404); a trial (chat) was answered")
 
 
 async def test_check_raises_when_no_key_works(make: Make, serve: Serve) -> None:

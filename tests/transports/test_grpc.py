@@ -138,12 +138,13 @@ async def test_a_status_is_a_word_of_the_vocabulary(
     assert (found.kind, found.status, found.retry_after_s) == (kind, status, error.retry_after_s)
 
 
-async def test_a_method_that_the_server_lacks_is_no_list_of_models(services: Services) -> None:
+async def test_a_server_without_the_methods_fails_the_check(services: Services) -> None:
     async with GrpcServer(vectors) as server:
         own = executor(server.url, services)
         assert "has m (1 model); engine 1, the model is ready" in await own.check()
         other = executor(server.url + "/prefix", services)
-        assert "it keeps no list of models (HTTP 501)" in await other.check()
+        with pytest.raises(InvalidRequest, match=r"keeps no list of models \(HTTP 501\); a trial \(embedding\) failed"):
+            await other.check()
 
 
 async def test_a_call_that_takes_too_long_times_out(services: Services) -> None:
