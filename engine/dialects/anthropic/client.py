@@ -6,13 +6,12 @@ version 2026-10-21", and its guide "Streaming messages".
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from engine.core.errors import InferenceError, InvalidRequest, Malformed
+from engine.core.errors import InferenceError, InvalidRequest
 from engine.core.request import RateHints
 from engine.dialects.anthropic.errors import rate_hints, typed_error
 from engine.dialects.anthropic.messages import Unsupported
@@ -20,9 +19,9 @@ from engine.dialects.anthropic.reply import chat_reply
 from engine.dialects.anthropic.request import SAMPLING, wire_body
 from engine.dialects.anthropic.stream import AnthropicStreamDecoder
 from engine.dialects.client import Reply, WireCall
-from engine.dialects.common.boundary import DEFECTS, odd_reply
-from engine.dialects.common.error_body import excerpt, is_error
-from engine.dialects.common.json_body import counted
+from engine.dialects.common.base import HttpDialect
+from engine.dialects.common.boundary import reads_reply
+from engine.dialects.common.json_body import counted, lenient, names
 
 VERSION = "2026-10-21"
 """Of the API, sent with every call."""
@@ -39,18 +38,15 @@ _COUNTING = (
 """The canonical fields that these come from."""
 
 
-class AnthropicDialect:
+class AnthropicDialect(HttpDialect):
     """Anthropic's wire: chat, and the count of a chat's tokens. It has no embeddings, and its completions are gone."""
 
     tasks = frozenset({"chat", "token-count"})
-
-    def __init__(self, wall: Callable[[], float] = time.time) -> None:
-        """`wall` gives the time now in seconds since the epoch, for `created` and for resets that are dates."""
-        self._wall = wall
+    list_path = "/v1/models?limit=1000"
+    typed_error = typed_error
 
     def constant_headers(self, stream: bool) -> dict[str, str]:
-        accept = "text/event-stream, application/json" if stream else "application/json"
-        return {"content-type": "application/json", "accept": accept, "anthropic-version": VERSION}
+        return {**super().constant_headers(stream), "anthropic-version": VERSION}
 
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
@@ -80,35 +76,25 @@ class AnthropicDialect:
 
     def token_count(self, status: int, headers: Mapping[str, str], content: bytes) -> int:
         """Input tokens, from the reply to `count_tokens`. Raises an InferenceError."""
-        count = self._object(status, headers, content).get("input_tokens")
+        count = self.reply_object(status, headers, content).get("input_tokens")
         if type(count) is not int:
             raise self.error(status, headers, content)
         return count
 
+    @reads_reply
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+        if task == "token-count":
+            return counted(self.token_count(status, headers, content), self.request_id(headers))
+        message = self.reply_object(status, headers, content)
         try:
-            if task == "token-count":
-                return counted(self.token_count(status, headers, content), self.request_id(headers))
-            message = self._object(status, headers, content)
-            try:
-                body, usage = chat_reply(message, content, int(self._wall()))
-            except InferenceError as error:
-                error.status, error.provider_request_id = status, self.request_id(headers)
-                raise
-            return Reply(body, usage, self.request_id(headers))
-        except DEFECTS as error:
-            raise odd_reply(error, status, headers, content) from error
-
-    def is_stream(self, headers: Mapping[str, str]) -> bool:
-        kind = headers.get("content-type", "")
-        # A server that names no type, or a general one, may still stream; these two never are one.
-        return not (kind.startswith("application/json") or kind.startswith("text/html"))
+            body, usage = chat_reply(message, content, int(self._wall()))
+        except InferenceError as error:
+            error.status, error.provider_request_id = status, self.request_id(headers)
+            raise
+        return Reply(body, usage, self.request_id(headers))
 
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> AnthropicStreamDecoder:
         return AnthropicStreamDecoder(self._wall, show_usage=show_usage)
-
-    def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
-        return typed_error(status, headers, content, self._wall())
 
     def request_id(self, headers: Mapping[str, str]) -> str | None:
         return headers.get("request-id") or headers.get("x-request-id")
@@ -119,32 +105,13 @@ class AnthropicDialect:
     def auth_headers(self, key: str) -> dict[str, str]:
         return {"x-api-key": key}
 
-    def probe(self) -> WireCall:
-        return WireCall("GET", "/v1/models?limit=1000", b"")
-
     def models(self, content: bytes) -> list[str]:
-        try:
-            body = _decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return []
-        entries = body.get("data") if type(body) is dict else None
-        if type(entries) is not list:
-            return []
-        return [entry["id"] for entry in entries if type(entry) is dict and type(entry.get("id")) is str]
+        body = lenient(content)
+        return names(body.get("data"), "id") if type(body) is dict else []
 
-    def _object(self, status: int, headers: Mapping[str, str], content: bytes) -> dict[str, Any]:
-        """The decoded object of a reply that is a success."""
-        if status != 200:
-            raise self.error(status, headers, content)
-        try:
-            body = _decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise Malformed(
-                f"HTTP 200: the body is not JSON ({error}): {excerpt(content)}",
-                status=status,
-                provider_request_id=self.request_id(headers),
-            ) from error
-        if type(body) is not dict or is_error(body) or body.get("type") == "error":
+    def reply_object(self, status: int, headers: Mapping[str, str], content: bytes) -> dict[str, Any]:
+        body = super().reply_object(status, headers, content)
+        if body.get("type") == "error":
             raise self.error(status, headers, content)
         return body
 

@@ -5,19 +5,18 @@ Sources: the Gemini API's reference (v1beta), "Generating content", "Embeddings"
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from engine.core.errors import InferenceError, InvalidRequest, Malformed
-from engine.core.request import RateHints
+from engine.core.errors import InferenceError, InvalidRequest
 from engine.dialects.client import Reply, WireCall
-from engine.dialects.common.boundary import DEFECTS, odd_reply
-from engine.dialects.common.error_body import excerpt, is_error, request_id
-from engine.dialects.common.json_body import counted
+from engine.dialects.common.base import HttpDialect
+from engine.dialects.common.boundary import reads_reply
+from engine.dialects.common.error_body import request_id
+from engine.dialects.common.json_body import counted, lenient, names
 from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.gemini.errors import typed_error
 from engine.dialects.gemini.reply import chat_reply, embedding_reply
@@ -34,18 +33,12 @@ _COUNTING = ("messages", "tools", "tool_choice", "response_format", "extra_body"
 """The canonical fields that have tokens, or say where there are some."""
 
 
-class GeminiDialect:
+class GeminiDialect(HttpDialect):
     """Gemini's own wire."""
 
     tasks = frozenset({"chat", "embedding", "token-count"})
-
-    def __init__(self, wall: Callable[[], float] = time.time) -> None:
-        """`wall` gives the time now in seconds since the epoch, for `created` and for hints that are dates."""
-        self._wall = wall
-
-    def constant_headers(self, stream: bool) -> dict[str, str]:
-        accept = "text/event-stream, application/json" if stream else "application/json"
-        return {"content-type": "application/json", "accept": accept}
+    list_path = "/models?pageSize=1000"
+    typed_error = typed_error
 
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
@@ -79,83 +72,41 @@ class GeminiDialect:
 
     def token_count(self, status: int, headers: Mapping[str, str], content: bytes) -> int:
         """Input tokens, from the reply to `count_tokens`. Raises an InferenceError."""
-        count = self._object(status, headers, content).get("totalTokens")
+        count = self.reply_object(status, headers, content).get("totalTokens")
         if type(count) is not int:
             raise self.error(status, headers, content)
         return count
 
+    @reads_reply
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+        if task == "token-count":
+            return counted(self.token_count(status, headers, content), request_id(headers))
+        response = self.reply_object(status, headers, content)
+        named = request_id(headers)
+        if named is None:
+            # Google sends no header for it; the response has an id of its own.
+            named = response.get("responseId")
+            named = named if type(named) is str else None
         try:
-            if task == "token-count":
-                return counted(self.token_count(status, headers, content), request_id(headers))
-            response = self._object(status, headers, content)
-            said = request_id(headers)
-            if said is None:
-                # Google sends no header for it; the response has an id of its own.
-                said = response.get("responseId")
-                said = said if type(said) is str else None
-            try:
-                if task == "embedding":
-                    body, usage = embedding_reply(response, content)
-                else:
-                    body, usage = chat_reply(response, content, int(self._wall()))
-            except InferenceError as error:
-                error.status, error.provider_request_id = status, said
-                raise
-            return Reply(body, usage, said)
-        except DEFECTS as error:
-            raise odd_reply(error, status, headers, content) from error
-
-    def is_stream(self, headers: Mapping[str, str]) -> bool:
-        kind = headers.get("content-type", "")
-        # A server that names no type, or a general one, may still stream; these two never are one.
-        return not (kind.startswith("application/json") or kind.startswith("text/html"))
+            if task == "embedding":
+                body, usage = embedding_reply(response, content)
+            else:
+                body, usage = chat_reply(response, content, int(self._wall()))
+        except InferenceError as error:
+            error.status, error.provider_request_id = status, named
+            raise
+        return Reply(body, usage, named)
 
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> GeminiStreamDecoder:
         return GeminiStreamDecoder(self._wall, show_usage=show_usage)
 
-    def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
-        return typed_error(status, headers, content, self._wall())
-
-    def request_id(self, headers: Mapping[str, str]) -> str | None:
-        return request_id(headers)
-
-    def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
-        """Nothing: Gemini tells of its limits only in the errors of those who passed them."""
-        return None
-
     def auth_headers(self, key: str) -> dict[str, str]:
         return {"x-goog-api-key": key}
 
-    def probe(self) -> WireCall:
-        return WireCall("GET", "/models?pageSize=1000", b"")
-
     def models(self, content: bytes) -> list[str]:
-        try:
-            body = _decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return []
-        entries = body.get("models") if type(body) is dict else None
-        if type(entries) is not list:
-            return []
-        names = [entry.get("name") for entry in entries if type(entry) is dict]
-        return [name.removeprefix("models/") for name in names if type(name) is str]
-
-    def _object(self, status: int, headers: Mapping[str, str], content: bytes) -> dict[str, Any]:
-        """The decoded object of a reply that is a success."""
-        if status != 200:
-            raise self.error(status, headers, content)
-        try:
-            body = _decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise Malformed(
-                f"HTTP 200: the body is not JSON ({error}): {excerpt(content)}",
-                status=status,
-                provider_request_id=request_id(headers),
-            ) from error
-        if type(body) is not dict or is_error(body):
-            raise self.error(status, headers, content)
-        return body
+        body = lenient(content)
+        listed = names(body.get("models"), "name") if type(body) is dict else []
+        return [name.removeprefix("models/") for name in listed]
 
 
 @lru_cache(maxsize=1024)

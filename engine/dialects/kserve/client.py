@@ -7,14 +7,13 @@ compatible RESTful API".
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.core.errors import InferenceError, InvalidRequest
-from engine.core.request import RateHints
+from engine.core.errors import InvalidRequest
 from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, StreamDecoder, WireCall
+from engine.dialects.common.base import HttpDialect
 from engine.dialects.common.boundary import reads_reply, writes_request
 from engine.dialects.common.error_body import is_error, request_id
 from engine.dialects.common.json_body import lenient, malformed, names
@@ -29,17 +28,13 @@ from engine.dialects.openai.errors import typed_error
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
-class KServeDialect:
+class KServeDialect(HttpDialect):
     """The KServe v2 wire below the server's address; the paths begin with /v2."""
 
     tasks = TASKS
-
-    def __init__(self, wall: Callable[[], float] = time.time) -> None:
-        """`wall` gives the time now in seconds since the epoch, for retry hints that are dates."""
-        self._wall = wall
-
-    def constant_headers(self, stream: bool) -> dict[str, str]:
-        return {"content-type": "application/json", "accept": "application/json, application/octet-stream"}
+    accept = "application/json, application/octet-stream"
+    stream_kind = None
+    typed_error = typed_error
 
     @writes_request
     def encode(
@@ -77,23 +72,8 @@ class KServeDialect:
             raise malformed(f"not a reply of the KServe wire ({error})", headers, content) from error
         return Reply(reply, None, request_id(headers) or body.get("id"))
 
-    def is_stream(self, headers: Mapping[str, str]) -> bool:
-        return False
-
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
         raise InvalidRequest(f"task: an answer to {task} can't be streamed")
-
-    def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
-        return typed_error(status, headers, content, self._wall())
-
-    def request_id(self, headers: Mapping[str, str]) -> str | None:
-        return request_id(headers)
-
-    def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
-        return None  # the protocol has none
-
-    def auth_headers(self, key: str) -> dict[str, str]:
-        return {"authorization": f"Bearer {key}"}
 
     def probe(self) -> WireCall:
         """The list of models: an extension that Triton and MLServer have, and others answer with 404."""

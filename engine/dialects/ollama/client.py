@@ -6,17 +6,16 @@ Source: Ollama's docs, "API Reference" (docs.ollama.com/api; openapi.yaml in its
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.core.errors import InferenceError, InvalidRequest
-from engine.core.request import RateHints
 from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, WireCall
-from engine.dialects.common.boundary import DEFECTS, odd_reply
+from engine.dialects.common.base import HttpDialect
+from engine.dialects.common.boundary import reads_reply
 from engine.dialects.common.error_body import request_id
-from engine.dialects.common.json_body import lenient, malformed, names, reply_json, written
+from engine.dialects.common.json_body import lenient, malformed, names, written
 from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.discovery import DiscoveryReply
 from engine.dialects.ollama import model_info, request
@@ -27,18 +26,13 @@ from engine.dialects.ollama.stream import OllamaStreamDecoder
 _PATHS = {"chat": "/api/chat", "completion": "/api/generate", "embedding": "/api/embed"}
 
 
-class OllamaDialect:
+class OllamaDialect(HttpDialect):
     """Ollama's own wire."""
 
     tasks = frozenset(_PATHS)
-
-    def __init__(self, wall: Callable[[], float] = time.time) -> None:
-        """`wall` gives the time now in seconds since the epoch, for retry hints that are dates."""
-        self._wall = wall
-
-    def constant_headers(self, stream: bool) -> dict[str, str]:
-        accept = "application/x-ndjson, application/json" if stream else "application/json"
-        return {"content-type": "application/json", "accept": accept}
+    list_path = "/api/tags"
+    stream_kind = "application/x-ndjson"
+    typed_error = typed_error
 
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
@@ -57,50 +51,24 @@ class OllamaDialect:
             wire = request.embedding(body, model, unsupported)
         return WireCall("POST", path, written(wire), warnings=unsupported.warnings)
 
+    @reads_reply
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
+        body = self.reply_object(status, headers, content)
         try:
-            if status != 200:
-                raise self.error(status, headers, content)
-            body = reply_json(headers, content)
-            if type(body) is not dict or body.get("error"):
-                raise self.error(status, headers, content)
-            try:
-                if task == "embedding":
-                    reply = ollama_reply.vectors(body, content)
-                else:
-                    reply = ollama_reply.whole(task, body, content, self._wall)
-            except InferenceError as error:
-                error.status, error.provider_request_id = status, request_id(headers)
-                raise
-            except (KeyError, TypeError, AttributeError) as error:
-                raise malformed("the log probabilities can't be read", headers, content) from error
-            reply.provider_request_id = request_id(headers)
-            return reply
-        except DEFECTS as error:
-            raise odd_reply(error, status, headers, content) from error
-
-    def is_stream(self, headers: Mapping[str, str]) -> bool:
-        kind = headers.get("content-type", "")
-        return not (kind.startswith("application/json") or kind.startswith("text/html"))
+            if task == "embedding":
+                reply = ollama_reply.vectors(body, content)
+            else:
+                reply = ollama_reply.whole(task, body, content, self._wall)
+        except InferenceError as error:
+            error.status, error.provider_request_id = status, request_id(headers)
+            raise
+        except (KeyError, TypeError, AttributeError) as error:
+            raise malformed("the log probabilities can't be read", headers, content) from error
+        reply.provider_request_id = request_id(headers)
+        return reply
 
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> OllamaStreamDecoder:
         return OllamaStreamDecoder(task, self._wall, show_usage=show_usage)
-
-    def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
-        return typed_error(status, headers, content, self._wall())
-
-    def request_id(self, headers: Mapping[str, str]) -> str | None:
-        return request_id(headers)
-
-    def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
-        return None
-
-    def auth_headers(self, key: str) -> dict[str, str]:
-        """Of Ollama's cloud, or of a proxy in front of a server; the server itself asks for none."""
-        return {"authorization": f"Bearer {key}"}
-
-    def probe(self) -> WireCall:
-        return WireCall("GET", "/api/tags", b"")
 
     def models(self, content: bytes) -> list[str]:
         body = lenient(content)

@@ -31,6 +31,7 @@ class OpeaDialect(OpenAIDialect):
     """OPEA's wire, below /v1."""
 
     tasks = frozenset(("chat", "embedding", "rerank")) | services.TASKS
+    list_path = "/health_check"
 
     @writes_request
     def encode(
@@ -76,9 +77,6 @@ class OpeaDialect(OpenAIDialect):
 
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
         return OpeaStreamDecoder(self._wall, show_usage=show_usage, end=self.stream_end)
-
-    def probe(self) -> WireCall:
-        return WireCall("GET", "/health_check", b"")
 
     def models(self, content: bytes) -> list[str] | None:
         """None for a service that is healthy: it says what it is, not which model it has."""

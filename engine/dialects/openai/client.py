@@ -6,8 +6,7 @@ The canonical form is this wire, so a body is passed on, not rebuilt. Source: Op
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -16,8 +15,10 @@ from engine.core.errors import InferenceError, InvalidRequest, Malformed
 from engine.core.request import RateHints, Usage
 from engine.core.task_table import TASKS, having
 from engine.dialects.client import Reply, StreamDecoder, WireCall
+from engine.dialects.common.base import HttpDialect
 from engine.dialects.common.boundary import DEFECTS, odd_reply
 from engine.dialects.common.error_body import excerpt, is_error, request_id
+from engine.dialects.common.json_body import lenient, names
 from engine.dialects.common.retry_hints import rate_hint
 from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.openai.errors import typed_error
@@ -39,20 +40,14 @@ _WITH_USAGE = {"include_usage": True}
 _ANY = {"accept": "*/*"}
 
 
-class OpenAIDialect:
+class OpenAIDialect(HttpDialect):
     """The OpenAI wire."""
 
     tasks = frozenset(_PATHS)
+    list_path = "/models"
+    typed_error = typed_error
     stream_end: StreamEnd = "finish"
     stream_usage = True
-
-    def __init__(self, wall: Callable[[], float] = time.time) -> None:
-        """`wall` gives the time now in seconds since the epoch, for retry hints that are dates."""
-        self._wall = wall
-
-    def constant_headers(self, stream: bool) -> dict[str, str]:
-        accept = "text/event-stream, application/json" if stream else "application/json"
-        return {"content-type": "application/json", "accept": accept}
 
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
@@ -132,11 +127,6 @@ class OpenAIDialect:
         except DEFECTS as error:
             raise odd_reply(error, status, headers, content) from error
 
-    def is_stream(self, headers: Mapping[str, str]) -> bool:
-        kind = headers.get("content-type", "")
-        # A server that names no type, or a general one, may still stream; these two never are one.
-        return not (kind.startswith("application/json") or kind.startswith("text/html"))
-
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
         if TASKS[task].stream == "choices":
             return OpenAIStreamDecoder(task, self._wall, show_usage=show_usage, end=self.stream_end)
@@ -146,12 +136,6 @@ class OpenAIDialect:
             raise InvalidRequest(f"task: an answer to {task} can't be streamed")
         return EventStreamDecoder(task, self._wall)
 
-    def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
-        return typed_error(status, headers, content, self._wall())
-
-    def request_id(self, headers: Mapping[str, str]) -> str | None:
-        return request_id(headers)
-
     def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
         # Cerebras and Mistral name the window.
         wall_s = self._wall()
@@ -159,21 +143,9 @@ class OpenAIDialect:
         tokens = rate_hint(headers, "tokens", wall_s) or rate_hint(headers, "tokens-minute", wall_s, 60.0)
         return RateHints(requests, tokens) if requests or tokens else None
 
-    def auth_headers(self, key: str) -> dict[str, str]:
-        return {"authorization": f"Bearer {key}"}
-
-    def probe(self) -> WireCall:
-        return WireCall("GET", "/models", b"")
-
     def models(self, content: bytes) -> list[str] | None:
-        try:
-            body = _decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return []
-        entries = body.get("data") if type(body) is dict else body  # Together sends the bare list.
-        if type(entries) is not list:
-            return []
-        return [entry["id"] for entry in entries if type(entry) is dict and type(entry.get("id")) is str]
+        body = lenient(content)
+        return names(body.get("data") if type(body) is dict else body, "id")  # Together sends the bare list
 
 
 def _streamed(task: str, body: dict[str, Any], model: str, with_usage: bool) -> dict[str, Any]:

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from engine.core.errors import InferenceError, InvalidRequest
+from engine.core.errors import InvalidRequest
 from engine.core.request import RateHints
 from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, StreamDecoder, WireCall
+from engine.dialects.common.base import HttpDialect
 from engine.dialects.common.boundary import reads_reply, writes_request
 from engine.dialects.common.error_body import request_id
 from engine.dialects.common.json_body import lenient, malformed, names, reply_json, written
@@ -27,18 +28,17 @@ from engine.dialects.tei.request import WRITES
 from engine.dialects.tgi.errors import typed_error
 
 
-class TeiDialect:
+class TeiDialect(HttpDialect):
     """Text Embeddings Inference."""
 
     tasks = frozenset(WRITES)
+    list_path = "/info"
+    stream_kind = None
+    typed_error = typed_error
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
-        """`wall` gives the time now in seconds since the epoch, for retry hints that are dates."""
-        self._wall = wall
+        super().__init__(wall)
         self._openai = OpenAIDialect(wall)
-
-    def constant_headers(self, stream: bool) -> dict[str, str]:
-        return {"content-type": "application/json", "accept": "application/json"}
 
     @writes_request
     def encode(
@@ -68,27 +68,12 @@ class TeiDialect:
         reply.provider_request_id = request_id(headers)
         return reply
 
-    def is_stream(self, headers: Mapping[str, str]) -> bool:
-        return False
-
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
         raise InvalidRequest(f"task: an answer to {task} can't be streamed")
-
-    def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
-        return typed_error(status, headers, content, self._wall())
-
-    def request_id(self, headers: Mapping[str, str]) -> str | None:
-        return request_id(headers)
 
     def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
         """The server itself sends none; what stands before it, such as an Inference Endpoint's proxy, may."""
         return self._openai.rate_hints(headers)
-
-    def auth_headers(self, key: str) -> dict[str, str]:
-        return {"authorization": f"Bearer {key}"}
-
-    def probe(self) -> WireCall:
-        return WireCall("GET", "/info", b"")
 
     def models(self, content: bytes) -> list[str]:
         """The server's one model, under its name and, where that is another, its id."""

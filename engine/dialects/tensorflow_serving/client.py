@@ -79,10 +79,6 @@ class PredictDialect(KServeDialect):
             raise malformed(f"not a reply of TensorFlow Serving's wire ({error})", headers, content) from error
         return Reply(reply, None, request_id(headers))
 
-    def probe(self) -> WireCall:
-        """The configuration, which lists OVMS's models; TensorFlow Serving has no such page."""
-        return WireCall("GET", "/v1/config", b"")
-
     def models(self, content: bytes) -> list[str]:
         body = lenient(content)
         return [name for name, entry in body.items() if type(entry) is dict] if type(body) is dict else []

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from engine.core.errors import InferenceError, InvalidRequest, Malformed
+from engine.core.errors import InvalidRequest, Malformed
 from engine.core.request import RateHints
 from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, StreamDecoder, WireCall
+from engine.dialects.common.base import HttpDialect
 from engine.dialects.common.boundary import reads_reply, writes_request
 from engine.dialects.common.error_body import is_error, request_id
 from engine.dialects.common.json_body import lenient, names, reply_json, written
@@ -27,20 +28,18 @@ from engine.dialects.tgi.stream import TgiChatDecoder, TgiStreamDecoder
 from engine.schemas.provider import StreamEnd
 
 
-class TgiDialect:
+class TgiDialect(HttpDialect):
     """Text Generation Inference."""
 
     tasks = frozenset(("chat", "completion"))
+    list_path = "/info"
+    typed_error = typed_error
     stream_end: StreamEnd = "finish"
     stream_usage = True
 
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
-        """`wall` gives the time now in seconds since the epoch, for retry hints that are dates."""
-        self._wall = wall
+        super().__init__(wall)
         self._openai = OpenAIDialect(wall)
-
-    def constant_headers(self, stream: bool) -> dict[str, str]:
-        return self._openai.constant_headers(stream)
 
     @writes_request
     def encode(
@@ -79,29 +78,14 @@ class TgiDialect:
         reply.provider_request_id = request_id(headers)
         return reply
 
-    def is_stream(self, headers: Mapping[str, str]) -> bool:
-        return self._openai.is_stream(headers)
-
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
         if task == "chat":
             return TgiChatDecoder(self._wall, show_usage=show_usage, end=self.stream_end)
         return TgiStreamDecoder(self._wall, show_usage=show_usage)
 
-    def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
-        return typed_error(status, headers, content, self._wall())
-
-    def request_id(self, headers: Mapping[str, str]) -> str | None:
-        return request_id(headers)
-
     def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
         """The server itself sends none; what stands before it, such as an Inference Endpoint's proxy, may."""
         return self._openai.rate_hints(headers)
-
-    def auth_headers(self, key: str) -> dict[str, str]:
-        return {"authorization": f"Bearer {key}"}
-
-    def probe(self) -> WireCall:
-        return WireCall("GET", "/info", b"")
 
     def models(self, content: bytes) -> list[str]:
         """The server's one model."""
