@@ -25,11 +25,11 @@ from engine.dialects.batch import (
     Member,
     count_of,
     line_of,
-    object_of,
     seconds_of,
     text_of,
 )
-from engine.dialects.client import Dialect, WireCall
+from engine.dialects.client import WireCall
+from engine.dialects.common.batch_base import HttpBatchDialect
 
 _PATH = "/v1/messages/batches"
 _PAGE = 1000
@@ -70,14 +70,11 @@ def _sets_sampling(line: bytes) -> bool:
     return any(each is not None for each in (params.temperature, params.top_p, params.top_k))
 
 
-class AnthropicBatchDialect:
+class AnthropicBatchDialect(HttpBatchDialect):
     """Anthropic's batch API."""
 
     anonymous = True
     ordered = False
-
-    def __init__(self, dialect: Dialect) -> None:
-        self.live = dialect
 
     def takes(self, task: str, wire: WireCall) -> bool:
         return True
@@ -101,19 +98,12 @@ class AnthropicBatchDialect:
     def poll(self, id: str) -> BatchCall:
         return BatchCall("GET", f"{_PATH}/{id}", b"")
 
-    def view(self, heard: Heard) -> JobView:
-        return self._view(object_of(heard, self.live), heard)
-
     def listing(self, cursor: str | None = None) -> BatchCall:
         after = f"&after_id={cursor}" if cursor else ""
         return BatchCall("GET", f"{_PATH}?limit={_PAGE}{after}", b"")
 
     def listed(self, heard: Heard) -> tuple[list[JobView], str | None]:
-        body = object_of(heard, self.live)
-        data = body.get("data")
-        if type(data) is not list:
-            raise self.live.error(heard.status, heard.headers, heard.content)
-        views = [self._view(entry, heard) for entry in data if type(entry) is dict]
+        views, body = self._views(heard, "data")
         return views, text_of(body, "last_id") if body.get("has_more") else None
 
     def results(self, view: JobView, file: str) -> BatchCall:
@@ -145,7 +135,7 @@ class AnthropicBatchDialect:
     def _view(self, body: Mapping[str, Any], heard: Heard) -> JobView:
         id, said, counts = text_of(body, "id"), text_of(body, "processing_status"), body.get("request_counts")
         if id is None or said is None:
-            raise self.live.error(heard.status, heard.headers, heard.content)
+            raise self._unreadable(heard)
         ended = said == "ended"
         return JobView(
             id,

@@ -17,32 +17,29 @@ from engine.core.errors import InferenceError, Malformed, Truncated
 from engine.core.stream import Chunk
 from engine.dialects.anthropic.errors import error_from
 from engine.dialects.anthropic.reply import FINISH_REASONS, finish_of, read_usage, refused
-from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
-from engine.dialects.common.boundary import DEFECTS, take_again
+from engine.dialects.common.boundary import take_again
+from engine.dialects.common.event_stream import EventDecoder
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
-class AnthropicStreamDecoder:
+class AnthropicStreamDecoder(EventDecoder):
     """Canonical chunks from a stream that `message_stop` ends; without it, the stream is truncated."""
 
     __slots__ = (
         "_answered",
         "_blocks",
         "_calls",
-        "_failure",
         "_head",
         "_show_usage",
-        "_sse",
         "_stop",
         "_usage",
         "_wall",
-        "ended",
     )
 
     def __init__(self, wall: Callable[[], float] = time.time, *, show_usage: bool = True) -> None:
-        self._sse = SseDecoder()
+        super().__init__()
         self._wall = wall
         self._show_usage = show_usage
         self._head: dict[str, Any] | None = None
@@ -56,27 +53,12 @@ class AnthropicStreamDecoder:
         """Stop reason and what belongs to it."""
         self._usage: dict[str, Any] = {}
         """As told until now; every count is a total."""
-        self._failure: InferenceError | None = None
-        self.ended = False
 
-    def feed(self, data: bytes) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        if self.ended:
-            return chunks
-        for _, payload in self._sse.feed(data):
-            if not payload:
-                continue
-            try:
-                self._take(_decode(payload), chunks)
-            except DEFECTS as error:
-                failure = take_again(error, payload, lambda event: self._take(event, chunks))
-                if failure is not None:
-                    self._fail(failure)
-            if self.ended:
-                return chunks
-        if self._sse.oversized:
-            self._fail(Malformed(f"the stream has an event of more than {MAX_EVENT_BYTES} bytes"))
-        return chunks
+    def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
+        self._take(_decode(payload), chunks)
+
+    def _again(self, error: Exception, payload: bytes, chunks: list[Chunk]) -> InferenceError | None:
+        return take_again(error, payload, lambda event: self._take(event, chunks))
 
     def finish(self) -> list[Chunk]:
         chunks: list[Chunk] = []
@@ -213,10 +195,6 @@ class AnthropicStreamDecoder:
             chunks.append(Chunk({**self._head, "choices": [], "usage": said}, usage))
         else:
             last.usage = usage
-
-    def _fail(self, failure: InferenceError) -> None:
-        self._failure = failure
-        self.ended = True
 
 
 class _Block:

@@ -27,7 +27,8 @@ from engine.dialects.batch import (
     seconds_of,
     text_of,
 )
-from engine.dialects.client import Dialect, WireCall
+from engine.dialects.client import WireCall
+from engine.dialects.common.batch_base import HttpBatchDialect
 
 INLINE_BYTES = 18_000_000
 """More requests than this are uploaded as a file; inline the whole call may have 20 MB."""
@@ -57,14 +58,12 @@ _CODES = {
 _encode = msgspec.json.Encoder().encode
 
 
-class GeminiBatchDialect:
+class GeminiBatchDialect(HttpBatchDialect):
     """Gemini's batch API."""
 
+    lists_nothing = True
     anonymous = False
     ordered = True
-
-    def __init__(self, dialect: Dialect) -> None:
-        self.live = dialect
 
     def takes(self, task: str, wire: WireCall) -> bool:
         # batchEmbedContents is many texts in one request; a member of a job embeds one.
@@ -86,7 +85,7 @@ class GeminiBatchDialect:
         about = _encode({"file": {"displayName": job.tag, "mimeType": "application/jsonl"}})
         heard = yield BatchCall("POST", "/files", about, headers, base="upload")
         if heard.status != 200:
-            raise self.live.error(heard.status, heard.headers, heard.content)
+            raise self._unreadable(heard)
         # Its path and query, at the host that was configured: a key follows no host that a reply names.
         _, _, path = heard.headers.get("x-goog-upload-url", "").partition("://")[2].partition("/")
         if not path:
@@ -98,7 +97,7 @@ class GeminiBatchDialect:
         file = body.get("file")
         name = text_of(file, "name") if type(file) is dict else None
         if name is None:
-            raise self.live.error(heard.status, heard.headers, heard.content)
+            raise self._unreadable(heard)
         return name
 
     def create(self, job: JobRequest, file: str | None) -> BatchCall:
@@ -113,19 +112,12 @@ class GeminiBatchDialect:
     def poll(self, id: str) -> BatchCall:
         return BatchCall("GET", f"/{id}", b"")
 
-    def view(self, heard: Heard) -> JobView:
-        return self._view(object_of(heard, self.live), heard)
-
     def listing(self, cursor: str | None = None) -> BatchCall:
         page = f"&pageToken={cursor}" if cursor else ""
         return BatchCall("GET", f"/batches?pageSize={_PAGE}{page}", b"")
 
     def listed(self, heard: Heard) -> tuple[list[JobView], str | None]:
-        body = object_of(heard, self.live)
-        operations = body.get("operations", [])
-        if type(operations) is not list:
-            raise self.live.error(heard.status, heard.headers, heard.content)
-        views = [self._view(entry, heard) for entry in operations if type(entry) is dict]
+        views, body = self._views(heard, "operations")
         return views, text_of(body, "nextPageToken")
 
     def results(self, view: JobView, file: str) -> BatchCall:
@@ -150,7 +142,7 @@ class GeminiBatchDialect:
     def _view(self, body: Mapping[str, Any], heard: Heard) -> JobView:
         name, metadata = text_of(body, "name"), body.get("metadata")
         if name is None or type(metadata) is not dict:
-            raise self.live.error(heard.status, heard.headers, heard.content)
+            raise self._unreadable(heard)
         said = text_of(metadata, "state") or "BATCH_STATE_UNSPECIFIED"
         state = _STATES.get(said.rpartition("STATE_")[2], RUNNING)
         stats = metadata.get("batchStats")

@@ -14,12 +14,12 @@ from typing import Any
 
 import msgspec
 
-from engine.core.errors import InferenceError, Malformed, Truncated
+from engine.core.errors import InferenceError, Truncated
 from engine.core.request import Usage
 from engine.core.stream import Chunk
-from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
-from engine.dialects.common.boundary import DEFECTS, take_again
+from engine.dialects.common.boundary import take_again
 from engine.dialects.common.error_body import is_error
+from engine.dialects.common.event_stream import EventDecoder
 from engine.dialects.gemini.errors import blocked, error_from, filtered
 from engine.dialects.gemini.reply import (
     answer_of,
@@ -36,25 +36,22 @@ _TAIL_BYTES = 64 * 1024
 """Of what follows the last event: room for an error."""
 
 
-class GeminiStreamDecoder:
+class GeminiStreamDecoder(EventDecoder):
     """Canonical chunks from a stream. Calls come whole, as on the wire."""
 
     __slots__ = (
         "_candidates",
-        "_failure",
         "_head",
         "_last",
         "_metadata",
         "_show_usage",
-        "_sse",
         "_tail",
         "_tail_size",
         "_wall",
-        "ended",
     )
 
     def __init__(self, wall: Callable[[], float] = time.time, *, show_usage: bool = True) -> None:
-        self._sse = SseDecoder()
+        super().__init__()
         self._wall = wall
         self._show_usage = show_usage
         self._head: dict[str, Any] | None = None
@@ -67,8 +64,6 @@ class GeminiStreamDecoder:
         self._tail: list[bytes] = []
         """What came after them."""
         self._tail_size = 0
-        self._failure: InferenceError | None = None
-        self.ended = False
 
     def feed(self, data: bytes) -> list[Chunk]:
         chunks: list[Chunk] = []
@@ -83,19 +78,14 @@ class GeminiStreamDecoder:
         elif self._tail_size < _TAIL_BYTES:
             self._tail.append(data)
             self._tail_size += len(data)
-        for _, payload in events:
-            if payload:
-                try:
-                    self._take(_decode(payload), chunks)
-                except DEFECTS as error:
-                    failure = take_again(error, payload, lambda event: self._take(event, chunks))
-                    if failure is not None:
-                        self._fail(failure)
-                if self.ended:
-                    return chunks
-        if self._sse.oversized:
-            self._fail(Malformed(f"the stream has an event of more than {MAX_EVENT_BYTES} bytes"))
+        self._read(events, chunks)
         return chunks
+
+    def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
+        self._take(_decode(payload), chunks)
+
+    def _again(self, error: Exception, payload: bytes, chunks: list[Chunk]) -> InferenceError | None:
+        return take_again(error, payload, lambda event: self._take(event, chunks))
 
     def finish(self) -> list[Chunk]:
         rest = b"" if self.ended else self._sse.rest().strip()
@@ -223,8 +213,7 @@ class GeminiStreamDecoder:
 
     def _fail(self, failure: InferenceError) -> None:
         failure.usage = self._spent()
-        self._failure = failure
-        self.ended = True
+        super()._fail(failure)
 
 
 class _Candidate:

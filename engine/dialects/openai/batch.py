@@ -28,8 +28,9 @@ from engine.dialects.batch import (
     object_of,
     text_of,
 )
-from engine.dialects.client import Dialect, WireCall
+from engine.dialects.client import WireCall
 from engine.dialects.codecs.multipart import write_form
+from engine.dialects.common.batch_base import HttpBatchDialect
 
 TAG = "engine_job"
 """The metadata key that our tag stands under."""
@@ -54,14 +55,11 @@ _NEVER_RUN: dict[str, type[InferenceError]] = {
 _encode = msgspec.json.Encoder().encode
 
 
-class OpenAIBatchDialect:
+class OpenAIBatchDialect(HttpBatchDialect):
     """OpenAI's batch API."""
 
     anonymous = False
     ordered = False
-
-    def __init__(self, dialect: Dialect) -> None:
-        self.live = dialect
 
     def takes(self, task: str, wire: WireCall) -> bool:
         return True
@@ -77,7 +75,7 @@ class OpenAIBatchDialect:
         body = object_of(heard, self.live)
         file = text_of(body, "id")
         if file is None:
-            raise self.live.error(heard.status, heard.headers, heard.content)
+            raise self._unreadable(heard)
         return file
 
     def create(self, job: JobRequest, file: str | None) -> BatchCall:
@@ -95,21 +93,14 @@ class OpenAIBatchDialect:
     def poll(self, id: str) -> BatchCall:
         return BatchCall("GET", f"/batches/{id}", b"")
 
-    def view(self, heard: Heard) -> JobView:
-        return self._view(object_of(heard, self.live), heard)
-
     def listing(self, cursor: str | None = None) -> BatchCall:
         after = f"&after={cursor}" if cursor else ""
         return BatchCall("GET", f"/batches?limit={_PAGE}{after}", b"")
 
     def listed(self, heard: Heard) -> tuple[list[JobView], str | None]:
-        body = object_of(heard, self.live)
-        data = body.get("data")
-        if type(data) is not list:
-            raise self.live.error(heard.status, heard.headers, heard.content)
-        views = [self._view(entry, heard) for entry in data if type(entry) is dict]
-        # Groq's list says nothing of further pages; a full page has one.
-        more = body.get("has_more", len(data) >= _PAGE)
+        views, body = self._views(heard, "data")
+        # Groq's list does not report further pages; a full page has one.
+        more = body.get("has_more", len(body["data"]) >= _PAGE)
         return views, views[-1].id if more and views else None
 
     def results(self, view: JobView, file: str) -> BatchCall:
@@ -133,7 +124,7 @@ class OpenAIBatchDialect:
     def _view(self, body: Mapping[str, Any], heard: Heard) -> JobView:
         id, said = text_of(body, "id"), text_of(body, "status")
         if id is None or said is None:
-            raise self.live.error(heard.status, heard.headers, heard.content)
+            raise self._unreadable(heard)
         metadata, counts = body.get("metadata"), body.get("request_counts")
         created = body.get("created_at")
         files = (text_of(body, "output_file_id"), text_of(body, "error_file_id"))

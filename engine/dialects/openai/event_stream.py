@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from engine.core.errors import InferenceError, Malformed, Truncated
+from engine.core.errors import Malformed, Truncated
 from engine.core.request import Usage
 from engine.core.stream import Chunk
 from engine.core.task_table import TASKS
-from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
-from engine.dialects.common.boundary import DEFECTS, odd_event
 from engine.dialects.common.error_body import excerpt, is_error
+from engine.dialects.common.event_stream import EventDecoder
 from engine.dialects.common.json_body import lenient
 from engine.dialects.openai.errors import error_from
 from engine.dialects.openai.responses import failure_of, is_withheld
@@ -31,7 +30,7 @@ _BEFORE = ("response.created", "response.queued", "response.in_progress")
 """Said before anything of the answer is there."""
 
 
-class EventStreamDecoder:
+class EventStreamDecoder(EventDecoder):
     """Chunks from a stream of typed events.
 
     Strict: a stream that ends without the event that ends its answer is truncated. What is said before the answer
@@ -43,51 +42,30 @@ class EventStreamDecoder:
         "_answered",
         "_before",
         "_ends",
-        "_failure",
         "_finished",
-        "_sse",
         "_task",
         "_text",
         "_transcript",
         "_usage",
         "_wall",
-        "ended",
     )
 
     def __init__(self, task: str, wall: Callable[[], float] = time.time) -> None:
         self._task = task
         self._wall = wall
         self._ends = TASKS[task].ends
-        self._sse = SseDecoder()
+        super().__init__()
         self._before: list[Chunk] = []
         self._transcript: list[str] | None = None
         """Pieces of a transcript that comes in vLLM's form."""
         self._usage: Usage | None = None
         """Of such a transcript."""
-        self._failure: InferenceError | None = None
         self._answered = False
         """An event of an answer has come."""
         self._text = False
         """And something that a caller can read."""
         self._finished = False
         """An event that ends an answer has come."""
-        self.ended = False
-
-    def feed(self, data: bytes) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        if self.ended:
-            return chunks
-        for name, payload in self._sse.feed(data):
-            if payload:
-                try:
-                    self._take(name, payload, chunks)
-                except DEFECTS as error:
-                    self._fail(odd_event(error, payload))
-                if self.ended:
-                    return chunks
-        if self._sse.oversized:
-            self._fail(Malformed(f"the stream has an event of more than {MAX_EVENT_BYTES} bytes"))
-        return chunks
 
     def finish(self) -> list[Chunk]:
         chunks: list[Chunk] = []
@@ -102,7 +80,7 @@ class EventStreamDecoder:
         self.ended = True
         return chunks
 
-    def _take(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
+    def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
         if payload.strip() == DONE:
             self._end_choices(chunks)
             self.ended = True
@@ -118,13 +96,13 @@ class EventStreamDecoder:
             kind = name.decode("utf-8", "replace")
             body = {"type": kind, **body}
         if type(kind) is str:
-            self._event(kind, body, payload, chunks)
+            self._take(kind, body, payload, chunks)
         elif type(body.get("choices")) is list and TASKS[self._task].files == ("file",):
             self._choice(body, chunks)
         else:
             self._refuse(b"", body, payload)
 
-    def _event(self, kind: str, body: dict[str, Any], payload: bytes, chunks: list[Chunk]) -> None:
+    def _take(self, kind: str, body: dict[str, Any], payload: bytes, chunks: list[Chunk]) -> None:
         if kind in _BEFORE:
             if not self._answered:
                 self._before.append(Chunk(body))
@@ -177,10 +155,6 @@ class EventStreamDecoder:
             self._fail(error_from(body if body is not None else excerpt(payload), 200, {}, self._wall()))
         else:
             self._fail(Malformed(f"the stream has an event that is none: {excerpt(payload)}"))
-
-    def _fail(self, failure: InferenceError) -> None:
-        self._failure = failure
-        self.ended = True
 
 
 class SpeechStreamDecoder:

@@ -12,11 +12,11 @@ from typing import Any, cast
 
 import msgspec
 
-from engine.core.errors import InferenceError, Malformed, Truncated
+from engine.core.errors import Malformed, Truncated
 from engine.core.stream import Chunk
-from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
-from engine.dialects.common.boundary import DEFECTS, odd_event
+from engine.dialects.common.boundary import DEFECTS
 from engine.dialects.common.error_body import excerpt, is_error
+from engine.dialects.common.event_stream import EventDecoder
 from engine.dialects.common.json_body import lenient
 from engine.dialects.openai.errors import FINISH_FAILURES, error_from
 from engine.dialects.openai.reply import finish_failure, is_empty, withheld
@@ -29,7 +29,7 @@ KEEP_ALIVE = (b"ping", b"keepalive", b"keep-alive", b"heartbeat")
 """Names of events that hold nothing."""
 
 
-class OpenAIStreamDecoder:
+class OpenAIStreamDecoder(EventDecoder):
     """Chunks from a stream of server-sent events.
 
     A stream is complete when each choice has its finish reason and `data: [DONE]` or the end of the body follows; `end`
@@ -37,22 +37,20 @@ class OpenAIStreamDecoder:
     empty list are the same as an absent field.
     """
 
+    skips_empty = False
     __slots__ = (
         "_answered",
         "_begun",
         "_done",
         "_end",
-        "_failure",
         "_filtered",
         "_held",
         "_kind",
         "_part",
         "_show_usage",
         "_skipped",
-        "_sse",
         "_unfinished",
         "_wall",
-        "ended",
     )
 
     def __init__(
@@ -63,7 +61,7 @@ class OpenAIStreamDecoder:
         show_usage: bool = True,
         end: StreamEnd = "finish",
     ) -> None:
-        self._sse = SseDecoder()
+        super().__init__()
         self._show_usage = show_usage
         self._end = end
         self._held: Chunk | None = None
@@ -73,7 +71,6 @@ class OpenAIStreamDecoder:
         self._kind: type = dict if task == "chat" else str
         """The type of that field."""
         self._wall = wall
-        self._failure: InferenceError | None = None
         self._begun: set[int] = set()
         """Indexes of the choices that have come."""
         self._unfinished: set[int] = set()
@@ -85,41 +82,28 @@ class OpenAIStreamDecoder:
         self._filtered = False
         self._done = False
         """The terminator has come."""
-        self.ended = False
 
-    def feed(self, data: bytes) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        if self.ended:
-            return chunks
-        for name, payload in self._sse.feed(data):
-            try:
-                body = _decode(payload)
-                choices = body["choices"]
-                if name == b"error" or type(choices) is not list or "error" in body:
-                    choices = self._odd(name, body, payload)
-            except DEFECTS:
-                if payload.strip() == DONE:
-                    self._done = self.ended = True
-                    return chunks
-                body = lenient(payload) if payload else {}
+    def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
+        try:
+            body = _decode(payload)
+            choices = body["choices"]
+            if name == b"error" or type(choices) is not list or "error" in body:
                 choices = self._odd(name, body, payload)
-            try:
-                if choices is not None and self._take_choices(choices, payload):
-                    usage = body.get("usage")
-                    if usage is None and "x_groq" in body:
-                        usage = body["x_groq"].get("usage") if type(body["x_groq"]) is dict else None
-                    chunk = Chunk(body, read_usage(usage) if type(usage) is dict else None)
-                    if self._show_usage:
-                        chunks.append(chunk)
-                    else:
-                        self._pass(chunk, choices, chunks)
-            except DEFECTS as error:
-                self._fail(odd_event(error, payload))
-            if self.ended:
-                return chunks
-        if self._sse.oversized:
-            self._fail(Malformed(f"the stream has an event of more than {MAX_EVENT_BYTES} bytes"))
-        return chunks
+        except DEFECTS:
+            if payload.strip() == DONE:
+                self._done = self.ended = True
+                return
+            body = lenient(payload) if payload else {}
+            choices = self._odd(name, body, payload)
+        if choices is not None and self._take_choices(choices, payload):
+            usage = body.get("usage")
+            if usage is None and "x_groq" in body:
+                usage = body["x_groq"].get("usage") if type(body["x_groq"]) is dict else None
+            chunk = Chunk(body, read_usage(usage) if type(usage) is dict else None)
+            if self._show_usage:
+                chunks.append(chunk)
+            else:
+                self._pass(chunk, choices, chunks)
 
     def finish(self) -> list[Chunk]:
         chunks: list[Chunk] = []
@@ -229,7 +213,3 @@ class OpenAIStreamDecoder:
             self._fail(error_from(what, 200, {}, self._wall()))
         else:
             self._fail(Malformed(f"the stream has an event that is not a chunk: {excerpt(payload)}"))
-
-    def _fail(self, failure: InferenceError) -> None:
-        self._failure = failure
-        self.ended = True
