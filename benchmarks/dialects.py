@@ -27,8 +27,8 @@ from typing import Any
 import msgspec
 
 from engine.core.registry import DIALECTS, SERVER_DIALECTS
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.server import ClientCall
 from engine.tasks import embedding
 

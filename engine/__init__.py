@@ -2,8 +2,9 @@
 
 from engine.api.engine import Engine
 from engine.core.errors import ConfigError, EngineError, InferenceError, Interrupted, OutputError, SetupError
-from engine.core.request import Request, Result, Usage
+from engine.core.request import Request, Result
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.core.version import VERSION
 from engine.schemas import RunSpec
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from engine import Engine, Request
 from engine.api.build import build
-from engine.core.request import Result, Usage
+from engine.core.request import Result
 from engine.core.server_info import ServerInfo
 from engine.core.stream import Chunk, ChunkStream
+from engine.core.usage import Usage
 from overhead.load import BODY, KEY, MODEL, Call, Contestant
 from overhead.server import CHUNKS, completion
 

@@ -18,9 +18,10 @@ from engine.core.clock import SystemClock
 from engine.core.errors import EngineError, Internal
 from engine.core.pipeline import StageLine
 from engine.core.prices import Prices
-from engine.core.request import Context, Request, Result, Usage
+from engine.core.request import Context, Request, Result
 from engine.core.resources import Resources
 from engine.core.server_info import ServerInfo
+from engine.core.usage import Usage
 from engine.credentials import keys as credentials
 from engine.executors.services import Executor, Services
 from engine.schemas import RunSpec, TargetSpec

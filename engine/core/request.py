@@ -12,7 +12,7 @@ from engine.core.media_access import MediaAccess
 from engine.core.reply_text import first_text
 from engine.core.stream import ChunkStream
 from engine.core.task_table import ENDPOINTS as ENDPOINTS
-from engine.core.usage import Usage as Usage
+from engine.core.usage import Usage
 
 PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 """Tier by name; a smaller tier goes first."""

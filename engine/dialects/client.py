@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from engine.core.errors import InferenceError
-from engine.core.request import RateHints, Usage
+from engine.core.request import RateHints
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.schemas.provider import StreamEnd
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from engine.artifacts import resolve
 from engine.core.errors import Cancelled, Internal, InvalidRequest, SetupError
-from engine.core.request import Context, Request, Result, Usage
+from engine.core.request import Context, Request, Result
 from engine.core.server_info import ServerInfo
 from engine.core.stream import Chunk, ChunkStream
+from engine.core.usage import Usage
 from engine.executors.services import Services
 from engine.media.fields import may_hold_media, read_media
 from engine.media.reader import MediaReader

@@ -7,9 +7,10 @@ import asyncio
 from functools import partial
 
 from engine.core.errors import FAILURES, InferenceError, InvalidRequest
-from engine.core.request import Context, RateHints, Request, Result, Usage
+from engine.core.request import Context, RateHints, Request, Result
 from engine.core.server_info import ServerInfo
 from engine.core.stream import Chunk, ChunkStream
+from engine.core.usage import Usage
 from engine.executors.services import Services
 from engine.schemas import TargetSpec
 from engine.simulation import answers

@@ -12,8 +12,9 @@ import msgspec
 
 from engine.core.errors import Cancelled, InferenceError, Internal, Malformed
 from engine.core.pipeline import Layer, Middleware, Stage
-from engine.core.request import Attempt, Context, EngineRecord, Request, Result, Usage
+from engine.core.request import Attempt, Context, EngineRecord, Request, Result
 from engine.core.server_info import ServerInfo
+from engine.core.usage import Usage
 from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import BatchSpec
 

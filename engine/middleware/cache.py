@@ -15,7 +15,8 @@ import msgspec
 from engine.core.clock import Clock
 from engine.core.errors import InferenceError
 from engine.core.pipeline import Layer, Middleware, Stage
-from engine.core.request import Context, Request, Result, Usage
+from engine.core.request import Context, Request, Result
+from engine.core.usage import Usage
 from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import CacheSpec
 

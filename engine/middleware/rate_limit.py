@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from engine.core.clock import Clock
 from engine.core.errors import CircuitOpen, InferenceError, TooLong
 from engine.core.pipeline import Layer, Middleware, Stage
-from engine.core.request import Context, RateHints, Request, Result, Usage
+from engine.core.request import Context, RateHints, Request, Result
 from engine.core.resources import Resources
 from engine.core.token_estimate import input_tokens, output_tokens
+from engine.core.usage import Usage
 from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import RateLimitSpec
 

@@ -10,8 +10,9 @@ from engine.core.clock import Clock
 from engine.core.errors import Cancelled, CircuitOpen, EngineError, InferenceError, Internal
 from engine.core.pipeline import Layer, Middleware, Stage
 from engine.core.prices import Prices
-from engine.core.request import Attempt, Context, Request, Result, Usage
+from engine.core.request import Attempt, Context, Request, Result
 from engine.core.stream import ChunkStream
+from engine.core.usage import Usage
 from engine.middleware.layer_context import LayerContext
 from engine.middleware.parameters import follows
 from engine.middleware.route_keys import KeyRing

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from engine.core.errors import InvalidRequest
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.tasks import rerank
 from engine.tasks.usage import openai_usage
 

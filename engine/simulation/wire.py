@@ -14,8 +14,8 @@ import msgspec
 
 from engine.core.errors import FAILURES
 from engine.core.registry import SERVER_DIALECTS
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.common.server import client_key
 from engine.dialects.server import ClientCall, Describing, ServerDialect, StreamEncoder
 from engine.schemas.simulated import STATUSES, SimulatedProviderSpec

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.core.errors import InvalidRequest, Malformed
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.tasks import fields
 from engine.tasks.local_model import Embeddings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.tasks import images, pipelines, rerank, speech, transcription
 from engine.tasks.pipelines import Ask
 

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from engine.core.errors import InvalidRequest, nearest
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.tasks import pipelines
 from engine.tasks.pipelines import Ask
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.core.errors import InvalidRequest, Malformed, nearest
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.tasks import finite
 from engine.tasks.pipelines import Ask
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.core.errors import InvalidRequest
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.tasks import fields
 from engine.tasks.local_model import Embeddings
 

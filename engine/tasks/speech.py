@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from engine.core.errors import InvalidRequest, nearest
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.media import decoding
 from engine.media.reader import CONTENT_TYPES
 from engine.tasks import pipelines

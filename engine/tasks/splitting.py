@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from engine.core.errors import Malformed
-from engine.core.request import Request, Result, Usage
+from engine.core.request import Request, Result
 from engine.core.task_table import having
+from engine.core.usage import Usage
 from engine.tasks import rerank
 
 _LISTS = having("split")

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.core.errors import InvalidRequest, nearest
 from engine.core.media_access import Media
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.tasks.pipelines import Ask
 
 FORMATS = ("json", "text", "verbose_json", "srt", "vtt")

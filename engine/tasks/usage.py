@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.core.request import Usage
+from engine.core.usage import Usage
 
 
 def openai_usage(usage: Usage) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from engine.core.request import Usage
+from engine.core.usage import Usage
 
 
 class LineAttempt(msgspec.Struct):

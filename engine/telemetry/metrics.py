@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from engine.core.request import PRIORITIES, Result, Usage
+from engine.core.request import PRIORITIES, Result
+from engine.core.usage import Usage
 from engine.telemetry.lines import LineRecord, read_line
 from engine.telemetry.tally import AttemptLike, AttemptTally, RequestTally
 

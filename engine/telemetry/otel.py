@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from engine.core.clock import Clock
 from engine.core.errors import SetupError
-from engine.core.request import Attempt, Request, Result, Usage
+from engine.core.request import Attempt, Request, Result
+from engine.core.usage import Usage
 from engine.telemetry.counted import BOUNDS_S
 from engine.telemetry.otel_attributes import (
     OPERATIONS,

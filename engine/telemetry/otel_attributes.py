@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from engine.core.request import Attempt, EngineRecord, Request, Usage
+from engine.core.request import Attempt, EngineRecord, Request
 from engine.core.task_table import having
+from engine.core.usage import Usage
 from engine.schemas import TargetSpec
 
 Value = str | bool | int | float | list[str]

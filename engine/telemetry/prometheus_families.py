@@ -13,8 +13,8 @@ from prometheus_client.core import Metric, Sample
 from prometheus_client.registry import Collector
 
 from engine.core.prices import PICO
-from engine.core.request import Usage
 from engine.core.resources import Resources
+from engine.core.usage import Usage
 from engine.telemetry.counted import BOUNDS_S, Counted
 from engine.telemetry.gauges import Reading, readings
 from engine.telemetry.histogram import Histogram

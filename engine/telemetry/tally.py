@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from engine.core.prices import PICO
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.telemetry.histogram import Histogram
 
 ROLES = ("first", "retry", "fallback", "hedge", "rescue")

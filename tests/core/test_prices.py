@@ -15,7 +15,7 @@ from engine.config.compose import compose
 from engine.core.errors import ConfigError
 from engine.core.option_files import conf_dir
 from engine.core.prices import Price, Prices, load, total
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.schemas import TargetSpec
 from engine.schemas.hardware import AutoHardwareSpec
 from engine.schemas.model import ModelSpec

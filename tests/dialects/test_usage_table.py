@@ -10,7 +10,7 @@ import pytest
 
 from engine.core.errors import InferenceError, Truncated
 from engine.core.registry import DIALECTS
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.dialects.client import Dialect, StreamDecoder
 
 CHOICE = b'"choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]'

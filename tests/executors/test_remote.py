@@ -19,8 +19,9 @@ from engine.core.errors import (
     Throttled,
     TooLong,
 )
-from engine.core.request import Attempt, Context, EngineRecord, Request, Result, Usage
+from engine.core.request import Attempt, Context, EngineRecord, Request, Result
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.executors.remote import RemoteExecutor
 from engine.executors.services import Services
 from engine.schemas import TargetSpec

@@ -11,8 +11,9 @@ import pytest
 from engine import Engine
 from engine.cli import main
 from engine.core.errors import InferenceError, Overloaded
-from engine.core.request import Request, Usage
+from engine.core.request import Request
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.server import ClientCall
 from tests.servers.dialect_server import DialectServer
 

@@ -10,8 +10,8 @@ import msgspec
 from engine.core import errors
 from engine.core.media_access import Media
 from engine.core.registry import SERVER_DIALECTS
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.server import ClientCall
 
 CLIENTS = ("openai", "anthropic", "gemini", "ollama", "tgi", "tei", "kserve", "kserve_grpc", "predict", "opea")

@@ -17,8 +17,9 @@ from engine.core.errors import (
     Malformed,
     ServerFailed,
 )
-from engine.core.request import Attempt, Context, RateHints, Result, Usage
+from engine.core.request import Attempt, Context, RateHints, Result
 from engine.core.server_info import ServerInfo
+from engine.core.usage import Usage
 from engine.core.virtual_time import VirtualClock
 from engine.middleware import batch, retry, route
 from engine.schemas.policy import BatchSpec, PolicySpec, RetrySpec, RouteSpec

@@ -20,8 +20,9 @@ from engine.core.errors import (
     ServerFailed,
 )
 from engine.core.pipeline import Stage
-from engine.core.request import Context, Result, Usage
+from engine.core.request import Context, Result
 from engine.core.stream import Chunk, ChunkStream
+from engine.core.usage import Usage
 from engine.core.virtual_time import VirtualClock, VirtualTimeLoop, run
 from engine.middleware import cache, deadline, queue, route, trace
 from engine.middleware.cache import Answer, Answers

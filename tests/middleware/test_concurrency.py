@@ -22,8 +22,9 @@ from engine.core.errors import (
     ServerFailed,
     Throttled,
 )
-from engine.core.request import Context, Result, Usage
+from engine.core.request import Context, Result
 from engine.core.stream import Chunk, ChunkStream
+from engine.core.usage import Usage
 from engine.core.virtual_time import VirtualClock, VirtualTimeLoop, run
 from engine.middleware import breaker, concurrency, queue, retry, route
 from engine.middleware.breaker import State

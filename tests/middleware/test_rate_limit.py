@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from engine.core.errors import CircuitOpen, InferenceError, ServerFailed, Throttled, TooLong
-from engine.core.request import Context, RateHints, Request, Result, Usage
+from engine.core.request import Context, RateHints, Request, Result
 from engine.core.stream import Chunk, ChunkStream
+from engine.core.usage import Usage
 from engine.core.virtual_time import VirtualClock, VirtualTimeLoop, run
 from engine.middleware import concurrency, rate_limit, route
 from engine.middleware.layer_context import LayerContext

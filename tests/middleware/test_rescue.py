@@ -19,8 +19,9 @@ from engine.core.errors import (
     Truncated,
 )
 from engine.core.pipeline import Layer, compose
-from engine.core.request import Context, Result, Usage
+from engine.core.request import Context, Result
 from engine.core.stream import Chunk, ChunkStream
+from engine.core.usage import Usage
 from engine.core.virtual_time import VirtualClock
 from engine.middleware import parameters, rescue, retry, route
 from engine.middleware.fallback import Fallback

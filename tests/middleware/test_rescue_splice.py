@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.middleware.rescue_splice import Splice
 
 ANSWER = "The quick brown fox jumps over the lazy dog, again and again, until evening comes."

@@ -23,8 +23,9 @@ from engine.core.errors import (
     Throttled,
 )
 from engine.core.pipeline import Stage
-from engine.core.request import Context, Result, Usage
+from engine.core.request import Context, Result
 from engine.core.stream import Chunk, ChunkStream
+from engine.core.usage import Usage
 from engine.core.virtual_time import VirtualClock
 from engine.middleware import breaker, queue, retry, route
 from engine.middleware.layer_context import LayerContext

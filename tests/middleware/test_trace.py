@@ -8,8 +8,9 @@ import pytest
 
 from engine import Request
 from engine.core.errors import ServerFailed
-from engine.core.request import Attempt, Context, Result, Usage
+from engine.core.request import Attempt, Context, Result
 from engine.core.stream import Chunk, ChunkStream
+from engine.core.usage import Usage
 from engine.core.virtual_time import VirtualClock
 from engine.middleware import trace
 from engine.schemas.policy import PolicySpec

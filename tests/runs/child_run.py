@@ -13,7 +13,8 @@ import sys
 from typing import Any
 
 from engine.core.errors import EngineError, ServerFailed
-from engine.core.request import Attempt, EngineRecord, Request, Result, Usage
+from engine.core.request import Attempt, EngineRecord, Request, Result
+from engine.core.usage import Usage
 from engine.runs import StopSignal, execute, open_run
 from engine.schemas import RunSpec
 from engine.telemetry.log import run_log

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from engine.cli.main import main
-from engine.core.request import Attempt, Usage
+from engine.core.request import Attempt
+from engine.core.usage import Usage
 from engine.runs.cost_limit import CostLimit
 from tests.runs.checks import lines_of
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.core.request import Attempt, EngineRecord, Request, Result, Usage
+from engine.core.request import Attempt, EngineRecord, Request, Result
+from engine.core.usage import Usage
 from engine.runs import Summary, execute, open_run
 from engine.runs.report import Findings, _answer, _question
 from engine.workloads.open import open_source

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.core.errors import InvalidRequest
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.tasks import completion
 
 

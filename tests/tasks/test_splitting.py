@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from engine.core.errors import Malformed
-from engine.core.request import Request, Result, Usage
+from engine.core.request import Request, Result
+from engine.core.usage import Usage
 from engine.tasks.splitting import join, split
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.core.errors import FAILURES, ServerFailed
-from engine.core.request import Attempt, EngineRecord, Request, Result, Usage
+from engine.core.request import Attempt, EngineRecord, Request, Result
+from engine.core.usage import Usage
 from engine.runs.results import payload
 from engine.telemetry.metrics import Metrics, model_of
 from engine.telemetry.tally import ROLES

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 
 from engine.core.errors import ServerFailed
-from engine.core.request import Result, Usage
+from engine.core.request import Result
+from engine.core.usage import Usage
 from engine.telemetry.progress import ProgressBar
 
 

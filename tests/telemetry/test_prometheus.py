@@ -9,7 +9,8 @@ from prometheus_client import REGISTRY, parser
 
 from engine import Engine
 from engine.core.errors import ServerFailed
-from engine.core.request import Attempt, EngineRecord, Result, Usage
+from engine.core.request import Attempt, EngineRecord, Result
+from engine.core.usage import Usage
 from engine.telemetry.counted import BOUNDS_S
 from engine.telemetry.prometheus import text
 from tests.telemetry.served import chat, engine

@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import ContentFiltered, Malformed
-from engine.core.request import Usage
-from engine.core.usage import token_count
+from engine.core.usage import Usage, token_count
 from engine.dialects.common.error_body import excerpt
 
 _encode = msgspec.json.Encoder().encode

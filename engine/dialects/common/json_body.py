@@ -10,8 +10,7 @@ import msgspec
 
 from engine.core.errors import InferenceError, InvalidRequest, Malformed
 from engine.core.lenient_json import read_again
-from engine.core.request import Usage
-from engine.core.usage import token_count
+from engine.core.usage import Usage, token_count
 from engine.dialects.client import Reply
 from engine.dialects.common.error_body import excerpt, request_id
 

@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InferenceError, Malformed, Truncated
-from engine.core.request import Usage
-from engine.core.usage import MOST_TOKENS, token_count
+from engine.core.usage import MOST_TOKENS, Usage, token_count
 from engine.dialects.common.error_body import excerpt
 from engine.dialects.gemini.errors import FILTERED, FINISH_FAILURES, blocked, filtered, finish_failure
 

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InferenceError, Truncated
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.common.boundary import take_again
 from engine.dialects.common.error_body import is_error
 from engine.dialects.common.event_stream import EventDecoder

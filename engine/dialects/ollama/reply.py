@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import Malformed, Truncated
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.dialects.client import Reply
 from engine.dialects.common.error_body import excerpt
 from engine.dialects.common.json_body import count, usage_body

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InferenceError
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.common.boundary import writes
 from engine.dialects.server import ClientCall
 

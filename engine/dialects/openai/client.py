@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InferenceError, InvalidRequest, Malformed
-from engine.core.request import RateHints, Usage
+from engine.core.request import RateHints
 from engine.core.task_table import TASKS, having
+from engine.core.usage import Usage
 from engine.dialects.client import Reply, StreamDecoder, WireCall
 from engine.dialects.common.base import HttpDialect
 from engine.dialects.common.boundary import DEFECTS, odd_reply

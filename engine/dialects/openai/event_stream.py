@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.core.errors import Malformed, Truncated
-from engine.core.request import Usage
 from engine.core.stream import Chunk
 from engine.core.task_table import TASKS
+from engine.core.usage import Usage
 from engine.dialects.common.error_body import excerpt, is_error
 from engine.dialects.common.event_stream import EventDecoder
 from engine.dialects.common.json_body import lenient

@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InferenceError, InvalidRequest
-from engine.core.request import Usage
 from engine.core.stream import Chunk
 from engine.core.task_table import TASKS, having
+from engine.core.usage import Usage
 from engine.dialects.common.boundary import reads_request, writes
 from engine.dialects.common.server import client_key, unpacked
 from engine.dialects.openai.multipart_forms import FILES, decode_form

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.core.request import Usage
-from engine.core.usage import token_count
+from engine.core.usage import Usage, token_count
 
 _TICKS = 10_000_000_000
 """xAI's unit of cost: so many are a dollar."""

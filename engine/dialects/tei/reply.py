@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from engine.core.request import Usage
 from engine.core.server_info import ServerInfo
+from engine.core.usage import Usage
 from engine.dialects.client import Reply
 from engine.dialects.common.json_body import lenient, positive
 from engine.dialects.discovery import DiscoveryReply

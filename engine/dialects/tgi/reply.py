@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import Malformed
-from engine.core.request import Usage
 from engine.core.server_info import ServerInfo
+from engine.core.usage import Usage
 from engine.dialects.client import Reply
 from engine.dialects.common.error_body import excerpt
 from engine.dialects.common.json_body import lenient, positive, usage_body

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from engine.core.request import Context, Request, Result, Usage
+from engine.core.request import Context, Request, Result
 from engine.core.server_info import ServerInfo
+from engine.core.usage import Usage
 from engine.executors.services import Services
 from engine.schemas import TargetSpec
 from engine.schemas.provider import CommonProviderSpec

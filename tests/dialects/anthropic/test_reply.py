@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from engine.core.errors import ContentFiltered, Malformed, Overloaded
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.dialects.anthropic.client import AnthropicDialect
 from engine.dialects.client import Reply
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from engine.core.errors import InferenceError, InvalidRequest
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.anthropic.client import AnthropicDialect
 from engine.dialects.anthropic.request import SAMPLING
 from engine.dialects.anthropic.server import AnthropicServerDialect

@@ -19,8 +19,8 @@ from engine.core.errors import (
     ServerFailed,
     Throttled,
 )
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.anthropic.client import AnthropicDialect
 from engine.dialects.anthropic.server import AnthropicServerDialect
 from engine.dialects.server import ClientCall

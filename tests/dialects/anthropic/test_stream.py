@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.errors import InferenceError
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.anthropic.stream import AnthropicStreamDecoder
 from engine.dialects.codecs.sse import MAX_EVENT_BYTES
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from engine.core.errors import AuthFailed, ContentFiltered, InferenceError, Malformed, ServerFailed, Truncated
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.dialects.client import Reply
 from engine.dialects.gemini.client import GeminiDialect
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.errors import FAILURES, InferenceError, InvalidRequest
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.gemini.client import GeminiDialect
 from engine.dialects.gemini.server import GeminiServerDialect
 from engine.dialects.server import ClientCall

@@ -9,8 +9,8 @@ import pytest
 
 from engine.core.errors import ContentFiltered, InvalidRequest, Malformed, Overloaded, Throttled
 from engine.core.registry import SERVER_DIALECTS
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.gemini.server import GeminiServerDialect
 from engine.dialects.server import ClientCall
 from tests.servers.replies import chunk as text_chunk

@@ -19,8 +19,8 @@ from engine.core.errors import (
     Throttled,
     Truncated,
 )
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.gemini.client import GeminiDialect
 
 

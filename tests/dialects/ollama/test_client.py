@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from engine.core.errors import InferenceError, InvalidRequest, Malformed, Truncated
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.dialects.ollama.client import OllamaDialect
 
 ASK = [{"role": "user", "content": "why is the sky blue?"}]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.errors import InferenceError, InvalidRequest, Overloaded, ServerFailed, Throttled
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.ollama.client import OllamaDialect
 from engine.dialects.ollama.server import OllamaServerDialect
 from engine.dialects.openai.server import usage_body

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from engine.core.errors import InferenceError, Malformed, ServerFailed, Throttled, Truncated
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.codecs.ndjson import MAX_LINE_BYTES
 from engine.dialects.ollama.stream import OllamaStreamDecoder
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from engine.core.errors import InferenceError, InvalidRequest, Malformed, ServerFailed
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.dialects.opea.client import MEGASERVICES, OpeaDialect
 
 USER = {"role": "user", "content": "hi"}

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.errors import InferenceError, Malformed, ServerFailed, Truncated
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.opea.stream import OpeaStreamDecoder
 from tests.servers.replies import chunk, usage_chunk
 

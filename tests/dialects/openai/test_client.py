@@ -12,8 +12,8 @@ from openai import AsyncOpenAI
 
 from engine.core.errors import ContentFiltered, InferenceError, ServerFailed, Throttled
 from engine.core.media_access import Media
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.server import ClientCall
 from tests.servers.dialect_server import DialectServer
 

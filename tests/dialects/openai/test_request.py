@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from engine.core.errors import ContentFiltered, InvalidRequest, Malformed, Overloaded, ServerFailed
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.dialects.openai.client import OpenAIDialect
 from tests.servers.replies import completion
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from engine.core.errors import InvalidRequest, Malformed
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.dialects.openai.client import OpenAIDialect
 
 ASKED = {"query": "capital of France?", "documents": ["Paris", "Berlin"]}

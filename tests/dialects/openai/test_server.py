@@ -19,8 +19,8 @@ from engine.core.errors import (
     Throttled,
     Truncated,
 )
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.openai.client import OpenAIDialect
 from engine.dialects.openai.server import ERRORS, OpenAIServerDialect
 from engine.dialects.server import ClientCall

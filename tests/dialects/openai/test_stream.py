@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.errors import ContentFiltered, InferenceError, Malformed, Truncated
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.codecs.sse import MAX_EVENT_BYTES
 from engine.dialects.openai.stream import OpenAIStreamDecoder
 from engine.schemas.provider import StreamEnd

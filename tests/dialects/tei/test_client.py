@@ -16,7 +16,7 @@ from engine.core.errors import (
     ServerFailed,
     TooLong,
 )
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.dialects.tei.client import TeiDialect
 
 DOCUMENTS = {"query": "What is Deep Learning?", "documents": ["a", {"text": "b"}]}

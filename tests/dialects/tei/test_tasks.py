@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.errors import InvalidRequest, Malformed
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.dialects.discovery import DiscoveryReply
 from engine.dialects.server import ClientCall
 from engine.dialects.tei.client import TeiDialect

@@ -16,7 +16,7 @@ from engine.core.errors import (
     TooLong,
     Truncated,
 )
-from engine.core.request import Usage
+from engine.core.usage import Usage
 from engine.dialects.tgi.client import TgiDialect
 
 ASK = [{"role": "user", "content": "hi"}]

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.core.errors import InferenceError, InvalidRequest, Overloaded, ServerFailed, TooLong, Truncated
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.openai.server import usage_body
 from engine.dialects.server import ClientCall
 from engine.dialects.tgi.client import TgiDialect

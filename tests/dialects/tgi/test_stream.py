@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from engine.core.errors import InferenceError, InvalidRequest, Malformed, Overloaded, ServerFailed, Truncated
-from engine.core.request import Usage
 from engine.core.stream import Chunk
+from engine.core.usage import Usage
 from engine.dialects.codecs.sse import MAX_EVENT_BYTES
 from engine.dialects.tgi.client import TgiDialect
 
