@@ -68,7 +68,7 @@ def through_engine(count: int, *overrides: str) -> None:
             def answer(chats: list[list[dict[str, str]]]) -> int:
                 return asyncio.run_coroutine_threadsafe(together(chats), loop).result()
 
-            # `serve` blocks on its input, so it runs beside the loop
+            # `serve` blocks on its input, so it runs next to the loop
             await asyncio.to_thread(timed, count, answer)
 
     asyncio.run(run())

@@ -20,7 +20,7 @@ PEERS = Path(__file__).parent / ".peers"
 
 
 class Contender:
-    """A process that measures when it is told to."""
+    """A process that measures on request."""
 
     def __init__(self, name: str, command: list[str]) -> None:
         self.name = name

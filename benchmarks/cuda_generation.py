@@ -80,7 +80,7 @@ def through_engine(name: str, *overrides: str) -> None:
             def answer(todo: list[Ask]) -> int:
                 return asyncio.run_coroutine_threadsafe(together(todo), loop).result()
 
-            # `serve` blocks on its input, so it runs beside the loop
+            # `serve` blocks on its input, so it runs next to the loop
             await asyncio.to_thread(timed, answer)
 
     asyncio.run(run())

@@ -1,4 +1,4 @@
-"""What the dialects cost: CPU time of encoding and decoding, with no socket and no engine around them.
+"""The cost of the dialects: CPU time of encoding and decoding, with no socket and no engine around them.
 
     python -m benchmarks.dialects [--rounds 7]
 
@@ -9,7 +9,7 @@ Three tables, each from one run:
 - a reply of 256 vectors of 1,536 numbers, against `json.loads` into lists, which is what a plain client does.
 
 The replies are made by our own server directions, from one answer of 200 words. Each figure is the least of several
-rounds: everything else is what the machine did besides.
+rounds: everything else is the machine's other work.
 """
 
 from __future__ import annotations

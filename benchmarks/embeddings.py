@@ -27,7 +27,7 @@ SENTENCES = [
     f"the price of {first} and the price of {second} rose in {town} this year"
     for first, second, town in list(product(GOODS, GOODS, TOWNS))[:768]
 ]
-"""16 tokens each, with the two that mark the ends. Of one length, so that nobody gains by sorting them."""
+"""16 tokens each, with the two that mark the ends. Of one length, so that sorting gains nothing."""
 
 
 def engine_on(together: int, *words: str) -> None:
@@ -51,7 +51,7 @@ def engine_on(together: int, *words: str) -> None:
                 rate = len(SENTENCES) / (time.perf_counter() - started)
                 return {"figure": rate, "vectors": vectors[:64]}
 
-            # `serve` blocks on its input, so it runs beside the loop
+            # `serve` blocks on its input, so it runs next to the loop
             await asyncio.to_thread(serve, lambda: asyncio.run_coroutine_threadsafe(measure(), loop).result())
 
     asyncio.run(run())

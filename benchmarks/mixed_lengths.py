@@ -55,7 +55,7 @@ def engine_on(hardware: str) -> None:
                 rate = len(TEXTS) / (time.perf_counter() - started)
                 return {"figure": rate, "vectors": [vector for some in vectors for vector in some]}
 
-            # `serve` blocks on its input, so it runs beside the loop
+            # `serve` blocks on its input, so it runs next to the loop
             await asyncio.to_thread(serve, lambda: asyncio.run_coroutine_threadsafe(measure(), loop).result())
 
     asyncio.run(run())

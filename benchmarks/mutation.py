@@ -1,4 +1,4 @@
-"""How much of engine/middleware its tests really hold: the share of small wrong changes that they notice.
+"""The strength of the tests of engine/middleware: the share of small wrong changes that they notice.
 
     python benchmarks/mutation.py                     every file
     python benchmarks/mutation.py queue breaker       some
@@ -11,7 +11,7 @@ f-strings, strings with a space in them, annotations, decorators, __slots__.
 
 Each mutant runs in a fork of a process that has everything loaded except the engine: a fraction of a second. What was
 killed is kept in benchmarks/.mutation, and not run again while its file stays as it is; survivors are run again when
-the tests have changed. Mutants that change nothing a user could see stand in equivalent_mutants.txt, each with its
+the tests have changed. Mutants that change nothing a user could see are in equivalent_mutants.txt, each with its
 reason, and are counted apart.
 """
 
@@ -52,7 +52,7 @@ TESTS: dict[str, tuple[str, ...]] = {
 }
 """Of a file whose tests are not just those of its own name."""
 EVERY = ("test_layers.py",)
-"""Tests of every file, besides the quick ones of tests/test_chain.py."""
+"""Tests of every file, in addition to the quick ones of tests/test_chain.py."""
 OPTIONS = (
     "-q",
     f"--rootdir={ROOT}",
@@ -119,7 +119,7 @@ def mutants(path: Path) -> Iterator[Mutant]:
 
 
 def _sites(node: ast.AST, where: str = "") -> Iterator[tuple[str, ast.AST, str, int | None, ast.AST]]:
-    """Every node that may be changed: the function that it stands in, and the field that holds it."""
+    """Every node that may be changed: the function that it is in, and the field that holds it."""
     if isinstance(node, ast.JoinedStr):
         values = [part for part in node.values if isinstance(part, ast.FormattedValue)]
         for part in values:
@@ -145,7 +145,7 @@ def _below(
 
 
 def _changes(node: ast.AST, inside: bool) -> Iterator[ast.AST]:
-    """What may stand in a node's place. `inside` a function or class, where statements may be left out."""
+    """Yields what may be in a node's place. `inside` a function or class, where statements may be left out."""
     if isinstance(node, ast.Compare):
         for place, op in enumerate(node.ops):
             for other in _COMPARISONS.get(type(op), ()):
@@ -183,7 +183,7 @@ def _constants(value: object) -> Iterator[ast.AST]:
 
 
 def _may_go(node: ast.AST) -> bool:
-    """Whether a statement may be left out."""
+    """Returns True if a statement may be left out."""
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Call | ast.Await)
     if isinstance(node, ast.AnnAssign):
@@ -295,7 +295,7 @@ def tests_of(file: Path) -> list[Path]:
 
 
 class Ledger:
-    """What became of the mutants of one file, on disk."""
+    """The outcomes of the mutants of one file, on disk."""
 
     def __init__(self, file: Path) -> None:
         self.path = STATE / f"{file.stem}.json"

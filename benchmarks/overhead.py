@@ -1,4 +1,4 @@
-"""What the engine costs: CPU a request and a streamed chunk, every policy on, next to bare clients and other gateways.
+"""The cost of the engine: CPU a request and a streamed chunk, every policy on, next to bare clients and other gateways.
 
     python benchmarks/overhead.py [--peers PYTHON] [--rounds N] [--only WORD …]
 
@@ -55,11 +55,11 @@ class Table:
     title: str
     unit: str
     bases: tuple[str, ...]
-    """What the others are compared with."""
+    """The contender that the others are compared with."""
     entries: dict[str, Entry]
     server: str = "nginx"
     difference: bool = False
-    """Compared by subtraction: the base is what all of them do besides."""
+    """Compared by subtraction: the base is the work that all of them do."""
 
 
 def tables() -> list[Table]:
@@ -131,7 +131,7 @@ def tables() -> list[Table]:
 
 
 def chosen(words: list[str]) -> list[Table]:
-    """The tables that were asked for, cut to what was asked for."""
+    """The tables that were requested, cut to what was requested."""
     found = tables()
     for table in found:
         if words and not any(word in table.title for word in words):

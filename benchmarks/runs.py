@@ -98,7 +98,7 @@ async def append_all(path: Path) -> float:
 
 
 def child(command: list[str]) -> tuple[str, float]:
-    """What a process of its own prints, and its peak memory in MB."""
+    """Returns what a process of its own prints, and its peak memory in MB."""
     with tempfile.TemporaryFile("w+") as output:
         actions = [(os.POSIX_SPAWN_DUP2, output.fileno(), 1)]
         pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions)

@@ -3,7 +3,7 @@
     python benchmarks/simulation.py              policies on three days, below
     python benchmarks/simulation.py traffic [S]  what S seconds (an hour) at 1,000 requests a second cost to simulate
 
-The provider takes 32 calls at once, of a second each (median); one more is a 429. 160 users keep asking, two fifths of
+The provider takes 32 calls at once, of a second each (median); one more is a 429. 160 users keep sending, two fifths of
 them at high priority, so that high alone would fill it. Each day lasts 20 minutes of virtual time and is lived through
 with several policies, from the same seed. The figures are the provider's own counters, not what the policy believes.
 
@@ -66,7 +66,7 @@ HEADS = [
 
 @dataclass
 class Day:
-    """What the provider counted at each second, and what its callers waited."""
+    """The provider's counts at each second, and its callers' waiting times."""
 
     served_s: list[float] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
@@ -110,7 +110,7 @@ async def live(words: list[str], clock: VirtualClock) -> Day:
 
 
 async def ask(engine: Engine, day: Day, priority: str) -> None:
-    """A user who asks again as soon as there is an answer, and after a second where there is none."""
+    """A user who sends again as soon as there is an answer, and a second after a failure."""
     while True:
         request = Request("chat", {"messages": [{"role": "user", "content": "hello"}]}, priority=priority)
         result = await engine.submit(request)

@@ -1,4 +1,4 @@
-"""What an engine tells about its work: python examples/telemetry.py [OVERRIDE …], such as provider=simulated."""
+"""The figures of an engine's work: python examples/telemetry.py [OVERRIDE …], such as provider=simulated."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What `python benchmarks/overhead.py` is made of: the server, the contenders and the peers."""
+"""The parts of `python benchmarks/overhead.py`: the server, the contenders and the peers."""

@@ -1,4 +1,4 @@
-"""Bare HTTP clients: what a call costs when nobody looks after it. They send the same body and decode the reply."""
+"""Bare HTTP clients: the cost of a call without policies. They send the same body and decode the reply."""
 
 from __future__ import annotations
 

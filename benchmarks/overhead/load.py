@@ -1,4 +1,4 @@
-"""How a contender is measured: its own CPU time for each unit of work, 64 calls in flight, all with the same body."""
+"""Measures a contender: its own CPU time for each unit of work, 64 calls in flight, all with the same body."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def answer_rounds(contestant: Contestant, origin: str, calls: int) -> None
     """The contender's process: a measurement of `calls` calls for each line read."""
     loop = asyncio.get_running_loop()
     async with contestant(origin) as call:
-        # `serve` blocks on its input, so it runs beside the loop.
+        # `serve` blocks on its input, so it runs next to the loop.
         await asyncio.to_thread(serve, lambda: asyncio.run_coroutine_threadsafe(load(call, calls), loop).result())
 
 

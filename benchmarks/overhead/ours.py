@@ -26,8 +26,8 @@ EVERY_POLICY = (
     "policy/concurrency=adaptive",
     "policy/cache=memory",
 )
-"""What the default preset leaves off, with limits that nobody reaches. The cache looks at each request and lets it
-pass, because a request with a temperature is not deterministic."""
+"""The stages that the default preset leaves off, with limits that are never reached. The cache looks at each request
+and lets it pass, because a request with a temperature is not deterministic."""
 NO_POLICY = ("policy=off",)
 
 

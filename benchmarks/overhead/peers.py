@@ -95,7 +95,7 @@ def litellm_router() -> Contestant:
 
     @asynccontextmanager
     async def contestant(origin: str) -> AsyncIterator[Call]:
-        os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it would ask the internet for prices
+        os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it would fetch prices from the internet
         import litellm
 
         litellm.telemetry = False

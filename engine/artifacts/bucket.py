@@ -36,7 +36,7 @@ _DEFAULT_REGION = "us-east-1"
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """What a store says of one object."""
+    """The facts that a store reports of one object."""
 
     key: str
     size_bytes: int
@@ -47,7 +47,7 @@ class Object:
 
 
 class Changed(Exception):
-    """The object is not the one that was asked for any more."""
+    """The object is not the one that was requested any more."""
 
 
 class Bucket:
@@ -133,7 +133,7 @@ class Bucket:
                     yield _object(meta)
 
     def head(self, key: str, version: str | None = None) -> Object:
-        """What the store says of an object."""
+        """Returns what the store says of an object."""
         import obstore
 
         options: Any = {"head": True} if version is None else {"head": True, "version": version}
@@ -175,7 +175,7 @@ class Bucket:
             yield bytes(piece)
 
     def _call(self, what: str, call: Callable[[Any], T]) -> T:
-        """Asks one endpoint after the other until one answers."""
+        """Tries one endpoint after the other until one answers."""
         from obstore.exceptions import BaseError, PreconditionError
 
         reasons: dict[str, str] = {}
@@ -260,7 +260,7 @@ class Bucket:
 
 
 class _Ranges:
-    """A download in ranges; those that are on the disk are written down beside the file."""
+    """A download in ranges; those that are on the disk are written down next to the file."""
 
     def __init__(self, bucket: Bucket, found: Object, into: Path, version: str | None) -> None:
         self._bucket, self._object, self._into, self._version = bucket, found, into, version
@@ -268,7 +268,7 @@ class _Ranges:
         self._state_path = into.with_name(into.name + ".state")
         self._done: set[int] = self._load()
         self._halted = threading.Event()
-        """One range has failed for good: the others need not go on."""
+        """One range has failed for good: the others need not continue."""
 
     def forget(self) -> None:
         self._state_path.unlink(missing_ok=True)
@@ -367,7 +367,7 @@ def _aws_keys_set() -> bool:
 
 
 def _is_down(error: Exception) -> bool:
-    """Whether another endpoint may do better: no answer, too busy, or failed inside."""
+    """Returns True if another endpoint may do better: no answer, too busy, or failed inside."""
     status = re.search(r"status code: (\d+)", str(error))
     return status is None or int(status[1]) >= 500 or int(status[1]) == 429
 

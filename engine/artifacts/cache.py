@@ -2,8 +2,8 @@
 
     objects/<cid>/…     a file under its name, or the files of a folder
     entries/<cid>.json  its size, and the digest of what lies there
-    refs/<key>.json     what a source stood for when it was fetched
-    partial/<key>/      a download under way, or broken off
+    refs/<key>.json     the entry that a source had when it was fetched
+    partial/<key>/      a download in flight, or broken off
     locks/              held (flock) while something is fetched, used or deleted; their times say the last use
 
 Something appears under `objects` only as a whole: synced, then renamed. A lock ends with its process.
@@ -27,7 +27,7 @@ from engine.core.cid import DAG_PB, cid_of_file, cid_of_json, parse
 from engine.core.errors import SetupError
 
 _POLL_S = 0.05
-"""How often a process that waits for another one's download looks again."""
+"""The interval at which a process that waits for another one's download looks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +41,15 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the cache knows of one thing in it."""
+    """The facts of one entry."""
 
     cid: str
     name: str
     source: str
-    """Where it was fetched from first, or what it was made of, in one line."""
+    """The source that it was fetched from first, or made of, in one line."""
     size_bytes: int
     used_s: float
-    """When it was last used, in seconds since 1970."""
+    """The time of its last use, in seconds since 1970."""
     in_use: bool
 
 
@@ -84,7 +84,8 @@ class Cache:
         return Held(path, cid, lease)
 
     def lookup(self, key: str) -> Held | None:
-        """What the source with this key stood for when it was fetched; None when it was not, or is no longer here."""
+        """Returns the entry that the source with this key had when it was fetched; None if it was not, or is no longer
+        here."""
         ref = self._read(self._refs / f"{key}.json")
         return None if ref is None else self.use(ref["cid"], ref.get("name"))
 
@@ -116,7 +117,7 @@ class Cache:
         waiting: Callable[[], None],
         again: bool = False,
     ) -> Held:
-        """What `source` with this key stands for, made by one process for all; with `again` even if it is here.
+        """Returns the entry of `source` with this key, made by one process for all; with `again` even if it is here.
 
         `make` gets the folder of `fetching` and gives the finished file or folder, its content id and its name. Raises
         OSError, SetupError, and what `make` and `check` raise.
@@ -144,7 +145,7 @@ class Cache:
             fcntl.flock(keeper, fcntl.LOCK_EX)
             held = None if replace else self.use(cid, file_name)
             if held is None and self._delete(cid):
-                lease = self._lease(cid)  # so that nobody evicts it before it is used
+                lease = self._lease(cid)  # so that it is not evicted before it is used
                 self._move_in(made, cid, name, source)
                 held = self.use(cid, file_name)
                 if lease is not None:
@@ -175,7 +176,7 @@ class Cache:
         _sync_folder(self._objects)
 
     def refer(self, key: str, held: Held, source: str) -> None:
-        """Writes down what a source stood for, and drops what is left of the download."""
+        """Records the entry of a source, and drops the rest of the download."""
         name = held.path.name if held.path.is_file() else None
         self._write(self._refs / f"{key}.json", {"source": source, "cid": held.cid, "name": name})
         shutil.rmtree(self._partial / key, ignore_errors=True)
@@ -195,7 +196,7 @@ class Cache:
         return sorted(found, key=lambda entry: -entry.used_s)
 
     def verify(self, cid: str) -> bool:
-        """Whether the bytes on the disk are still those that were kept."""
+        """Returns True if the bytes on the disk are still those that were kept."""
         known = self._read(self._entries / f"{cid}.json")
         held = self.use(cid)
         if known is None or held is None:
@@ -267,7 +268,7 @@ class Cache:
         return stream
 
     def _under_name(self, path: Path, name: str) -> Path:
-        """The same file under the name that is asked for: runtimes tell a format by the suffix."""
+        """The same file under the name that is requested: runtimes tell a format by the suffix."""
         other = path.with_name(name)
         try:
             if not other.exists():

@@ -1,4 +1,4 @@
-"""A file or folder of IPFS as a graph of blocks: which are still wanted, and the files that they make.
+"""A file or folder of IPFS as a graph of blocks: those that are still missing, and the files that they make.
 
 Blocks wait on the disk until all are there; each is verified when it arrives and again when it is used, so that one
 which a crash has torn is fetched again.
@@ -24,7 +24,7 @@ MAX_FILES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class _Role:
-    """Why a block is wanted: to find the way, or (no segments left) for all that is below it."""
+    """The reason for a block: to find the way, or (no segments left) for all that is below it."""
 
     segments: tuple[str, ...] = ()
     level: int = 0
@@ -53,7 +53,7 @@ class Blocks:
 
 
 class Dag:
-    """What is known of the graph so far. Blocks may be added in any order in which a parent comes before its parts."""
+    """The known part of the graph. Blocks may be added in any order in which a parent comes before its parts."""
 
     def __init__(self, root: Cid, path: str, blocks: Blocks, max_bytes: int) -> None:
         """Takes up the blocks that are already there. Raises SetupError."""
@@ -64,14 +64,14 @@ class Dag:
         self.size_bytes = 0
         """Of the blocks that are here."""
         self.target: Cid | None = None
-        """What the path leads to, once that is known."""
+        """The target of the path, once that is known."""
         segments = tuple(part for part in path.split("/") if part)
         if any(part in (".", "..") for part in segments):
             raise SetupError(f"{path!r}: a path on IPFS has no '.' or '..'")
         self._want(root, _Role(segments))
 
     def add(self, cid: Cid, block: bytes) -> bool:
-        """Takes a block that is wanted; False for any other. Raises SetupError for one that is not `cid`, and for what
+        """Takes a block that is missing; False for any other. Raises SetupError for one that is not `cid`, and for what
         is not a file or folder."""
         if cid not in self.wanted:
             return False
@@ -86,7 +86,7 @@ class Dag:
         return True
 
     def _want(self, root: Cid, role: _Role) -> None:
-        """Notes what has to come, or goes on at once with what is here already."""
+        """Notes what has to come, or continues at once with what is here already."""
         waiting = [(root, role)]
         while waiting:
             cid, role = waiting.pop()
@@ -105,7 +105,7 @@ class Dag:
                 self._want(below, below_role)
 
     def _below(self, cid: Cid, block: bytes, role: _Role) -> list[tuple[Cid, _Role]]:
-        """What a block leads to. Raises SetupError."""
+        """Returns what a block leads to. Raises SetupError."""
         self.size_bytes += len(block)
         if self.size_bytes > self._max_bytes:
             raise SetupError(f"it is larger than storage.max_bytes={self._max_bytes} allows")
@@ -123,7 +123,7 @@ class Dag:
     # -- the files ----------------------------------------------------------------------------------------------
 
     def write_out(self, into: Path) -> Path:
-        """Makes the file, or the folder with its files, when no block is wanted any more. Raises SetupError."""
+        """Makes the file, or the folder with its files, when no block is missing any more. Raises SetupError."""
         assert self.target is not None
         shutil.rmtree(into, ignore_errors=True)
         self._left_bytes, self._left_files = self._max_bytes, MAX_FILES
@@ -195,7 +195,7 @@ class Dag:
                 yield name, link.cid
             else:
                 if link.cid in shards or len(shards) > MAX_FILES or level > MAX_DEPTH:
-                    # Names stand in the bucket of their hash, so two honest parts of a folder are never alike.
+                    # Names are in the bucket of their hash, so two honest parts of a folder are never alike.
                     raise SetupError("a sharded folder repeats a part of itself, or has too many parts")
                 shards.add(link.cid)
                 yield from self._entries(self._node(link.cid), shards, level + 1)
@@ -220,7 +220,7 @@ def _step(node: Node, role: _Role) -> tuple[Cid, _Role]:
             if link.name == prefix:
                 return link.cid, _Role(role.segments, role.level + 1)
     else:
-        raise SetupError(f"the path goes on with {name!r}, below something that is not a folder")
+        raise SetupError(f"the path continues with {name!r}, below something that is not a folder")
     raise SetupError(f"the folder has no {name!r}")
 
 

@@ -8,9 +8,9 @@ from engine.artifacts import settings
 
 INDEX = "model_index.json"
 COMPUTING = ("text_encoder", "text_encoder_2", "text_encoder_3", "unet", "transformer")
-"""Parts that are computed with, besides `vae`, which only gives its decoder."""
+"""Parts that are computed with, next to `vae`, of which only the decoder is used."""
 UNWANTED = ("safety_checker", "feature_extractor", "image_encoder")
-"""Parts of a checkpoint that no picture is made with."""
+"""Parts of a checkpoint that no image is made with."""
 
 
 def parts(folder: Path) -> dict[str, tuple[str, str]]:

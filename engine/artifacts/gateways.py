@@ -24,14 +24,14 @@ from engine.transports.transport import HttpReply, origin
 DEFAULT = ("http://127.0.0.1:8080", "https://trustless-gateway.link")
 """A node on this machine (Kubo's default port), then the public gateway of the IPFS Foundation."""
 MAX_UNASKED_BYTES = 64 * 1024 * 1024
-"""A CAR with more than this of blocks that nobody wants is left."""
+"""A CAR with more than this of useless blocks is left."""
 
 Take = Callable[[Cid, bytes], bool]
-"""Takes a block; False: it is not wanted. Raises Forged."""
+"""Takes a block; False: it is not missing. Raises Forged."""
 
 
 class Gateways:
-    """What the gateways of one fetch are asked, and what is known of their health."""
+    """The requests of one fetch to its gateways, and the known health of each."""
 
     def __init__(self, job: Job, web: Web) -> None:
         self._job, self._web, self._spec = job, web, job.spec.ipfs
@@ -41,7 +41,7 @@ class Gateways:
     async def car(self, root: Cid, path: str, take: Take) -> None:
         """Takes what a CAR of all below the path brings, from the first gateway that sends one, be it whole or cut.
 
-        Returns without a block when none does: single blocks are asked for then. Raises SetupError.
+        Returns without a block when none does: single blocks are requested then. Raises SetupError.
         """
         where = "/".join(["", "ipfs", str(root), *(quote(part, safe="") for part in path.split("/") if part)])
         headers = {"accept": "application/vnd.ipld.car; version=1; order=dfs; dups=n", "accept-encoding": "identity"}
@@ -121,7 +121,7 @@ class Gateways:
         return bytes(block)
 
     async def _blocks(self, reply: HttpReply, take: Take) -> AsyncIterator[Cid]:
-        """What of a CAR was taken. Raises ValueError, InferenceError, Forged."""
+        """Yields what of a CAR was taken. Raises ValueError, InferenceError, Forged."""
         reader, unasked = CarReader(self._spec.max_block_bytes), 0
         async for piece in reply.chunks():
             for cid, block in reader.feed(piece):
@@ -130,11 +130,11 @@ class Gateways:
                     continue
                 unasked += len(block)
                 if unasked > MAX_UNASKED_BYTES:
-                    raise ValueError("it sends blocks that nobody asked for")
+                    raise ValueError("it sends blocks that were not requested")
         reader.close()
 
     def _note(self, attempt: Attempt, error: Exception) -> None:
-        """It is down, or broke off: others are asked first for a while."""
+        """Marks a gateway as down, or broken off: others are tried first for a while."""
         attempt.failed()
         self._reasons[attempt.name] = reason(error) if isinstance(error, InferenceError) else str(error)
 
@@ -142,7 +142,7 @@ class Gateways:
         attempt.failed()
         self._replicas.ban(attempt.name)
         self._reasons[attempt.name] = f"sent {error}"
-        self._job.notify(f"the gateway {origin(attempt.name)} sent {error}; it is not asked again")
+        self._job.notify(f"the gateway {origin(attempt.name)} sent {error}; it is not used again")
 
 
 def gateways_of(spec: IpfsSpec) -> tuple[str, ...]:

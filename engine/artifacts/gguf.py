@@ -36,7 +36,7 @@ def find(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Where a tensor lies in the file."""
+    """The position of a tensor in the file."""
 
     name: str
     shape: tuple[int, ...]
@@ -117,7 +117,7 @@ def _table(file: BinaryIO, count: int, alignment: int) -> list[TensorInfo]:
 
 
 def _size_bytes(tensor: TensorInfo) -> int:
-    """What a tensor takes in the file; 1 for a type that is not in the table."""
+    """Returns what a tensor takes in the file; 1 for a type that is not in the table."""
     block, size_bytes = _BLOCKS.get(tensor.kind, (0, 1))
     return math.prod(tensor.shape) // block * size_bytes if block else size_bytes
 

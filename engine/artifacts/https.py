@@ -17,7 +17,7 @@ from engine.schemas.sources import HttpsSourceSpec
 
 
 class HttpsSource:
-    """A file of a web server, in our cache. What is there is used without asking the server again."""
+    """A file of a web server, in our cache. A cached file is used without a request to the server."""
 
     def __init__(self, spec: HttpsSourceSpec) -> None:
         self._spec = spec

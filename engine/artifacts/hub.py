@@ -20,7 +20,7 @@ from engine.core.errors import SetupError
 from engine.schemas.sources import HubSourceSpec
 
 REACH_S = 8.0
-"""How long the hub may take to say what the repository holds, name resolution included."""
+"""The time that the hub may take to list the repository, name resolution included."""
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class HubSource:
-    """A repository of the Hugging Face hub. What is already in the hub's cache is used without asking the hub."""
+    """A repository of the Hugging Face hub. A file in the hub's cache is used without a request to the hub."""
 
     def __init__(self, spec: HubSourceSpec) -> None:
         self._spec = spec
@@ -105,7 +105,7 @@ def _unreachable(error: Exception) -> SetupError:
 
 
 def complete(path: Path, layout: str) -> bool:
-    """Whether a snapshot holds a whole model; one whose download was cut does not."""
+    """Returns True if a snapshot holds a whole model; one whose download was cut does not."""
     if layout == "gguf":
         return any(path.rglob("*.gguf"))
     if layout == "openvino":
@@ -146,7 +146,7 @@ def _within(limit_s: float, call: Callable[[], T], what: str) -> T:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the hub's bars from the terminal, where our own progress stands."""
+    """Keeps the hub's bars from the terminal, where our own progress is."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     if are_progress_bars_disabled():

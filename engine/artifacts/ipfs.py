@@ -47,7 +47,7 @@ class IpfsSource:
         return made, str(dag.target), name
 
     async def _gather(self, root: Cid, dag: Dag, job: Job) -> None:
-        """Fetches until no block is wanted: a CAR first, unless an earlier fetch has left blocks here."""
+        """Fetches until no block is missing: a CAR first, unless an earlier fetch has left blocks here."""
         progress = Progress(job, str(self))
 
         def take(cid: Cid, block: bytes) -> bool:

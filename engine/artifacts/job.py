@@ -26,12 +26,12 @@ _POLL_S = 0.1
 
 
 class Stopped(Exception):
-    """Nobody wants the outcome any more."""
+    """The outcome is not needed any more."""
 
 
 @dataclass
 class Job:
-    """What a source needs to fetch: settings, the cache, whom to tell, and a flag that stops it."""
+    """The tools of a fetch: settings, the cache, the receiver of notes, and a flag that stops it."""
 
     spec: StorageSpec
     cache: Cache
@@ -76,7 +76,7 @@ class Job:
         return await task
 
     def once(self, key: str, name: str, download: Callable[[Path], tuple[Path, str, str]]) -> Held:
-        """What the source `name` with this key stands for: from the cache, or downloaded by one process for all.
+        """Returns the entry of the source `name` with this key: from the cache, or downloaded by one process for all.
 
         `download` gets a folder, with what a broken-off download left there, and gives the finished file or folder, its
         content id and its name. Raises SetupError, OSError.
@@ -94,7 +94,7 @@ class Job:
 
 
 class Progress:
-    """How far a download has come: a line every few seconds."""
+    """The progress of a download: a line every few seconds."""
 
     def __init__(self, job: Job, what: str, total_bytes: int | None = None) -> None:
         self._job = job
@@ -103,7 +103,7 @@ class Progress:
         self._told_s = job.clock.monotonic()
 
     def at(self, done_bytes: int) -> None:
-        """Says where it stands, if the last line is some seconds old."""
+        """Reports the progress, if the last line is some seconds old."""
         now = self._job.clock.monotonic()
         if now - self._told_s < _LINE_EVERY_S:
             return

@@ -27,7 +27,7 @@ from engine.core.errors import SetupError
 from engine.schemas.sources import PackageSourceSpec
 
 TRIES = 3
-"""Downloads that are tried when the network fails, besides pip's own retries."""
+"""Downloads that are tried when the network fails, in addition to pip's own retries."""
 _POLL_S = 0.2
 
 

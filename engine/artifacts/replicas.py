@@ -1,4 +1,4 @@
-"""Several places that serve the same: the first that is well is asked, one that is down is left out for a while."""
+"""Several places that serve the same: the first healthy one is used, one that is down is left out for a while."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.middleware.breaker import Breaker, Permit
 from engine.schemas.policy.breaker import BreakerSpec
 
 _SPEC = BreakerSpec(consecutive_failures=1, min_calls=1, open_s=5.0, max_open_s=60.0, probes=1)
-"""One failure is enough: there is another place to ask. The pause doubles with each failed return."""
+"""One failure is enough: there is another place. The pause doubles with each failed return."""
 
 
 class Attempt:
@@ -44,12 +44,12 @@ class Replicas:
         self._banned: set[str] = set()
 
     def ban(self, name: str) -> None:
-        """Never asks it again: it sent what it should not have."""
+        """Excludes a place for good: it sent something wrong."""
         self._banned.add(name)
 
     @property
     def names(self) -> list[str]:
-        """Those that may be asked."""
+        """Those that may be used."""
         return [name for name in self._breakers if name not in self._banned]
 
     def attempts(self) -> Iterator[Attempt]:

@@ -1,4 +1,4 @@
-"""Where a model's files come from: one file a kind of source, tried in the order that the model names them."""
+"""The sources of a model's files: one file a kind of source, tried in the order that the model names them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engine.schemas.storage import StorageSpec
 __all__ = ["SOURCES", "Artifact", "Job", "Notify", "Source", "default_cache", "disk_problem", "fetch", "job_of"]
 
 _POLL_S = 0.1
-"""How soon a race notices that nobody wants its winner any more."""
+"""The time after which a race notices that its winner is not needed any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class Artifact:
     format: str
     """Their layout, of schemas.sources.Format."""
     source: str
-    """Where they came from, in one line."""
+    """Their source, in one line."""
     cid: str | None = None
     """The content id of what was fetched; None: not known without reading it all."""
     lease: Any = field(default=None, repr=False, compare=False)
-    """What keeps them in the cache."""
+    """The lease that keeps them in the cache."""
     cache: Cache | None = field(default=None, repr=False, compare=False)
-    """Where what is made of them is kept; None: the default cache."""
+    """The cache of things made of them; None: the default cache."""
 
 
 class Source(Protocol):
@@ -115,7 +115,7 @@ def _first(sources: dict[int, Source], job: Job, reasons: dict[int, str]) -> Art
 
 
 def _fastest(sources: dict[int, Source], job: Job, reasons: dict[int, str]) -> Artifact | None:
-    """All side by side; when the first is there, the others are told to stop and not waited for."""
+    """All side by side; the others are cancelled, and not awaited, when the first is there."""
     runs: dict[Future[Artifact], tuple[int, Job]] = {}
     for place, source in sources.items():
         own = replace(job, stop=threading.Event())

@@ -16,7 +16,7 @@ from engine.schemas.sources import S3SourceSpec
 
 
 class S3Source:
-    """Objects of an S3 store, in our cache. What is there is used without asking the store again."""
+    """Objects of an S3 store, in our cache. A cached object is used without a request to the store."""
 
     def __init__(self, spec: S3SourceSpec) -> None:
         self._spec = spec

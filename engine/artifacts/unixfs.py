@@ -1,7 +1,7 @@
 """Reads the nodes of IPFS's files and folders: dag-pb around UnixFS. Pure functions of bytes.
 
 Sources: UnixFS (specs.ipfs.tech/unixfs), "dag-pb Node", "dag-pb Types"; dag-pb (ipld.io/specs/codecs/dag-pb), "Format";
-Protocol Buffers encoding. Everything is bounded by the size of the block that it stands in.
+Protocol Buffers encoding. Everything is bounded by the size of the block that it is in.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Node:
     """Of a file: its first bytes, before those of its links."""
     links: tuple[Link, ...]
     sizes: tuple[int, ...]
-    """Of a file: how many bytes each link stands for."""
+    """Of a file: the number of bytes behind each link."""
     fanout: int = 0
     """Of a shard: how many buckets it has."""
 
     @property
     def size_bytes(self) -> int:
-        """Of a file: how many bytes it stands for."""
+        """Of a file: its number of bytes."""
         return len(self.data) + sum(self.sizes)
 
     @property
@@ -67,7 +67,7 @@ def decode(cid: Cid, block: bytes) -> Node:
 
 
 def bucket_prefix(name: str, fanout: int, level: int) -> str:
-    """What the name of a link begins with that leads to `name`, `level` shards below the root shard.
+    """Returns what the name of a link begins with that leads to `name`, `level` shards below the root shard.
 
     Raises ValueError when the hash has no bits left: no such name.
     """

@@ -1,4 +1,4 @@
-"""HTTP for artifacts: redirects that take no credentials along, downloads that go on where they broke off.
+"""HTTP for artifacts: redirects that take no credentials along, downloads that continue where they broke off.
 
 Sources: RFC 9110 (HTTP Semantics) sections 13.1.5 (If-Range), 14 (Range Requests), 15.4 (Redirection).
 """
@@ -25,9 +25,9 @@ from engine.transports.transport import HttpCall, HttpReply, Transport, origin
 
 MAX_REDIRECTS = 8
 SYNC_BYTES = 8 * 1024 * 1024
-"""So much is written between two syncs; after a power cut a download goes on from the last one."""
+"""So much is written between two syncs; after a power cut a download continues from the last one."""
 MAX_HINT_S = 60.0
-"""A server that asks for a longer pause is waited for no longer than this, in seconds."""
+"""A server that requests a longer pause is waited for no longer than this, in seconds."""
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -99,7 +99,7 @@ class Web:
 
 
 class _Download:
-    """One file on its way, and what is known of it: the state beside the file, for who goes on."""
+    """One download of a file, and its state: kept next to the file, so that another process can continue."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class _Download:
         self._state_path.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Drops the file as well: it is not what was asked for."""
+        """Drops the file as well: it is not what was requested."""
         self.forget()
         self._into.unlink(missing_ok=True)
 
@@ -154,7 +154,7 @@ class _Download:
         return found if isinstance(found, dict) else {}
 
     def _begin(self) -> int:
-        """How much of what is on the disk can be built upon."""
+        """Returns how much of what is on the disk can be built upon."""
         if not self._into.exists():
             return 0
         size = self._into.stat().st_size
@@ -189,7 +189,7 @@ class _Download:
         if reply.status == 206:
             if said is None or said[1] is None or int(said[1]) != self._have:
                 self._have = 0
-                raise Again(f"{where} sent another range than it was asked for")
+                raise Again(f"{where} sent another range than the requested one")
             return total
         if reply.status == 200:
             if reply.headers.get("content-encoding", "identity") != "identity":
@@ -257,7 +257,7 @@ class _Download:
 
 
 def refusal(reply: HttpReply, where: str) -> Exception:
-    """What a status other than success means: Again, or SetupError."""
+    """Returns what a status other than success means: Again, or SetupError."""
     status = reply.status
     if status in _AGAIN:
         hint = reply.headers.get("retry-after") or ""

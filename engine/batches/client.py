@@ -1,4 +1,4 @@
-"""Carries out what a batch dialect asks for: its calls, with a key, through the executor of the same provider."""
+"""Carries out what a batch dialect requests: its calls, with a key, through the executor of the same provider."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class BatchClient:
         return await self._view(self.dialect.poll(id), key)
 
     async def cancel(self, id: str, key: str | None) -> None:
-        """Asks for an end of the job; what is answered by then is kept."""
+        """Requests the end of the job; what is answered by then is kept."""
         heard = await self._hear(self.dialect.cancel(id), key)
         if not 200 <= heard.status < 300:
             raise self.executor.redacted(self.dialect.live.error(heard.status, heard.headers, heard.content), key)
@@ -83,7 +83,7 @@ class BatchClient:
         return found
 
     async def members(self, view: JobView, key: str | None) -> AsyncIterator[Member]:
-        """The results of a job, a line at a time, in whatever order they stand."""
+        """Yields the results of a job, a line at a time, in any order."""
         place = 0
         for line in view.inline:
             yield self._read(line, place, key)

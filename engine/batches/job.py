@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a job brought for one of its rows."""
+    """The outcome of a row of a job."""
 
     job: JobRecord
     member: Member | None = None
     """Its line of the results."""
     error: InferenceError | None = None
-    """Why there is none. With neither of the two the row is free: the job never began, or the provider lost it."""
+    """The reason for no reply. Without reply and error the row is free: the job never began, or the provider lost
+    it."""
     lost: bool = False
     """Of a free row: the job was there, so it counts in `policy.batch.job.max_tries`."""
 
@@ -40,14 +41,14 @@ class Job:
         self.request = request
         self.left = set(rows)
         self.sending = False
-        """The call that creates it is under way."""
+        """The call that creates it is in flight."""
         self.refused_at: float | None = None
-        """When it was first refused for its file, in seconds since 1970."""
+        """The time of its first refusal for its file, in seconds since 1970."""
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
         self._early: dict[int, Outcome] = {}
 
     def index_of(self, custom_id: str) -> int | None:
-        """The row that a custom id of ours stands for; None: it is not one of this job."""
+        """Returns the row of a custom id of ours; None for an id that is not of this job."""
         prefix, _, number = custom_id.rpartition("-")
         return int(number) if prefix == self.record.tag and number.isascii() and number.isdigit() else None
 
@@ -60,7 +61,7 @@ class Job:
             waiter.set_result(early)
 
     def settle(self, index: int, outcome: Outcome) -> bool:
-        """Gives a row its outcome. False: it has one already, or is none of these."""
+        """Gives a row its outcome. Returns False if it has one already, or is not of this job."""
         if index not in self.left:
             return False
         self.left.discard(index)
@@ -79,7 +80,7 @@ class Job:
         return len(rest)
 
     def leave(self, error: BaseException | None = None) -> None:
-        """Nobody waits here any more: rows are cancelled, or get the error that ends the run."""
+        """Releases the rows that wait here: cancelled, or with the error that ends the run."""
         waiting, self._waiting = self._waiting, {}
         for waiter in waiting.values():
             if waiter.done():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from engine.batches.ledger import JobRecord, Ledger
 
 LINE_BYTES = 200
-"""About what a line of a job has besides the request: its id, method and path."""
+"""About what a line of a job has in addition to the request: its id, method and path."""
 _KEPT = ("trace", "cache", "preflight", "parameters")
 """Stages of the chain that a row of a job passes; the others are about live calls."""
 
@@ -86,7 +86,7 @@ class Jobs:
     # -- life ---------------------------------------------------------------------------------------------------
 
     def start(self, alive: Callable[[], None]) -> None:
-        """Takes up the jobs of earlier sessions. `alive` is called whenever a job is seen to get on."""
+        """Takes up the jobs of earlier sessions. `alive` is called whenever a job is seen to continue."""
         self.life.alive = alive
         for record in self._ledger.jobs():
             if record.state == "meant":  # whatever was uploaded, nothing was created
@@ -120,7 +120,7 @@ class Jobs:
             job.leave()
 
     async def aclose(self, grace_s: float) -> None:
-        """Ends all that is under way. A job that is just being sent has `grace_s` seconds to become known."""
+        """Ends all that is in flight. A job that is just being sent has `grace_s` seconds to become known."""
         self.drain()
         if self._timer is not None:
             self._timer.cancel()
@@ -158,7 +158,7 @@ class Jobs:
         return result
 
     async def _go_live(self, request: Request, record: EngineRecord) -> Result:
-        """The result of live calls; what `record` has of batch jobs stands before them."""
+        """The result of live calls; what `record` has of batch jobs is before them."""
         result = await self._engine.submit(request)
         made = result.engine.attempts
         if record.attempts and made:
@@ -167,7 +167,7 @@ class Jobs:
         return result
 
     def _fits(self, request: Request) -> bool:
-        """Whether a request can wait for a job, and is of a kind that the API takes."""
+        """Returns True if a request can wait for a job, and is of a kind that the API takes."""
         if request.deadline_s is not None:
             self._note("rows with a deadline_s can't wait for a batch job; they are answered by live calls")
             return False
@@ -260,7 +260,7 @@ class Jobs:
         return Result(request.id or "", reply.body, usage=reply.usage)
 
     def _goes_again(self, index: int, error: InferenceError, context: Context) -> bool:
-        """Whether the row goes into another job. Raises _Live when a live call is its next try."""
+        """Returns True if the row goes into another job. Raises _Live when a live call is its next try."""
         tries = self._tried(index)
         if not error.retryable or self._spec.unanswered == "dead":
             return False
@@ -301,7 +301,7 @@ class Jobs:
             self._timer = self._loop.call_later(self._spec.linger_s, self._linger)
 
     def _linger(self) -> None:
-        """Sends the drafts that nobody has joined for a while."""
+        """Sends the drafts that no row has joined for a while."""
         self._timer = None
         rest_s = self._joined_at + self._spec.linger_s - self._loop.time()
         if rest_s > 0:
@@ -387,5 +387,5 @@ class Jobs:
             raise Void
 
     def _break(self, error: Exception) -> None:
-        """The run can't go on: rows that wait, and those that come, get to know why."""
+        """The run can't continue: waiting and new rows get the reason."""
         self._broken = self._broken or error

@@ -2,7 +2,7 @@
 
 A job passes through the states in order. What is known after a crash follows from the last one that is durable:
 
-- `meant`: nothing but perhaps an upload has reached the provider, so there is no job
+- `meant`: nothing but possibly an upload has reached the provider, so there is no job
 - `asked`: the call that creates it may have arrived, so it is looked for before it is sent again
 - `made`: it exists there under `provider_id`
 - `void`: there is no such job, or it ended before it began; its rows are free
@@ -165,7 +165,7 @@ class Ledger:
 
 
 def held_rows(journal: Path) -> int:
-    """How many rows without a record are in jobs that are at the provider, or may be. Raises OutputError."""
+    """Returns how many rows without a record are in jobs that are at the provider, or may be. Raises OutputError."""
     return _peek(journal, lambda connection: connection.execute(_HELD_ROWS).fetchone()[0], 0)
 
 
@@ -175,7 +175,7 @@ def jobs_of(journal: Path) -> list[JobRecord]:
 
 
 def _peek(journal: Path, ask: Callable[[sqlite3.Connection], T], nothing: T) -> T:
-    """What a journal with a ledger says; `nothing` for one without."""
+    """Returns what a journal with a ledger says; `nothing` for one without."""
     try:
         connection = sqlite3.connect(f"{journal.absolute().as_uri()}?mode=rw", uri=True)
         try:

@@ -1,4 +1,4 @@
-"""The life of a batch job: sent once, looked for when nobody knows whether it was, asked after, and read."""
+"""The life of a batch job: sent once, searched for when its creation is unconfirmed, polled, and read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SKEW_S = 3600.0
 _UNSURE = (408, 409, 425)
 """Statuses of the 4xx that do not say that nothing was created."""
 _STEPS = 10
-"""How often at most a running job's progress is said."""
+"""The shortest time between two notes of a running job's progress."""
 
 log = logging.getLogger("engine.batches")
 
@@ -37,7 +37,7 @@ class Void(Exception):
     """There is no such job, or it ended before it began: its rows are free."""
 
     def __init__(self, *, lost: bool = False) -> None:
-        """`lost`: it was at the provider, which may go on with it and take the money."""
+        """`lost`: it was at the provider, which may continue with it and take the money."""
         super().__init__("lost" if lost else "never began")
         self.lost = lost
 
@@ -51,7 +51,7 @@ class Refused(Exception):
 
 
 class JobLifecycle:
-    """What all jobs of a run share: the client, the ledger, and how long to wait for what."""
+    """The parts that all jobs of a run share: the client, the ledger, and the times to wait."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class JobLifecycle:
         self._clock = clock
         self._say = say
         self.alive: Callable[[], None] = lambda: None
-        """Called when a job is seen to get on, although no row has an answer yet."""
+        """Called when a job is seen to continue, although no row has an answer yet."""
         self._parked: dict[str | None, str] = {}
         """Keys that make no more jobs, and why."""
         self._crowded = Pause(spec)
@@ -116,7 +116,7 @@ class JobLifecycle:
             job.sending = False
             refused = error.status is not None and 300 <= error.status < 500 and error.status not in _UNSURE
             if not refused:
-                self._note(job, f"nobody knows whether it was created ({error.kind}: {error.message}); looking for it")
+                self._note(job, f"creation unconfirmed ({error.kind}: {error.message}); checking the job list")
                 found = await self.find(job)
                 if found is not None:
                     return found
@@ -194,7 +194,7 @@ class JobLifecycle:
                 continue
             if waiting and not told:
                 told = True
-                self._note(job, "a job of the same size is under way and may be this one; its end will tell")
+                self._note(job, "a job of the same size is in flight and may be this one; its end will tell")
             if waiting:
                 self.alive()
             elif self._clock.wall() - asked_at >= self.spec.settle_s:
@@ -202,14 +202,14 @@ class JobLifecycle:
             await pause.wait()
 
     async def _holds(self, view: JobView, job: Job) -> bool:
-        """Whether a job's results are those of this one."""
+        """Returns True if a job's results are those of this one."""
         async for member in self.client.members(view, job.record.key):
             if member.custom_id is not None:
                 return job.index_of(member.custom_id) is not None
         return False
 
     async def watch(self, job: Job) -> JobView:
-        """Asks after a job until it has ended. Raises Void when the provider does not know it any more: it said so for
+        """Polls a job until it has ended. Raises Void when the provider does not know it any more: it answered so for
         `settle_s`, and does not list it either."""
         record, pause, step = job.record, Pause(self.spec), -1
         assert record.provider_id is not None
@@ -247,7 +247,7 @@ class JobLifecycle:
 
     async def _listed(self, job: Job) -> JobView | None:
         """The job as the provider's list has it; None: it is not there, or there is no list. A list that can't be read
-        just now is asked for again."""
+        just now is requested again."""
         record, pause = job.record, Pause(self.spec)
         while True:
             try:
@@ -320,7 +320,7 @@ class JobLifecycle:
                 failed += 1
             job.settle(index, Outcome(job.record, member))
             if not place % 256:
-                await asyncio.sleep(0)  # the rows that have their answers get on
+                await asyncio.sleep(0)  # the rows that have their answers continue
         if strange:
             log.warning(
                 "batch job %d: %d lines of its results are of no row, twice there, or unreadable",
@@ -371,7 +371,7 @@ def _answers(member: Member) -> bool:
 
 
 def _again(member: Member) -> bool:
-    """Whether another try may help a row that has no answer."""
+    """Returns True if another try may help a row that has no answer."""
     if member.error is not None:
         return member.error.retryable
     return member.status == 429 or member.status >= 500

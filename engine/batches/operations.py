@@ -27,7 +27,7 @@ __all__ = ["LINE_BYTES", "Jobs", "cancel", "check", "expected", "probe"]
 
 
 def check(spec: RunSpec, source: Source) -> None:
-    """Raises ConfigError for a run that asks for batch jobs and can't have them."""
+    """Raises ConfigError for a run that requests batch jobs and can't have them."""
     if spec.policy.batch.strategy != "provider":
         return
     provider = spec.provider
@@ -39,13 +39,13 @@ def check(spec: RunSpec, source: Source) -> None:
     batch_api(provider)
     if source.closed_loop is not None:
         raise ConfigError(
-            "policy.batch.strategy: users who wait for each answer before they ask again can't fill a batch job; "
+            "policy.batch.strategy: users who wait for each answer before their next request can't fill a batch job; "
             "use workload.arrivals other than closed, or policy/batch=default"
         )
 
 
 async def cancel(engine: Engine, ledger: Ledger, say: Callable[[str], None]) -> list[str]:
-    """Asks the provider to end the jobs of a run that nobody executes just now; a line for each. Raises SetupError."""
+    """Cancels a run's jobs at the provider while no process executes the run; a line for each. Raises SetupError."""
     executor = engine.pipeline.target_chains[0].executor
     assert isinstance(executor, RemoteExecutor)
     lines = []
@@ -61,7 +61,7 @@ async def cancel(engine: Engine, ledger: Ledger, say: Callable[[str], None]) -> 
                 await client.cancel(record.provider_id, record.key)
             except InferenceError as error:
                 raise SetupError(f"batch job {record.number} can't be cancelled: {error.message}") from error
-            lines.append(f"batch job {record.number} ({record.provider_id}): asked to end")
+            lines.append(f"batch job {record.number} ({record.provider_id}): cancellation requested")
     finally:
         await engine.aclose()
     return lines
@@ -75,8 +75,8 @@ async def probe(executor: RemoteExecutor, services: Services, wall_s: float) -> 
 
 
 def expected(spec: RunSpec, rows: int | None, size: int, share: float | None) -> str:
-    """What a run with batch jobs will do, in one line. `size` is about the bytes of all its requests, `share` what the
-    price list has for a batch job's tokens, of their live price."""
+    """Returns what a run with batch jobs will do, in one line. `size` is about the bytes of all its requests, `share`
+    what the price list has for a batch job's tokens, of their live price."""
     assert spec.provider.kind == "remote"
     api, job = batch_api(spec.provider), spec.policy.batch.job
     most, most_bytes = min(job.max_rows, api.max_rows), min(job.max_bytes, api.max_bytes)

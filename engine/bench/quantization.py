@@ -43,7 +43,7 @@ ROUNDS = 3
 NEW_TOKENS = 32
 _WHO = ("A gardener", "The committee", "My neighbour", "An engineer", "The youngest player", "Nobody", "A tired nurse",
         "Every student")  # fmt: skip
-_DID = ("found the old map under the stairs", "asked why the train was late again", "wrote three pages about whales",
+_DID = ("found the old map under the stairs", "wondered why the train was late again", "wrote three pages about whales",
         "paid for the repair in coins")  # fmt: skip
 TEXTS = tuple(f"{who} {did}." for who in _WHO for did in _DID)
 """32 sentences; none of them is one that int8_full is calibrated with."""

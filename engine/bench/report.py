@@ -43,7 +43,7 @@ def number(value: float | None) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Returns what the figures depend on."""
     versions = {
         name: importlib.metadata.version(name) for name in _PACKAGES if importlib.util.find_spec(name) is not None
     }

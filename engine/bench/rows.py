@@ -24,9 +24,9 @@ class Row:
 
     name: str
     what: str
-    """What is measured, in words."""
+    """The measure, in words."""
     claim: dict[str, float]
-    """What the old system said of a CPU, by the names of `measures`; empty: nothing."""
+    """The old system's claims for a CPU, by the names of `measures`; empty: none."""
     build: Callable[[], Any] | None
     """Makes the model; None: too large for a machine of this class, so it is planned only."""
     call: str
@@ -217,7 +217,7 @@ def _xclip_inputs(model: Any) -> dict[str, Any]:
 
 
 class _Once:
-    """Makes a thing when it is first asked for."""
+    """Makes a thing when it is first requested."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
@@ -248,12 +248,12 @@ ROWS = (
         _t5, "decode", _words(PROMPT_TOKENS), variants=_BY_PARTS,
     ),
     Row(
-        "llava", "a picture and 16 tokens, then 48 tokens",
+        "llava", "an image and 16 tokens, then 48 tokens",
         {"tokens_s": 35, "preprocessing_s": 0.80, "memory_mb": 2550},
         _llava, "decode", _llava_inputs, _see_llava, variants=("openvino int4", *_BY_PARTS),
         note="LLaVA Interleave 0.5B: SigLIP-400M and Qwen2-0.5B",
     ),
-    Row("clip", "one picture and one text", {"query_ms": 310, "memory_mb": 440}, _clip, "forward", _clip_inputs,
+    Row("clip", "one image and one text", {"query_ms": 310, "memory_mb": 440}, _clip, "forward", _clip_inputs,
         _see_clip, variants=_FORWARD, note="ViT-B/32; the query includes the picture's preprocessing"),
     Row("whisper-tiny", "30 s of speech, 100 tokens", {"realtime": 14, "latency_s": 2.4, "memory_mb": 175},
         _whisper, "decode", _whisper_inputs, _hear_whisper, new_tokens=WHISPER_TOKENS, seconds=AUDIO_S,
@@ -265,7 +265,7 @@ ROWS = (
         _bert_tiny, "forward", _words(128, 32), rows=32, variants=_FORWARD),
     Row("sentence-embeddings", "32 sentences of 16 tokens", {"sentence_ms": 5.0, "memory_mb": 100},
         _minilm, "forward", _words(16, 32), rows=32, variants=_FORWARD, note="all-MiniLM-L6-v2's architecture"),
-    Row("clap", "10 s of sound and one text", {}, _clap, "forward", _clap_inputs, seconds=10, variants=("torch bf16",),
+    Row("clap", "10 s of audio and one text", {}, _clap, "forward", _clap_inputs, seconds=10, variants=("torch bf16",),
         note="nothing was claimed"),
     Row("xclip", "8 frames and one text", {}, _xclip, "forward", _xclip_inputs, variants=("torch bf16",),
         note="ViT-B/32; nothing was claimed"),

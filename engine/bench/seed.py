@@ -1,4 +1,4 @@
-"""`engine bench seed`: the seed's twelve rows, measured here, claim beside figure."""
+"""`engine bench seed`: the seed's twelve rows, measured here, claim next to figure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SPEED = ("tokens_s", "realtime", "query_ms", "sentence_ms", "latency_s")
 
 @dataclass
 class Outcome:
-    """What the contenders of a row gave: figures, or why there are none."""
+    """The figures of a row's contenders, or the reasons for missing ones."""
 
     row: Row
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Outcome:
 
 
 def run(names: Sequence[str], clock: str, say: Callable[[str], None]) -> list[Outcome]:
-    """Measures the rows named, or all. Raises ConfigError for a name that is no row."""
+    """Measures the rows named, or all. Raises ConfigError for a name that is not a row."""
     known = {row.name: row for row in ROWS}
     for name in names:
         if name not in known:
@@ -85,7 +85,7 @@ def _said(figures: dict[str, Any], row: Row) -> str:
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
-    """The rows, the claim beside the figure of the fastest contender."""
+    """The rows, the claim next to the figure of the fastest contender."""
     lines = []
     for outcome in outcomes:
         row, best = outcome.row, outcome.best

@@ -1,7 +1,7 @@
 """One contender in its own process: `python -m engine.bench.worker ROW VARIANT CLOCK` prints its figures as JSON.
 
 CLOCK is wall (all cores, the time that went by) or cpu (one thread, the processor time that it took: what one core
-would need that nobody else uses; the measure for a machine that is busy with other work).
+would need on a machine of its own; the measure for a machine that is busy with other work).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _figures(name: str, variant: str, clock: str, folder: str) -> dict[str, Any]
     transformers.logging.set_verbosity_error()
     row = next(each for each in ROWS if each.name == name)
     if row.prepare is not None:
-        row.prepare()  # imports what it needs, which is no part of the model's memory
+        row.prepare()  # imports what it needs, which is not a part of the model's memory
     threads = 1 if clock == "cpu" else None
     if variant.startswith("genai "):
         from engine.bench import genai

@@ -2,8 +2,8 @@
 
 A key is stored with `python -m keyring set ipfs-accelerate openai`: the service is ours, the user is the provider's
 name; further keys are `openai_1`, `openai_2` and so on. The keyring is read by a child process without a terminal,
-for some of its backends ask for a password there, and given up after some seconds, for others wait for a desktop that
-nobody sits at.
+for some of its backends request a password there, and given up after some seconds, for others wait for a desktop that
+without a user.
 """
 
 from __future__ import annotations
@@ -60,6 +60,6 @@ def read(provider: str, environ: Mapping[str, str] | None = None) -> list[tuple[
 
 
 def place(provider: str) -> str:
-    """Where `read` looks, in words."""
+    """Returns where `read` looks, in words."""
     missing = "" if find_spec("keyring") else "; not installed: pip install 'ipfs-accelerate[keyring]'"
     return f"the system's keyring (service {SERVICE}, user {provider}{missing})"

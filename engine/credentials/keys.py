@@ -1,4 +1,4 @@
-"""Where keys come from, and how their values stay out of everything that is written.
+"""The sources of keys, and the ways that keep their values out of everything that is written.
 
 The only file that reads an environment variable for a secret.
 """
@@ -33,7 +33,7 @@ class Key:
     name: str
     secret: Secret
     place: str = ""
-    """Where it was found, such as `.env`."""
+    """The place that it was found in, such as `.env`."""
 
 
 def find_keys(
@@ -49,7 +49,7 @@ def find_keys(
     credentials file in `home`, the system's keyring (where a key is required), the mounted file. The first place that
     holds a key is used, with all its keys: a stale key further down never joins a fresh one. Of several variables the
     first that is set is used, with its numbered ones (NAME, NAME_1, NAME_2 …, gaps allowed). Raises SetupError, which
-    never shows a value: a file that others can read, a broken file, a key with characters that can't stand in a
+    never shows a value: a file that others can read, a broken file, a key with characters that can't are in a
     header, and NoKey: no key where one is required.
     """
     variables = os.environ if environ is None else environ
@@ -112,7 +112,7 @@ def variable(name: str) -> str:
 
 
 def _secret_text(name: str) -> str:
-    """The same for a secret. Raises SetupError for what can't stand in a header."""
+    """The same for a secret. Raises SetupError for what can't are in a header."""
     value = variable(name)
     if not all("!" <= character <= "~" for character in value):
         raise SetupError(
@@ -220,7 +220,7 @@ def _read_mounted(path: Path) -> list[tuple[str, str]]:
 
 
 def _reason(error: Exception) -> str:
-    """Why a file can't be read, without any of its content."""
+    """Returns why a file can't be read, without any of its content."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not JSON"

@@ -51,8 +51,8 @@ class Secret:
         return self._value
 
     def forms(self) -> tuple[str, ...]:
-        """How it may be written by somebody who repeats it: as it is, in JSON, in a URL, within base64 at any offset.
-        Empty when it is so short that it may be a word."""
+        """Returns how it may be written by somebody who repeats it: as it is, in JSON, in a URL, within base64 at any
+        offset. Empty when it is so short that it may be a word."""
         value = self._value
         if len(value) < _WORD_CHARS:
             return ()
@@ -65,7 +65,7 @@ class Secret:
             escaped,
             escaped.replace("/", "\\/"),
         ]
-        found += [json.dumps(form)[1:-1] for form in found]  # what is escaped may stand in JSON in its turn
+        found += [json.dumps(form)[1:-1] for form in found]  # what is escaped may be in JSON in its turn
         for offset, start in ((0, 0), (1, 2), (2, 3)):
             # Only the characters that hold none of the neighbours' bits.
             whole = (offset + len(value)) * 8 // 6
@@ -90,7 +90,7 @@ class Secret:
 
 
 def looks_like_secret(text: str) -> bool:
-    """Whether a text holds what looks like a key, a bearer token or a password in a URL."""
+    """Returns True if a text holds what looks like a key, a bearer token or a password in a URL."""
     return _SECRET_SHAPES.search(text) is not None
 
 
@@ -132,7 +132,7 @@ def mask_secret(text: str, secret: Secret) -> str:
 
 
 _NO_WORD_CHARS = 8
-"""A secret of this length that has more than letters is no word."""
+"""A secret of this length that has more than letters is not a word."""
 _NAMES_KEY = (
     r"(?P<names>(?i:key|token|secret|password|credentials?|bearer|basic|authorization)\b\W*"
     r"(?:(?i:provided|given|supplied|received|used|value|header|bearer|basic|is|was|got|of)\b\W*)*)"

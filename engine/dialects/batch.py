@@ -1,6 +1,6 @@
 """Wire protocols of batch APIs: pure functions of bytes, no I/O. One file a protocol, `*_batch.py`.
 
-A job goes through four steps: its requests are put together, perhaps uploaded, the job is created, and asked after
+A job goes through four steps: its requests are put together, possibly uploaded, the job is created, and polled
 until it has ended; then its results are read, a line a request, in any order.
 """
 
@@ -30,13 +30,13 @@ class BatchCall(WireCall):
     """A call of a batch API."""
 
     base: Literal["api", "upload", "download", "origin"] = "api"
-    """What the path is joined to: provider.base_url; Google's upload and download addresses, which are that with
-    `/upload` or `/download` before its path; or scheme and host alone."""
+    """The address that the path is joined to: provider.base_url; Google's upload and download addresses, which are that
+    with `/upload` or `/download` before its path; or scheme and host alone."""
 
 
 @dataclass(slots=True)
 class Heard:
-    """The reply to such a call. `headers` are asked for lower-case names."""
+    """The reply to such a call. `headers` are requested lower-case names."""
 
     status: int
     headers: Mapping[str, str]
@@ -45,7 +45,7 @@ class Heard:
 
 @dataclass(slots=True)
 class JobRequest:
-    """What a job is to hold."""
+    """The content of a job."""
 
     tag: str
     """Ours, unique, put where the provider shows it again: letters, digits, - and _."""
@@ -63,7 +63,7 @@ class JobView:
 
     id: str
     state: Literal["running", "ended", "failed"]
-    """failed: as a whole, `error` says why; ended: there may be results, perhaps not for all."""
+    """failed: as a whole, `error` says why; ended: there may be results, possibly not for all."""
     said: str
     """The provider's own word for its state."""
     tag: str | None = None
@@ -79,7 +79,7 @@ class JobView:
     bad_lines: dict[int, InferenceError] = field(default_factory=dict)
     """Of a job that failed: the lines that are to blame, counted from 1."""
     files: tuple[str, ...] = ()
-    """Where its results are; for `results`."""
+    """The places of its results; for `results`."""
     inline: list[bytes] = field(default_factory=list)
     """Results that came with the view, as lines."""
 
@@ -95,7 +95,7 @@ class Member:
     content: bytes = b""
     """The reply as a live call would have brought it, for `Dialect.decode`."""
     error: InferenceError | None = None
-    """Why there is no reply."""
+    """The reason for no reply."""
 
 
 class BatchDialect(Protocol):
@@ -106,12 +106,12 @@ class BatchDialect(Protocol):
     anonymous: bool
     """Its jobs carry no tag: only their results show whose they are."""
     ordered: bool
-    """Its results stand in the order of the requests: one without an id belongs to the request in its place."""
+    """Its results are in the order of the requests: one without an id belongs to the request in its place."""
 
     def __init__(self, dialect: Dialect) -> None: ...
 
     def takes(self, task: str, wire: WireCall) -> bool:
-        """Whether a request of this form can go into a job."""
+        """Returns True if a request of this form can go into a job."""
         ...
 
     def member(self, custom_id: str, task: str, wire: WireCall) -> bytes:
@@ -126,7 +126,7 @@ class BatchDialect(Protocol):
     def create(self, job: JobRequest, file: str | None) -> BatchCall: ...
 
     def file(self, id: str) -> BatchCall | None:
-        """Asks for the state of the file of requests, which `file_pending` reads; None where there are no files."""
+        """The call for the state of the file of requests, which `file_pending` reads; None if the API has no files."""
         ...
 
     def poll(self, id: str) -> BatchCall: ...
@@ -136,7 +136,7 @@ class BatchDialect(Protocol):
         ...
 
     def listing(self, cursor: str | None = None) -> BatchCall:
-        """Asks for a page of the jobs of this key, the newest first."""
+        """The call for a page of the jobs of this key, the newest first."""
         ...
 
     def listed(self, heard: Heard) -> tuple[list[JobView], str | None]:
@@ -144,7 +144,7 @@ class BatchDialect(Protocol):
         ...
 
     def results(self, view: JobView, file: str) -> BatchCall:
-        """Asks for one of `view.files`, whose lines `read` understands."""
+        """The call for one of `view.files`, whose lines `read` understands."""
         ...
 
     def read(self, line: bytes, place: int) -> Member:

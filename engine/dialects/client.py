@@ -67,12 +67,12 @@ class Dialect(Protocol):
     """A wire protocol. Made with `cls(wall)`, where `wall` gives the time now in seconds since the epoch."""
 
     tasks: frozenset[str]
-    """What it can carry."""
+    """The tasks that it can carry."""
 
     def __init__(self, wall: Callable[[], float] = ...) -> None: ...
 
     def constant_headers(self, stream: bool) -> dict[str, str]:
-        """What every call sends besides the key."""
+        """Returns what every call sends in addition to the key."""
         ...
 
     def encode(
@@ -86,16 +86,17 @@ class Dialect(Protocol):
         ...
 
     def is_stream(self, headers: Mapping[str, str]) -> bool:
-        """Whether a reply with status 200 to a streaming call may be a stream; if not, `error` says what it is."""
+        """Returns True if a reply with status 200 to a streaming call may be a stream; if not, `error` says what it
+        is."""
         ...
 
     def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
-        """`show_usage` False: the caller did not ask for a chunk that holds nothing but the usage; the usage then comes
+        """`show_usage` False: the caller did not request a chunk that holds nothing but the usage; the usage then comes
         with the chunk that ends the answer."""
         ...
 
     def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
-        """The typed error for a reply that is not what was asked for, whatever its status, with the provider's
+        """The typed error for a reply that is not what was requested, whatever its status, with the provider's
         message, code and retry hint."""
         ...
 
@@ -104,7 +105,7 @@ class Dialect(Protocol):
         ...
 
     def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
-        """What a reply's headers say of the key's limits; None: nothing."""
+        """Returns what a reply's headers say of the key's limits; None: nothing."""
         ...
 
     def auth_headers(self, key: str) -> dict[str, str]: ...

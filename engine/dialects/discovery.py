@@ -1,4 +1,4 @@
-"""Ports of dialects that ask a server about itself, or make it fetch a model."""
+"""Ports of dialects that have a server describe itself, or make it fetch a model."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ class DiscoveryReply:
 
 @runtime_checkable
 class Discovery(Protocol):
-    """A dialect that can ask a server what it is, before its first call."""
+    """A dialect that can have a server describe itself before its first call."""
 
     def questions(self, model: str) -> list[WireCall]:
-        """The calls that ask for it."""
+        """The calls that request it."""
         ...
 
     def server_info(self, model: str, answers: Sequence[DiscoveryReply]) -> ServerInfo:
-        """What the replies say, one for each question. Never raises: what can't be read is not known."""
+        """Returns what the replies say, one for each question. Never raises: what can't be read is not known."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a server has got with a model that it fetches."""
+    """The progress of a server with a model that it fetches."""
 
     status: str = ""
     done_bytes: int = 0
     total_bytes: int = 0
     """0: not known."""
     error: str | None = None
-    """Why it failed."""
+    """The reason why it failed."""
 
 
 class ProgressDecoder(Protocol):
@@ -54,7 +54,7 @@ class ProgressDecoder(Protocol):
 
 @runtime_checkable
 class ModelPull(Protocol):
-    """A dialect whose servers fetch models when they are told to."""
+    """A dialect whose servers fetch models on request."""
 
     def pull(self, model: str) -> WireCall: ...
 

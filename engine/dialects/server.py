@@ -12,7 +12,7 @@ from engine.core.stream import Chunk
 
 @dataclass(slots=True)
 class ClientCall:
-    """A request as a client sent it to a server of ours, in the canonical form. Whoever asks an engine for it does so
+    """A request as a client sent it to a server of ours, in the canonical form. The caller of an engine uses it
     with `Request(…, media=INLINE_ONLY)`, so that a client can't name a file of this machine."""
 
     task: str
@@ -23,14 +23,14 @@ class ClientCall:
     key: str | None
     """The key that it sent."""
     warnings: list[str] = field(default_factory=list)
-    """What it asked for and the canonical form can't say."""
+    """The parts of it that the canonical form can't express."""
     reply_type: str = "application/json"
     """Content type of a whole reply."""
 
 
 @runtime_checkable
 class Describing(Protocol):
-    """A server dialect with pages that say what the server and its models are, besides the list of models."""
+    """A server dialect with pages that say what the server and its models are, in addition to the list of models."""
 
     pages: frozenset[tuple[str, str]]
     """(method, path); a path may have parts in braces."""
@@ -48,11 +48,11 @@ class StreamEncoder(Protocol):
         ...
 
     def end(self) -> bytes:
-        """What a true end needs: the last events and the terminator."""
+        """Returns what a true end needs: the last events and the terminator."""
         ...
 
     def failed(self, error: InferenceError) -> bytes:
-        """What tells the client that the stream broke; no terminator follows."""
+        """Returns what tells the client that the stream broke; no terminator follows."""
         ...
 
 
@@ -65,7 +65,7 @@ class ServerDialect(Protocol):
     """Content type of its streams."""
 
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
-        """The canonical request. `parts` are what stood in the path's braces. Raises InvalidRequest."""
+        """The canonical request. `parts` are the texts in the path's braces. Raises InvalidRequest."""
         ...
 
     def reply(self, call: ClientCall, body: dict[str, Any]) -> bytes:

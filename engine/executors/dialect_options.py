@@ -22,7 +22,7 @@ def set_stream_options(provider: RemoteProviderSpec, dialect: Dialect) -> None:
 
 
 def pulling(provider: RemoteProviderSpec, dialect: Dialect) -> ModelPull | None:
-    """The dialect, where its server shall fetch a model that it lacks. Raises ConfigError."""
+    """The dialect, where its server must fetch a model that it lacks. Raises ConfigError."""
     if provider.pull == "never":
         return None
     if not isinstance(dialect, ModelPull):

@@ -1,4 +1,4 @@
-"""Asks a server once what it is and what it takes, so that nothing is sent that it would refuse."""
+"""Has a server describe itself and its limits once, so that it is sent nothing that it would refuse."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from engine.dialects.discovery import Discovery, DiscoveryReply
 Ask = Callable[[WireCall], Awaitable[DiscoveryReply]]
 """Makes a call. Raises InferenceError."""
 _WAIT_S = 2.0
-"""How long a server may take to describe itself, in seconds; then it is asked without."""
+"""The time that a server may take to describe itself, in seconds; then its facts stay unknown."""
 
 
 class ServerDiscovery:
-    """Asks one server about itself and fills in `server_info`. A page that fails is not requested again."""
+    """Has one server describe itself and fills in `server_info`. A page that fails is not requested again."""
 
     def __init__(self, dialect: Discovery, model: str, server_info: ServerInfo) -> None:
         self._dialect = dialect
@@ -27,14 +27,15 @@ class ServerDiscovery:
         self.done = False
 
     async def begin(self, ask: Ask) -> None:
-        """Asks while the engine starts; a server that is not there yet is asked again by the first request."""
+        """Reads the facts while the engine starts; for a server that is not there yet, the first request does it
+        again."""
         try:
             await self.learn(ask)
         except ConnectFailed:
             return
 
     async def learn(self, ask: Ask) -> None:
-        """Asks, unless somebody did. Raises ConnectFailed: the request would have met the same."""
+        """Reads the facts, unless another request did. Raises ConnectFailed: the request would have met the same."""
         async with self._asking:
             if self.done:
                 return

@@ -26,11 +26,11 @@ class KeyCheck:
     key: str | None
     """Its name, never its value; None: none was sent."""
     place: str | None
-    """Where it was found."""
+    """The place where it was found."""
     found: str
-    """What the endpoint said, in a few words."""
+    """The endpoint's answer, in a few words."""
     limits: RateHints | None = None
-    """What the reply's headers say of the key's limits; None: nothing."""
+    """The key's limits in the reply's headers; None if unknown."""
     error: InferenceError | None = None
     verified: bool = True
     """False: nothing failed, and nothing shows that the model would answer."""
@@ -83,7 +83,7 @@ def is_missing(status: int | None) -> bool:
 
 
 class Listing(NamedTuple):
-    """What a server's list of models says of one model."""
+    """The entry of one model in a server's list of models."""
 
     has: bool | None
     """None: it keeps no list."""

@@ -78,7 +78,7 @@ class LocalExecutor:
         runtime = self._runtime
         if runtime is None:
             if self._closed:
-                raise Cancelled("the engine was closed while the request was under way")
+                raise Cancelled("the engine was closed while the request was in flight")
             runtime = self._runtime = await self._shared.runtime()
         if request.task == "embedding":
             return await self._embed(runtime, request, context)

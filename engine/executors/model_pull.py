@@ -40,14 +40,18 @@ async def pull(dialect: ModelPull, model: str, open_call: Open, notify: Callable
         finally:
             await reply.aclose()
     except InferenceError as error:
-        raise SetupError(f"provider.pull: {model} can't be pulled: {error}; start again to go on from there") from error
+        raise SetupError(
+            f"provider.pull: {model} can't be pulled: {error}; start again to continue from there"
+        ) from error
     if not decoder.ended:
-        raise SetupError(f"provider.pull: {model}: the server stopped in the middle; start again to go on from there")
+        raise SetupError(
+            f"provider.pull: {model}: the server stopped in the middle; start again to continue from there"
+        )
     say(f"pulled {model}")
 
 
 class _Told:
-    """What was told of the progress: each state once, and of one with a size every tenth part."""
+    """Reports the progress: each state once, and of one with a size every tenth part."""
 
     def __init__(self, model: str, say: Callable[[str], Any]) -> None:
         self._model = model

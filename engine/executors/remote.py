@@ -76,11 +76,11 @@ class RemoteExecutor:
 
     @property
     def dialect(self) -> Dialect:
-        """What it speaks."""
+        """Returns what it speaks."""
         return self._dialect
 
     async def start(self) -> None:
-        """Asks the server what it takes, where its wire can say so, and has it fetch its model where that is wanted;
+        """Has the server describe itself, where its wire can, and has it fetch its model where that is configured;
         connections are made by the calls. Raises SetupError."""
         if self._inquiry is not None:
             key = self.call_keys.of(None)
@@ -142,14 +142,14 @@ class RemoteExecutor:
         return Result(request.id or "", answer.body, usage=answer.usage, engine=context.record)
 
     async def with_media(self, request: Request) -> Request:
-        """The request with the bytes of the pictures, sounds and documents that its body names. Raises
+        """The request with the bytes of the images, audio and documents that its body names. Raises
         InvalidRequest."""
         access = self._services.media if request.media is None else request.media
         body = await read_media(request.task, request.body, MediaReader(access, partial(download, self._transport)))
         return request if body is request.body else replace(request, body=body)
 
     def wire(self, request: Request, context: Context) -> WireCall:
-        """The request as this provider wants it; what gets lost on the way is warned about. Raises InvalidRequest."""
+        """The request as this provider needs it; what gets lost on the way is warned about. Raises InvalidRequest."""
         body = self._filled(request)
         # Which model a request may name is decided further out; here the target's fills the gap.
         model = body.get("model") or self._model
@@ -178,8 +178,8 @@ class RemoteExecutor:
     async def exchange(
         self, wire: WireCall, key: str | None, url: str | None = None, transport: Transport | None = None
     ) -> HttpReply:
-        """A call of the provider's API that is no inference: its reply, whatever the status. `url` in place of the one
-        that the path makes with provider.base_url. Raises InferenceError."""
+        """A call of the provider's API that is not an inference: its reply, whatever the status. `url` in place of the
+        one that the path makes with provider.base_url. Raises InferenceError."""
         headers = {**self.call_keys.headers[key][False], **wire.headers}
         address = url or self.base_urls[0] + wire.path
         reply = await (transport or self._transport).open(HttpCall(wire.method, address, headers, wire.content or None))

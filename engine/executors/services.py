@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class Services:
-    """What executors share within one engine."""
+    """The services that the executors of one engine share."""
 
     clock: Clock = field(default_factory=SystemClock)
     seed: int = 0
     storage: StorageSpec | None = None
-    """How models are fetched and kept; None: as the run spec of the engine says."""
+    """The settings for fetching and keeping models; None: those of the engine's run spec."""
     cache_dir: Path | None = None
-    """Where artifacts are cached; None: where `storage` says."""
+    """The folder of cached artifacts; None: as in `storage`."""
     notify: Any = None
-    """Called with a line of text when something slow begins, such as a download; None: nobody listens."""
+    """Called with a line of text when something slow begins, such as a download; None: such lines are dropped."""
     media: MediaAccess = INLINE_ONLY
-    """What may be read for this machine's user."""
+    """The files and addresses that may be read for this machine's user."""
     transports: dict[TransportSpec, Transport] = field(default_factory=dict)
     runtimes: dict[str, Any] = field(default_factory=dict)
     """Models in this process, by hardware and model, so that targets share them."""
@@ -59,13 +59,13 @@ class Executor(Stage, Protocol):
     """Made with `cls(target, services)`; making one does no I/O and may raise SetupError (no key, no device)."""
 
     target: TargetSpec
-    """What it reaches, with the hardware that was found where `auto` was asked for."""
+    """The target, with the hardware that was found for `auto`."""
     keys: tuple[str, ...]
     """Names of the keys that a call may use; empty: none is needed. A call uses `context.attempt.key`."""
     tasks: frozenset[str]
-    """What it can be asked."""
+    """The tasks that it can do."""
     server_info: ServerInfo
-    """What it learnt of the target; filled in when that is known."""
+    """The facts of the target; filled in once they are known."""
 
     def __init__(self, target: TargetSpec, services: Services) -> None: ...
 

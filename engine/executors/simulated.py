@@ -1,4 +1,4 @@
-"""Calls a provider that is none: for trying pipelines and policies without a key. Every reply says that it is
+"""Calls the simulated provider: for trying pipelines and policies without a key. Every reply says that it is
 simulated."""
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SimulatedExecutor:
 
     @property
     def counters(self) -> Counters:
-        """What truly happened so far."""
+        """Returns what truly happened so far."""
         return self.provider.counters
 
     async def start(self) -> None:
@@ -103,7 +103,7 @@ class SimulatedExecutor:
         return Result(request.id or "", reply, usage=usage)
 
     def _hints(self, key: str) -> RateHints:
-        """What the headers of a served call would say of its key's rates."""
+        """Returns what the headers of a served call would say of its key's rates."""
         levels = self.provider.levels(key)
         said = {unit: (float(level.limit), float(level.remaining), level.reset_s) for unit, level in levels.items()}
         return RateHints(said.get("requests"), said.get("tokens"))
@@ -159,7 +159,7 @@ class _Chunks:
 
 
 def error_of(failure: Failure, *, begun: bool = False) -> InferenceError:
-    """What a caller over a socket would find for it; `begun`: after the first pieces of a stream."""
+    """Returns what a caller over a socket would find for it; `begun`: after the first pieces of a stream."""
     # Whatever broke it: what has come so far is an answer without its end.
     word = "truncated" if begun and failure.word == "malformed" else failure.word
     return FAILURES[word](

@@ -60,7 +60,7 @@ def _group(name: str) -> Group:
 
 
 def gone(name: str) -> str:
-    """Why a name is no model type of the installed transformers; empty if it is one."""
+    """Returns why a name is not a model type of the installed transformers; empty if it is one."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     if name in CONFIG_MAPPING_NAMES:

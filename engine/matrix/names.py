@@ -1,4 +1,4 @@
-"""The names that the project promised to cover, and what became of those that are no model types any more."""
+"""The names that the project promised to cover, and the outcome of those that are no model types any more."""
 
 from __future__ import annotations
 
@@ -112,4 +112,4 @@ GONE: Mapping[str, str] = {
     "vit_hybrid": _REMOVED,
     "xlm-prophetnet": _REMOVED,
 }
-"""Why a name of the list is no model type of the installed transformers."""
+"""The reason why a name of the list is not a model type of the installed transformers."""

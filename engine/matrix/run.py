@@ -31,7 +31,7 @@ Progress = Callable[[Row, int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run, and how."""
+    """The rows to run, and their settings."""
 
     entries: Sequence[Entry]
     hardware: Sequence[str]

@@ -113,7 +113,8 @@ class Batch(Middleware):
             self._lanes.pop(kind, None)
 
     def _size(self, waiting: list[_Member]) -> int:
-        """How many of those that wait fit one call: no more texts than the server takes, but one request at least."""
+        """Returns how many of those that wait fit one call: no more texts than the server takes, but one request at
+        least."""
         most = self.server_info.max_inputs
         if most is None:
             return min(len(waiting), self.spec.max_size)
@@ -134,7 +135,7 @@ class Batch(Middleware):
 
     @staticmethod
     def _abandon(task: asyncio.Task[None], members: list[_Member], _: asyncio.Future[Result]) -> None:
-        """Stops a call that nobody waits for any more."""
+        """Stops a call whose members have all left."""
         if all(member.done.cancelled() for member in members):
             task.cancel()
 
@@ -170,7 +171,7 @@ class Batch(Middleware):
         except InferenceError as error:
             if error.kind not in SPLIT_ON:
                 # A server of models fails a whole call as broken where one row made its model fail. Who has another
-                # try finds other company in it; the others are told apart now.
+                # try finds other company in it; the others get apart now.
                 last = [member for member in members if error.status == 500 and member.context.last_try]
                 self._fail([member for member in members if member not in last], error)
                 members = last

@@ -47,7 +47,7 @@ class Permit:
         self.probe = probe
         self.settled = False
         self.sample: _Sample | None = None
-        """It was found slow while it was under way, and stands in the window already."""
+        """It was found slow while it was in flight, and is in the window already."""
 
 
 class Breaker:
@@ -230,7 +230,7 @@ class Breaker:
                     callback()
 
     def _ended(self, now: float, permit: Permit, failed: bool, slow: bool) -> None:
-        """Counts a call's end; one that was found slow before stands in the window, and may yet fail."""
+        """Counts a call's end; one that was found slow before is in the window, and may yet fail."""
         sample = permit.sample
         if sample is None:
             self._add(_Sample(now, failed, slow))
@@ -314,7 +314,7 @@ class Breaker:
 
 
 class CircuitBreaker(Middleware):
-    """Asks for a permit, never waits for one, and settles it when the attempt or its stream has ended."""
+    """Requests a permit, never waits for one, and settles it when the attempt or its stream has ended."""
 
     name = "breaker"
     why = "the last gate before the call: a permit taken before a wait goes stale"

@@ -31,7 +31,7 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 @dataclass(slots=True)
 class Answer:
-    """A reply as bytes, so that whoever edits one edits only their own."""
+    """A reply as bytes, so that an edit changes one caller's copy only."""
 
     content: bytes
     usage: Usage | None
@@ -50,7 +50,7 @@ class Answer:
 
 
 class Flight:
-    """A call that several equal requests wait for. Its leader carries it out; the others stand in line."""
+    """A call that several equal requests wait for. Its leader carries it out; the others are in line."""
 
     __slots__ = ("_began", "_line", "ended")
 
@@ -61,7 +61,7 @@ class Flight:
         self._line: deque[tuple[asyncio.Future[Answer | InferenceError | None], Context]] = deque()
 
     async def wait(self, context: Context) -> Answer | InferenceError | None:
-        """What came of it; None: its leader is gone, and whoever gets this leads from now on."""
+        """Returns the outcome; None: the leader is gone, and this caller leads from now on."""
         turn: asyncio.Future[Answer | InferenceError | None] = asyncio.get_running_loop().create_future()
         self._line.append((turn, context))
         if self._began:
@@ -89,7 +89,7 @@ class Flight:
         context.on_first_attempt = begin
 
     def hand_over(self) -> None:
-        """Makes the next in line the leader. The flight has ended if nobody waits."""
+        """Makes the next in line the leader. Ends the flight if none waits."""
         while self._line:
             turn, _ = self._line.popleft()
             if not turn.done():
@@ -111,7 +111,7 @@ def _start(context: Context) -> None:
 
 
 class Answers:
-    """The answers of one engine, the one unused for the longest time first, and the flights under way.
+    """The answers of one engine, the one unused for the longest time first, and the flights in flight.
 
     Bounded by entries and by the bytes of the replies; an answer that is larger than all the room is not kept. Lives
     on one event loop.
@@ -153,11 +153,11 @@ class Answers:
             self.evicted += 1
 
     def flight(self, key: bytes) -> Flight | None:
-        """The equal request that is under way."""
+        """The equal request that is in flight."""
         return self._flights.get(key)
 
     def take_off(self, key: bytes) -> Flight:
-        """A new flight for what nobody has asked for yet."""
+        """Begins a new flight for a key that has none."""
         flight = self._flights[key] = Flight()
         return flight
 
@@ -182,12 +182,12 @@ class Answers:
 
 
 class Cache(Middleware):
-    """Answers an equal request from memory, or with the call of one that is under way. Streams pass it by.
+    """Answers an equal request from memory, or with the call of one that is in flight. Streams pass it by.
 
-    Equal means: the same task and the same bytes on the wire, in whatever order the fields stand. A request counts as
+    Equal means: the same task and the same bytes on the wire, whatever the order of the fields. A request counts as
     deterministic with temperature 0 or a seed, its own or that of `model.parameters` of the run's own target.
 
-    Of equal requests under way the first one makes the call, in its own time and with its own priority: a HIGH one
+    Of equal requests in flight the first one makes the call, in its own time and with its own priority: a HIGH one
     that comes behind a LOW one shares it, and waits for it. When the first one gives up (cancelled, deadline, no room
     in the queue) the next one makes the call; another failure is everybody's. A deadline that starts with the first
     attempt starts with the shared one.
@@ -202,12 +202,12 @@ class Cache(Middleware):
     }
     wrapped_by = {
         "trace": "a hit is a request, and is counted as one",
-        "deadline": "whoever waits for another's call has a deadline of its own",
+        "deadline": "a request that waits for another's call has a deadline of its own",
     }
 
     def __init__(self, next: Stage, spec: CacheSpec, answers: Answers, defaults: dict[str, Any]) -> None:
         """`defaults` is what a body has where it says nothing. Each instance keeps its answers apart: what one chain's
-        targets said is no answer of another's."""
+        targets said is not an answer of another's."""
         self.next = next
         self.spec = spec
         self.answers = answers
@@ -270,7 +270,7 @@ class Cache(Middleware):
             self.answers.settle(key, flight)
 
     def _keep(self, key: bytes, result: Result, context: Context) -> Answer | None:
-        """The answer, which is then kept; None: the result is none."""
+        """Returns the answer, which is then kept; None if the result is not an answer."""
         if result.body is None or result.error is not None:
             return None
         answer = Answer(msgspec.json.encode(result.body), copy(result.usage), tuple(context.record.warnings))
@@ -278,7 +278,7 @@ class Cache(Middleware):
         return answer
 
     def _key(self, request: Request, context: Context) -> bytes | None:
-        """What equal requests have in common; None: this one is not for the cache."""
+        """Returns what equal requests have in common; None: this one is not for the cache."""
         if context.stream or (self.spec.only == "deterministic" and not self._deterministic(request)):
             return None
         body = request.body
@@ -287,7 +287,7 @@ class Cache(Middleware):
         try:
             content = _encode(body)
         except (TypeError, ValueError, OverflowError, RecursionError):
-            return None  # no JSON; whoever has to send it says so
+            return None  # not JSON; the stage that sends it reports that
         head = f"{self._scope} {request.task} {context.order} "
         return blake2b(head.encode() + content, digest_size=32).digest()
 

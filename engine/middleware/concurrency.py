@@ -19,7 +19,7 @@ GROWTH = 0.4
 PROBE_CALLS = 50
 """Calls at least from a refusal until the limit is again what it was: each probe beyond it costs a refusal."""
 NEAR = 1 / 4
-"""What may still be missing of what the last refusal took, so that the next one says "just too many"."""
+"""The share of the last refusal's cut that may still be missing, so that the next refusal means "just too many"."""
 GENTLE = 1 / 4
 """Power of the policy's back-off that such a refusal takes."""
 USED = 0.8
@@ -27,11 +27,11 @@ USED = 0.8
 SAYS_NO = frozenset({"throttled", "overloaded"})
 """Failures that shrink the limit. Others say nothing about how many are too many."""
 HEADROOM = 1.25
-"""How much faster than one call after the other's end calls may begin: Linux paces TCP so after slow start."""
+"""The factor by which calls may begin faster than one after another: Linux paces TCP so after slow start."""
 CATCH_UP = 0.2
 """Of a call's time: how far the beginnings may fall behind their pace, and make up for it."""
 EASE = 0.9
-"""What is left of the limit when latency alone says that it is too much: less than a refusal takes."""
+"""The share of the limit that is left when latency alone shows that it is too high: less is cut than by a refusal."""
 SMOOTHING = 0.2
 """Weight of the newest latency in the moving average."""
 RECENT = 1 / 32
@@ -79,7 +79,7 @@ class AdaptiveLimit:
         self._latency_s: float | None = None
         self._best_s = float("inf")
         self._mean_s: float | None = None
-        """How long a successful call takes."""
+        """The duration of a successful call."""
         self._next_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -94,7 +94,7 @@ class AdaptiveLimit:
         return not self._slow_start
 
     def try_acquire(self) -> Permit | None:
-        """A permit if there is room now and nobody waits."""
+        """Returns a permit if there is room now and no caller waits."""
         if self._line or self.in_flight >= round(self.limit):
             return None
         now = self._clock.monotonic()
@@ -202,7 +202,7 @@ class AdaptiveLimit:
         """A permit is of the time when it is given, not of the time when its task wakes up."""
         self.in_flight += 1
         if self._paced and self._mean_s is not None:
-            # What was missed is made up for, within limits.
+            # What was missed is synthetic for, within limits.
             since = max(self._next_at, now - CATCH_UP * self._mean_s)
             self._next_at = since + self._mean_s / (HEADROOM * self.limit)
         return Permit(self.epoch, now)
@@ -219,7 +219,7 @@ class AdaptiveLimit:
                 self._line.popleft().set_result(self._give(now))
 
     def _wake_at(self, delay_s: float) -> None:
-        """One timer, for whoever is next when its time comes."""
+        """One timer, for the next key whose time comes."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._woken)
 

@@ -58,7 +58,7 @@ class Fallback(Middleware):
             except InferenceError:
                 if not rejections or not self.waits:
                     raise
-                # While probes are under way nobody knows better yet: only an opening counts.
+                # While probes are in flight there is no better knowledge yet: only an opening counts.
                 openings += not any(rejection.probing for rejection in rejections.values())
                 # One that was opened by hand says no time.
                 delays = [each.retry_after_s for each in rejections.values() if each.retry_after_s is not None]
@@ -116,7 +116,7 @@ class Fallback(Middleware):
 
 
 async def _until_one_may_close(rejections: list[CircuitOpen], delay_s: float) -> None:
-    """Sleeps until the first circuit may be tried; while probes are under way, until they have found out."""
+    """Sleeps until the first circuit may be tried; while probes are in flight, until they have found out."""
     changes = [rejection.change for rejection in rejections if rejection.change is not None]
     if not changes:
         await asyncio.sleep(delay_s)

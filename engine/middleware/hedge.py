@@ -28,10 +28,10 @@ class Hedge(Middleware):
     over, nor beyond the deadline, `park_after_s`, the attempts that the request may have and the target's budget. When
     one succeeds (of a stream: has its first chunk) the others are cancelled, and waited for until they have given back
     what they hold. A failure that is the request's own ends everything, as in A6. Any other that can't pass (a key, a
-    full queue) lets no further call begin: what is under way may still succeed, else that failure is the answer.
+    full queue) lets no further call begin: what is in flight may still succeed, else that failure is the answer.
 
     A hedge that was started because a call was slow is paid from the budget for good, so that a target which is slow
-    all over is not asked twice for everything; one that replaces a failure is paid back by success.
+    all over is not tried twice for everything; one that replaces a failure is paid back by success.
     """
 
     name = "hedge"
@@ -39,7 +39,7 @@ class Hedge(Middleware):
     wraps = {
         "queue": "each call needs a slot of its own",
         "route": "another call should go to another key and endpoint",
-        "breaker": "each call must ask the breaker",
+        "breaker": "each call must pass the breaker",
         "timeout": "the limit of a call begins with the call",
     }
     wrapped_by = {"fallback": "the next target is for what no further call here could mend"}
@@ -78,7 +78,7 @@ class _Call:
     def __init__(self, context: Context, now: float) -> None:
         self.context = context
         self.before = context.attempt
-        """An attempt of an earlier time, which is none of this call's."""
+        """An earlier attempt, which does not belong to this call."""
         self.began = now
         self.begun = False
         """It has left the queue."""
@@ -113,7 +113,7 @@ class _Race:
         self.first_failure: InferenceError | None = None
         self.crash: BaseException | None = None
         self.ended = False
-        """Decided without a winner; what is under way is of no use."""
+        """Decided without a winner; what is in flight is of no use."""
         self.decided_at = 0.0
         self.not_before = 0.0
         self.failed: _Call | None = None
@@ -215,7 +215,7 @@ class _Race:
         self._tell()
 
     def _plan_after(self, call: _Call, error: InferenceError) -> bool:
-        """Plans the call that replaces one that failed. False: there is none."""
+        """Plans the call that replaces a failed one. Returns False if it can't."""
         stage, now = self.stage, self.stage.clock.monotonic()
         hint = None if error.elsewhere else error.retry_after_s
         if not self._may_begin() or (hint is not None and hint > stage.park_after_s):
@@ -238,7 +238,7 @@ class _Race:
         return True
 
     def _may_begin(self) -> bool:
-        """Whether the request may have one more call."""
+        """Returns True if the request may have one more call."""
         limit = self.stage.max_attempts
         unseen = sum(not call.begun for call in self.calls) if limit is not None else 0
         return self.left > 0 and (limit is None or len(self.context.record.attempts) + unseen < limit)
@@ -305,7 +305,7 @@ class _Race:
         return self._over or (not self.flying and self._timer is None)
 
     def _decide(self, call: _Call | None) -> None:
-        """Nothing that is still under way is of any use."""
+        """Nothing that is still in flight is of any use."""
         self.decided_at = self.stage.clock.monotonic()
         self._stop()
         if self._scope is not None and call is not self.calls[0]:
@@ -327,7 +327,7 @@ class _Race:
         self.failed, self.paid = None, 0.0
 
     async def _leave(self) -> None:
-        """Cancels what is under way and waits until it has given back what it holds."""
+        """Cancels what is in flight and waits until it has given back what it holds."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -362,7 +362,7 @@ class _Race:
         self.context.tries.pop(stage.target, None)
 
     def _settle_failure(self) -> BaseException:
-        """What to raise; the first failure is its cause."""
+        """Returns what to raise; the first failure is its cause."""
         if self.crash is not None:
             return self.crash
         failure = self.failure
@@ -375,7 +375,7 @@ class _Race:
         return failure
 
     def _adopt(self, call: _Call) -> None:
-        """The request goes on with what is known of this call."""
+        """The request continues with what is known of this call."""
         mine, context = self.context, call.context
         if context is mine:
             return

@@ -1,4 +1,4 @@
-"""How quick the calls of a target are, and so when one of them is slow. The stage that hedges asks it."""
+"""The latency of a target's calls, and from it the time after which a call is slow. Used by the stage that hedges."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Latencies:
 
 
 class Pace:
-    """How quick one target is, and so when a call of it is slow. Shared by all its requests."""
+    """The latency of one target, shared by all its requests."""
 
     def __init__(self, spec: HedgeSpec) -> None:
         self.spec = spec
@@ -46,7 +46,7 @@ class Pace:
         self._latencies: dict[Kind, Latencies] = {}
 
     def delay_s(self, kind: Kind) -> float:
-        """How long a call may take before the next one starts, in seconds."""
+        """Returns how long a call may take before the next one starts, in seconds."""
         spec, seen = self.spec, self._latencies.get(kind)
         if spec.percentile is None or seen is None or len(seen) < spec.min_samples:
             return spec.after_s

@@ -15,7 +15,7 @@ from engine.schemas.policy import PolicySpec
 
 @dataclass(frozen=True)
 class LayerContext:
-    """What a layer is made for: one target under one policy."""
+    """The context of a layer: one target under one policy."""
 
     name: str
     """The target's name, made unique within the engine."""
@@ -27,10 +27,10 @@ class LayerContext:
     primary: bool = True
     """The run's own target, not a fallback."""
     server_info: ServerInfo = field(default_factory=ServerInfo)
-    """What the target's server says of itself, once it was asked."""
+    """The facts that the target's server reports of itself, once they are read."""
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """The addresses that serve it; one that stands for the target where it has none."""
+        """The addresses that serve it; one entry for a target without addresses."""
         provider = self.target.provider
         return (provider.base_url, *provider.endpoints) if provider.kind == "remote" else (self.name,)

@@ -51,14 +51,15 @@ class Parameters(Middleware):
         return await self.next(request, context)
 
     def _continues(self, request: Request) -> bool:
-        """Whether the target can be given the beginning of an answer. To a prompt in tokens nothing can be added."""
+        """Returns True if the target can be given the beginning of an answer. To a prompt in tokens nothing can be
+        added."""
         if request.task == "completion":
             return isinstance(request.body.get("prompt", ""), str)
         return self.prefill != "none"
 
 
 def _continued(request: Request, context: Context, how: str) -> dict[str, Any]:
-    """The body that asks for the rest of an answer: its beginning in place, its length limit shorter by that."""
+    """The body that requests the rest of an answer: its beginning in place, its length limit shorter by that."""
     body, beginning = dict(request.body), context.prefill or ""
     for limit in ("max_tokens", "max_completion_tokens"):
         if isinstance(body.get(limit), int):
@@ -75,7 +76,7 @@ def _continued(request: Request, context: Context, how: str) -> dict[str, Any]:
 
 
 def follows(context: LayerContext) -> bool:
-    """Whether a request's own model is kept at this target."""
+    """Returns True if a request's own model is kept at this target."""
     target = context.target
     return context.primary and target.provider.kind == "remote" and not target.model.pin
 

@@ -19,7 +19,7 @@ from engine.schemas.policy import PolicySpec
 
 _LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _CUTS = ("truncate", "truncate_prompt_tokens", "truncation")
-"""Fields that ask a server to cut a prompt that is too long."""
+"""Fields that make a server cut a prompt that is too long."""
 
 
 class Preflight(Middleware):
@@ -36,7 +36,7 @@ class Preflight(Middleware):
         "retry": "no other try helps",
         "hedge": "no other call helps",
         "queue": "what can't succeed must not wait",
-        "rate_limit": "what can never pass must not stand in its line",
+        "rate_limit": "what can never pass must not are in its line",
     }
     wrapped_by = {"fallback": "what is too long for one target may fit the next one's model"}
 
@@ -45,7 +45,7 @@ class Preflight(Middleware):
     ) -> None:
         self.next = next
         self.server_info = server_info
-        """What the server says; what the configuration says wins."""
+        """The server's facts; those of the configuration come first."""
         model, provider = target.model, target.provider
         self.model = target.model_id
         self.tasks = frozenset(model.tasks)
@@ -60,14 +60,14 @@ class Preflight(Middleware):
         self.limits = policy.rate_limit
         rates = [None if rate is None else rate / 60 for rate in limits_of(self.limits)]
         self.full = VectorBucket(rates, self.limits.burst_s, clock) if self.limits.enabled and any(rates) else None
-        """What the rate limit lets pass at once, whatever the key."""
+        """The cost that the rate limit lets pass at once, whatever the key."""
 
     async def __call__(self, request: Request, context: Context) -> Result:
         context.cost = self.check(request)
         return await self.next(request, context)
 
     def check(self, request: Request) -> Cost | None:
-        """What it costs at the rate limit, where that has limits of its own.
+        """Returns what it costs at the rate limit, where that has limits of its own.
 
         Raises InvalidRequest or TooLong, with the path of the field and the next step.
         """
@@ -126,7 +126,7 @@ class Preflight(Middleware):
             if limit is not None and limit > whole:
                 raise TooLong(
                     f"body.{name}: {limit} is more than the {whole} tokens that {self.model!r} has for prompt and "
-                    f"answer ({source}). Next: ask for fewer, or choose a model with a longer context"
+                    f"answer ({source}). Next: request fewer, or choose a model with a longer context"
                 )
 
 
@@ -161,7 +161,7 @@ def _chat(body: dict[str, Any]) -> float:
 
 
 def _odd_message(message: Any, where: str) -> int:
-    """The characters of a message that is no plain text. Raises InvalidRequest."""
+    """The characters of a message that is not a plain text. Raises InvalidRequest."""
     if not isinstance(message, dict):
         raise InvalidRequest(f"{where}: expected an object with role and content, got {_shown(message)}")
     role = message.get("role")
@@ -236,7 +236,7 @@ def _response(body: dict[str, Any]) -> float:
 
 
 def _is_message(item: Any) -> bool:
-    """Whether an item of a response's input is a message, and not a call, its output or a reference."""
+    """Returns True if an item of a response's input is a message, and not a call, its output or a reference."""
     return not isinstance(item, dict) or "role" in item
 
 
@@ -335,7 +335,7 @@ _FIELDS: dict[str, Callable[[str, Any], None]] = {
     "stop": _stop,
     "tools": _list,
 }
-"""The fields that mean the same everywhere. null stands for one that was left out."""
+"""The fields that mean the same everywhere. null is the same as an absent field."""
 _SIZES: dict[str, Callable[[dict[str, Any]], float]] = {
     "completion": _completion,
     "embedding": _embedding,

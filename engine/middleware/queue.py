@@ -63,7 +63,7 @@ class PriorityGate:
         self._serve()
 
     def try_acquire(self, context: Context) -> bool:
-        """Takes a slot if one is free and nobody waits."""
+        """Takes a slot if one is free and no request waits."""
         if self.waiting or self.active >= self._concurrency or self._closed:
             return False
         if context.queued_at is None:
@@ -72,7 +72,8 @@ class PriorityGate:
         return True
 
     async def acquire(self, context: Context, request_id: str | None = None) -> None:
-        """Waits for a slot. Raises QueueFull when nobody may wait, or when it was evicted by one of a higher priority.
+        """Waits for a slot. Raises QueueFull when no request may wait, or when it was evicted by one of a higher
+        priority.
 
         Raises CancelledError when the gate is closed.
         """
@@ -98,7 +99,7 @@ class PriorityGate:
             else:
                 self.waiting -= 1
                 self._compact()
-                # A slot may have become free since, and somebody new have stood in line behind this one.
+                # A slot may have become free since, and a new request may wait behind this one.
                 self._serve()
             raise
         finally:
@@ -111,7 +112,7 @@ class PriorityGate:
             self._serve()
 
     def close(self) -> None:
-        """Lets nobody in any more; who waits is cancelled. Those with a slot are left alone."""
+        """Admits no request any more and cancels those that wait. Those with a slot are left alone."""
         self._closed = True
         for *_, waiter in self._heap:
             waiter.slot.cancel()
@@ -128,7 +129,7 @@ class PriorityGate:
         return False
 
     def ahead_of(self, tier: int) -> int:
-        """How many of those who wait would be served before one of this tier that came now."""
+        """Returns how many of those who wait would be served before one of this tier that came now."""
         place = self.clock.monotonic() + tier * self.ageing_s
         return sum(
             key <= place and entry == waiter.entry and not waiter.slot.done() for key, _, entry, waiter in self._heap
@@ -151,7 +152,8 @@ class PriorityGate:
         heapq.heappush(self._heap, (waiter.key, waiter.order, waiter.entry, waiter))
 
     def _make_room(self, newcomer: _Waiter) -> None:
-        """Evicts the one who would be served last. Raises QueueFull when that is the newcomer, or nobody is evicted."""
+        """Evicts the lowest-ranked request. Raises QueueFull when that is the new one, or when the policy evicts
+        none."""
         last = max(
             (waiter for *_, waiter in self._heap if not waiter.slot.done()),
             key=lambda waiter: (waiter.key, waiter.order),
@@ -160,7 +162,7 @@ class PriorityGate:
         if self.on_full == "reject" or last is newcomer or last.key <= newcomer.key:
             self.rejected += 1
             raise QueueFull(
-                f"the queue is full: {self.waiting} wait and {self.active} are under way; "
+                f"the queue is full: {self.waiting} wait and {self.active} are in flight; "
                 "raise policy.queue.size or policy.queue.concurrency, or set policy.queue.on_full=wait"
             )
         self.evicted += 1

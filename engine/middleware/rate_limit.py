@@ -20,7 +20,7 @@ UNITS = ("requests", "tokens", "input_tokens", "output_tokens")
 """The dimensions of a cost, in the order of its vector; `tokens` are those of prompt and answer together."""
 Cost = tuple[float, float, float, float]
 LEARN_EVERY_S = 0.05
-"""How often a success's headers are read: that costs more than sending a request, and says little new in between."""
+"""The shortest time between two readings of a success's headers: reading costs more than sending a request."""
 _NEVER = float("inf")
 
 
@@ -55,7 +55,7 @@ class VectorBucket:
     """A token bucket with several dimensions that are reserved together.
 
     Levels refill continuously and may fall below zero when a call turns out dearer than its reservation. Those who wait
-    are served in the order of arrival: nobody small slips past somebody large. Lives on one event loop.
+    are served in the order of arrival: a small request never passes a large one. Lives on one event loop.
     """
 
     def __init__(self, rates_per_s: Sequence[float | None], burst_s: float, clock: Clock) -> None:
@@ -63,7 +63,7 @@ class VectorBucket:
         self.units = [_Unit(name, rate, burst_s) for name, rate in zip(UNITS, rates_per_s, strict=True)]
         self._limited = self._find_limited()
         self.learn_at = float("-inf")
-        """When a success's headers are worth reading again."""
+        """The time from which a success's headers are worth reading again."""
         self._clock = clock
         self._refilled = clock.monotonic()
         self._line: deque[tuple[Cost, asyncio.Future[None]]] = deque()
@@ -85,7 +85,7 @@ class VectorBucket:
 
     @property
     def levels(self) -> list[float]:
-        """What is left in each dimension."""
+        """Returns what is left in each dimension."""
         return [unit.level for unit in self.units]
 
     async def acquire(self, cost: Cost) -> None:
@@ -106,7 +106,7 @@ class VectorBucket:
             raise
 
     def try_acquire(self, cost: Cost) -> bool:
-        """Takes `cost` if the levels reach it and nobody waits. What a level holds can't be impossible."""
+        """Takes `cost` if the levels reach it and no request waits. A cost within the levels is never impossible."""
         if self._line:
             return False
         self._refill()
@@ -151,7 +151,7 @@ class VectorBucket:
                 try:
                     self.refuse_impossible(cost)
                 except TooLong as error:
-                    turn.set_exception(error)  # it would wait for ever, and all who stand behind it
+                    turn.set_exception(error)  # it would wait for ever, and all who are behind it
         if self._line:
             self._serve()
 
@@ -303,7 +303,8 @@ def limits_of(spec: RateLimitSpec) -> tuple[float | None, float | None, float | 
 
 
 def cost_of(request: Request, spec: RateLimitSpec, characters: float | None = None) -> Cost:
-    """What a call takes before it is known what it costs; `characters` of its prompt, where they were counted."""
+    """Returns what a call takes before it is known what it costs; `characters` of its prompt, where they were
+    counted."""
     prompt = float(input_tokens(request.body, characters))
     answer = float(output_tokens(request.task, request.body, spec.output_tokens_default))
     return 1.0, prompt + answer, prompt, answer

@@ -1,4 +1,4 @@
-"""A stream that breaks after its first chunk goes on elsewhere; its caller sees one stream."""
+"""A stream that breaks after its first chunk continues elsewhere; its caller sees one stream."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from engine.schemas.policy import StreamSpec
 
 
 class Rescue(Middleware):
-    """Asks another target, or the same one again, for the rest of an answer whose stream broke.
+    """Requests the rest of an answer whose stream broke from another target, or from the same one.
 
-    Where the target can go on from a given beginning, it is given what was delivered, and what it repeats of it is left
-    out. Else, or when it refuses, the answer is asked for again from its start: as long as it is equal to what was
+    Where the target can continue from a given beginning, it is given what was delivered, and what it repeats of it is
+    left out. Else, or when it refuses, the answer is requested again from its start: as long as it is equal to what was
     delivered it is left out, and when it differs a marked chunk (`Chunk.restarted`) comes first. Each is an attempt
     like any other, with its own permits, record and usage.
     """
 
     name = "rescue"
-    why = "outside the targets, so that one can go on with what another has begun"
+    why = "outside the targets, so that one can continue with what another has begun"
     wraps = {"fallback": "the rest of an answer may come from another target"}
     wrapped_by = {"deadline": "one deadline over the whole stream, however often it was rescued"}
 
@@ -81,7 +81,7 @@ class _Rescued:
         await self._stream.aclose()
 
     async def _go_on(self, error: InferenceError) -> None:
-        """Puts another stream in the place of the broken one. Raises `error` when there is none."""
+        """Replaces the broken stream by another one. Raises `error` without one."""
         context, broken = self._context, self._context.attempt
         if not error.retryable or not self._left or context.spent or broken is None:
             raise error
@@ -111,7 +111,7 @@ class _Rescued:
             # It does not take the beginning of an answer: then from the start.
             context.prefill = None
             context.order = self._rescue.next.starting(refused.target)
-            context.next_attempt("rescue", f"{refused.target} refused to go on from a beginning")
+            context.next_attempt("rescue", f"{refused.target} refused to continue from a beginning")
             result = await self._rescue.next(self._request, context)
         assert result.stream is not None
         await result.stream.prime()

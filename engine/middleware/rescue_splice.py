@@ -8,14 +8,14 @@ from typing import Any
 from engine.core.stream import Chunk
 
 MIN_OVERLAP_CHARS = 8
-"""What is shorter may be equal by chance, and is kept."""
+"""Shorter repetitions may be equal by chance, and are kept."""
 TAIL_CHARS = 400
-"""How far back a repetition may begin, besides at the very start."""
+"""The furthest point back where a repetition may begin, except at the very start."""
 _OTHER_PARTS = ("tool_calls", "function_call", "refusal", "reasoning_content", "reasoning", "audio", "images")
 
 
 class Splice:
-    """What was delivered of a stream, and what of another one belongs behind it."""
+    """The delivered text of a stream, and the part of another stream that belongs behind it."""
 
     def __init__(self) -> None:
         self.chunks = 0
@@ -27,10 +27,10 @@ class Splice:
         """Nothing but one choice's text was delivered: only that can be continued, or compared."""
         self._id: Any = None
         self._joining: str | None = None
-        """The target that goes on, until it is known where its text belongs."""
+        """The target that continues, until it is known where its text belongs."""
         self._continued = False
         self._joined = False
-        """What comes now is another stream's."""
+        """Marks the chunks from now on as another stream's."""
         self._mark: dict[str, Any] | None = None
         """Says in the next chunk that it is."""
         self._seen = ""
@@ -46,7 +46,7 @@ class Splice:
         return self._parts[0] if self._parts else ""
 
     def passes(self, chunk: Chunk) -> bool:
-        """True: the chunk goes on as it is. False: it is kept, and `take` may have something."""
+        """True: the chunk continues as it is. False: it is kept, and `take` may have something."""
         if self._joining is None and not self._joined:
             self._note(chunk)
             return True
@@ -63,11 +63,11 @@ class Splice:
         return False
 
     def take(self) -> Chunk | None:
-        """The next chunk that was kept and may go on now."""
+        """The next chunk that was kept and may continue now."""
         return self._ready.popleft() if self._ready else None
 
     def join(self, target: str, *, continued: bool) -> None:
-        """Another stream follows. `continued`: it was given what was delivered, and goes on from there."""
+        """Another stream follows. `continued`: it was given what was delivered, and continues from there."""
         self._joining, self._continued = target, continued
         self._seen, self._held = "", []
 
@@ -97,7 +97,8 @@ class Splice:
             self._continue(skip)
 
     def _skip(self, last: bool) -> int | None:
-        """How many characters of the new text to leave out; -1: it is another answer; None: too early to say."""
+        """Returns how many characters of the new text to leave out; -1: it is another answer; None: too early to
+        say."""
         seen, text = self._seen, self.text
         if not self.plain:
             return -1
@@ -144,7 +145,7 @@ class Splice:
         self._deliver(Chunk(body, chunk.usage))
 
     def _restart(self) -> None:
-        """Another answer: what was delivered does not count any more, and the caller is told so."""
+        """Another answer: what was delivered does not count any more, and the caller is notified."""
         target, self._joining, self._joined = self._joining, None, False
         self._parts, self.chunks, self.plain, self.finished, self._id = [], 0, True, False, None
         first = self._held[0].body
@@ -199,6 +200,6 @@ def _finished(body: dict[str, Any]) -> bool:
 
 
 def _opens(body: dict[str, Any]) -> bool:
-    """Whether a chunk says nothing but whose turn it is."""
+    """Returns True if a chunk says nothing but whose turn it is."""
     choices = body.get("choices")
     return bool(choices) and not _finished(body)

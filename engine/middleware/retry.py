@@ -15,7 +15,7 @@ from engine.schemas.policy import RetrySpec
 
 
 class Tries:
-    """What a request has tried at one target. Kept in its context, for it may come back after an open circuit."""
+    """The tries of a request at one target. Kept in its context: it may come back after an open circuit."""
 
     __slots__ = ("failures", "first", "paid", "throttles")
 
@@ -55,7 +55,7 @@ class Retry(Middleware):
     why = "outside the queue, so that a request holds nothing while it waits for its next try"
     wraps = {
         "queue": "a retry that waits must not hold a slot of the queue",
-        "breaker": "each attempt must ask the breaker again",
+        "breaker": "each attempt must pass the breaker again",
         "timeout": "the limit of an attempt begins with the attempt",
     }
 
@@ -102,7 +102,8 @@ class Retry(Middleware):
             delay = self._wait_s(context, error, tries, cost)
             if delay is None:
                 raise tries.caused(error)
-            hint = f", as it asked for {error.retry_after_s:g} s" if error.retry_after_s and not error.elsewhere else ""
+            hinted = error.retry_after_s and not error.elsewhere
+            hint = f", the server's hint is {error.retry_after_s:g} s" if hinted else ""
             context.next_attempt("retry", f"try {tries.made + 1} after {error.kind}: {delay:.3g} s{hint}")
             try:
                 await asyncio.sleep(delay)
@@ -129,7 +130,7 @@ class Retry(Middleware):
             self.budget.give_back(self.budget.spec.success_refund if tries is None else tries.paid)
 
     def _wait_s(self, context: Context, error: InferenceError, tries: Tries, cost: float) -> float | None:
-        """Seconds until the next try, whose `cost` is then taken; None: there is none."""
+        """Returns the seconds until the next try, whose `cost` is then taken; None if there is no next try."""
         throttled = error.kind in THROTTLES
         if not error.retryable or tries.failures > self.max_failures or tries.throttles > self.max_throttles:
             return None
@@ -165,7 +166,7 @@ class Retry(Middleware):
 def layer(context: LayerContext) -> Layer | None:
     spec = context.policy.retry
     if not spec.enabled or context.policy.hedge.enabled:
-        return None  # a hedge stands in this place
+        return None  # a hedge is in this place
     budget = budget_of(context)
     throttles = "" if spec.max_throttle_retries is None else f" throttles={spec.max_throttle_retries}"
     settings = (

@@ -1,4 +1,4 @@
-"""How much trying again may cost: a token bucket for each target. The stages that try again ask it."""
+"""The cost of retries: a token bucket for each target. Used by the stages that retry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RetryBudget:
     """Bounds the retries of a target, so that an outage is not made worse by those who try again.
 
     Source: AWS SDKs and Tools Reference Guide, "Retry behavior": capacity 500, 14 for a transient failure, 5 for a
-    throttle, given back by success. Ours also refills slowly, so that a job which only waits goes on one day.
+    throttle, given back by success. Ours also refills slowly, so that a job which only waits continues one day.
     """
 
     def __init__(self, spec: BudgetSpec, clock: Clock) -> None:
@@ -39,7 +39,7 @@ class RetryBudget:
         return True
 
     def reserve(self, cost: float) -> float | None:
-        """Takes `cost`, also below zero, and gives the seconds until the bucket has made up for it.
+        """Takes `cost`, also below zero, and gives the seconds until the bucket has synthetic for it.
 
         None: it never will, or `on_empty` is fail and the tokens are not there.
         """

@@ -29,9 +29,9 @@ class Endpoints:
         self.in_flight = [0] * count
         self.spec = spec
         self.last_failure = ""
-        """Kind and message of the last failed attempt, for who wonders why nothing gets on."""
+        """Kind and message of the last failed attempt, for reports of a run without progress."""
         self.failed_at = -math.inf
-        """When that was, on the engine's clock."""
+        """Its time, on the engine's clock."""
         self._turn = 0
 
     def choose(self, avoid: int | None, rejected: set[int]) -> int:
@@ -50,7 +50,7 @@ class Endpoints:
 
 
 class Route(Middleware):
-    """One record an attempt. A key that is refused or used up is parked, and another one goes on at once."""
+    """One record an attempt. A key that is refused or used up is parked, and another one continues at once."""
 
     name = "route"
     why = "after the queue, so that the key is chosen when the call really goes out"
@@ -196,7 +196,7 @@ class Route(Middleware):
         context.last_key, context.last_endpoint = key, attempt.place
         error.elsewhere = len(self.names) > 1 and error.counts_for_breaker
         others = False
-        # Before it is given back: whoever waits for a key must not get this one.
+        # Before it is given back: a request that waits for a key must not get this one.
         if key is not None and error.kind == "throttled":
             others = error.elsewhere = self.ring.throttled(key, started, error.retry_after_s)
         elif key is not None and error.parks_key:

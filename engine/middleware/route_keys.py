@@ -122,7 +122,7 @@ class KeyRing:
             if self._line:
                 self._serve()
 
-    # -- what became of its calls -------------------------------------------------------------------------------
+    # -- the outcome of its calls -------------------------------------------------------------------------------
 
     def succeeded(self, name: str, started: float) -> None:
         """`started` is when the call began; one from before a throttle says nothing about it."""
@@ -199,7 +199,7 @@ class KeyRing:
 
     @property
     def parked(self) -> dict[str, InferenceError]:
-        """Why each key that is out of use is."""
+        """Returns why each key that is out of use is."""
         now = self.clock.monotonic()
         return {key.name: key.parked for key in self._states if key.parked and not self._usable(key, now)}
 
@@ -211,7 +211,7 @@ class KeyRing:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Why each parked key is out of use, in the provider's words."""
+        """Returns why each parked key is out of use, in the provider's words."""
         return {name: f"{error.kind}: {error.message}" for name, error in self.parked.items()}
 
     def state(self, name: str) -> str:

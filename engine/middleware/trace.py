@@ -1,4 +1,4 @@
-"""Times every request, whatever becomes of it."""
+"""Times every request, whatever its outcome."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Trace(Middleware):
 
 
 def _cost(attempts: list[Attempt]) -> tuple[float | None, bool]:
-    """What the attempts cost together, and whether a part of it is an estimate. One that used nothing, because it was
-    refused, costs nothing. A sum with an unknown part is unknown, never too low."""
+    """Returns what the attempts cost together, and whether a part of it is an estimate. One that used nothing, because
+    it was refused, costs nothing. A sum with an unknown part is unknown, never too low."""
     if len(attempts) == 1:
         usage, cost = attempts[0].usage, attempts[0].cost
         return cost, cost is not None and usage is not None and usage.estimated

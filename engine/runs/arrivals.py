@@ -1,4 +1,4 @@
-"""When rows start: as soon as there is room, at their own times, or when a user gets to them."""
+"""The starts of rows: as soon as there is room, at their own times, or when a user is free."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Arrivals:
         self.held_back = 0
         """Rows that could not start at their time, because the window was full."""
         self.held_back_s = 0.0
-        """How late the latest of them was, in seconds."""
+        """The delay of the latest of them, in seconds."""
         self.began_at: float | None = None
-        """When the traffic began, or went on where an earlier session had stopped; seconds of the loop's clock."""
+        """The start of the traffic, or of its continuation after an earlier session; seconds of the loop's clock."""
         self._serving = serving
         self._source = source
         self._rest = rest
@@ -121,7 +121,7 @@ class Arrivals:
         self._holding = True
         if not self.held_back:
             text = (
-                f"rows are held back from {at_s:.1f} s on: as many as output.window are under way; "
+                f"rows are held back from {at_s:.1f} s on: as many as output.window are in flight; "
                 "raise output.window to keep their times"
             )
             log.warning(text)
@@ -167,11 +167,11 @@ class Arrivals:
             rows = await self._reader.read(1)
             if not rows:
                 return
-            # The user may be sent away; the call goes on.
+            # The user may be sent away; the call continues.
             await asyncio.shield(self._serving.start(*rows[0]))
 
     def _refuse_standstill(self) -> None:
-        """Raises SetupError for users who ask and are answered for ever within one instant."""
+        """Raises SetupError for users whose requests and answers take no time for ever."""
         now = self._loop.time()
         if not self._virtual or now != self.began_at:
             return

@@ -36,7 +36,7 @@ COMPARED = {
     "output tokens": ("tokens", "output"),
     "cost ($)": ("cost",),
 }
-"""What `diff` compares: its name and where it stands in metrics.json."""
+"""A figure that `diff` compares: its name and its path in metrics.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class RunDiff:
-    """What differs between two runs."""
+    """The differences of two runs."""
 
     spec: list[str]
     """`path: a -> b` lines."""
@@ -81,7 +81,7 @@ class RunDiff:
 
 
 def list_runs(root: str | Path) -> list[RunInfo]:
-    """Every run in the root and in its sweeps, the oldest first. A folder that is no run is passed over."""
+    """Every run in the root and in its sweeps, the oldest first. A folder that is not a run is passed over."""
     root = Path(root)
     manifests = [*root.glob("*/manifest.json"), *root.glob("sweeps/*/*/manifest.json")]
     runs = []
@@ -168,7 +168,8 @@ def _status(path: Path, manifest: Manifest) -> str:
 
 
 def _counts(path: Path, manifest: Manifest) -> tuple[int, int]:
-    """How many rows are recorded as ok and as failed. Only the journal knows while a run goes on and after a crash."""
+    """Returns how many rows are recorded as ok and as failed. Only the journal knows while a run continues and after a
+    crash."""
     journal = path / "journal.sqlite"
     if manifest.status != "running" or not journal.exists():
         return manifest.ok, manifest.failed

@@ -1,4 +1,4 @@
-"""What a run has spent, and `output.max_cost_usd`, which stops it."""
+"""The cost of a run, and `output.max_cost_usd`, which stops it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = logging.getLogger("engine.runs")
 class CostLimit:
     """The known costs of every attempt. Lives on one event loop.
 
-    The limit is reached when they add up to it, or as soon as an attempt used something whose cost nobody knows: no
-    limit could be kept then. Calls that are under way at that moment still end, and are paid for.
+    The limit is reached when they add up to it, or as soon as an attempt used something of unknown cost: no
+    limit could be kept then. Calls that are in flight at that moment still end, and are paid for.
     """
 
     def __init__(self, limit_usd: float | None) -> None:
@@ -66,11 +66,13 @@ class CostLimit:
 
     @property
     def reason(self) -> str:
-        """Why the run stops, and the next step."""
+        """Returns why the run stops, and the next step."""
         spent = money(self._picodollars / PICO)
         if self._unknown is not None:
             return (
                 f"what {self._unknown} costs is not known, so output.max_cost_usd can't be kept; {spent} are known to "
                 "be spent. Set provider.price.input=… provider.price.output=…, or output.max_cost_usd=null"
             )
-        return f"{spent} are spent, the limit is {money(self._limit_usd or 0)} (output.max_cost_usd); raise it to go on"
+        return (
+            f"{spent} are spent, the limit is {money(self._limit_usd or 0)} (output.max_cost_usd); raise it to continue"
+        )

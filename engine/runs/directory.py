@@ -75,7 +75,7 @@ def open_existing(path: Path) -> RunDirectory:
 
 
 def resume_command(path: Path) -> str:
-    """What to type to continue a run."""
+    """Returns what to type to continue a run."""
     return f"python -m engine runs resume {shlex.quote(str(path))}"
 
 
@@ -122,7 +122,7 @@ def open_run(spec: RunSpec, source: Source, facts: Provenance | None = None) -> 
 
 def enter_start_folder(path: Path) -> None:
     """Makes the folder where a run's command was given the current one, so that relative paths in its spec lead to
-    where they led. A folder that is gone stays out of it. Raises OutputError for what is no run."""
+    where they led. A folder that is gone stays out of it. Raises OutputError for what is not a run."""
     folder = load_manifest(path).folder
     if folder and Path(folder).is_dir():
         os.chdir(folder)
@@ -137,7 +137,7 @@ def load_spec(path: Path) -> RunSpec:
 
 
 def load_plain_spec(path: Path) -> dict[str, object]:
-    """The same as plain data, as it stands in spec.yaml. Raises OutputError."""
+    """The same as plain data, as it is in spec.yaml. Raises OutputError."""
     try:
         content = (path / "spec.yaml").read_bytes()
         plain = yaml.safe_load(content)
@@ -196,7 +196,7 @@ def _make(spec: RunSpec) -> tuple[Path, RunLock, list[Path]]:
         key = "output.dir" if spec.output.dir is not None else "output.root"
         where = spec.output.dir if spec.output.dir is not None else spec.output.root
         raise OutputError(f"{key}: {where} can't be made: {error.strerror}; choose a place you may write to") from error
-    # Only now, with the lock held, is it certain that nobody else is filling the same directory.
+    # Only now, with the lock held, is it certain that no other process fills the same directory.
     if unbegun:
         remove_temporary(path)
         (path / "spec.yaml").unlink(missing_ok=True)
@@ -245,7 +245,7 @@ def _make_unique(root: Path) -> Path:
 
 
 def never_began(path: Path) -> bool:
-    """Whether a run was killed here before it had a manifest: nothing was called, nothing can be lost."""
+    """Returns True if a run was killed here before it had a manifest: nothing was called, nothing can be lost."""
     try:
         names = {entry.name for entry in path.iterdir() if not is_temporary(entry)}
     except OSError:
@@ -275,7 +275,7 @@ def _refuse_changes(path: Path, manifest: Manifest, spec: RunSpec, source: Sourc
     if manifest.spec_fingerprint != spec_fingerprint(spec):
         _refuse_edited(path, manifest)
         before = load_plain_spec(path)
-        with contextlib.suppress(ValueError):  # a spec that is no longer valid is compared as it stands
+        with contextlib.suppress(ValueError):  # a spec that is no longer valid is compared as it is
             # through the schema, so that fields which are younger than the run have their defaults
             before = plain_spec(RunSpec.model_validate(before))
         lines = diff(before, plain_spec(spec))

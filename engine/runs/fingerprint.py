@@ -1,4 +1,4 @@
-"""What makes two runs the same: content ids of specs and requests, and the differences in words."""
+"""The identity of a run: content ids of specs and requests, and the differences in words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXCLUDED = {
     "telemetry": "what is shown does not change what is answered",
     "provider.prices": "what an answer costs does not change it",
     "provider.price": "what an answer costs does not change it",
-    "policy.batch.job": "how rows are put into batch jobs does not change what is asked; the rest may go live",
+    "policy.batch.job": "how rows are put into batch jobs does not change what is sent; the rest may go live",
     "policy.queue": "the queue decides when a request goes, not what it gets; a resume may go slower or faster",
 }
 """Dotted keys that a fingerprint leaves out, each with the reason. They may differ at resume."""
@@ -33,12 +33,12 @@ def plain_spec(spec: RunSpec) -> dict[str, Any]:
 
 
 def spec_fingerprint(spec: RunSpec) -> str:
-    """The content id of what the run was asked to do."""
+    """Returns the content id of a run's task."""
     return cid_of_json(_without_excluded(plain_spec(spec)))
 
 
 def request_fingerprint(request: Request) -> str:
-    """The content id of what is asked; who asks (id, priority, deadline, metadata) is not part of it."""
+    """Returns the content id of a request's content; id, priority, deadline and metadata are not part of it."""
     return cid(_encode({"task": request.task, "body": request.body}), JSON)
 
 

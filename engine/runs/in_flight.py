@@ -1,4 +1,4 @@
-"""The rows under way: from their start, through the engine, to their durable record."""
+"""The rows in flight: from their start, through the engine, to their durable record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.runs.results import payload
 from engine.workloads.open import Row
 
 OWN_FAULT = frozenset({"invalid_request", "too_long", "content_filtered"})
-"""Failures that are the row's own: nobody waits in vain for what can't be answered."""
+"""Failures that are the row's own: it waits for no other answer."""
 
 _NO_FAILURE = frozenset({"ok", "running", "cancelled"})
 
@@ -24,15 +24,15 @@ log = logging.getLogger("engine.runs")
 
 
 class Submits(Protocol):
-    """What answers: an Engine, or anything with its `submit` and `drain`. Where it has `observers`, a list of functions
-    of a request and its result, those that were cancelled tell what they had met, too."""
+    """The answering side: an Engine, or anything with its `submit` and `drain`. Where it has `observers`, a list of
+    functions of a request and its result, those that were cancelled tell what they had met, too."""
 
     async def submit(self, request: Request) -> Result: ...
     def drain(self) -> None: ...
 
 
 class Progress(Protocol):
-    """Who is told. `add` is called for durable results only."""
+    """The receiver of results. `add` is called for durable results only."""
 
     def start(self, total: int | None, done: int) -> None: ...
     def add(self, result: Result) -> None: ...
@@ -44,8 +44,8 @@ class Answers(Protocol):
     """Another way to answer rows than to submit them one by one: batch jobs."""
 
     async def answer(self, row: Row) -> Result:
-        """The result of a row that has a request. Raises what the run can't go on after, and CancelledError for a row
-        that a resume is for."""
+        """The result of a row that has a request. Raises what the run can't continue after, and CancelledError for a
+        row that a resume is for."""
         ...
 
     def flush(self) -> None:
@@ -54,7 +54,7 @@ class Answers(Protocol):
 
 
 class InFlight:
-    """Starts rows, at most `window` at a time, and records what becomes of them.
+    """Starts rows, at most `window` at a time, and records the outcome of them.
 
     With `virtual` a row makes room for the next one when it is answered; else when its record is durable, so that
     `window` bounds what a crash can lose.
@@ -80,7 +80,7 @@ class InFlight:
         self.dropped = False
         """A row was turned away before it had an outcome."""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Ends, with the error, when the run can't go on."""
+        """Ends, with the error, when the run can't continue."""
         self.last_errors: dict[str, str] = {}
         """Target → what its last failed call said."""
         self._engine = engine
@@ -94,7 +94,7 @@ class InFlight:
         self._first = FirstFailures(max_alike)
         self._loop = asyncio.get_running_loop()
         self.moved_at = self._idle_since = self._loop.time()
-        """When a row last got anywhere, put off by the time in which none was under way."""
+        """The time of a row's last progress, moved on by the time in which none was in flight."""
         self._observers: list[Callable[[Request | None, Result], None]] = getattr(engine, "observers", [])
         self._observers.append(self._observe)
         self._open = 0
@@ -102,7 +102,7 @@ class InFlight:
 
     @property
     def room(self) -> int:
-        """How many more rows may start."""
+        """Returns how many more rows may start."""
         return self._window - self._open
 
     async def wait_room(self) -> None:
@@ -132,11 +132,11 @@ class InFlight:
         return task
 
     def touch(self) -> None:
-        """Something got on, although no row has its outcome yet."""
+        """Something continued, although no row has its outcome yet."""
         self.moved_at = self._loop.time()
 
     async def wait_stalled(self, limit_s: float) -> None:
-        """Until no row has got anywhere for `limit_s` seconds although rows are under way."""
+        """Until no row has got anywhere for `limit_s` seconds although rows are in flight."""
         while True:
             rest_s = self.moved_at + limit_s - self._loop.time()
             if rest_s <= 0 and self.tasks:
@@ -144,7 +144,7 @@ class InFlight:
             await asyncio.sleep(rest_s if rest_s > 0 else limit_s)
 
     async def cancel(self) -> None:
-        """Stops what is under way and waits for it."""
+        """Stops what is in flight and waits for it."""
         self.stopping = True
         tasks = list(self.tasks.values())
         for task in tasks:
@@ -168,7 +168,7 @@ class InFlight:
             self.dropped = True
             self._close()
             raise
-        except Exception as error:  # what the run can't go on after: `failed` brings it to whom it concerns
+        except Exception as error:  # the run can't continue after it: `failed` hands it on
             self._close()
             self._fail(error)
             return
@@ -240,7 +240,7 @@ class InFlight:
         return result, content
 
     def _observe(self, request: Request | None, result: Result) -> None:
-        """Keeps the last that each target said, for who has to find out why a run does not get on."""
+        """Keeps the last message of each target, for reports of a run without progress."""
         if result.error is None or result.error.kind in OWN_FAULT:
             return
         failed = [

@@ -1,4 +1,4 @@
-"""The journal: every result of a run, durable before anybody is told. SQLite in WAL mode, one writer.
+"""The journal: every result of a run, durable before anybody gets. SQLite in WAL mode, one writer.
 
 Commits are grouped: one each `commit_s` seconds or `batch` records, whichever comes first. synchronous=FULL syncs the
 log at each commit (sqlite.org/pragma.html#pragma_synchronous); NORMAL could lose a commit that was already published.
@@ -202,7 +202,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 
 def counts(path: Path) -> tuple[int, int]:
-    """How many rows are recorded as ok and as failed. Raises OutputError."""
+    """Returns how many rows are recorded as ok and as failed. Raises OutputError."""
     with _reading(path) as connection:
         total, ok = connection.execute("SELECT count(*), coalesce(sum(ok), 0) FROM record").fetchone()
     return ok, total - ok
@@ -219,7 +219,7 @@ def count_if_any(path: Path) -> int | None:
 
 
 def recorded(path: Path) -> Iterator[tuple[int, int]]:
-    """Index and row digest of every recorded row, by index; beside a writer it sees later records or not.
+    """Index and row digest of every recorded row, by index; next to a writer it sees later records or not.
 
     Read in pages, so that no long-lived snapshot keeps SQLite's log from being folded in. Raises OutputError.
     """

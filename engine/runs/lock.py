@@ -12,7 +12,7 @@ from engine.core.errors import OutputError
 LOCK = ".lock"
 
 _PATIENCE_S = 0.25
-"""`is_locked` holds the lock for an instant; who wants to keep it tries for this long."""
+"""`is_locked` holds the lock for an instant; who needs to keep it tries for this long."""
 
 
 class RunLock:
@@ -50,7 +50,7 @@ class RunLock:
 
 
 def is_locked(directory: Path) -> bool:
-    """Whether a process works in the directory just now."""
+    """Returns True if a process works in the directory just now."""
     try:
         descriptor = os.open(directory / LOCK, os.O_RDONLY)
     except OSError:

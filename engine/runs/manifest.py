@@ -37,7 +37,7 @@ class ConfigSource(msgspec.Struct, kw_only=True):
 
     path: str
     origin: str = ""
-    """How it came to be searched."""
+    """The reason why it is searched."""
     commit: str | None = None
     """Its git commit; None: not a checkout."""
     dirty: bool | None = None
@@ -45,7 +45,7 @@ class ConfigSource(msgspec.Struct, kw_only=True):
 
 
 class Provenance(msgspec.Struct, kw_only=True):
-    """What only the caller knows about a run."""
+    """The facts of a run that only the caller knows."""
 
     overrides: list[str] = []
     configs: list[ConfigSource] = []
@@ -58,7 +58,7 @@ class Session(msgspec.Struct, kw_only=True):
 
     started: str
     finished: str | None = None
-    """None: under way, or killed."""
+    """None: in flight, or killed."""
     wall_s: float | None = None
     """Seconds from the first row read to the last one recorded; in virtual time, virtual ones."""
     real_s: float | None = None
@@ -66,7 +66,7 @@ class Session(msgspec.Struct, kw_only=True):
     held_back: int = 0
     """Rows that could not start at their own time, because the window was full."""
     held_back_s: float = 0.0
-    """How late the latest of them was, in seconds."""
+    """The delay of the latest of them, in seconds."""
     recorded_before: int = 0
     """Rows that earlier sessions had recorded."""
     may_repeat: int = 0
@@ -81,7 +81,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     status: str = "running"
     """running, interrupted, stalled, spent, failed or finished."""
     reason: str | None = None
-    """Why it was interrupted, has stalled, was spent or failed."""
+    """The reason why it was interrupted, has stalled, was spent or failed."""
     started: str
     finished: str | None = None
     wall_s: float = 0.0
@@ -89,7 +89,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     time: str = "real"
     """virtual: durations and times within the run are those of the simulation; `started` and `finished` are not."""
     folder: str = ""
-    """Where the command was given; relative paths of the spec start there."""
+    """The folder of the command; relative paths of the spec start there."""
     rows: int | None = None
     """Rows of the workload; None: not known yet."""
     ok: int = 0

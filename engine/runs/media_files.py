@@ -1,4 +1,4 @@
-"""Pictures and sounds of results as files of the run: `output.media=files`."""
+"""Images and audio of results as files of the run: `output.media=files`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.media.reader import extension_of
 FOLDER = "media"
 """In the run's directory."""
 _SIGNS = (b'"b64_json":"', b'"audio":{', b'"image":{')
-"""One of these stands in each line that may hold media."""
+"""One of these is in each line that may hold media."""
 
 
 class MediaFiles:
@@ -28,7 +28,7 @@ class MediaFiles:
         self._made = False
 
     def put(self, line: bytes, index: int) -> bytes:
-        """The line of results.jsonl with each picture and sound as the path of its file: `{"path": "media/…"}`, a media
+        """The line of results.jsonl with each image and audio as the path of its file: `{"path": "media/…"}`, a media
         value that a row of another run can name. `index` is the row's, from 0. Raises OutputError."""
         if not any(sign in line for sign in _SIGNS):
             return line

@@ -61,7 +61,7 @@ class ThreadReader(Reader):
                 return
             try:
                 self._loop.call_soon_threadsafe(_settle, future, rows, failure)
-            except RuntimeError:  # the loop was closed in this instant; nobody waits for the rows
+            except RuntimeError:  # the loop was closed in this instant; the rows have no reader
                 return
 
 

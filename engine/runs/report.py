@@ -27,10 +27,10 @@ log = logging.getLogger("engine.runs")
 
 
 class Findings:
-    """What a run leaves to be told: the metrics, the first rows of either kind, and the state of the stages."""
+    """The figures that a run leaves: the metrics, the first rows of either kind, and the state of the stages."""
 
     def __init__(self, resources: Resources | None = None) -> None:
-        """`resources` of the engine that served the run, None where there is none."""
+        """`resources` of the engine that served the run; None if there was no engine."""
         self.metrics = Metrics()
         self.stages = stages(resources) if resources is not None else {}
         self.failures: list[dict[str, Any]] = []
@@ -54,7 +54,7 @@ class Findings:
             self.metrics.add_unreadable(ok)
 
     def summary(self, wall_s: float | None) -> dict[str, Any]:
-        """What metrics.json holds: the metrics, with rates over `wall_s`, and the stages."""
+        """Returns what metrics.json holds: the metrics, with rates over `wall_s`, and the stages."""
         summary = {**self.metrics.summary(wall_s), "stages": self.stages}
         return {**summary, "unreadable": self.unreadable} if self.unreadable else summary
 
@@ -76,7 +76,7 @@ def rewrite_report(run: RunDirectory, source: Source | None) -> None:
 
 
 def _known_stages(run: RunDirectory) -> dict[str, list[dict[str, str | float]]]:
-    """What metrics.json keeps of the stages, which no journal knows. Raises OutputError."""
+    """Returns what metrics.json keeps of the stages, which no journal knows. Raises OutputError."""
     try:
         known: dict[str, Any] = msgspec.json.decode(run.metrics.read_bytes())
     except FileNotFoundError:
@@ -132,7 +132,7 @@ def _data(run: RunDirectory, findings: Findings, source: Source | None) -> dict[
 
 
 def _prompts(source: Source | None, indices: set[int]) -> dict[int, str]:
-    """What the shown rows asked, read again from the workload."""
+    """Returns the requests of the shown rows, read again from the workload."""
     if source is None or source.live or not indices:
         return {}
     found = {}
@@ -190,7 +190,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _first(value: Any) -> dict[str, Any]:
-    """Returns the first of a list of objects; an empty one if there is none."""
+    """Returns the first of a list of objects; an empty one if the list is empty."""
     return _fields(value[0]) if isinstance(value, list) and value else {}
 
 

@@ -1,4 +1,5 @@
-"""What both reports show of the metrics: groups, roles, stages, the chart of latencies, and numbers as text."""
+"""The parts of the metrics that both reports show: groups, roles, stages, the chart of latencies, and numbers as
+text."""
 
 from __future__ import annotations
 
@@ -122,7 +123,7 @@ def number(value: float | None) -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    """Never 100 % unless it is all of them, never 0 % unless it is none."""
+    """Returns a share as text: never 100 % unless it is all, never 0 % unless it is zero."""
     if not whole:
         return "–"
     share = 100 * part / whole
@@ -178,4 +179,4 @@ FILTERS: dict[str, Callable[..., str]] = {
     "percent": percent,
     "seconds": seconds,
 }
-"""What the templates make text with."""
+"""The functions that the templates make text with."""

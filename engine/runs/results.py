@@ -25,7 +25,7 @@ def digest_of(letter: bytes) -> int:
 
 
 def payload(run: str, row: Row, result: Result) -> bytes:
-    """What the journal keeps of a row: its line of results.jsonl and, if it failed, that of dead.jsonl.
+    """Returns what the journal keeps of a row: its line of results.jsonl and, if it failed, that of dead.jsonl.
 
     Raises TypeError for a reply that JSON can't say.
     """

@@ -43,16 +43,16 @@ from engine.workloads.open import Source, open_source
 COMMIT_ROWS = 256
 """Records that make a group commit due before `output.commit_s` is over."""
 VIRTUAL_COMMIT_ROWS = 1024
-"""The same in virtual time, where nobody waits for a commit."""
+"""The same in virtual time, where no caller waits for a commit."""
 OPEN_LOOP_ROWS = 40_000
-"""Rows under way at most, where they come at their own times; one that waits takes about 25 kB of memory."""
+"""Rows in flight at most, where they come at their own times; one that waits takes about 25 kB of memory."""
 
 log = logging.getLogger("engine.runs")
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended."""
+    """The outcome of a run."""
 
     path: Path
     rows: int
@@ -76,8 +76,8 @@ class Summary:
 def window_of(spec: RunSpec) -> int:
     """`output.window`, or as many rows as the queue lets through, as many again that wait their turn there so that
     priorities have something to choose from, and one group commit of rows that wait to become durable. A queue that
-    turns requests away is never given more rows than it has room for. Made-up traffic is not held back. Batch jobs are
-    as many as there may be, and full."""
+    turns requests away is never given more rows than it has room for. Synthetic traffic is not held back. Batch jobs
+    are as many as there may be, and full."""
     if spec.output.window is not None:
         return spec.output.window
     queue, workload = spec.policy.queue, spec.workload
@@ -105,7 +105,7 @@ async def execute(
     Rows are read in order, `window_of(spec)` at most at a time; priorities count among those. `source` is opened from
     the spec when it is not given. Raises Interrupted (stopped; resumable), Stalled (nothing was answered for too long;
     resumable), OverLimit (`output.max_cost_usd` is spent; resumable), OutputError (the disk or the journal; resumable),
-    SetupError (the engine or the source can't go on; resumable).
+    SetupError (the engine or the source can't continue; resumable).
     """
     source = source or open_source(spec.workload, spec.model.tasks, spec.seed)
     execution = _Execution(engine, spec, run, source, progress, stop or StopSignal())
@@ -124,7 +124,7 @@ async def execute(
     except asyncio.CancelledError:
         execution.note_end("interrupted", "cancelled")
         raise
-    except Exception as error:  # a defect: recorded, so that the run can be told from a killed one, and passed on
+    except Exception as error:  # a defect: recorded, so that the run differs from a killed one, and passed on
         execution.note_end("failed", f"{type(error).__name__}: {error}")
         raise
     finally:
@@ -237,7 +237,7 @@ class _Execution:
         if run.resumed:
             left = manifest.window if total is None else min(manifest.window, max(0, total - ok - failed))
             clean = manifest.status == "finished"
-            # What batch jobs hold is looked up there, not asked again.
+            # Rows that batch jobs hold are looked up there, not sent again.
             may_repeat = 0 if clean else max(0, left - held_rows(run.journal))
             self._close_killed_session()
         manifest.status, manifest.reason, manifest.finished = "running", None, None
@@ -276,7 +276,8 @@ class _Execution:
     # -- the middle ---------------------------------------------------------------------------------------------
 
     async def _serve_all(self, feed: Arrivals, serving: InFlight, jobs: Jobs | None) -> bool:
-        """Whether every row has its outcome; else the run was stopped, or has stalled. Raises what broke the run."""
+        """Returns True if every row has its outcome; else the run was stopped, or has stalled. Raises what broke the
+        run."""
         earlier_s = sum(session.wall_s or 0.0 for session in self._run.manifest.sessions)
         everything = asyncio.create_task(_read_and_wait(feed, serving, earlier_s))
         drain = asyncio.create_task(self._stop.wait_drain())
@@ -327,16 +328,16 @@ class _Execution:
         drain_s = self._spec.output.drain_s
         if self._stalled or self._over:
             why = "stalled" if self._stalled else self._spending.reason
-            self._say(f"{why}; calls under way may finish for {drain_s:g} s; Ctrl-C stops now")
+            self._say(f"{why}; calls in flight may finish for {drain_s:g} s; Ctrl-C stops now")
         else:
-            self._say(f"stopping: calls under way may finish for {drain_s:g} s; Ctrl-C again stops now")
+            self._say(f"stopping: calls in flight may finish for {drain_s:g} s; Ctrl-C again stops now")
 
     def _stopped(self, serving: InFlight, jobs: Jobs | None) -> EngineError:
         done = f"{sum(counts(self._run.journal))} rows are recorded"
         if jobs is not None and jobs.left:
             names = ", ".join(job.provider_id or job.tag for job in jobs.left)
             done += (
-                f"; what is in batch jobs goes on at the provider ({names}), and a resume takes it up; to end it: "
+                f"; what is in batch jobs continues at the provider ({names}), and a resume takes it up; to end it: "
                 f"python -m engine runs cancel {self._run.path}"
             )
         command = f"Continue with:\n  {self._run.resume_command}"

@@ -1,4 +1,4 @@
-"""Says, while a run goes on trying, why it does not get on."""
+"""Says, while a run continues trying, why it does not continue."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from engine.core.resources import Resources
 from engine.runs.in_flight import InFlight
 
 QUIET_S = 10.0
-"""So long no row got anywhere before it is told; each next time it is three times as long."""
+"""So long no row got anywhere before it gets; each next time it is three times as long."""
 
 
 def holding(resources: Resources) -> list[str]:
@@ -18,7 +18,7 @@ def holding(resources: Resources) -> list[str]:
 
 
 async def tell(serving: InFlight, resources: Resources, say: Callable[[str], None]) -> None:
-    """Runs until it is cancelled. Says nothing where calls only take long: what they met is what is told."""
+    """Runs until it is cancelled. Says nothing where calls only take long: what they met is what gets."""
     quiet_s = QUIET_S
     while True:
         await serving.wait_stalled(quiet_s)

@@ -1,4 +1,4 @@
-"""Ctrl-C in two steps: the first lets what is under way finish, the second stops it."""
+"""Ctrl-C in two steps: the first lets what is in flight finish, the second stops it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class StopSignal:
         return self._now.is_set()
 
     def drain(self) -> None:
-        """No new rows; those under way may finish. Called again, they may not."""
+        """No new rows; those in flight may finish. Called again, they may not."""
         if self._drain.is_set():
             self._now.set()
         self._drain.set()
 
     def now(self) -> None:
-        """Stops what is under way too."""
+        """Stops what is in flight too."""
         self._drain.set()
         self._now.set()
 

@@ -29,7 +29,7 @@ FIGURES = {
 
 @dataclass
 class Cell:
-    """One combination and what became of it."""
+    """One combination and the outcome of it."""
 
     choices: dict[str, str]
     status: str
@@ -50,7 +50,7 @@ class Cell:
 
 
 def finished(path: Path) -> bool:
-    """Whether a cell's run came to its end."""
+    """Returns True if a cell's run came to its end."""
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
     except (OSError, ValueError):

@@ -14,11 +14,11 @@ from engine.schemas import RunSpec
 FILES = (
     "results.jsonl", "dead.jsonl", "metrics.json", "report.md", "report.html", "spec.yaml", "manifest.json",
 )  # fmt: skip
-"""What is uploaded, in this order, the pictures and sounds first: where the manifest is, all the rest is."""
+"""The uploaded files, in this order, images and audio first: where the manifest is, all the rest is."""
 
 
 class Upload:
-    """The place that a run's files go to. Made before the run starts, so that missing keys are told at once."""
+    """The place that a run's files go to. Made before the run starts, so that missing keys get at once."""
 
     def __init__(self, spec: RunSpec, notify: Notify | None = None) -> None:
         """Raises SetupError: obstore is not installed, or keys are missing."""

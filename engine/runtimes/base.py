@@ -1,4 +1,4 @@
-"""What the backends for models in this process share: loading by task, prompts, and a request's way to its model."""
+"""The shared part of the backends for models in this process: loading by task, prompts, and the way of a request."""
 
 from __future__ import annotations
 

@@ -29,14 +29,14 @@ class Item:
     kind: Hashable
     """Only items of one kind go together; None: always alone."""
     tokens: int
-    """How much of the budget each of its rows takes, before padding."""
+    """The share of the budget that each of its rows takes, before padding."""
     done: asyncio.Future[Any]
     rows: int = 1
 
 
 @dataclass(slots=True)
 class Counts:
-    """What the batches were like."""
+    """Counts of the batches."""
 
     batches: int = 0
     rows: int = 0
@@ -75,7 +75,7 @@ class Batcher:
         return await item.done
 
     def close(self) -> None:
-        """Ends the threads after the batches that are under way; what still waits fails. Blocks."""
+        """Ends the threads after the batches that are in flight; what still waits fails. Blocks."""
         with self._some:
             self._closed = True
             left, self._waiting = self._waiting, deque()
@@ -155,12 +155,12 @@ class Batcher:
 
 
 def too_much_padding(tokens: int, longest: int) -> bool:
-    """Whether a row is padded by more than a quarter, and by more than a handful of tokens."""
+    """Returns True if a row is padded by more than a quarter, and by more than a handful of tokens."""
     return tokens * 5 < longest * 4 - 16
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or OpenVINO says that memory is short: they have no common type for it."""
+    """Returns True if torch or OpenVINO says that memory is short: they have no common type for it."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 

@@ -1,4 +1,4 @@
-"""What this machine can run on: turns `hardware=auto` into a concrete choice and checks a named one."""
+"""The devices of this machine: turns `hardware=auto` into a concrete choice and checks a named one."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def resolve(hardware: HardwareSpec, model: ModelSpec | None = None) -> Concrete:
 
 
 def _check_packages(hardware: Concrete) -> None:
-    """What a knob needs besides the runtime."""
+    """The package that a knob needs in addition to the runtime."""
     if not isinstance(hardware, MpsHardwareSpec):
         needed = QUANTIZERS[hardware.kind].get(hardware.quantization)
         if needed is not None and not installed(needed):
@@ -122,7 +122,7 @@ def _best(hardware: AutoHardwareSpec, model: ModelSpec | None) -> Concrete:
 def _reads(hardware: Concrete, model: ModelSpec) -> bool:
     formats = runtime_of(hardware).formats(model)
     if isinstance(hardware, OpenVinoHardwareSpec) and "openvino" in formats:
-        formats = ("gguf", "openvino")  # a generator; exporting its safetensors takes a minute, and is to be asked for
+        formats = ("gguf", "openvino")  # a generator; exporting its safetensors takes a minute, and is to be requested
     return any(source.format in formats for source in model.sources)
 
 
@@ -130,14 +130,14 @@ def _check_cuda(hardware: CudaHardwareSpec) -> None:
     gpus = _driver_gpus()
     if not gpus:
         raise SetupError(
-            "hardware: cuda was asked for, but no driver of NVIDIA or AMD with a GPU was found. "
+            "hardware: cuda was requested, but no driver of NVIDIA or AMD with a GPU was found. "
             "Next: hardware=auto, hardware=openvino or hardware=cpu"
         )
     found = cuda_devices()
     if found == 0:
         build = importlib.metadata.version("torch")
         raise SetupError(
-            f"hardware: cuda was asked for and the driver shows {gpus} GPU(s), but torch {build} can't use them. "
+            f"hardware: cuda was requested and the driver shows {gpus} GPU(s), but torch {build} can't use them. "
             f"Next: install torch's CUDA (or ROCm) build, or hardware=cpu"
         )
     if hardware.tensor_parallel:
@@ -150,7 +150,7 @@ def _check_cuda(hardware: CudaHardwareSpec) -> None:
         )
     if hardware.device >= found:
         raise SetupError(
-            f"hardware.device: {hardware.device} was asked for, but torch sees {found} GPU(s), numbered from 0. "
+            f"hardware.device: {hardware.device} was requested, but torch sees {found} GPU(s), numbered from 0. "
             f"Next: hardware.device=0"
         )
 
@@ -169,7 +169,7 @@ def _check_mps() -> None:
 
     if not torch.backends.mps.is_available():
         raise SetupError(
-            "hardware: mps was asked for, but torch finds no GPU of an Apple machine here. "
+            "hardware: mps was requested, but torch finds no GPU of an Apple machine here. "
             "Next: hardware=auto or hardware=cpu"
         )
 
@@ -202,12 +202,12 @@ def cuda_devices() -> int:
 
 
 def installed(*modules: str) -> bool:
-    """Whether all of these packages are here; imports none."""
+    """Returns True if all of these packages are here; imports none."""
     return all(importlib.util.find_spec(module) is not None for module in modules)
 
 
 def _driver_gpus() -> int:
-    """GPUs that the drivers show: asked of the drivers themselves, because importing torch takes seconds."""
+    """Returns the GPUs that the drivers show: importing torch takes seconds."""
     return max(_gpus_of(*driver) for driver in _DRIVERS)
 
 

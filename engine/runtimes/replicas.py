@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def spread_hardware(hardware: Any) -> list[Any]:
-    """The hardware of each replica: on CUDA the next GPU, elsewhere a share of the threads that were asked for."""
+    """The hardware of each replica: on CUDA the next GPU, elsewhere a share of the threads that were requested."""
     count = hardware.replicas
     if isinstance(hardware, CudaHardwareSpec):
         return [hardware.model_copy(update={"device": hardware.device + place}) for place in range(count)]

@@ -1,1 +1,1 @@
-"""What is asked: reading a canonical body and building the canonical reply. One file a task; shared by the runtimes."""
+"""Tasks: reads a canonical body and builds the canonical reply. One file a task; shared by the runtimes."""

@@ -19,7 +19,7 @@ def read(body: dict[str, Any], pictures: bool = False) -> tuple[list[dict[str, A
     """The messages, with plain text, and the sampling. Raises InvalidRequest with the field's path.
 
     With `pictures` a message that has any keeps its content as a list: `text` parts, and `image` parts with `image`, as
-    the request names it, and `where` it stands.
+    the request names it, and `where` is its path.
     """
     fields.check(body, SUPPORTED)
     messages = body.get("messages")
@@ -30,7 +30,7 @@ def read(body: dict[str, Any], pictures: bool = False) -> tuple[list[dict[str, A
 
 
 async def open_pictures(messages: list[dict[str, Any]], reader: MediaReader) -> list[dict[str, Any]]:
-    """The messages of `read`, their pictures as Media. Raises InvalidRequest with the place."""
+    """The messages of `read`, their images as Media. Raises InvalidRequest with the place."""
     opened = []
     for message in messages:
         content = message["content"]
@@ -99,7 +99,7 @@ class Answer:
         return self._chunk({}, finish_reason)
 
     def totals(self, usage: Usage) -> dict[str, Any]:
-        """The chunk that `stream_options.include_usage` asks for."""
+        """The chunk that `stream_options.include_usage` requests."""
         return {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": openai_usage(usage)}
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:

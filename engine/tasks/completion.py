@@ -50,7 +50,7 @@ class Answer:
         return self._chunk("", finish_reason)
 
     def totals(self, usage: Usage) -> dict[str, Any]:
-        """The chunk that `stream_options.include_usage` asks for."""
+        """The chunk that `stream_options.include_usage` requests."""
         return {**self._head, "choices": [], "usage": openai_usage(usage)}
 
     def _chunk(self, text: str, finish_reason: str | None = None) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from engine.tasks.local_model import Embeddings
 
 SUPPORTED = frozenset(("input", "encoding_format"))
 TASKS = frozenset(("embedding", "sentence-similarity"))
-"""What a model for sentence embeddings answers."""
+"""The answer of a model for sentence embeddings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What an embedding request asks for."""
+    """The fields of an embedding request."""
 
     texts: list[str]
     base64: bool
@@ -88,14 +88,14 @@ def check_order(body: dict[str, Any], given: Any) -> None:
 
 def pack(body: dict[str, Any]) -> None:
     """Packs a provider's vectors as base64 of little-endian float32, in place, where its wire knows only numbers.
-    Raises Malformed for what is no number."""
+    Raises Malformed for what is not a number."""
     for item in body["data"]:
         vector = item["embedding"]
         if type(vector) is list:
             try:
                 numbers = array("f", vector)
             except (TypeError, OverflowError) as error:
-                raise Malformed(f"HTTP 200: a vector holds what is no number: {error}") from error
+                raise Malformed(f"HTTP 200: a vector holds what is not a number: {error}") from error
             if sys.byteorder == "big":
                 numbers.byteswap()
             item["embedding"] = base64.b64encode(numbers.tobytes()).decode("ascii")

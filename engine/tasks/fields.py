@@ -1,4 +1,4 @@
-"""Which fields of a body a model in this process understands, and the sampling they ask for."""
+"""Which fields of a body a model in this process understands, and the sampling they request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tools": ([],), "functions": ([],), "tool_choice": ("none", "auto"), "parallel_tool_calls": (True, False),
     "logit_bias": ({},), "modalities": (["text"],),
 }  # fmt: skip
-"""Values with which an unsupported field asks for nothing special; they are accepted."""
+"""Values with which an unsupported field requests nothing special; they are accepted."""
 
 _RANGES = {
     "temperature": (0.0, 2.0),
@@ -39,7 +39,7 @@ _RANGES = {
 }
 _SEEDS = 2**63
 _MOST_K = 2**31 - 1
-"""What every runtime can hold: 64 and 32 bits with a sign."""
+"""The range that every runtime can hold: 64 and 32 bits with a sign."""
 _LEAST_TOP_P = 1e-9
 _MOST_MIN_P = 0.999999
 """Only the likeliest token is left, just as with 0 and 1, which not every runtime takes."""
@@ -61,7 +61,7 @@ def check(body: dict[str, Any], supported: frozenset[str]) -> None:
 
 
 def sampling(body: dict[str, Any]) -> Sampling:
-    """How the answer's tokens are chosen. Raises InvalidRequest with the field's name."""
+    """Returns how the answer's tokens are chosen. Raises InvalidRequest with the field's name."""
     limit_field = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     limit = _whole(body, limit_field, DEFAULT_MAX_TOKENS, least=1)
     numbers = {name: _number(body, name, *bounds) for name, bounds in _RANGES.items()}

@@ -1,4 +1,4 @@
-"""What a task's body and reply look like, for the tasks of `engine/tasks/pipelines.py`: OpenAI's where it has the task,
+"""The forms of a task's body and reply, for the tasks of `engine/tasks/pipelines.py`: OpenAI's where it has the task,
 Hugging Face's `inputs` and `parameters` for all others."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a request may say of generated text or sound, for models that are asked for one task and no conversation.
+"""The parameters of generated text or audio, for models that have one task and no conversation.
 
 The names are transformers' (`GenerationConfig`); Hugging Face's Inference API has them in `parameters`, or in
 `parameters.generate_parameters`.
@@ -27,7 +27,7 @@ NAMES = frozenset(_WHOLE) | frozenset(_NUMBERS) | _FLAGS | {"generate_parameters
 def options(parameters: dict[str, Any], where: str = "body.parameters") -> dict[str, Any]:
     """The generation's settings, by transformers' names, and `seed`. Raises InvalidRequest with the field's path.
 
-    A temperature of 0 is greedy; one above asks for sampling.
+    A temperature of 0 is greedy; one above requests sampling.
     """
     nested = parameters.get("generate_parameters")
     if nested is not None and not isinstance(nested, dict):

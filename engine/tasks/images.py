@@ -1,7 +1,7 @@
 """Tasks `image` (OpenAI's: API reference, "Create image") and `text-to-image` (Hugging Face's: its schema of that name)
 for a model here.
 
-OpenAI has no words for what a diffusion model takes besides a prompt. The ones here are Hugging Face's, which
+OpenAI has no words for what a diffusion model takes in addition to a prompt. The ones here are Hugging Face's, which
 vLLM-Omni's and OpenVINO Model Server's image endpoints take in OpenAI's body, too.
 """
 
@@ -54,7 +54,7 @@ def read(task: str, body: dict[str, Any]) -> Ask:
 def reply(
     task: str, model: str, outputs: list[Any], body: dict[str, Any], created: int
 ) -> tuple[dict[str, Any], Usage]:
-    """The canonical reply. `outputs`: for each prompt its pictures, `{"data": BASE64, "format": "png"}`; `created` is
+    """The canonical reply. `outputs`: for each prompt its images, `{"data": BASE64, "format": "png"}`; `created` is
     in Unix seconds."""
     usage = Usage(images=sum(map(len, outputs)))
     if task == "text-to-image":
@@ -65,7 +65,7 @@ def reply(
 
 
 def _painted(given: dict[str, Any], where: str) -> dict[str, Any]:
-    """The parameters, checked; what is not said is None."""
+    """Returns the parameters, checked; None for absent ones."""
     told: dict[str, Any] = {name: _whole(given.get(name), f"{where}.{name}", *_WHOLE[name]) for name in _WHOLE}
     scale = given.get("guidance_scale")
     if scale is not None:

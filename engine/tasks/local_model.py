@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen and when to stop. `temperature` 0 is greedy."""
+    """The choice of tokens and the stop conditions. `temperature` 0 is greedy."""
 
     max_tokens: int
     temperature: float = 1.0
@@ -60,18 +60,18 @@ class Runtime(Protocol):
     """A loaded model; blocking work happens on its own threads."""
 
     device: str
-    """Where it really runs, such as `openvino:CPU`."""
+    """The device that it runs on, such as `openvino:CPU`."""
     context_length: int
     """Tokens of prompt and answer together."""
     reads_pictures: bool
-    """Whether the messages of a chat may hold pictures."""
+    """True if the messages of a chat may hold images."""
 
     async def start(self) -> None:
         """Loads the model. Raises SetupError."""
         ...
 
     async def aclose(self) -> None:
-        """Stops what is under way and frees the model."""
+        """Stops what is in flight and frees the model."""
         ...
 
     async def encode_chat(self, messages: list[dict[str, Any]]) -> Any:
@@ -90,7 +90,7 @@ class Runtime(Protocol):
     def generate(self, prompt: Any, sampling: Sampling, *, whole: bool = False) -> AsyncGenerator[TextDelta, None]:
         """The answer, piece by piece, from tokens of `encode_*`. Closing the iterator stops the generation.
 
-        `whole` asks for one piece at the end, which spares the work that streaming costs at every step.
+        `whole` requests one piece at the end, which spares the work that streaming costs at every step.
         Raises TooLong when the prompt leaves no room, Internal when the runtime fails.
         """
         ...

@@ -20,17 +20,17 @@ _LABELS = frozenset({"candidate_labels"})
 
 @dataclass(frozen=True, slots=True)
 class PipelineTask:
-    """How a task is done by a pipeline of transformers."""
+    """A task that a pipeline of transformers does."""
 
     pipeline: str
     """transformers' name of it, or its name in engine.runtimes.pipelines.OWN."""
     medium: str = "text"
-    """What `inputs` are: text; image, audio or video; numbers; or fields: an object, whose fields the pipeline
+    """The kind of `inputs`: text; image, audio or video; numbers; or fields: an object, whose fields the pipeline
     reads."""
     parameters: frozenset[str] = frozenset()
-    """What a request may set."""
+    """The parameters that a request may set."""
     needs: frozenset[str] = frozenset()
-    """What it must set."""
+    """The parameters that it must set."""
     fields: dict[str, str] = field(default_factory=dict)
     """Fields of an object in `inputs`, and the pipeline's names for them."""
     all_fields: bool = False
@@ -41,7 +41,7 @@ SERIES = (
     "past_values", "past_time_features", "future_time_features", "past_observed_mask", "static_real_features",
     "static_categorical_features",
 )  # fmt: skip
-"""What a model that forecasts may be given."""
+"""The inputs of a model that forecasts."""
 _CLASSES = frozenset({"top_k", "function_to_apply"})
 _ZERO_SHOT = _LABELS | {"hypothesis_template"}
 _GENERATED = generation.NAMES | {"truncation", "clean_up_tokenization_spaces"}
@@ -149,16 +149,16 @@ def formats(tasks: Iterable[str], graphs: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a request wants from a pipeline."""
+    """The inputs and parameters of a request to a pipeline."""
 
     inputs: list[Any]
     single: bool
     """`inputs` was not a list, so `outputs` isn't one."""
     parameters: dict[str, Any]
     where: str = "body.inputs"
-    """Where the inputs stand in the body, for messages."""
+    """The path of the inputs in the body, for messages."""
     settings: str = "body.parameters"
-    """Where the parameters stand in it."""
+    """The path of the parameters in it."""
 
 
 def read(task: str, body: dict[str, Any]) -> Ask:
@@ -213,6 +213,7 @@ def _check(known: PipelineTask, task: str, value: Any, where: str) -> None:
 
 
 def _are_several(inputs: list[Any]) -> bool:
-    """Whether a list holds several series: objects, or lists of lists. A list of lists of numbers is one series."""
+    """Returns True if a list holds several series: objects, or lists of lists. A list of lists of numbers is one
+    series."""
     first = inputs[0] if inputs else None
     return isinstance(first, dict) or (isinstance(first, list) and bool(first) and isinstance(first[0], list))

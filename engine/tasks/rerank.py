@@ -43,7 +43,7 @@ def reply(task: str, model: str, outputs: list[Any], body: dict[str, Any]) -> tu
 
 
 def complete(reply: dict[str, Any], asked: dict[str, Any], model: str) -> None:
-    """Brings a provider's reply into the form that was asked for: the best first, `top_n` of them, with the documents'
+    """Brings a provider's reply into the form that was requested: the best first, `top_n` of them, with the documents'
     texts or without. Raises Malformed unless each result is for a document, and for one that no other is for.
 
     A provider that names documents by their text alone leaves `index` out; it is found by the text. Providers that know

@@ -13,7 +13,7 @@ from engine.tasks import pipelines
 from engine.tasks.pipelines import Ask
 
 FORMATS = ("wav", "flac", "mp3", "opus", "pcm")
-"""wav is what stands here for OpenAI's default, mp3: it loses nothing."""
+"""wav is the default here, in place of OpenAI's mp3: it loses nothing."""
 _FIELDS = frozenset(("input", "voice", "response_format", "speed", "seed"))
 _NO_EFFECT = frozenset(("model", "user", "stream_format"))
 

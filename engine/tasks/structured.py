@@ -1,4 +1,4 @@
-"""What `response_format` asks for: text, any JSON object, or JSON that a schema describes.
+"""The kinds of `response_format`: text, any JSON object, or JSON that a schema describes.
 
 OpenAI's form (API reference, "Create chat completion", `response_format`).
 """
@@ -12,7 +12,7 @@ from engine.core.errors import InvalidRequest, nearest
 
 WHERE = "body.response_format"
 SCHEMA = f"{WHERE}.json_schema.schema"
-"""Where a request has its schema; what a runtime refuses in it begins with this path."""
+"""The path of a request's schema; messages of a runtime that refuses it begin with this path."""
 MOST_CHARACTERS = 100_000
 """Of a schema as JSON. A grammar's size grows with it, and everybody waits while one is made."""
 DEEPEST = 64
@@ -76,6 +76,6 @@ def _too_deep(schema: dict[str, Any]) -> bool:
 
 
 def _inside(outer: Any) -> list[Any]:
-    """The objects and lists that stand directly in this one."""
+    """The objects and lists directly in this one."""
     inner = outer.values() if isinstance(outer, dict) else outer
     return [value for value in inner if isinstance(value, dict | list)]

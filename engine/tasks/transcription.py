@@ -24,7 +24,7 @@ _MOST_BEAMS = 16
 
 
 def read(task: str, body: dict[str, Any]) -> Ask:
-    """The sound and what is wanted of it. Raises InvalidRequest with the field's path."""
+    """Reads the audio and its parameters. Raises InvalidRequest with the field's path."""
     for name in sorted(body.keys() - _FIELDS - _NO_EFFECT):
         if body[name] not in (None, [], {}):
             raise InvalidRequest(

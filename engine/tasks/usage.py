@@ -17,10 +17,10 @@ def openai_usage(usage: Usage) -> dict[str, int]:
 
 
 def pieces(task: str, asked: dict[str, Any], reply: dict[str, Any]) -> Usage | None:
-    """What a call used, by its body and its reply, where the provider counted no tokens; None: that can't be told.
+    """Returns what a call used, by its body and its reply, where the provider counted no tokens; None: that can't get.
 
-    Speech is sold by the character of the text, a transcription by the second of the sound (`duration`, of the form
-    verbose_json), pictures one by one (OpenAI's API reference, "Create speech", "Create transcription"; its pricing).
+    Speech is sold by the character of the text, a transcription by the second of the audio (`duration`, of the form
+    verbose_json), images one by one (OpenAI's API reference, "Create speech", "Create transcription"; its pricing).
     """
     if task == "speech":
         text = asked.get("input")

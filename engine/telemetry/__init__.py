@@ -1,4 +1,4 @@
-"""What is counted (`metrics`, `gauges`), told to others (`prometheus`, `exporter`, `otel`), shown and logged.
+"""Figures: counted (`metrics`, `gauges`), exported (`prometheus`, `exporter`, `otel`), shown and logged.
 
 All but `progress` and `log`, which belong to runs, work for any engine, and need only the core.
 """

@@ -14,10 +14,10 @@ from engine.telemetry.counted import Counted
 from engine.telemetry.prometheus import CONTENT_TYPE, text
 
 PERIOD_S = 5.0
-"""How often the file is written."""
+"""The time between two writes of the file."""
 _HOST = "127.0.0.1"
 _REQUEST_S = 5.0
-"""A scraper that takes longer to say what it wants is left."""
+"""A scraper that takes longer to say what it needs is left."""
 
 log = logging.getLogger("engine.telemetry")
 
@@ -36,7 +36,7 @@ class Exporter:
 
     @property
     def port(self) -> int | None:
-        """Where it listens; None: it does not."""
+        """Returns where it listens; None: it does not."""
         return self._socket.getsockname()[1] if self._socket is not None else None
 
     async def start(self) -> None:

@@ -1,6 +1,6 @@
 """The live state of the stages: circuits that opened, limits, levels, calls in flight, who waits.
 
-It is no part of any result. What keeps such state stands in the engine's Resources and may have a method `gauges`.
+It is not a part of any result. What keeps such state is in the engine's Resources and may have a method `gauges`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Reading:
     stage: str
     """The kind of resource: queue, breaker, …"""
     labels: dict[str, str]
-    """What it belongs to; None in a resource's key is left out."""
+    """The labels; None in a resource's key is left out."""
     name: str
     value: float
 

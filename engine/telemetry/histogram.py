@@ -16,7 +16,7 @@ ALPHA = 0.01
 _GAMMA = (1 + ALPHA) / (1 - ALPHA)
 _PER_LOG = 1 / math.log(_GAMMA)
 _SMALLEST = 1e-9
-"""What is smaller counts as zero."""
+"""Smaller values count as zero."""
 
 _log = math.log
 _ceil = math.ceil
@@ -75,7 +75,8 @@ class Histogram:
         return self.max
 
     def cumulative(self, bounds: Sequence[float]) -> list[int]:
-        """How many values are at or below each of the rising bounds; some of up to 2 % more may be among them."""
+        """Returns how many values are at or below each of the rising bounds; some of up to 2 % more may be among
+        them."""
         counts = []
         seen = self._zeros
         buckets = sorted(self._buckets.items())

@@ -8,7 +8,7 @@ from engine.core.usage import Usage
 
 
 class LineAttempt(msgspec.Struct):
-    """What a line says of one attempt. Fields as in `engine.request.Attempt`."""
+    """The part of a line about one attempt. Fields as in `engine.request.Attempt`."""
 
     target: str
     outcome: str
@@ -21,7 +21,7 @@ class LineAttempt(msgspec.Struct):
 
 
 class LineRecord(msgspec.Struct):
-    """What a line says of how its request was served. Fields as in `engine.request.EngineRecord`."""
+    """The part of a line about the serving of its request. Fields as in `engine.request.EngineRecord`."""
 
     target: str | None = None
     attempts: list[LineAttempt] = []

@@ -18,7 +18,7 @@ _SECRETS = (
     (re.compile(r"(?<=://)[^\s/@]+@"), "***@"),
     (re.compile(r"\b(?:sk|gsk|hf|xai|nvapi|r8|pplx)[-_][-_A-Za-z0-9]{12,}|\bAIza[-_A-Za-z0-9]{20,}"), "***"),
 )  # fmt: skip
-"""What keys look like where they might slip into a message: in a header or parameter, in a URL, by their prefix."""
+"""The shapes of keys where they might slip into a message: in a header or parameter, in a URL, by their prefix."""
 
 
 def redact(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What became of requests, counted as they finish, and its views: in all, by target, model, key and priority."""
+"""The outcomes of requests, counted as they finish, and their views: in all, by target, model, key and priority."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Metrics:
             tally.cost_unknown += used and record.cost is None
 
     def _count_attempts(self, record: _RecordLike, usage: Usage | None) -> bool:
-        """Whether anything was used: an attempt that was refused costs nothing."""
+        """Returns True if anything was used: an attempt that was refused costs nothing."""
         spent = priced = answered = False
         for attempt in record.attempts:
             tally = self._tally(attempt, record.priority)
@@ -143,7 +143,7 @@ class Metrics:
         return record
 
     def _served(self, targets: set[str], wall_s: float | None) -> dict[str, Any]:
-        """What these targets were asked and what they did."""
+        """Returns the counts of these targets."""
         asked = (tally for (target, _), tally in self.requests.items() if target in targets)
         tried = _merged(AttemptTally, (tally for (target, _, _), tally in self.attempts.items() if target in targets))
         return {**self._view(asked, [tried], wall_s), **tried.times()}

@@ -50,7 +50,7 @@ _INSTALL = "pip install 'ipfs-accelerate[otel]', or set telemetry.otel=false"
 
 
 class OpenTelemetry:
-    """An observer of an engine: called once for each finished request, in the context of who asked."""
+    """An observer of an engine: called once for each finished request, in the context of its caller."""
 
     def __init__(self, targets: Mapping[str, TargetSpec], clock: Clock, with_content: bool = False) -> None:
         """`targets` by name, the primary one first. Raises SetupError when a package is missing."""

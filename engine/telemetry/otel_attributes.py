@@ -46,7 +46,7 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Place:
-    """What is the same for every attempt at a target."""
+    """The attributes that are the same for every attempt at a target."""
 
     attributes: Attributes
     model: str
@@ -57,7 +57,7 @@ class Place:
     in_process: bool
 
     def model_for(self, request: Request) -> str:
-        """The model that an attempt at this target asks for."""
+        """The model that an attempt at this target requests."""
         wanted = request.body.get("model")
         return wanted if self.open and isinstance(wanted, str) and wanted not in self.aliases else self.model
 
@@ -107,7 +107,7 @@ def asked(request: Request) -> Attributes:
 
 
 def replied(body: dict[str, Any] | None) -> Attributes:
-    """What a reply says of itself."""
+    """Returns what a reply says of itself."""
     if body is None:
         return {}
     attributes: Attributes = {}
@@ -138,7 +138,7 @@ def spent(usage: Usage) -> Attributes:
 
 
 def tried(attempt: Attempt) -> Attributes:
-    """How an attempt went."""
+    """Returns how an attempt went."""
     attributes: Attributes = {"engine.target": attempt.target, "engine.attempt.role": attempt.role}
     if attempt.endpoint is not None:
         attributes |= server(attempt.endpoint)
@@ -157,7 +157,7 @@ def tried(attempt: Attempt) -> Attributes:
 
 
 def served(request: Request, record: EngineRecord) -> Attributes:
-    """How a whole request was served."""
+    """Returns how a whole request was served."""
     attributes: Attributes = {
         "engine.request.id": request.id or "",
         "engine.priority": record.priority,

@@ -1,4 +1,4 @@
-"""Prompts and answers as attributes of a span, for who asks for them with telemetry.otel_content=on.
+"""Prompts and answers as attributes of a span, with telemetry.otel_content=on.
 
 Source: open-telemetry/semantic-conventions-genai, gen-ai-input-messages.json and gen-ai-output-messages.json. The
 values are JSON texts, because span attributes have no structure.
@@ -14,7 +14,7 @@ from engine.core.request import Request
 
 
 def content(request: Request, reply: dict[str, Any] | None) -> dict[str, str]:
-    """The messages in and out. Embeddings have none; nor has a stream's answer, which nobody kept."""
+    """The messages in and out. Embeddings have none, and a stream's answer is not kept."""
     attributes = {}
     asked = _asked(request)
     if asked:
@@ -59,7 +59,7 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _part(part: dict[str, Any]) -> dict[str, Any]:
-    """A picture or sound goes by its kind only: spans are no place for megabytes."""
+    """An image or audio goes by its kind only: spans are no place for megabytes."""
     return _text(part.get("text")) if part.get("type") == "text" else {"type": part.get("type")}
 
 

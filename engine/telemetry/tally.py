@@ -9,7 +9,7 @@ from engine.core.usage import Usage
 from engine.telemetry.histogram import Histogram
 
 ROLES = ("first", "retry", "fallback", "hedge", "rescue")
-"""Why an attempt was made."""
+"""The reasons for an attempt."""
 
 
 class AttemptLike(Protocol):
@@ -43,7 +43,7 @@ class RequestTally:
         self.cached: dict[str, int] = {}
         """Answered without an attempt of their own: `hit` from the cache, `shared` with an equal request."""
         self.cost_unknown = 0
-        """Requests that were tried and whose cost, or a part of it, nobody knows."""
+        """Requests that were tried, of unknown cost in whole or in part."""
         self.latency = Histogram()
         self.first_token = Histogram()
         self.queue = Histogram()
@@ -97,13 +97,13 @@ class AttemptTally:
         self.estimates = 0
         """Attempts whose usage is an estimate, because the provider never said it."""
         self.estimated = Usage()
-        """What these may have used; no part of `usage`, which is what providers said."""
+        """The tokens that these may have used; not part of `usage`, which is what providers reported."""
         self.picodollars: int | None = None
         """The sum of the known costs, whole so that it is the same in any order; None: none is known."""
         self.cost_estimated = 0
         """The part of it that rests on estimates, in picodollars."""
         self.cost_unknown = 0
-        """Attempts that used something whose cost nobody knows."""
+        """Attempts that used something of unknown cost."""
         self.latency = Histogram()
         """Of the successful ones."""
         self.first_token = Histogram()

@@ -49,15 +49,15 @@ _MAX_INTERIM = 1024
 
 @dataclass(slots=True)
 class _Route:
-    """An address as aiohttp wants it, and the proxy that leads there."""
+    """An address as aiohttp needs it, and the proxy that leads there."""
 
     url: yarl.URL
     proxy: str | None = None
-    """Without its user name and password, which would stand in the text of every error of the connection."""
+    """Without its user name and password, which would be in the text of every error of the connection."""
     headers: dict[str, str] = field(default_factory=dict, repr=False)
-    """What a proxy for plain HTTP gets with each request."""
+    """The headers that a proxy for plain HTTP gets with each request."""
     proxy_headers: dict[str, str] | None = field(default=None, repr=False)
-    """What a proxy gets that is asked for a tunnel."""
+    """The request for a tunnel through a proxy."""
 
 
 class AiohttpTransport:

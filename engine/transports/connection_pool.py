@@ -36,11 +36,11 @@ class Lane:
     pool: Pool
     guard: HeadGuard
     used_at: float = 0.0
-    """When it was last given back, in seconds of the monotonic clock."""
+    """The time when it was last given back, in seconds of the monotonic clock."""
 
 
 class Lanes:
-    """The lanes of one transport. A lane that was taken must be given back, whatever became of its request."""
+    """The lanes of one transport. A lane that was taken must be given back, whatever the outcome of its request."""
 
     def __init__(self, most: int, keepalive_s: float) -> None:
         """`most` lanes over all origins; an idle one is closed after `keepalive_s`, when its origin is used again."""
@@ -72,7 +72,7 @@ class Lanes:
         return lane
 
     async def give(self, lane: Lane) -> None:
-        """Takes a lane back, and closes the one that nobody has needed for too long."""
+        """Takes a lane back, and closes one that was idle for too long."""
         self._permits.release()
         if self._closed:
             return
@@ -100,10 +100,11 @@ class Lanes:
 
 @dataclass(slots=True)
 class HeadGuard:
-    """Counts what a connection brings before the headers of a reply are whole, so that these can't go on for ever."""
+    """Counts what a connection brings before the headers of a reply are whole, so that these can't continue for
+    ever."""
 
     left: int = 0
-    """How many bytes may still come."""
+    """Returns the number of bytes that may still come."""
     waiting: bool = False
     """Between a request and the headers of its reply."""
 

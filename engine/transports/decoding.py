@@ -1,6 +1,6 @@
 """Content encodings of a reply (RFC 9110, section 8.4.1): gzip (RFC 1952) and deflate (RFC 1950, or bare RFC 1951).
 
-Decoded a piece at a time, so that a body which swells a thousandfold never stands in memory. No other encoding is
+Decoded a piece at a time, so that a body which swells a thousandfold never is in memory. No other encoding is
 offered to servers, and none is taken.
 """
 
@@ -13,7 +13,7 @@ from contextlib import aclosing
 from engine.core.errors import Malformed, Truncated
 
 OFFERED = "gzip, deflate"
-"""What the header `accept-encoding` says."""
+"""The value of the header `accept-encoding`."""
 _PIECE_BYTES = 256 * 1024
 _GZIP, _ZLIB, _BARE = 31, 15, -15
 """`wbits` of zlib: with a gzip header, with a zlib header, with none."""
@@ -31,7 +31,7 @@ class BodyDecoder:
         if name not in ("gzip", "x-gzip", "deflate"):
             shown = ascii(encoding if len(encoding) < 60 else encoding[:60] + "…")
             raise Malformed(
-                f"{where}: the body has the content encoding {shown}, but one of {OFFERED} was asked for",
+                f"{where}: the body has the content encoding {shown}; expected one of {OFFERED}",
                 status=status,
             )
         self._gzip = name != "deflate"
@@ -46,7 +46,7 @@ class BodyDecoder:
         """A stream has come to its end."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What can be decoded now, in pieces of at most 256 KiB. Raises Malformed."""
+        """Yields what can be decoded now, in pieces of at most 256 KiB. Raises Malformed."""
         inflate = self._inflate
         if inflate is None:
             data = self._start + data

@@ -1,6 +1,6 @@
 """The transport port over gRPC: a call's path is the method's, its content one message; so is the reply's.
 
-The end of a call is told in HTTP's words, so that dialects read one kind of failure: its status as google.rpc.Code
+The end of a call is given in HTTP's words, so that dialects read one kind of failure: its status as google.rpc.Code
 (googleapis, google/rpc/code.proto, "HTTP Mapping") maps it, its details as `{"error": …}`. Calls with one message each
 way only. Needs grpcio: pip install "ipfs-accelerate[grpc]".
 """
@@ -106,7 +106,7 @@ class GrpcTransport:
             self._channels.pop(where, None)
             raise ConnectFailed(
                 f"{where}: {details}; is a gRPC server running there? its port is not that of its REST interface, and "
-                "https:// in provider.base_url asks for TLS"
+                "https:// in provider.base_url requests TLS"
             ) from error
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details and "CLIENT" in details:
             raise too_large(self._spec.max_body_bytes, 200) from error
@@ -141,7 +141,7 @@ def _options(spec: TransportSpec) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", spec.max_body_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.primary_user_agent", "ipfs-accelerate"),
-        ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection, whatever became of the last one
+        ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection, whatever the state of the last one
         ("grpc.enable_retries", 0),  # retries live in one layer: policy.retry
         ("grpc.client_idle_timeout_ms", max(1000, int(spec.keepalive_s * 1000))),
     ]

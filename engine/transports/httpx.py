@@ -47,7 +47,7 @@ _LOST = (httpcore.NetworkError, httpcore.RemoteProtocolError)
 
 @dataclass(slots=True)
 class _Route:
-    """An address as httpcore wants it, and how to get there."""
+    """An address as httpcore needs it, and how to get there."""
 
     url: httpcore.URL
     host: bytes
@@ -100,7 +100,7 @@ class HttpxTransport:
         lane.guard.waiting = False
         reply = HttpxReply(response, call.url, spec, lane, self._lanes, self._dog)
         if len(response.headers) > MAX_HEADERS or (lane.guard.silent and self._foreign is None):
-            # Silent: it was read from what followed the last reply, so it answers nothing that was asked.
+            # Silent: it was read from what followed the last reply, so it answers no request.
             await reply.aclose()
             raise not_http(call.url)
         return reply
@@ -231,7 +231,7 @@ class HttpxReply:
 
 
 class _Foreign:
-    """An httpx transport, asked the way httpcore is."""
+    """An httpx transport with httpcore's interface."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport

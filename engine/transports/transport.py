@@ -2,7 +2,7 @@
 
 An adapter raises only InferenceErrors: ConnectFailed (no connection, or it broke before the reply's headers), TimedOut
 (connect or read), Truncated (it broke after the headers), Malformed (not HTTP, too many headers, an encoding that was
-not asked for, or larger than `max_body_bytes`). It never follows a redirect and never retries, with one exception: a
+not requested, or larger than `max_body_bytes`). It never follows a redirect and never retries, with one exception: a
 kept connection that is lost before the first byte of a reply was closed by its server in between, as HTTP allows (RFC
 9112, section 9.6), so the call is sent once more on a new connection. Cancelling `open` or
 `read`, and `aclose`, close the connection of an unfinished reply at once, so that the server sees the caller leave.
@@ -28,11 +28,11 @@ from engine.transports.no_proxy import is_direct
 T = TypeVar("T")
 
 KNOWN_URLS = 1024
-"""How many addresses an adapter remembers; a target has a handful."""
+"""The number of addresses that an adapter remembers; a target has a handful."""
 MAX_HEADERS = 128
 """Header fields of a reply."""
 MAX_INTERIM_BYTES = 256 * 1024
-"""What may come before a reply's own headers are whole: interim replies (1xx), and the headers themselves."""
+"""The limits until a reply's own headers are whole: interim replies (1xx), and the headers themselves."""
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class HttpCall:
 
 
 class HttpReply(Protocol):
-    """A reply whose headers have arrived. `headers` is asked for lower-case names."""
+    """A reply whose headers have arrived. `headers` is requested lower-case names."""
 
     status: int
     headers: Mapping[str, str]
@@ -72,7 +72,7 @@ class Transport(Protocol):
     async def open(self, call: HttpCall) -> HttpReply: ...
 
     async def aclose(self) -> None:
-        """Ends it for good: what is asked afterwards fails with Cancelled."""
+        """Ends it for good: later calls fail with Cancelled."""
         ...
 
 
@@ -99,7 +99,8 @@ def proxy_for(scheme: str, host: str, spec: TransportSpec, port: int | None = No
 
 
 async def within(awaitable: Awaitable[T], limit_s: float, dog: Watchdog, late: Callable[[], InferenceError]) -> T:
-    """What the awaitable gives. Raises `late()` when it takes longer than the limit; cheaper than a timer a call."""
+    """Returns what the awaitable gives. Raises `late()` when it takes longer than the limit; cheaper than a timer a
+    call."""
     watch = dog.watch()
     watch.until(asyncio.get_running_loop().time() + limit_s)
     try:
@@ -119,8 +120,8 @@ async def within(awaitable: Awaitable[T], limit_s: float, dog: Watchdog, late: C
 
 
 def closed() -> Cancelled:
-    """The error for a call after `aclose`, such as the retry of a request that was under way then."""
-    return Cancelled("the engine was closed while the request was under way")
+    """The error for a call after `aclose`, such as the retry of a request that was in flight then."""
+    return Cancelled("the engine was closed while the request was in flight")
 
 
 def too_large(limit_bytes: int, status: int) -> Malformed:
@@ -139,7 +140,7 @@ def no_reply(url: str, spec: TransportSpec) -> TimedOut:
 
 
 def silent(url: str, spec: TransportSpec, status: int) -> TimedOut:
-    """The error for a body that does not go on."""
+    """The error for a body that does not continue."""
     return TimedOut(
         f"{origin(url)}: silent for {spec.read_s:g} s in the middle of a reply (provider.transport.read_s)",
         status=status,
@@ -155,8 +156,8 @@ def not_http(url: str) -> Malformed:
 
 
 def can_not_connect(url: str, cause: OSError | None, said: str, proxy: str | None = None) -> ConnectFailed:
-    """The error for a connection that can't be made, from the system's error, with what to do about it. `said` is for
-    when there is none, `proxy` the proxy that can't be reached."""
+    """Returns the error for a connection that can't be made, from the system's error, with the next step. `said` is
+    used without a system error; `proxy` is the proxy that can't be reached."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         why = f"its certificate is not trusted: {cause.verify_message}"
     else:

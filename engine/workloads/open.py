@@ -1,4 +1,4 @@
-"""Where requests come from: lazily read rows. One file a kind of source; `rows.py` says what a row may look like."""
+"""The sources of requests: lazily read rows. One file a kind of source; `rows.py` has the forms of a row."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["ClosedLoop", "Form", "Row", "Source", "check_rows", "open_source"]
 def open_source(spec: WorkloadSpec, model_tasks: tuple[str, ...] = (), seed: int = 0) -> Source:
     """The rows of a workload; nothing is read but, of tables, the header.
 
-    `model_tasks` are the model's tasks, the first of which is what a row asks for when neither it nor the workload
-    says so. `seed` is the run's; rows that are made up are drawn from it. Raises ConfigError for a path or column that
+    `model_tasks` are the model's tasks, the first of which is what a row requests when neither it nor the workload says
+    so. `seed` is the run's; rows that are synthetic are drawn from it. Raises ConfigError for a path or column that
     isn't there, SetupError for a missing package.
     """
     form = Form(

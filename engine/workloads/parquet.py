@@ -16,7 +16,7 @@ _BATCH_ROWS = 256
 
 
 def open_parquet(spec: ParquetWorkloadSpec, form: Form, seed: int = 0) -> Source:
-    """Raises ConfigError for a file that is none or lacks the column, SetupError when pyarrow is not installed."""
+    """Raises ConfigError for a file that is not Parquet or lacks the column, SetupError without pyarrow."""
     path, _ = find_file(spec.path)
     with _open(path, spec.path) as table:
         column = text_column(table.schema_arrow.names, spec.column, spec.path)

@@ -1,8 +1,8 @@
-"""What a row may look like, and how it becomes a request.
+"""The forms of a row, and its way to a request.
 
 - an OpenAI batch line: `{custom_id, method, url, body}`
-- a short form: one of `prompt`, `messages`, `input`, `file`, `inputs`, with any field of the body beside it; `image`
-  and `prompt` together ask for an edit
+- a short form: one of `prompt`, `messages`, `input`, `file`, `inputs`, with any field of the body next to it; `image`
+  and `prompt` together request an edit
 - a line of text
 - `{custom_id, raw}` or `{custom_id, raw_base64}`: a line that could not be read, as a dead letter keeps it; read again
 
@@ -42,7 +42,7 @@ _decode = msgspec.json.decode
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How rows are to be read: what the workload says for those that do not say it themselves."""
+    """The reading of rows: the workload's values for rows that have none of their own."""
 
     task: str = "chat"
     stated: bool = False
@@ -58,12 +58,12 @@ class Record:
     data: bytes | str | dict[str, Any]
     """bytes: a line of JSON; str: a line of text; dict: an object."""
     problem: str | None = None
-    """Why the source itself could not read it."""
+    """The reason why the source itself could not read it."""
 
 
 @dataclass(slots=True)
 class Row:
-    """One row: a request, or the error that says why there is none. `index` counts from 0 and is its identity."""
+    """One row: a request, or the error that replaces it. `index` counts from 0 and is its identity."""
 
     index: int
     id: str
@@ -71,9 +71,9 @@ class Row:
     request: Request | None
     error: InvalidRequest | None
     raw: bytes | str | dict[str, Any]
-    """bytes: the JSON object as it was written; dict: the object; str: the text of a line that is none."""
+    """bytes: the JSON object as it was written; dict: the object; str: the text of a line that is not an object."""
     at_s: float | None = None
-    """When it comes, in seconds from the start; None: as soon as there is room for it."""
+    """The time of its arrival, in seconds from the start; None: as soon as there is room for it."""
     warnings: tuple[str, ...] = ()
     """Changes that made its line strict JSON."""
 
@@ -271,7 +271,7 @@ def _task_of_url(url: Any) -> str:
 def _short_form(value: dict[str, Any], form: Form) -> tuple[str, dict[str, Any]]:
     given = [name for name in _SHORT if value.get(name) is not None]
     if given == ["prompt", "file"] or (given == ["prompt"] and value.get("image") is not None):
-        given.remove("prompt")  # what guides a transcription, or says what to do with a picture
+        given.remove("prompt")  # what guides a transcription, or says what to do with an image
     if len(given) > 1 or (not given and value.get("image") is None):
         found = " and ".join(given) if given else (", ".join(sorted(value)[:6]) or "nothing")
         raise InvalidRequest(f"expected one of prompt, messages, input, file, inputs, or an OpenAI body; found {found}")

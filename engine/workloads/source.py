@@ -23,13 +23,13 @@ _COUNTED_BYTES = 1024 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ClosedLoop:
-    """Users who each ask, wait for the answer, think, and ask again."""
+    """Users who each send a request, wait for the answer, think, and send the next."""
 
     users: int
     think_s: float
     """Mean pause before a question, in seconds, drawn from the exponential distribution."""
     duration_s: float | None
-    """No question is asked later, in seconds from the start; None: until the rows are used up."""
+    """No request is sent later, in seconds from the start; None: until the rows are used up."""
     seed: int
 
 
@@ -48,16 +48,16 @@ class Source:
     live: bool = False
     """A pipe or a terminal: can be read once, and a read may wait."""
     stored_count: Callable[[], int] | None = None
-    """Where the file itself says how many rows it has."""
+    """The number of rows, if the file itself reports it."""
 
     @property
     def made(self) -> bool:
-        """Its rows are made up, not read: no call of it waits for a disk or a pipe."""
+        """Its rows are synthetic, not read: no call of it waits for a disk or a pipe."""
         return False
 
     @property
     def closed_loop(self) -> ClosedLoop | None:
-        """Who asks; None: rows that have no time of their own come as fast as the window lets them."""
+        """Returns the users; None: rows that have no time of their own come as fast as the window lets them."""
         return None
 
     def __iter__(self) -> Iterator[Row]:
@@ -78,7 +78,7 @@ class Source:
             raise _unreadable(self.name, index, error) from error
 
     def count(self) -> int | None:
-        """How many rows there are, exactly; None: can't be known, or only at a cost. Raises SetupError."""
+        """Returns how many rows there are, exactly; None: can't be known, or only at a cost. Raises SetupError."""
         if self.live or self.path is None:
             return None
         if self.stored_count is not None:
@@ -100,9 +100,9 @@ class Source:
         return f"{self.kind} {self.name} ({self.form.task}{limit})"
 
     def fingerprint(self) -> dict[str, Any] | None:
-        """What tells this file from another at the cost of 1 MiB: its size in bytes, and the content id of 16 blocks
-        of 64 KiB spread over it, the first and the last among them. An edit between the blocks that keeps the size is
-        found later: the journal has a digest of every row. None: live."""
+        """Returns what tells this file from another at the cost of 1 MiB: its size in bytes, and the content id of 16
+        blocks of 64 KiB spread over it, the first and the last among them. An edit between the blocks that keeps the
+        size is found later: the journal has a digest of every row. None: live."""
         if self.live or self.path is None:
             return None
         try:

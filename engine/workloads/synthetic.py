@@ -1,4 +1,4 @@
-"""Made-up traffic: arrival times, lengths and priorities drawn from a seed, row by row.
+"""Synthetic traffic: arrival times, lengths and priorities drawn from a seed, row by row.
 
 Each of the three has a random stream of its own, so that another rate leaves the prompts as they were.
 """
@@ -23,7 +23,7 @@ from engine.workloads.source import ClosedLoop, Source, find_file
 
 _STORY = (
     "the river runs past an old stone mill where children once watched how grain became flour and their parents told "
-    "them of dry summers when nothing turned for weeks but nobody left because rain would come as it always had"
+    "them of dry summers when nothing turned for weeks but everybody stayed because rain would come as it always had"
 )
 _WORDS = _STORY.split()
 
@@ -104,7 +104,7 @@ class SyntheticSource(Source):
         return ClosedLoop(spec.users, spec.think_s, spec.duration_s, self.seed)
 
     def _times(self) -> Iterator[float | None]:
-        """When each row comes, in seconds; None: when a user of the closed loop gets to it."""
+        """Yields when each row comes, in seconds; None: as soon as a user of the closed loop is free."""
         spec = self.spec
         if spec.arrivals == "closed":
             return itertools.repeat(None) if self.limit is None else itertools.repeat(None, self.limit)

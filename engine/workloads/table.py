@@ -49,7 +49,7 @@ def object_of(cells: Mapping[str, Any], column: str | None) -> dict[str, Any]:
     for name, cell in cells.items():
         if name == column:
             value["input" if name == "input" else "prompt"] = "" if cell is None else cell
-        elif cell is None or cell == "" or cell != cell:  # NaN stands for an empty cell in tables made with pandas
+        elif cell is None or cell == "" or cell != cell:  # NaN is an empty cell in tables made with pandas
             continue
         elif name == "metadata":
             given = _read(cell)

@@ -224,7 +224,7 @@ async def test_of_a_full_queue_the_one_that_would_be_served_last_is_evicted(cloc
     another = await come(gate, clock, "e", 2)
     assert states(another) == ["QueueFull"]
     assert "policy.queue.size" in str(another.exception())
-    assert "3 wait and 1 are under way" in str(another.exception())
+    assert "3 wait and 1 are in flight" in str(another.exception())
     gauges = gate.gauges()
     assert (gauges["queue_waiting"], gauges["queue_evicted"], gauges["queue_rejected"]) == (3, 1, 1)
 

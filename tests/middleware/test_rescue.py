@@ -239,7 +239,7 @@ async def test_who_refuses_to_go_on_is_asked_from_the_start(clock: VirtualClock)
     run = await Run(clock, Speaker(3), second, Speaker(None), prefill="assistant").read(max_tokens=50)
     assert run.text == ANSWER
     assert run.tried == [("t0", "first", "truncated"), ("t1", "rescue", "invalid_request"), ("t1", "rescue", "ok")]
-    assert run.context.record.attempts[2].why == "t1 refused to go on from a beginning"
+    assert run.context.record.attempts[2].why == "t1 refused to continue from a beginning"
     assert [len(body["messages"]) for body in second.bodies] == [2, 1]
     assert [body["max_tokens"] for body in second.bodies] == [46, 50]
 

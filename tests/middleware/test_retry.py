@@ -257,7 +257,7 @@ async def test_each_attempt_says_why_it_was_made(clock: VirtualClock) -> None:
     assert [(attempt.role, attempt.why) for attempt in mine.record.attempts] == [
         ("first", None),
         ("retry", "try 2 after server: 0 s"),
-        ("retry", "try 3 after throttled: 5 s, as it asked for 5 s"),
+        ("retry", "try 3 after throttled: 5 s, the server's hint is 5 s"),
         ("retry", "try 4 after overloaded: 0 s"),
     ]
 

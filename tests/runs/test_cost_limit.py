@@ -64,7 +64,7 @@ def test_a_run_stops_at_its_limit_and_goes_on_with_a_higher_one(simulate: Any, t
     words = ("workload.duration_s=60", "workload.rate_per_s=10", "policy.queue.concurrency=4", *PRICED)
     code, said = simulate(*words, f"output.dir={tmp_path / 'run'}", "output.max_cost_usd=1")
     assert code == 7
-    assert "are spent, the limit is $1.0000 (output.max_cost_usd); raise it to go on" in said
+    assert "are spent, the limit is $1.0000 (output.max_cost_usd); raise it to continue" in said
     assert f"python -m engine runs resume {tmp_path / 'run'} output.max_cost_usd=…" in said
     manifest = json.loads((tmp_path / "run/manifest.json").read_bytes())
     assert manifest["status"] == "spent"

@@ -91,5 +91,5 @@ def test_vectors_that_came_as_numbers_are_packed_and_others_stay() -> None:
 
 
 def test_a_vector_with_what_is_no_number_is_malformed() -> None:
-    with pytest.raises(Malformed, match="no number"):
+    with pytest.raises(Malformed, match="not a number"):
         embedding.pack({"data": [{"embedding": [0.5, None]}]})

@@ -26,5 +26,5 @@ def test_texts_stay_a_list() -> None:
 
 
 def test_an_element_that_does_not_fit_is_malformed() -> None:
-    with pytest.raises(Malformed, match="'x': an element is no UINT8"):
+    with pytest.raises(Malformed, match="'x': an element is not a UINT8"):
         packed("UINT8", [300])

@@ -1,4 +1,4 @@
-"""What goes wrong on Anthropic's wire, in the closed vocabulary, and what its headers say of limits.
+"""The errors of Anthropic's wire in the closed vocabulary, and the limits in its headers.
 
 Its error object is `{"type": "error", "error": {"type", "message", "details"}, "request_id"}`. Gateways and servers
 that speak its wire send other envelopes too, so the reading is shared with the OpenAI wire; here is what only
@@ -44,11 +44,11 @@ _WORDINGS: tuple[tuple[re.Pattern[str], type[InferenceError]], ...] = (
     (re.compile(r"organization has been disabled", re.IGNORECASE), AuthFailed),
 )
 _SURE = (Throttled, QuotaExhausted, AuthFailed)
-"""What a status says beyond doubt; a wording never overrides it."""
+"""The kinds of statuses that leave no doubt; a wording never overrides them."""
 
 
 def typed_error(status: int, headers: Mapping[str, str], content: bytes, wall_s: float) -> InferenceError:
-    """The error for a reply that is not what was asked for. Status 2xx: an error body, else Malformed."""
+    """The error for a reply that is not what was requested. Status 2xx: an error body, else Malformed."""
     error = openai_errors.typed_error(status, headers, content, wall_s)
     body = lenient(content) if b'"error"' in content else None
     return _refined(error, body, headers, wall_s)
@@ -60,7 +60,7 @@ def error_from(body: Any, wall_s: float) -> InferenceError:
 
 
 def rate_hints(headers: Mapping[str, str], wall_s: float) -> RateHints | None:
-    """What `anthropic-ratelimit-*` say; None: nothing."""
+    """Returns what `anthropic-ratelimit-*` say; None: nothing."""
     if _PREFIX + "requests-limit" not in headers and _PREFIX + "tokens-limit" not in headers:
         return None
     said = [_limit(headers, unit, wall_s) for unit in _UNITS]

@@ -29,7 +29,7 @@ _KEYS = {
 
 
 class Unsupported:
-    """What a body asks for and the wire can't say: refused, or dropped with a warning."""
+    """Parts of a body that the wire can't express: refused, or dropped with a warning."""
 
     __slots__ = ("drop", "warnings")
 
@@ -75,7 +75,7 @@ def wire_messages(messages: Any, wire: dict[str, Any], unsupported: Unsupported)
         else:
             _add_result(said, message, where, unsupported)
     if not said:
-        raise InvalidRequest("body.messages: the Messages API needs a message of the user besides the system's")
+        raise InvalidRequest("body.messages: the Messages API needs a message of the user in addition to the system's")
     if leading:
         wire["system"] = leading[0] if len(leading) == 1 else [each for content in leading for each in _blocks(content)]
     wire["messages"] = said
@@ -128,7 +128,7 @@ def _texts(content: Any, where: str, unsupported: Unsupported) -> Any:
         if part.get("type") == "text":
             parts.append(_text(part))
         else:
-            unsupported.add(at, f"only text can stand here, not {part.get('type')!r}")
+            unsupported.add(at, f"expected text here, not {part.get('type')!r}")
     return parts
 
 
@@ -228,7 +228,7 @@ def _data_url(url: str, at: str) -> tuple[str, str]:
 
 
 def _add_result(said: list[dict[str, Any]], message: dict[str, Any], where: str, unsupported: Unsupported) -> None:
-    """A tool's result. The results of one turn's calls have to stand in one message."""
+    """A tool's result. The results of one turn's calls have to be in one message."""
     call = message.get("tool_call_id")
     if not isinstance(call, str):
         raise InvalidRequest(f"{where}.tool_call_id: expected the id of the call that this is the result of")
@@ -281,7 +281,7 @@ def _answer_parts(content: Any, where: str, unsupported: Unsupported) -> list[di
         elif kind == "text":
             blocks.append(_text(part))
         else:
-            unsupported.add(at, f"only text can stand in an answer, not {kind!r}")
+            unsupported.add(at, f"only text can be in an answer, not {kind!r}")
     return blocks
 
 

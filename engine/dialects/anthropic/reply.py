@@ -23,7 +23,7 @@ FINISH_REASONS = {
     "model_context_window_exceeded": "length",
     "pause_turn": "length",  # The server stopped in the middle of its own tools; the answer has no end.
 }
-"""Stop reason → finish reason. `refusal` is no end but a failure."""
+"""Stop reason → finish reason. `refusal` is not an end but a failure."""
 
 
 def chat_reply(message: dict[str, Any], content: bytes, created: int) -> tuple[dict[str, Any], Usage]:
@@ -64,8 +64,8 @@ def finish_of(reason: Any) -> str | None:
 
 
 def _answer(blocks: list[Any]) -> dict[str, Any]:
-    """The canonical message of a reply's content blocks. Blocks of server tools, which no canonical request can ask
-    for, are left out."""
+    """Returns the canonical message of a reply's content blocks. Blocks of server tools, which no canonical request can
+    use, are left out."""
     texts: list[str] = []
     calls: list[dict[str, Any]] = []
     thoughts: list[dict[str, Any]] = []

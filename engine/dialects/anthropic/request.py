@@ -37,7 +37,7 @@ _ELSEWHERE = frozenset(
 )
 """Read where they are needed, or set by the engine."""
 _DEFAULTS: dict[str, tuple[Any, ...]] = {
-    # What asks for nothing special is no loss.
+    # Values without effect.
     "frequency_penalty": (0,),
     "functions": ([],),
     "logit_bias": ({},),
@@ -58,7 +58,7 @@ _STEPS = {
     "modalities": "Claude answers in text",
     "n": "send the request n times",
 }
-"""What to do instead."""
+"""The advice for a field."""
 _EFFORTS = ("none", "low", "medium", "high", "xhigh", "max")
 _TIERS = {"auto": "auto", "default": "standard_only"}
 _FUNCTION = frozenset({"name", "description", "parameters", "strict"})

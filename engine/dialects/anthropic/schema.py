@@ -32,7 +32,7 @@ def _rewritten(schema: Any, where: str, described: dict[str, None]) -> dict[str,
     if "$defs" in left:
         parts = _object(left.pop("$defs"), f"{where}.$defs")
         made["$defs"] = {name: _rewritten(part, f"{where}.$defs.{name}", described) for name, part in parts.items()}
-    if "$ref" in left:  # nothing beside it counts
+    if "$ref" in left:  # nothing next to it counts
         return {**made, "$ref": left["$ref"]}
     kind = left.pop("type", None)
     kinds = kind if isinstance(kind, list) else [kind]

@@ -25,7 +25,7 @@ _TYPES = {
 }
 """Status and type by kind; any other is an `api_error`."""
 _WORDS = {
-    # One type stands for three kinds; clients tell them apart by these words.
+    # One type has three kinds; clients tell them apart by these words.
     "too_long": "prompt is too long",
     "content_filtered": "output blocked by content filtering policy",
 }

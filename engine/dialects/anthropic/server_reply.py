@@ -34,7 +34,7 @@ def wire_message(body: dict[str, Any], model: str | None) -> dict[str, Any]:
 
 
 def message_head(body: dict[str, Any], model: str | None) -> dict[str, Any]:
-    """Who says it."""
+    """Returns who says it."""
     return {
         "id": body.get("id") or "msg_0",
         "type": "message",
@@ -44,7 +44,7 @@ def message_head(body: dict[str, Any], model: str | None) -> dict[str, Any]:
 
 
 def stop_of(choice: dict[str, Any]) -> dict[str, Any]:
-    """Why the answer ended: `stop_reason` and `stop_sequence`."""
+    """Returns why the answer ended: `stop_reason` and `stop_sequence`."""
     reason, sequence = choice.get("finish_reason"), choice.get("stop_reason")
     if reason == "stop" and isinstance(sequence, str):
         return {"stop_reason": "stop_sequence", "stop_sequence": sequence}
@@ -52,7 +52,7 @@ def stop_of(choice: dict[str, Any]) -> dict[str, Any]:
 
 
 def wire_usage(usage: dict[str, Any]) -> dict[str, Any]:
-    """The wire's usage: what the cache gave and took is no part of `input_tokens`."""
+    """The wire's usage: what the cache gave and took is not a part of `input_tokens`."""
     prompt, answer = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
     cached, written = prompt.get("cached_tokens") or 0, prompt.get("cache_write_tokens") or 0
     said: dict[str, Any] = {

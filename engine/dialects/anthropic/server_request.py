@@ -19,7 +19,7 @@ _SAME = ("max_tokens", "temperature", "top_p", "top_k")
 _CHOICES = {"auto": "auto", "none": "none", "any": "required"}
 _TIERS = {"auto": "auto", "standard_only": "default"}
 _HINTS = ("cache_control", "container", "context_management", "diagnostics", "inference_geo", "speed")
-"""Fields that change how an answer is served, not what is asked."""
+"""Fields that change the serving of an answer, not the request."""
 _KNOWN = frozenset(
     {"messages", "metadata", "model", "output_config", "service_tier", "stop_sequences", "stream", "system", "thinking"}
     | {"tool_choice", "tools", *_SAME, *_HINTS}
@@ -30,7 +30,7 @@ _TOOL = frozenset({"type", "name", "description", "input_schema", "strict"})
 def canonical_chat(wire: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
     """The canonical body. Raises InvalidRequest."""
     for name in wire.keys() - _KNOWN:
-        raise InvalidRequest(f"{name}: this server can't do what it asks for; leave it out")
+        raise InvalidRequest(f"{name}: this server can't do what it requests; leave it out")
     body: dict[str, Any] = {"model": wire.get("model"), "messages": _messages(wire, warnings)}
     if type(body["model"]) is not str:
         raise InvalidRequest("model: expected the name of a model")
@@ -153,7 +153,7 @@ def _text_only(content: Any, where: str, warnings: list[str]) -> Any:
     parts = []
     for at, block, kind in _blocks(content, where, warnings):
         if kind != "text":
-            raise InvalidRequest(f"{at}.type: only text can stand here, not {kind!r}")
+            raise InvalidRequest(f"{at}.type: expected text here, not {kind!r}")
         parts.append(_text(block, at))
     return parts
 

@@ -19,7 +19,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class AnthropicStreamEncoder:
-    """The events of one message. Blocks stand one after another: a new one closes the one before it."""
+    """The events of one message. Blocks follow one another: a new one closes the one before it."""
 
     __slots__ = ("_blocks", "_broken", "_calls", "_choice", "_kind", "_model", "_open", "_started", "_usage")
 
@@ -32,7 +32,7 @@ class AnthropicStreamEncoder:
         self._open: int | None = None
         """The index of the block that is open."""
         self._kind: Any = None
-        """What is open: text, thinking, or the index of a tool call."""
+        """The open block: text, thinking, or the index of a tool call."""
         self._calls: dict[int, int] = {}
         """The block of each tool call."""
         self._choice: dict[str, Any] = {}
@@ -44,7 +44,7 @@ class AnthropicStreamEncoder:
         if self._broken:
             return b""
         if chunk.restarted and self._blocks:
-            return self.failed(Overloaded("the answer broke and began anew elsewhere; ask again"))
+            return self.failed(Overloaded("the answer broke and began anew elsewhere; send the request again"))
         body = chunk.body
         out: list[bytes] = []
         if body.get("usage"):
@@ -108,7 +108,7 @@ class AnthropicStreamEncoder:
             self._call(call, out)
 
     def _thought(self, block: dict[str, Any], out: list[bytes]) -> None:
-        """A thought as a whole: it closes the one that was told in pieces, with its signature."""
+        """A thought as a whole: it closes the one that came in pieces, with its signature."""
         if block.get("type") != "thinking":
             self._switch(None, block, out)
         else:

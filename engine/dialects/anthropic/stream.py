@@ -1,7 +1,7 @@
 """Anthropic's stream of events → canonical chunks.
 
 Its order: `message_start`; for each content block `content_block_start`, deltas, `content_block_stop`; `message_delta`
-with the stop reason and the usage; `message_stop`. `ping` and events that are not known yet may stand anywhere.
+with the stop reason and the usage; `message_stop`. `ping` and events that are not known yet may come anywhere.
 Source: Anthropic's guide "Streaming messages", and "Versioning" for what may be added.
 """
 
@@ -43,7 +43,7 @@ class AnthropicStreamDecoder(EventDecoder):
         self._wall = wall
         self._show_usage = show_usage
         self._head: dict[str, Any] | None = None
-        """What every chunk says, once the message has started."""
+        """The fields of every chunk, once the message has started."""
         self._blocks: dict[int, _Block] = {}
         """The content blocks that are open."""
         self._calls = 0
@@ -138,7 +138,7 @@ class AnthropicStreamDecoder(EventDecoder):
         if kind == "input_json_delta":
             piece = delta["partial_json"]
             if type(piece) is not str:
-                raise TypeError("partial_json is no text")
+                raise TypeError("partial_json is not a text")
             if piece and block.kind == "tool_use":
                 block.said = True
                 chunks.append(self._arguments(block, piece))
@@ -159,7 +159,7 @@ class AnthropicStreamDecoder(EventDecoder):
 
     def _think(self, block: _Block, text: str, chunks: list[Chunk]) -> None:
         if type(text) is not str:
-            raise TypeError("a thought is no text")
+            raise TypeError("a thought is not a text")
         if text:
             block.thoughts.append(text)
             chunks.append(self._chunk({"reasoning_content": text}))

@@ -1,6 +1,6 @@
 """Newline-delimited JSON from bytes, however they are cut (github.com/ndjson/ndjson-spec, version 1.0).
 
-Works on bytes: a line goes on as it came, so its UTF-8 is checked once, by whoever parses it.
+Works on bytes: a line is passed on as it came, so its UTF-8 is checked once, by its parser.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class NdjsonDecoder:
         """Pieces of the line that has not ended yet; joined once, so that a line cut in many pieces stays linear."""
         self._size = 0
         self._started = False
-        """A first line has come, before which a byte order mark may stand."""
+        """A first line has come; a byte order mark may come before it."""
         self.oversized = False
         """True once a line passed the limit; nothing is decoded after it."""
 

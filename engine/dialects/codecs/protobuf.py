@@ -37,7 +37,7 @@ def packed(number: int, values: Iterable[int]) -> bytes:
 
 
 def read(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of a message, in their order: number and value. Raises ValueError for what is no message."""
+    """The fields of a message, in their order: number and value. Raises ValueError for what is not a message."""
     at, end = 0, len(message)
     while at < end:
         key, at = _varint(message, at)
@@ -67,14 +67,14 @@ def signed(value: int | bytes) -> int:
 def text(value: int | bytes) -> str:
     """A text. Raises ValueError."""
     if isinstance(value, int):
-        raise ValueError("a number stands where a text is expected")
+        raise ValueError("got a number; expected a text")
     return value.decode()
 
 
 def part(value: int | bytes) -> bytes:
     """The bytes of a field, or of a message in it. Raises ValueError."""
     if isinstance(value, int):
-        raise ValueError("a number stands where a message is expected")
+        raise ValueError("got a number; expected a message")
     return value
 
 
@@ -100,7 +100,7 @@ def floats(value: int | bytes, form: str) -> list[float]:
 
 def _whole(value: int | bytes) -> int:
     if not isinstance(value, int):
-        raise ValueError("bytes stand where a number is expected")
+        raise ValueError("got bytes; expected a number")
     return value
 
 

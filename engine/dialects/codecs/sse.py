@@ -1,6 +1,6 @@
 """Server-sent events from bytes, however they are cut (WHATWG HTML, section 9.2 "Server-sent events").
 
-Works on bytes: the data of an event goes on as it came, so its UTF-8 is checked once, by whoever parses it.
+Works on bytes: the data of an event is passed on as it came, so its UTF-8 is checked once, by its parser.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class SseDecoder:
         self._partial: list[bytes] = []
         """Pieces of the line that has not ended yet; joined once, so that a line cut in many pieces stays linear."""
         self._data: list[bytes] = []
-        """Lines of data of the unfinished event; several may stand joined in one place."""
+        """Lines of data of the unfinished event; several may be joined in one entry."""
         self._counted = 0
-        """How many of these places are in `_held`."""
+        """The number of these entries in `_held`."""
         self._held = 0
         """Bytes of the unfinished event, its line ends included: lines without data fill the memory, too."""
         self._name = b""

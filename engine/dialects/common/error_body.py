@@ -13,7 +13,7 @@ _REQUEST_IDS = ("x-request-id", "request-id", "x-groq-request-id", "apim-request
 
 
 def is_error(body: Any) -> bool:
-    """Whether a decoded body is an error object, in any of the envelopes in use."""
+    """Returns True if a decoded body is an error object, in any of the envelopes in use."""
     if type(body) is list and len(body) == 1:
         body = body[0]
     return type(body) is dict and bool(body.get("error") or body.get("object") == "error")

@@ -1,4 +1,4 @@
-"""What every dialect does with bytes that came: JSON or a typed error, counts, names of models."""
+"""Reads bytes for every dialect: JSON or a typed error, counts, names of models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.dialects.common.error_body import excerpt, request_id
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-"""What decoding JSON of any form may raise."""
+"""The errors that decoding JSON of any form may raise."""
 
 
 def lenient(content: bytes) -> Any:
@@ -55,7 +55,7 @@ def counted(tokens: int, request_id: str | None) -> Reply:
 
 
 def malformed(what: str, headers: Mapping[str, str], content: bytes) -> Malformed:
-    """The error for a success that is none, with the beginning of what came."""
+    """Returns the error for a status of success without a reply, with the beginning of the body."""
     message = f"HTTP 200: {what}: {excerpt(content)}"
     return Malformed(message, status=200, provider_request_id=request_id(headers))
 
@@ -80,12 +80,12 @@ def written(body: Any) -> bytes:
 
 
 def count(value: Any) -> int:
-    """A number of tokens; what is no count is 0."""
+    """A number of tokens; what is not a count is 0."""
     return token_count(value)
 
 
 def positive(value: Any) -> int | None:
-    """A limit that a server says; None for what is none."""
+    """Returns a server's limit; None if the value is not a limit."""
     return value if type(value) is int and value > 0 else None
 
 

@@ -17,14 +17,14 @@ class JsonStreamDecoder(ABC):
     __slots__ = ("_base", "_failure", "ended")
 
     kind: ClassVar[str]
-    """What a piece is called in messages."""
+    """The name of a piece in messages."""
     last: ClassVar[str]
     """Which piece is the last one, in messages."""
     limit_bytes: ClassVar[int]
 
     def __init__(self) -> None:
         self._base: dict[str, Any] | None = None
-        """What all chunks share; made with the first one."""
+        """The fields that all chunks share; made with the first one."""
         self._failure: InferenceError | None = None
         self.ended = False
 
@@ -68,11 +68,11 @@ class JsonStreamDecoder(ABC):
 
     @abstractmethod
     def _rest(self) -> bytes:
-        """What was not closed when the bytes ended."""
+        """Returns what was not closed when the bytes ended."""
 
     @abstractmethod
     def _oversized(self) -> bool:
-        """Whether a piece passed the limit."""
+        """Returns True if a piece passed the limit."""
 
     @abstractmethod
     def _take(self, piece: bytes, chunks: list[Chunk]) -> None:
@@ -80,4 +80,4 @@ class JsonStreamDecoder(ABC):
 
     @abstractmethod
     def _ends(self, body: dict[str, Any]) -> bool:
-        """Whether a piece is the last one."""
+        """Returns True if a piece is the last one."""

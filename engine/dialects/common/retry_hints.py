@@ -1,4 +1,4 @@
-"""How long a provider asks us to wait: its headers and, failing these, its words.
+"""The time that a provider requests before the next try: its headers and, failing these, its words.
 
 Sources: RFC 9110 section 10.2.3 (Retry-After); the rate-limit headers of OpenAI, Groq, Azure, Cerebras, Mistral and
 OpenRouter. What each of them means by a value is not agreed: Retry-After, too, comes as a point in time, in seconds or
@@ -132,7 +132,7 @@ def duration_s(text: str) -> float | None:
 
 
 def said_s(message: str) -> float | None:
-    """Seconds that a message asks to wait, as in "Please try again in 1m2.5s."."""
+    """Returns the seconds in a message, as in "Please try again in 1m2.5s."."""
     said = _SAID.search(message)
     if said is None:
         return None

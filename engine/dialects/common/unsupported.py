@@ -1,4 +1,4 @@
-"""What a wire can't say: refused before anything is sent, or dropped with a warning; never lost in silence."""
+"""Parts of a request that a wire can't express: refused before anything is sent, or dropped with a warning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "service_tier": ("auto",), "metadata": ({},), "presence_penalty": (0, 0.0), "frequency_penalty": (0, 0.0),
     "stop": ([],), "encoding_format": ("float",), "stream": (False, True),
 }  # fmt: skip
-"""Values with which a field asks for nothing special: a wire without the field says the same by its silence."""
+"""Values with which a field requests nothing special: a wire without the field says the same by its silence."""
 
 
 class Unsupported:
@@ -36,7 +36,7 @@ class Unsupported:
         self.warnings.append(f"{where} was dropped: {why}")
 
     def lose_field(self, name: str, value: Any) -> None:
-        """The same for the body's field `name`, unless its value asks for nothing."""
+        """The same for the body's field `name`, unless its value requests nothing."""
         if value is None or any(value == each and type(value) is type(each) for each in _NEUTRAL.get(name, ())):
             return
         self.lose(f"body.{name}")

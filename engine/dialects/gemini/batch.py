@@ -164,7 +164,7 @@ class GeminiBatchDialect(HttpBatchDialect):
         return view
 
     def _output(self, view: JobView, body: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-        """Where the results are: the clients read them from the metadata, the guide from the operation's response."""
+        """Fills in the places of the results: the clients read them from the metadata, the guide from the response."""
         for place in (body.get("response"), metadata.get("output")):
             output = place.get("output", place) if type(place) is dict else {}
             if type(output) is not dict:
@@ -198,7 +198,7 @@ class GeminiBatchDialect(HttpBatchDialect):
 
 
 def _inline(lines: list[bytes]) -> bytes:
-    """The requests of lines, in the form that stands in the call itself."""
+    """The requests of lines, in the form that is in the call itself."""
     requests = []
     for line in lines:
         entry = msgspec.json.decode(line, type=_Line)

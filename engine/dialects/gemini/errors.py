@@ -1,9 +1,9 @@
-"""What goes wrong on Gemini's wire, in the closed vocabulary.
+"""The errors of Gemini's wire, in the closed vocabulary.
 
 An error is `{"error": {"code", "message", "status", "details"}}`, alone or as a list of one: a `google.rpc.Status`,
 whose details are messages of `google/rpc/error_details.proto` (ErrorInfo, QuotaFailure, RetryInfo). Sources: the Gemini
 API's pages "API errors", "Troubleshooting guide" and "Rate limits"; AIP-193; `google/api/error_reason.proto`. What else
-may stand in a reply, such as a proxy's page, is read as on the OpenAI wire.
+may be in a reply, such as a proxy's page, is read as on the OpenAI wire.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _STATUSES: dict[str, type[InferenceError]] = {
     "DEADLINE_EXCEEDED": TimedOut,
 }
 _REASONS: tuple[tuple[str, type[InferenceError]], ...] = (
-    # Beginnings of ErrorInfo.reason: an invalid key comes as 400 INVALID_ARGUMENT and is told by nothing else.
+    # Beginnings of ErrorInfo.reason: an invalid key is a 400 INVALID_ARGUMENT like others.
     ("API_KEY_", AuthFailed),
     ("CONSUMER_", AuthFailed),
     ("SERVICE_DISABLED", AuthFailed),
@@ -93,7 +93,7 @@ FINISH_FAILURES: dict[str, type[InferenceError]] = {
 
 
 def typed_error(status: int, headers: Mapping[str, str], content: bytes, wall_s: float) -> InferenceError:
-    """The error for a reply that is not what was asked for. Status 2xx: an error body, a block, else Malformed."""
+    """The error for a reply that is not what was requested. Status 2xx: an error body, a block, else Malformed."""
     body = lenient(content)
     if not 300 <= status < 400:
         if is_error(body):
@@ -165,7 +165,7 @@ def _kind(word: str, reasons: list[str], base: InferenceError) -> type[Inference
 
 
 def _spent(details: list[dict[str, Any]]) -> bool:
-    """Whether a quota of the day is used up, or there is none at all; the message says the same in each case."""
+    """Returns True if a quota of the day is used up, or is zero; the message is the same in each case."""
     for detail in details:
         violations = detail.get("violations")
         for violation in violations if type(violations) is list else ():

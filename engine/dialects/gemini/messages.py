@@ -17,8 +17,8 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 UNSIGNED = "skip_thought_signature_validator"
-"""Stands for the signature of a call that another model made, or whose signature is lost: Gemini 3 refuses a call
-without one (guide "Thought signatures", frequently asked questions)."""
+"""Replaces the signature of a call that another model made, or whose signature is lost: Gemini 3 refuses a call
+without one (guide "Thought signatures", frequent questions)."""
 RESOLUTIONS = {"low": "MEDIA_RESOLUTION_LOW", "high": "MEDIA_RESOLUTION_HIGH"}
 _SYSTEM = ("system", "developer")
 _ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -38,14 +38,14 @@ _EXTENSIONS = {
 
 
 def has_levels(model: str) -> bool:
-    """Whether a model is of the third generation or later: it thinks by levels instead of budgets, demands the
-    signatures of its thoughts, and takes a resolution with each picture."""
+    """Returns True if a model is of the third generation or later: it thinks by levels instead of budgets, demands the
+    signatures of its thoughts, and takes a resolution with each image."""
     return not model.rpartition("/")[2].startswith(("gemini-1", "gemini-2", "gemma", "learnlm"))
 
 
 def samples(model: str) -> bool:
-    """Whether a model heeds temperature, top_p and top_k: from Gemini 3.5 Flash-Lite and 3.6 on, none does (the API's
-    page "What's new in Gemini 3.6 Flash and 3.5 Flash-Lite")."""
+    """Returns True if a model heeds temperature, top_p and top_k: from Gemini 3.5 Flash-Lite and 3.6 on, none does (the
+    API's page "What's new in Gemini 3.6 Flash and 3.5 Flash-Lite")."""
     name = model.rpartition("/")[2]
     return not has_levels(model) or (
         name.startswith(("gemini-3-", "gemini-3.1-", "gemini-3.5-")) and not name.startswith("gemini-3.5-flash-lite")
@@ -83,7 +83,7 @@ def wire_messages(messages: Any, wire: dict[str, Any], model: str, unsupported: 
                 _note_moved(where, unsupported)
             system += _texts(content, where, unsupported)
     if not contents:
-        raise InvalidRequest("body.messages: Gemini needs a message of the user besides the system's; add one")
+        raise InvalidRequest("body.messages: Gemini needs a message of the user in addition to the system's; add one")
     if system:
         wire["systemInstruction"] = {"parts": system}
     wire["contents"] = contents
@@ -120,7 +120,7 @@ def _texts(content: Any, where: str, unsupported: Unsupported) -> list[dict[str,
         elif part.get("type") == "refusal":
             parts.append({"text": _string(part.get("refusal"), f"{at}.refusal")})
         else:
-            raise InvalidRequest(f"{at}.type: only text can stand here, not {part.get('type')!r}")
+            raise InvalidRequest(f"{at}.type: expected text here, not {part.get('type')!r}")
     return parts
 
 
@@ -136,7 +136,7 @@ def _parts(content: Any, where: str, levels: bool, unsupported: Unsupported) -> 
 
 
 def _media(part: dict[str, Any], at: str, levels: bool, unsupported: Unsupported) -> dict[str, Any]:
-    """A part that is no text. Dropping one would change what is asked, so none ever is."""
+    """A part that is not a text. Dropping one would change the request, so none ever is."""
     kind = part.get("type")
     said = part.get(kind) if type(kind) is str else None
     if kind in ("image_url", "video_url"):
@@ -150,7 +150,7 @@ def _media(part: dict[str, Any], at: str, levels: bool, unsupported: Unsupported
                 wire["mediaResolution"] = {"level": RESOLUTIONS[detail]}
             else:
                 unsupported.lose(
-                    f"{at}.{kind}.detail", f"this Gemini model takes no resolution {detail!r} of one picture"
+                    f"{at}.{kind}.detail", f"this Gemini model takes no resolution {detail!r} of one image"
                 )
         return wire
     if kind == "input_audio" and type(said) is dict:
@@ -238,7 +238,7 @@ def _signature(source: dict[str, Any]) -> str | None:
 
 
 def _add_result(contents: list[dict[str, Any]], part: dict[str, Any]) -> None:
-    """The results of one turn's calls have to stand in one content."""
+    """The results of one turn's calls have to be in one content."""
     if contents and "functionResponse" in contents[-1]["parts"][-1]:
         contents[-1]["parts"].append(part)
     else:
@@ -248,12 +248,12 @@ def _add_result(contents: list[dict[str, Any]], part: dict[str, Any]) -> None:
 def _result(
     message: dict[str, Any], where: str, calls: dict[str, str], levels: bool, unsupported: Unsupported
 ) -> dict[str, Any]:
-    """A tool's result. Gemini wants the function's name, which the canonical form tells only with the call."""
+    """A tool's result. Gemini needs the function's name, which the canonical form tells only with the call."""
     at = f"{where}.tool_call_id"
     call = _string(message.get("tool_call_id"), at)
     name = calls.get(call) or message.get("name")
     if not name:
-        raise InvalidRequest(f"{at}: no tool call {call!r} stands before it; Gemini needs the name of its function")
+        raise InvalidRequest(f"{at}: no tool call {call!r} is before it; Gemini needs the name of its function")
     said: dict[str, Any] = {"id": call, "name": name}
     content = message.get("content")
     if not isinstance(content, str):

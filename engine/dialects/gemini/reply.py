@@ -112,7 +112,7 @@ def finish_of(reason: str) -> str:
 
 def answer_of(parts: list[dict[str, Any]], response_id: Any, calls_before: int) -> dict[str, Any]:
     """The fields of a canonical message or delta that parts make. Parts of the server's own tools, which no canonical
-    request can ask for, are left out. A call that comes without an id gets one from the response's."""
+    request can request, are left out. A call that comes without an id gets one from the response's."""
     if len(parts) == 1 and len(parts[0]) == 1:
         text = parts[0].get("text")
         if text is not None:
@@ -142,12 +142,12 @@ def answer_of(parts: list[dict[str, Any]], response_id: Any, calls_before: int) 
 
 
 def signed(signature: str) -> dict[str, Any]:
-    """Where a thought's signature stands, as in Google's own OpenAI wire."""
+    """Returns the place of a thought's signature, as in Google's own OpenAI wire."""
     return {"google": {"thought_signature": signature}}
 
 
 def is_empty(answer: dict[str, Any]) -> bool:
-    """Whether a message or delta holds no part of an answer."""
+    """Returns True if a message or delta holds no part of an answer."""
     return not any(answer.get(part) for part in ("content", "tool_calls", "reasoning_content", "images", "audio"))
 
 
@@ -166,7 +166,7 @@ def _call(part: dict[str, Any], response_id: Any, index: int) -> dict[str, Any]:
 
 
 def _add_media(blob: dict[str, Any], answer: dict[str, Any]) -> None:
-    """Sound becomes `audio`, as OpenAI has it; pictures become `images`, as those who serve image models there do."""
+    """Makes audio `audio`, as OpenAI has it, and images `images`, as servers of image models do there."""
     kind, data = blob["mimeType"], blob["data"]
     if type(data) is not str:
         raise TypeError("inlineData without data")
@@ -242,7 +242,7 @@ def tokens_of(metadata: dict[str, Any]) -> Usage:
 
 
 def _modal(details: Any) -> tuple[int, int]:
-    """Tokens of sound and of pictures."""
+    """Tokens of audio and of images."""
     sound = pictures = 0
     for each in details if type(details) is list else ():
         kind = each.get("modality") if type(each) is dict else None

@@ -103,7 +103,7 @@ def _effort(value: Any, wire: dict[str, Any], config: dict[str, Any], model: str
         if value == "none":
             unsupported.lose(where, "this Gemini model always thinks; minimal is the least")
         elif value in LEVELS:
-            # Who asks for an effort wants to see what it was for: thoughts come only when they are asked for.
+            # Who requests an effort needs to see what it was for: thoughts come only when they are requested.
             config["thinkingConfig"] = {"thinkingLevel": LEVELS[value], "includeThoughts": True, **thinking}
         else:
             unsupported.lose(where, f"{value!r} is not an effort here; {nearest(value, LEVELS)}")
@@ -161,7 +161,7 @@ def _modalities(value: Any, wire: dict[str, Any], config: dict[str, Any], model:
 
 
 def _audio(body: dict[str, Any], config: dict[str, Any], unsupported: Unsupported) -> None:
-    """The voice of an answer in sound."""
+    """The voice of an answer in audio."""
     audio = body["audio"]
     voice = audio.get("voice") if type(audio) is dict else None
     if type(voice) is not str:

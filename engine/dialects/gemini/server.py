@@ -49,7 +49,7 @@ class GeminiServerDialect:
         stream = method == "streamGenerateContent"
         asked = query.split("&")
         if stream and "alt=sse" not in asked:
-            raise InvalidRequest("alt: this server streams server-sent events only; ask for …?alt=sse")
+            raise InvalidRequest("alt: this server streams server-sent events only; request …?alt=sse")
         try:
             wire = _decode(content)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

@@ -20,13 +20,13 @@ _WORDS = {
 """google.rpc.Code by HTTP status; any other is INTERNAL."""
 _BLOCKS = frozenset(("SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "IMAGE_SAFETY", "MODEL_ARMOR", "JAILBREAK"))
 _PHRASES = {"too_long": "exceeds the maximum number of tokens"}
-"""One status stands for several kinds; clients tell them apart by these words."""
+"""One status has several kinds; clients tell them apart by these words."""
 
 
 def wire_error(error: InferenceError) -> tuple[int, dict[str, Any]]:
     """Status and body of an error; the body is also what an event in a stream says.
 
-    Content that was refused is no error on this wire but a response without candidates, with status 200.
+    Content that was refused is not an error on this wire but a response without candidates, with status 200.
     """
     if error.kind == "content_filtered":
         reason = error.code if error.code in _BLOCKS else "OTHER"

@@ -138,7 +138,7 @@ def _result(said: dict[str, Any], at: str, open_calls: dict[str, list[str]]) -> 
     call = said.get("id")
     if call is None:
         if not waiting:
-            raise InvalidRequest(f"{at}: no call of {name} stands before it that has no result yet")
+            raise InvalidRequest(f"{at}: no call of {name} is before it that has no result yet")
         call = waiting[0]
     if call in waiting:
         waiting.remove(call)

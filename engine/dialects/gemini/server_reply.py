@@ -42,7 +42,7 @@ def wire_response(body: dict[str, Any], model: str | None) -> dict[str, Any]:
 
 
 def response_tail(body: dict[str, Any], model: str | None) -> dict[str, Any]:
-    """Who says it."""
+    """Returns who says it."""
     tail = {"modelVersion": body.get("model") or model or ""}
     return {**tail, "responseId": body["id"]} if body.get("id") else tail
 

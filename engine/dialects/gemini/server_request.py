@@ -20,7 +20,7 @@ _FIELDS = frozenset(
     ("contents", "systemInstruction", "generationConfig", "tools", "toolConfig", "serviceTier", "model", "stream")
 )
 _HINTS = ("safetySettings", "labels", "store")
-"""Fields that change how an answer is served or checked, not what is asked."""
+"""Fields that change the serving or checking of an answer, not the request."""
 _CONFIG_HINTS = ("mediaResolution", "enableEnhancedCivicAnswers", "audioTimestamp")
 _CHOICES = {"AUTO": "auto", "NONE": "none", "ANY": "required"}
 
@@ -30,7 +30,7 @@ def canonical_chat(source: dict[str, Any], warnings: list[str]) -> dict[str, Any
     wire = named(source, "the body")
     for name in wire.keys() - _FIELDS:
         if name not in _HINTS:
-            raise InvalidRequest(f"{name}: this server can't do what it asks for; leave it out")
+            raise InvalidRequest(f"{name}: this server can't do what it requests; leave it out")
         warnings.append(f"{name} was left out: it is a hint that only Google's own servers take")
     body: dict[str, Any] = {"messages": canonical_messages(wire, warnings)}
     if wire.get("generationConfig") is not None:
@@ -61,7 +61,7 @@ def _read_config(config: dict[str, Any], body: dict[str, Any], warnings: list[st
         elif name in _CONFIG_HINTS:
             warnings.append(f"generationConfig.{name} was left out: it is a hint that only Google's own servers take")
         elif name not in ("responseMimeType", "responseSchema", "responseJsonSchema", "_responseJsonSchema"):
-            raise InvalidRequest(f"generationConfig.{name}: this server can't do what it asks for; leave it out")
+            raise InvalidRequest(f"generationConfig.{name}: this server can't do what it requests; leave it out")
     _read_format(config, body)
 
 
@@ -194,6 +194,6 @@ def _embedded(wire: dict[str, Any], where: str, warnings: list[str]) -> tuple[st
         if name in wire:
             warnings.append(f"{where}.{name} was left out: it is a hint that only Google's own servers take")
     for name in wire.keys() - {"model", "content", "taskType", "title", "outputDimensionality"}:
-        raise InvalidRequest(f"{where}.{name}: this server can't do what it asks for; leave it out")
+        raise InvalidRequest(f"{where}.{name}: this server can't do what it requests; leave it out")
     options = {"dimensions": wire["outputDimensionality"]} if "outputDimensionality" in wire else {}
     return "\n".join(texts), options

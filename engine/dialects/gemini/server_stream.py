@@ -34,11 +34,11 @@ class GeminiStreamEncoder:
     def __init__(self, model: str | None) -> None:
         self._model = model
         self._tail: dict[str, Any] | None = None
-        """What every event says."""
+        """The fields of every event."""
         self._calls: dict[tuple[int, int], _Call] = {}
         """Calls that are not sent yet, by choice and index."""
         self._ends: dict[int, str] = {}
-        """How each choice ended, of those that did."""
+        """The finish reasons of the choices that have ended."""
         self._usage: dict[str, Any] | None = None
         self._said = False
         self._broken = False
@@ -48,7 +48,7 @@ class GeminiStreamEncoder:
         if self._broken:
             return b""
         if chunk.restarted and self._said:
-            return self.failed(Overloaded("the answer broke and began anew elsewhere; ask again"))
+            return self.failed(Overloaded("the answer broke and began anew elsewhere; send the request again"))
         body = chunk.body
         if self._tail is None:
             self._tail = response_tail(body, self._model)

@@ -2,7 +2,7 @@
 
 Each event is a whole response with a piece of the answer; it has no terminator. A true end is the end of the bytes
 after every candidate has told its `finishReason`. Source: the Gemini API's reference, "Generating content"
-(streamGenerateContent). An error may stand in the stream as plain JSON, not as an event: Google's own client reads it
+(streamGenerateContent). An error may be in the stream as plain JSON, not as an event: Google's own client reads it
 so too.
 """
 
@@ -55,14 +55,14 @@ class GeminiStreamDecoder(EventDecoder):
         self._wall = wall
         self._show_usage = show_usage
         self._head: dict[str, Any] | None = None
-        """What every chunk says, once the first response has come."""
+        """The fields of every chunk, once the first response has come."""
         self._candidates: dict[int, _Candidate] = {}
         self._metadata: dict[str, Any] | None = None
         """The usage as told until now; each event tells all of it."""
         self._last = b""
         """The bytes that ended the last event."""
         self._tail: list[bytes] = []
-        """What came after them."""
+        """The bytes after them."""
         self._tail_size = 0
 
     def feed(self, data: bytes) -> list[Chunk]:
@@ -159,7 +159,7 @@ class GeminiStreamDecoder(EventDecoder):
             self._fail(blocked(feedback))
 
     def _choice(self, candidate: dict[str, Any], response_id: Any) -> dict[str, Any] | None:
-        """What an event adds to a choice; None: nothing."""
+        """Returns what an event adds to a choice; None: nothing."""
         index = candidate.get("index")
         if index is None:
             index = 0
@@ -196,7 +196,7 @@ class GeminiStreamDecoder(EventDecoder):
             state.finish = "tool_calls"
 
     def _said_in_tail(self) -> InferenceError | None:
-        """The error that stands after the last event, if any."""
+        """The error that is after the last event, if any."""
         tail = b"".join([self._last, *self._tail])
         start = tail.rfind(b"{", 0, max(tail.rfind(b'"error"'), 0))
         end = tail.rfind(b"}")

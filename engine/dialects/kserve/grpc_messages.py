@@ -85,7 +85,7 @@ def write_flag(value: bool) -> bytes:
 
 
 def read_flag(message: bytes) -> bool:
-    """Whether such a response says yes. Raises ValueError."""
+    """Returns True if such a response says yes. Raises ValueError."""
     return any(number == 1 and value == 1 for number, value in read(message))
 
 

@@ -1,4 +1,4 @@
-"""What a server of KServe's v2 protocol says of itself and of a model.
+"""The facts that a server of KServe's v2 protocol reports of itself and of a model.
 
 Source: KServe, "Open Inference Protocol (V2)", "Health", "Server Metadata", "Model Metadata"; OVMS, "Configuration
 Status" (`GET /v1/config`).
@@ -55,7 +55,8 @@ def shown(entries: list[dict[str, Any]]) -> str:
 
 
 def states(config: dict[str, Any]) -> str:
-    """What OVMS's configuration, or TensorFlow Serving's model status, says of models that are not available."""
+    """Returns what OVMS's configuration, or TensorFlow Serving's model status, says of models that are not
+    available."""
     held = [
         f"{name} {version.get('state')}"
         for name, entry in config.items()

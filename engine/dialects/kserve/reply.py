@@ -11,7 +11,7 @@ from engine.dialects.kserve.tensors import FLOATS, Tensor, rows
 
 
 def canonical(task: str, model: str, tensors: list[Tensor]) -> dict[str, Any]:
-    """The reply's body. Raises ValueError for what is none, InvalidRequest where the request must say more."""
+    """The reply's body. Raises ValueError for an unreadable one, InvalidRequest where the request must say more."""
     if task == "tensors":
         if not tensors:
             raise ValueError("the model gave no tensor")
@@ -30,7 +30,7 @@ def entry(tensor: Tensor) -> dict[str, Any]:
 
 
 def _element(element: bytes) -> Any:
-    """A text, or `{"b64": …}` for bytes that are none."""
+    """A text, or `{"b64": …}` for bytes that are not text."""
     try:
         return element.decode()
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""What a canonical request asks of a model behind KServe's wires: which tensors go in, which shall come out.
+"""A canonical request to a model behind KServe's wires: the tensors that go in, and those that must come out.
 
 The body of task `tensors` is ours: `inputs` by name, each a nested list or `{"shape", "datatype", "data"}`, `data`
-flat, nested, or the base64 of the elements' bytes; `outputs` names those that are wanted; `parameters` are the
+flat, nested, or the base64 of the elements' bytes; `outputs` names the requested ones; `parameters` are the
 model's. The datatypes are those of KServe's "Open Inference Protocol (V2)", "Tensor Data Types".
 """
 
@@ -29,7 +29,7 @@ _TENSORS = _COMMON | {"inputs", "outputs", "parameters"}
 
 @dataclass(slots=True)
 class Ask:
-    """What is sent, whatever the wire."""
+    """The content of a call, whatever the wire."""
 
     inputs: list[Tensor]
     outputs: list[str]
@@ -80,7 +80,7 @@ def _tensors(body: dict[str, Any]) -> Ask:
     inputs = [tensor(value, name, f"body.inputs.{name}", known.get(name)) for name, value in given.items()]
     outputs = body.get("outputs") or []
     if type(outputs) is not list or not all(type(name) is str and name for name in outputs):
-        raise InvalidRequest("body.outputs: expected a list with the names of the tensors that are wanted")
+        raise InvalidRequest("body.outputs: expected a list with the names of the requested tensors")
     parameters = body.get("parameters") or {}
     if type(parameters) is not dict:
         raise InvalidRequest("body.parameters: expected an object")
@@ -88,13 +88,15 @@ def _tensors(body: dict[str, Any]) -> Ask:
 
 
 def tensor(given: Any, name: str, where: str, known: str | None = None) -> Tensor:
-    """A tensor out of its canonical form, which stands at `where`; `known` is its datatype where the form says none.
+    """A tensor out of its canonical form, which is at `where`; `known` is its datatype where the form says none.
     Raises InvalidRequest."""
     value = given if type(given) is dict and "data" in given else {"data": given}
     datatype = value.get("datatype") or known
     data, shape = value["data"], value.get("shape")
     if datatype is not None and datatype not in DATATYPES:
-        raise InvalidRequest(f"{where}.datatype: {datatype!r} is none; one of: {', '.join(sorted(DATATYPES))}")
+        raise InvalidRequest(
+            f"{where}.datatype: {datatype!r} is not a KServe datatype; one of: {', '.join(sorted(DATATYPES))}"
+        )
     if type(data) is str and datatype not in (None, "BYTES"):
         elements = _unpacked(name, datatype, data, where)
         found = [len(elements)]
@@ -119,7 +121,7 @@ def _datatype(elements: list[Any], where: str) -> str:
     for datatype, kind in (("BOOL", {bool}), ("INT64", {int}), ("FP32", {int, float}), ("BYTES", {str, bytes, dict})):
         if kinds and kinds <= kind:
             return datatype
-    raise InvalidRequest(f"{where}.datatype: say which; it can't be told from the data")
+    raise InvalidRequest(f"{where}.datatype: say which; the data does not show it")
 
 
 def _typed(elements: list[Any], datatype: str, where: str) -> list[Any]:
@@ -132,7 +134,7 @@ def _typed(elements: list[Any], datatype: str, where: str) -> list[Any]:
 
 
 def _bytes(element: Any, where: str) -> bytes:
-    """An element of BYTES: a text, or `{"b64": …}` for bytes that are none."""
+    """An element of BYTES: a text, or `{"b64": …}` for bytes that are not text."""
     if type(element) is bytes:
         return element
     if type(element) is dict and type(element.get("b64")) is str:
@@ -193,7 +195,7 @@ def _text_input(inputs: list[dict[str, Any]]) -> tuple[str, list[Any]]:
         shown = ", ".join(f"{each['name']} {each['datatype']} {each['shape']}" for each in inputs)
         raise InvalidRequest(
             f"body.input_tensor: name the input that takes the texts, BYTES; the model's inputs: {shown}. Next: a "
-            "model without one is asked with task=tensors"
+            "model without one works with task=tensors"
         )
     return texts[0]["name"], texts[0]["shape"]
 
@@ -207,7 +209,7 @@ def _vector_output(outputs: list[dict[str, Any]]) -> str | None:
 
 
 def _text_shape(said: Any, count: int) -> list[int]:
-    """The shape of the texts' tensor: one dimension, or as many as the model wants, of size 1 behind the first."""
+    """The shape of the texts' tensor: one dimension, or as many as the model needs, of size 1 behind the first."""
     if said is None:
         return [count]
     if type(said) is not list or not all(size in (-1, 1) for size in said[1:]):

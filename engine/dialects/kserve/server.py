@@ -67,7 +67,7 @@ class KServeServerDialect:
         tensors = reply_tensors(call, body)
         if not speaks_json(tensors):
             raise InvalidRequest(
-                "outputs: JSON has no way to write these tensors. Next: ask for others, or use this server over gRPC"
+                "outputs: JSON has no way to write these tensors. Next: request others, or use this server over gRPC"
             )
         return write(message, "outputs", tensors, binary=False)[0]
 

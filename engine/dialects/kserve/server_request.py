@@ -1,4 +1,4 @@
-"""What the servers of KServe's wires have in common: a client's tensors in the canonical form, and back.
+"""The shared part of the servers of KServe's wires: a client's tensors in the canonical form, and back.
 
 One tensor of texts is an embedding; everything else is task `tensors`.
 """
@@ -25,7 +25,7 @@ METADATA: dict[str, Any] = {
     "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1]}],
     "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, -1]}],
 }
-"""Of every model, for clients that ask: what it embeds, and what it gives."""
+"""The metadata of every model, for clients that read it: text in, vectors out."""
 SERVER: dict[str, Any] = {"name": "engine", "version": "1", "extensions": ["model_repository"]}
 
 
@@ -47,7 +47,7 @@ def client_call(
     version: str | None = None,
     parameters: dict[str, Any] | None = None,
 ) -> KServeCall:
-    """What a client asks for. Raises InvalidRequest."""
+    """Returns what a client requests. Raises InvalidRequest."""
     if not tensors:
         raise InvalidRequest("inputs: there is no tensor. Next: send one")
     body: dict[str, Any] = {"model": model}

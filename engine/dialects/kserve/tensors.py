@@ -115,7 +115,8 @@ def flat(data: Any) -> tuple[list[int], list[Any]]:
 
 
 def speaks_json(tensors: list[Tensor]) -> bool:
-    """Whether JSON can carry them: it has neither bytes nor half a float ("Tensor Data", Triton's FP16 and BF16)."""
+    """Returns True if JSON can carry them: it has neither bytes nor half a float ("Tensor Data", Triton's FP16 and
+    BF16)."""
     return not any(
         tensor.datatype in ("FP16", "BF16") or (tensor.datatype == "BYTES" and not all(map(_is_text, tensor.data)))
         for tensor in tensors
@@ -190,7 +191,7 @@ def to_bytes(tensor: Tensor) -> bytes:
     try:
         packed = struct.pack(f"<{len(data)}{'f' if narrowed else _FORMATS[tensor.datatype]}", *data)
     except (struct.error, OverflowError) as error:
-        raise ValueError(f"tensor {tensor.name!r}: an element is no {tensor.datatype}: {error}") from error
+        raise ValueError(f"tensor {tensor.name!r}: an element is not a {tensor.datatype}: {error}") from error
     if not narrowed:
         return packed
     narrow = bytearray(len(packed) // 2)

@@ -75,7 +75,7 @@ class OllamaDialect(HttpDialect):
         return names(body.get("models"), "model", "name") if type(body) is dict else []
 
     def questions(self, model: str) -> list[WireCall]:
-        """What the model can do and hold, and the server's version."""
+        """Returns what the model can do and hold, and the server's version."""
         return [WireCall("POST", "/api/show", written({"model": model})), WireCall("GET", "/api/version", b"")]
 
     def server_info(self, model: str, answers: Sequence[DiscoveryReply]) -> ServerInfo:

@@ -1,4 +1,4 @@
-"""What goes wrong on Ollama's wire, in the closed vocabulary.
+"""The errors of Ollama's wire, in the closed vocabulary.
 
 An error is `{"error": "text"}`, whole or as a line of a stream; there is no code, so the words must do. Source:
 Ollama's docs, "Errors", and its server's source (server/routes.go, server/sched.go, llm/llama_server.go).
@@ -25,11 +25,11 @@ _WORDINGS: tuple[tuple[re.Pattern[str], type[InferenceError]], ...] = (
     (re.compile(r"server busy|maximum pending requests exceeded", re.IGNORECASE), Overloaded),
 )
 _STATUS = re.compile(r"([45]\d\d) [A-Z]")
-"""How the server quotes a cloud model's refusal inside a stream: "429 Too Many Requests: …"."""
+"""The server's form of a cloud model's refusal inside a stream: "429 Too Many Requests: …"."""
 
 
 def typed_error(status: int, headers: Mapping[str, str], content: bytes, wall_s: float) -> InferenceError:
-    """The error for a reply that is not what was asked for."""
+    """The error for a reply that is not what was requested."""
     return _worded(openai_errors.typed_error(status, headers, content, wall_s))
 
 

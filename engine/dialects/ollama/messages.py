@@ -23,7 +23,7 @@ def write_messages(messages: Any, unsupported: Unsupported) -> list[dict[str, An
         raise InvalidRequest("body.messages: expected at least one message; an empty list would only load the model")
     written: list[dict[str, Any]] = []
     names: dict[str, str] = {}
-    """Of the tools that were called, by the call's id: Ollama wants the name with the answer."""
+    """Of the tools that were called, by the call's id: Ollama needs the name with the answer."""
     for index, message in enumerate(messages):
         if type(message) is not dict:
             raise InvalidRequest(f"body.messages[{index}]: expected an object")
@@ -68,7 +68,7 @@ def _write(
 
 
 def _parts(content: Any, role: str, where: str, unsupported: Unsupported) -> list[dict[str, Any]]:
-    """A message for each run of text and images: within one, Ollama does not say which stands before which, so a
+    """A message for each run of text and images: within one, Ollama does not say which is before which, so a
     message in which they alternate becomes several of the same role, as Ollama's own OpenAI wire does it."""
     if content is None or type(content) is str:
         return [{"role": role, "content": content or ""}]

@@ -1,4 +1,4 @@
-"""What Ollama says of a model, and how it gets one: /api/show, /api/version, /api/pull.
+"""Ollama's facts of a model, and its way to fetch one: /api/show, /api/version, /api/pull.
 
 Source: Ollama's openapi.yaml, `ShowResponse`, `VersionResponse`, `StatusEvent`; types/model/capability.go for the names
 of what a model can do; docs/api.md, "Show Model Information", for `model_info`.
@@ -40,7 +40,7 @@ def server_info(model: str, answers: Sequence[DiscoveryReply]) -> ServerInfo:
 
 
 def _context_length(info: Any) -> int | None:
-    """What the model was made for; `num_ctx` may be less."""
+    """Returns what the model was made for; `num_ctx` may be less."""
     if type(info) is not dict:
         return None
     return positive(info.get(f"{info.get('general.architecture')}.context_length"))
@@ -56,13 +56,13 @@ class PullDecoder:
         self.ended = False
 
     def feed(self, data: bytes) -> list[Progress]:
-        """What the lines that are now complete say."""
+        """Returns what the lines that are now complete say."""
         return [self._read(line) for line in self._lines.feed(data)]
 
     def _read(self, line: bytes) -> Progress:
         body = lenient(line)
         if type(body) is not dict:
-            return Progress(error="a line that is no JSON object")
+            return Progress(error="a line that is not a JSON object")
         if body.get("error"):
             return Progress(error=str(body["error"]))
         self.ended = self.ended or body.get("status") == "success"

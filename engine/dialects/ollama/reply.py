@@ -119,7 +119,7 @@ def legacy_logprobs(tokens: list[Any], offset: int) -> dict[str, Any]:
 
 
 def finish_reason(body: dict[str, Any]) -> str:
-    """Why it ended; older servers don't say it for an ordinary end."""
+    """Returns why it ended; older servers don't say it for an ordinary end."""
     reason = body.get("done_reason")
     return reason if type(reason) is str and reason else "stop"
 
@@ -132,7 +132,8 @@ def read_usage(body: dict[str, Any]) -> Usage | None:
 
 
 def created_s(body: dict[str, Any], wall: Callable[[], float]) -> int:
-    """When it was made, in whole seconds since the epoch; now, where the server does not say it in a way to be read."""
+    """Returns when it was made, in whole seconds since the epoch; now, where the server does not say it in a way to be
+    read."""
     try:
         return int(datetime.fromisoformat(body["created_at"]).timestamp())
     except (KeyError, TypeError, ValueError, OverflowError):

@@ -41,8 +41,8 @@ def chat(body: dict[str, Any], model: str, stream: bool, unsupported: Unsupporte
 
 
 def completion(body: dict[str, Any], model: str, stream: bool, unsupported: Unsupported) -> dict[str, Any]:
-    """The body for /api/generate. Raw, for a completion goes on from its prompt: the model's chat template would make
-    a question of it. A suffix or a picture needs the template, so it is not raw. Raises InvalidRequest."""
+    """The body for /api/generate. Raw, for a completion continues from its prompt: the model's chat template would make
+    a question of it. A suffix or an image needs the template, so it is not raw. Raises InvalidRequest."""
     prompt = body.get("prompt")
     if type(prompt) is list and len(prompt) == 1:
         prompt = prompt[0]
@@ -114,7 +114,7 @@ def _tools(wire: dict[str, Any], body: dict[str, Any], value: Any, unsupported: 
     if type(value) is not list:
         raise InvalidRequest("body.tools: expected a list")
     if not value or body.get("tool_choice") == "none":
-        return  # not offered, so not called: what "none" asks for
+        return  # not offered, so not called: what "none" requests
     wire["tools"] = [_tool(tool, f"body.tools[{index}]", unsupported) for index, tool in enumerate(value)]
 
 
@@ -160,7 +160,7 @@ def _effort(wire: dict[str, Any], body: dict[str, Any], value: Any, unsupported:
 
 
 def _images(wire: dict[str, Any], body: dict[str, Any], value: Any, unsupported: Unsupported) -> None:
-    """Of a completion: pictures as base64 or data: URLs; a chat has them in its messages."""
+    """Of a completion: images as base64 or data: URLs; a chat has them in its messages."""
     if type(value) is not list or not all(type(each) is str for each in value):
         raise InvalidRequest("body.images: expected a list of base64 texts or data: URLs")
     wire["images"] = [each.partition(",")[2] if each.startswith("data:") else each for each in value]

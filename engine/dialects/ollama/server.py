@@ -1,7 +1,8 @@
 """Ollama's own wire, as a server speaks it: /api/chat, /api/generate, /api/embed, /api/tags.
 
 Source: Ollama's docs, "API Reference" (openapi.yaml), and its types (api/types.go). /api/generate has two meanings: raw
-or with a suffix it goes on from a prompt; else the model's chat template makes a question of it, so it is a chat here.
+or with a suffix it continues from a prompt; else the model's chat template makes a question of it, so it is a chat
+here.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _SHOWN: dict[str, Any] = {
     "model_info": {},
     "capabilities": ["completion", "tools", "vision", "embedding"],
 }
-"""What is said of every model, for what it can do is not known here."""
+"""The facts given of every model: its abilities are not known here."""
 _TASKS = {"/api/chat": "chat", "/api/generate": "completion", "/api/embed": "embedding"}
 _encode = msgspec.json.Encoder().encode
 

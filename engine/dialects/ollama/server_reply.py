@@ -23,7 +23,7 @@ class OllamaStreamEncoder:
     __slots__ = ("_call", "_calls", "_generate", "_head", "_reason", "_usage")
 
     def __init__(self, call: ClientCall, generate: bool) -> None:
-        """`generate`: the client asked on /api/generate, whose lines have another form."""
+        """`generate`: the client called /api/generate, whose lines have another form."""
         self._call = call
         self._generate = generate
         self._head: dict[str, Any] | None = None
@@ -108,7 +108,7 @@ def write_message(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_call(call: dict[str, Any]) -> dict[str, Any]:
-    """A tool call, its arguments as an object; what a model wrote that is no object is kept under `arguments`."""
+    """A tool call, its arguments as an object; what a model wrote that is not an object is kept under `arguments`."""
     function = call["function"]
     text = function.get("arguments") or "{}"
     try:
@@ -122,7 +122,7 @@ def write_call(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def reasoning(part: dict[str, Any]) -> str | None:
-    """What the model thought, under either of its names."""
+    """Returns what the model thought, under either of its names."""
     return part.get("reasoning_content") or part.get("reasoning") or None
 
 
@@ -148,14 +148,14 @@ def done_reason(reason: str | None) -> str:
 
 
 def counts(usage: dict[str, Any] | None) -> dict[str, int]:
-    """The counts of a canonical usage object; none where nobody counted."""
+    """Returns the counts of a canonical usage object; empty if the usage is unknown."""
     if not usage:
         return {}
     return {"prompt_eval_count": usage.get("prompt_tokens") or 0, "eval_count": usage.get("completion_tokens") or 0}
 
 
 def created_at(body: dict[str, Any]) -> str:
-    """When it was made, in RFC 3339."""
+    """Returns when it was made, in RFC 3339."""
     return datetime.fromtimestamp(body.get("created") or 0, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -1,4 +1,4 @@
-"""What an Ollama client asks for, in canonical words. Source: Ollama's docs, "API Reference", and its api/types.go."""
+"""Reads an Ollama client's request in canonical words. Source: Ollama's docs, "API Reference", and its api/types.go."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _RUNNER = frozenset(
         "f16_kv", "logits_all", "vocab_only", "embedding_only", "num_keep", "draft_num_predict",
     )
 )  # fmt: skip
-"""How a server shall load a model: nothing that a request to somebody else could ask for."""
+"""Fields of loading a model: never a file that another user's request names."""
 _UNSAID = ("keep_alive", "template", "context", "shift", "width", "height", "steps")
 """Fields with nothing like them in the canonical form."""
 _EFFORTS: dict[Any, str] = {think: effort for effort, think in EFFORTS.items() if effort not in ("minimal", "max")}
 _THINK_DEFAULT = "medium"
-"""What Ollama takes `think: true` for where levels are known (api/types.go, `ThinkValue.String`)."""
+"""Ollama's level for `think: true` (api/types.go, `ThinkValue.String`)."""
 _MEDIA = (
     ("iVBORw0KGgo", "image/png"),
     ("/9j/", "image/jpeg"),
     ("R0lGOD", "image/gif"),
     ("UklGR", "RIFF"),
 )
-"""How the base64 of each kind of file begins."""
+"""The beginning of the base64 of each kind of file."""
 _encode = msgspec.json.Encoder().encode
 
 
 def read_messages(messages: Any) -> list[dict[str, Any]]:
     """The canonical messages. Raises InvalidRequest."""
     if type(messages) is not list or not messages:
-        raise InvalidRequest("body.messages: expected at least one message; models are loaded when they are asked")
+        raise InvalidRequest("body.messages: expected at least one message; models are loaded at their first request")
     canonical: list[dict[str, Any]] = []
     calls: list[tuple[str, str]] = []
     """Id and name of the calls whose answers have not come yet: clients may name neither id nor order."""
@@ -67,7 +67,7 @@ def read_prompt(wire: dict[str, Any], body: dict[str, Any]) -> str:
     """Puts what /api/generate is about into the canonical body; the task that it is. Raises InvalidRequest."""
     prompt = wire.get("prompt") or ""
     if type(prompt) is not str or not (prompt or wire.get("images")):
-        raise InvalidRequest("body.prompt: expected a text; models are loaded when they are asked")
+        raise InvalidRequest("body.prompt: expected a text; models are loaded at their first request")
     if wire.get("raw") or wire.get("suffix"):
         for name in ("system", "images", "think"):
             if wire.get(name):
@@ -98,12 +98,13 @@ def read_fields(wire: dict[str, Any], body: dict[str, Any], task: str) -> list[s
         else:
             own[name] = value
     if own:
-        body["options"] = own  # more ways to choose tokens: whoever answers knows them or refuses them
+        body["options"] = own  # more ways to choose tokens: the target knows them or refuses them
     if task == "embedding":
         if wire.get("dimensions"):
             body["dimensions"] = wire["dimensions"]
         if wire.get("truncate"):
-            # Not where it is left out, though it is Ollama's default: an input that is cut without a word is no answer.
+            # Not where it is left out, though it is Ollama's default: an input that is cut without a word is not an
+            # answer.
             body["truncate"] = True
         return warnings
     if wire.get("truncate") is not None:
@@ -148,10 +149,10 @@ def _content(text: str, images: Any, where: str) -> Any:
 
 
 def _media(data: Any, where: str) -> dict[str, Any]:
-    """A part for an image or a sound: Ollama has one list for both and tells them apart by their first bytes."""
+    """A part for an image or an audio: Ollama has one list for both and tells them apart by their first bytes."""
     kind = next((kind for start, kind in _MEDIA if data.startswith(start)), None) if type(data) is str else None
     if kind == "RIFF":
-        # Base64 characters 11 to 15 hold the last bytes of the word WEBP or WAVE, which stands at byte 8 of the file.
+        # Base64 characters 11 to 15 hold the last bytes of the word WEBP or WAVE, which is at byte 8 of the file.
         kind = {"XRUJQ": "image/webp", "XQVZF": "audio/wav"}.get(data[11:16])
     if kind is None:
         raise InvalidRequest(f"{where}: expected the base64 of a PNG, JPEG, GIF, WebP or WAV file")

@@ -78,7 +78,7 @@ class OllamaStreamDecoder(JsonStreamDecoder):
             self._end(body, chunks)
 
     def _choice(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The choice of one line. Raises KeyError, TypeError or AttributeError for a line that is no chunk."""
+        """The choice of one line. Raises KeyError, TypeError or AttributeError for a line that is not a chunk."""
         if not self._chat:
             if "response" not in body:
                 raise KeyError("response")

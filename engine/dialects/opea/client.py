@@ -22,7 +22,7 @@ from engine.dialects.opea.stream import OpeaStreamDecoder
 from engine.dialects.openai.client import OpenAIDialect
 
 MEGASERVICES = frozenset(("chatqna", "codegen", "docsum", "graphrag", "hybridrag", "searchqna", "visualqna"))
-"""Those that are chats: asked with messages, and `visualqna` with a picture."""
+"""Those that are chats: called with messages, and `visualqna` with an image."""
 _FAILED = "Response Error"
 """CodeGen's whole answer where its model failed."""
 
@@ -94,7 +94,7 @@ class OpeaDialect(OpenAIDialect):
 
     def _served(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if status == 200 and content.lstrip()[:5] == b"data:":
-            # A translator streams its answer whenever its model does, asked or not.
+            # A translator streams its answer whenever its model does, requested or not.
             body: Any = {"choices": [{"message": {"content": self._gathered(content)}}]}
         else:
             body = self._json(status, headers, content)

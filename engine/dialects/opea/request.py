@@ -1,4 +1,4 @@
-"""What OPEA's services are asked, made of the canonical form.
+"""The requests of OPEA's services, made of the canonical form.
 
 Sources: OPEA's GenAIComps 1.5, comps/cores/proto/api_protocol.py (ChatCompletionRequest, RerankingRequest) and
 comps/cores/mega/utils.py (handle_message); GenAIExamples, ChatQnA/chatqna.py (handle_request).
@@ -18,9 +18,9 @@ _MEGA_FIELDS = frozenset(
         "index_name",
     )
 )  # fmt: skip
-"""What a megaservice hands on: to its model, its retriever and its reranker."""
+"""The fields that a megaservice hands on: to its model, its retriever and its reranker."""
 _OWN_FIELDS = {"docsum": frozenset(("language", "summary_type", "chunk_size", "chunk_overlap"))}
-"""What one megaservice takes besides."""
+"""The further fields of one megaservice."""
 _MICRO_FIELDS = _MEGA_FIELDS | frozenset(
     (
         "modalities", "logit_bias", "logprobs", "top_logprobs", "n", "service_tier", "stop", "stream_options", "tools",
@@ -28,7 +28,7 @@ _MICRO_FIELDS = _MEGA_FIELDS | frozenset(
         "timeout", "echo", "add_generation_prompt", "add_special_tokens", "documents", "chat_template_kwargs",
     )
 )  # fmt: skip
-"""What the microservice of a model takes as it is; the fields that it takes in part have a function each."""
+"""The fields that the microservice of a model takes as they are; those that it takes in part have a function each."""
 _HANDLED = frozenset(("messages", "model", "stream", "max_completion_tokens", "tool_choice", "response_format", "seed"))
 _LAST_ROLES = ("user", "assistant")
 
@@ -137,14 +137,14 @@ def _plain_message(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_picture(message: dict[str, Any], pictures: list[dict[str, Any]]) -> dict[str, Any]:
-    """The last message with the one picture that the service looks at. Raises InvalidRequest."""
+    """The last message with the one image that the service looks at. Raises InvalidRequest."""
     if len(pictures) != 1:
-        raise InvalidRequest(f"body.messages: visualqna looks at one picture; got {len(pictures)}")
+        raise InvalidRequest(f"body.messages: visualqna looks at one image; got {len(pictures)}")
     return {**message, "content": [{"type": "text", "text": message["content"]}, *pictures]}
 
 
 def _picture(part: dict[str, Any], where: str) -> dict[str, Any]:
-    """A picture as the service reads it: base64 without more, or an address. Raises InvalidRequest."""
+    """An image as the service reads it: base64 without more, or an address. Raises InvalidRequest."""
     image = part.get("image_url")
     url = image.get("url") if type(image) is dict else image
     if type(url) is not str or not url:
@@ -155,7 +155,7 @@ def _picture(part: dict[str, Any], where: str) -> dict[str, Any]:
 def _prompt_messages(
     messages: Any, unsupported: Unsupported, pictures: list[dict[str, Any]] | None = None
 ) -> list[dict[str, Any]]:
-    """The messages as texts. A megaservice keeps one system message, and puts it first. The pictures of one that looks
+    """The messages as texts. A megaservice keeps one system message, and puts it first. The images of one that looks
     at any are added to `pictures`."""
     system: list[str] = []
     rest: list[dict[str, Any]] = []

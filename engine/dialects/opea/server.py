@@ -58,7 +58,7 @@ class OpeaServerDialect(OpenAIServerDialect):
         else:
             wire = asked_json(content)
             model = service if task in ("chat", "translation") else None
-            # Left out, it means true, but not where pictures are asked about.
+            # Left out, it means true, except for questions about images.
             stream = task == "chat" and wire.pop("stream", service != "visualqna") is not False
             body = _READS[task](wire, service)
         return ClientCall(task, body, stream, model, client_key(headers))

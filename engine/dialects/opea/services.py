@@ -56,7 +56,7 @@ def write(task: str, body: dict[str, Any], model: str, unsupported: Unsupported)
 
 
 def canonical(task: str, body: Any) -> dict[str, Any] | None:
-    """The reply's body, None where it is none of its task."""
+    """Returns the reply's body; None if it is not of its task."""
     if task == "moderation":
         return _moderated(body)
     if task == "retrieval":
@@ -91,7 +91,7 @@ def _guardrail(body: dict[str, Any], unsupported: Unsupported) -> WireCall:
 
 
 def _moderated(body: Any) -> dict[str, Any] | None:
-    """A service that finds nothing sends the text back; what it finds stands in a sentence."""
+    """A service that finds nothing sends the text back; what it finds is in a sentence."""
     if type(body) is not dict or "text" not in body:
         return None
     flagged = bool(body.get("downstream_black_list"))

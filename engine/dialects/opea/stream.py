@@ -39,7 +39,7 @@ class OpeaStreamDecoder:
         self._wall = wall
         self._sse = SseDecoder()
         self._rest = b""
-        """The beginning of a character that goes on in the next piece."""
+        """The beginning of a character that continues in the next piece."""
         self._raw: list[bytes] | None = []
         """The bytes until the first event, which says whose form the stream has."""
         self._openai = OpenAIStreamDecoder("chat", wall, show_usage=show_usage, end=end)
@@ -126,7 +126,8 @@ class OpeaStreamDecoder:
         return Chunk({**self._head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]})
 
     def _is_failure(self, payload: bytes) -> bool:
-        """Whether an event is an error, which is kept for `finish`; any other object is a piece of the answer."""
+        """Returns True if an event is an error, which is kept for `finish`; any other object is a piece of the
+        answer."""
         try:
             body = msgspec.json.decode(payload)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

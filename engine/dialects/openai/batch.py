@@ -33,7 +33,7 @@ from engine.dialects.codecs.multipart import write_form
 from engine.dialects.common.batch_base import HttpBatchDialect
 
 TAG = "engine_job"
-"""The metadata key that our tag stands under."""
+"""The metadata key that our tag is under."""
 _PAGE = 100
 """Jobs a page, the most there may be."""
 _STATES = {
@@ -47,7 +47,7 @@ _STATES = {
     "failed": FAILED,
 }
 _NEVER_RUN: dict[str, type[InferenceError]] = {
-    # A line of the error file for a request that nobody looked at.
+    # A line of the error file for a request that was never run.
     "batch_expired": TimedOut,
     "batch_cancelled": ServerFailed,
     "batch_interrupted": ServerFailed,

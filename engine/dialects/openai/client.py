@@ -1,4 +1,4 @@
-"""The OpenAI wire: every operation that answers, and those that stand beside it at other servers (rerank, score).
+"""The OpenAI wire: every operation that answers, and those that are next to it at other servers (rerank, score).
 
 The canonical form is this wire, so a body is passed on, not rebuilt. Source: OpenAI's API reference, "Chat",
 "Completions (legacy)", "Embeddings", "Responses", "Moderations", "Images", "Audio" and "Streaming".
@@ -75,7 +75,7 @@ class OpenAIDialect(HttpDialect):
         if task == "response" and body.get("background"):
             unsupported = Unsupported("a call that is waited for", drop_unsupported)
             unsupported.lose(
-                "body.background", "a response that is made in the background would have to be asked for again"
+                "body.background", "a response that is made in the background would have to be requested again"
             )
             warnings = unsupported.warnings
             body = {name: value for name, value in body.items() if name != "background"}

@@ -1,4 +1,4 @@
-"""What goes wrong on the OpenAI wire, in the closed vocabulary.
+"""The errors of the OpenAI wire, in the closed vocabulary.
 
 OpenAI's error object is `{"error": {"message", "type", "param", "code"}}`; those who speak its wire vary the envelope
 (a text, a list of one, no envelope, FastAPI's `detail`), the status and the wording. Here is the one table of it.
@@ -58,7 +58,7 @@ _CODES: dict[str, type[InferenceError]] = {
     "content_filter": ContentFiltered,
     "content_policy_violation": ContentFiltered,
     "moderation_blocked": ContentFiltered,
-    # Responses and pictures (API reference, "The response object", error).
+    # Responses and images (API reference, "The response object", error).
     "image_content_policy_violation": ContentFiltered,
     "bio_policy": ContentFiltered,
     "misalignment_policy_violation": ContentFiltered,
@@ -164,14 +164,14 @@ FINISH_FAILURES: dict[str, type[InferenceError]] = {
 
 
 def typed_error(status: int, headers: Mapping[str, str], content: bytes, wall_s: float) -> InferenceError:
-    """The error for a reply that is not what was asked for. Status 2xx: an error body, else Malformed."""
+    """The error for a reply that is not what was requested. Status 2xx: an error body, else Malformed."""
     body = lenient(content)
     if 200 <= status < 300:
         if is_error(body):
             return error_from(body, status, headers, wall_s)
         what = headers.get("content-type", "no content type").partition(";")[0]
         return Malformed(
-            f"HTTP {status}: the reply is not what was asked for ({what}): {excerpt(content)}",
+            f"HTTP {status}: the reply is not what was requested ({what}): {excerpt(content)}",
             status=status,
             provider_request_id=request_id(headers),
         )

@@ -25,7 +25,7 @@ from engine.dialects.openai.stream import DONE, KEEP_ALIVE
 from engine.dialects.openai.usage import read_usage
 
 _MANY = ("image", "image-edit")
-"""With `n` pictures there are as many last events."""
+"""With `n` images there are as many last events."""
 _BEFORE = ("response.created", "response.queued", "response.in_progress")
 """Said before anything of the answer is there."""
 
@@ -154,13 +154,13 @@ class EventStreamDecoder(EventDecoder):
         if name == b"error" or is_error(body) or (type(body) is dict and body.get("type") == "error"):
             self._fail(error_from(body if body is not None else excerpt(payload), 200, {}, self._wall()))
         else:
-            self._fail(Malformed(f"the stream has an event that is none: {excerpt(payload)}"))
+            self._fail(Malformed(f"the stream has an event that is not documented: {excerpt(payload)}"))
 
 
 class SpeechStreamDecoder:
-    """Chunks from a stream of speech, which is one of events or the sound itself: the first bytes tell.
+    """Chunks from a stream of speech, which is one of events or the audio itself: the first bytes tell.
 
-    Sound has no end of its own. A reply that is cut is noticed by the transport, which knows where its body ends.
+    Audio has no end of its own. A reply that is cut is noticed by the transport, which knows where its body ends.
     """
 
     __slots__ = ("_events", "_first", "_sound", "_wall", "ended")

@@ -1,4 +1,4 @@
-"""Uploads on the OpenAI wire: transcriptions, translations and edits of pictures go as forms, not as JSON.
+"""Uploads on the OpenAI wire: transcriptions, translations and edits of images go as forms, not as JSON.
 
 Source: OpenAI's API reference, "Create transcription", "Create translation" and "Create image edit"; the names of lists
 and objects in a form are those that its official client writes.
@@ -76,7 +76,7 @@ def decode_form(task: str, content: bytes, content_type: str) -> dict[str, Any]:
 
 
 def _typed(name: str, text: str) -> Any:
-    """A field's text as the value that it stands for."""
+    """Returns a field's text as a value."""
     if name == "stream" and text.lower() in ("true", "false", "1", "0"):
         return text.lower() in ("true", "1")
     if name in _NUMBERS or (name == "chunking_strategy" and text.startswith("{")):

@@ -1,4 +1,4 @@
-"""Whole replies on the OpenAI wire: is this what was asked for?
+"""Whole replies on the OpenAI wire: is this what was requested?
 
 A reply that is not JSON, for speech and for transcripts as text, gets a canonical form here. Source: OpenAI's API
 reference, the object that each operation returns.
@@ -20,7 +20,7 @@ _ANSWERS = ("content", "tool_calls", "refusal", "reasoning_content", "reasoning"
 
 
 def wrong_reply(task: str, body: dict[str, Any], content: bytes, wall_s: float) -> InferenceError | None:
-    """What is wrong with a decoded reply, if anything. `wall_s` is the time now in seconds since the epoch."""
+    """Returns what is wrong with a decoded reply, if anything. `wall_s` is the time now in seconds since the epoch."""
     if task in ("chat", "completion"):
         return _wrong_choices(task, body, content, wall_s)
     if task == "embedding":
@@ -35,7 +35,9 @@ def wrong_reply(task: str, body: dict[str, Any], content: bytes, wall_s: float) 
         audio = body.get("audio")
         sound = audio.get("data") if type(audio) is dict else None
         return (
-            None if type(sound) is str and sound else Malformed(f"HTTP 200: the reply is no sound: {excerpt(content)}")
+            None
+            if type(sound) is str and sound
+            else Malformed(f"HTTP 200: the reply is not an audio: {excerpt(content)}")
         )
     if type(body.get("text")) is not str:
         return Malformed(f"HTTP 200: the reply has no text: {excerpt(content)}")
@@ -53,7 +55,7 @@ def plain_reply(task: str, headers: Mapping[str, str], content: bytes) -> dict[s
         if kind in ("application/json", "text/html", "text/plain", "text/event-stream"):
             return None
         if not content:
-            raise Malformed("HTTP 200: the reply has no sound")
+            raise Malformed("HTTP 200: the reply has no audio")
         form = next((form for form, known in CONTENT_TYPES.items() if known == kind), "") or extension_of(content)
         audio = {"data": base64.b64encode(content).decode("ascii"), "format": form}
         return {"object": "audio.speech", "audio": {**audio, "content_type": kind or "application/octet-stream"}}
@@ -69,7 +71,7 @@ def plain_reply(task: str, headers: Mapping[str, str], content: bytes) -> dict[s
 
 
 def is_empty(answer: Any) -> bool:
-    """Whether a message, delta or text holds no part of an answer."""
+    """Returns True if a message, delta or text holds no part of an answer."""
     if type(answer) is not dict:
         return not answer
     return not any(answer.get(part) for part in _ANSWERS)

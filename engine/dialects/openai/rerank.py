@@ -1,6 +1,6 @@
-"""Rerank beside the OpenAI wire: `POST /rerank` as vLLM, OVMS, llama.cpp, LiteLLM, Jina and Cohere have it.
+"""Rerank next to the OpenAI wire: `POST /rerank` as vLLM, OVMS, llama.cpp, LiteLLM, Jina and Cohere have it.
 
-OpenAI has no such call. Its request is the same everywhere; replies differ in where the results stand (`results`,
+OpenAI has no such call. Its request is the same everywhere; replies differ in the place of the results (`results`,
 `data`, a bare list) and in what a score is called. Sources: Cohere's API reference, "Rerank (v2)"; Jina's "Reranker
 API"; Voyage's "Rerankers"; OVMS's "Cohere API rerank endpoint"; vLLM's entrypoints/pooling/scoring/protocol.py;
 SGLang's "Rerank models"; llama.cpp's server README, "POST /reranking".

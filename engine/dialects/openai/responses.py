@@ -15,7 +15,7 @@ _WHOLE = ("completed", "incomplete", None)
 
 
 def wrong_response(body: dict[str, Any], content: bytes, wall_s: float) -> InferenceError | None:
-    """What is wrong with a whole response, if anything."""
+    """Returns what is wrong with a whole response, if anything."""
     status = body.get("status")
     if status in ("failed", "cancelled") or is_withheld(body):
         return failure_of(body, content, wall_s)
@@ -27,7 +27,7 @@ def wrong_response(body: dict[str, Any], content: bytes, wall_s: float) -> Infer
 
 
 def is_withheld(response: dict[str, Any]) -> bool:
-    """Whether a content filter left nothing of the answer."""
+    """Returns True if a content filter left nothing of the answer."""
     details = response.get("incomplete_details")
     if response.get("status") != "incomplete" or type(details) is not dict:
         return False

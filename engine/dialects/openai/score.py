@@ -1,4 +1,4 @@
-"""Scores of pairs beside the OpenAI wire: vLLM's `POST /score`, for the task sentence-similarity.
+"""Scores of pairs next to the OpenAI wire: vLLM's `POST /score`, for the task sentence-similarity.
 
 The canonical request is Hugging Face's: `inputs` with `source_sentence` and `sentences`; its reply here is `outputs`, a
 number for each sentence. vLLM's is `text_1` and `text_2`; its reply `data`, with `index` and `score`. Source: vLLM's
@@ -14,7 +14,7 @@ from engine.dialects.common.error_body import excerpt
 
 
 def score_body(body: dict[str, Any]) -> dict[str, Any]:
-    """The canonical body as vLLM wants it. Raises InvalidRequest."""
+    """The canonical body as vLLM needs it. Raises InvalidRequest."""
     inputs = body.get("inputs")
     one = inputs.get("source_sentence") if type(inputs) is dict else None
     many = inputs.get("sentences") if type(inputs) is dict else None
@@ -41,7 +41,7 @@ def read_scores(body: dict[str, Any], content: bytes) -> dict[str, Any]:
 
 
 def read_score_request(body: dict[str, Any]) -> dict[str, Any]:
-    """The canonical form of what a client asks. Raises InvalidRequest."""
+    """Returns the canonical form of a client's request. Raises InvalidRequest."""
     names = next((names for names in _NAMES if names[0] in body and names[1] in body), None)
     if names is None:
         raise InvalidRequest("body.text_1: expected a text; and body.text_2: a text or a list of texts")
@@ -56,7 +56,7 @@ def read_score_request(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def score_reply(body: dict[str, Any], model: str) -> dict[str, Any]:
-    """A canonical reply as a client wants it."""
+    """A canonical reply as a client needs it."""
     data = [{"index": index, "object": "score", "score": score} for index, score in enumerate(body["outputs"])]
     rest = {name: value for name, value in body.items() if name != "outputs"}
     return {"object": "list", "model": model, **rest, "data": data}

@@ -121,7 +121,7 @@ class OpenAIServerDialect:
             headers["retry-after"] = str(math.ceil(error.retry_after_s))
             headers["retry-after-ms"] = str(math.ceil(error.retry_after_s * 1000))
         elif error.parks_key:
-            # OpenAI's own clients try every 429 again unless they are told that it is no use.
+            # OpenAI's own clients try every 429 again unless the header says that it is useless.
             headers["x-should-retry"] = "false"
         return error.status_code, headers, _encode(error_body(error))
 
@@ -131,7 +131,7 @@ class OpenAIServerDialect:
 
 
 class OpenAIStreamEncoder:
-    """Server-sent events that `data: [DONE]` ends. The usage comes in a chunk of its own where it was asked for."""
+    """Server-sent events that `data: [DONE]` ends. The usage comes in a chunk of its own where it was requested."""
 
     __slots__ = ("_last", "_owed", "_wanted")
 
@@ -139,7 +139,7 @@ class OpenAIStreamEncoder:
         options = call.body.get("stream_options")
         self._wanted = isinstance(options, dict) and options.get("include_usage") is True
         self._owed: Usage | None = None
-        """What a chunk said beside its body, until a body says it."""
+        """The usage that came with a chunk, until a body has it."""
         self._last: dict[str, Any] = {}
 
     @writes
@@ -174,7 +174,7 @@ class EventStreamEncoder:
 
     def __init__(self, call: ClientCall) -> None:
         self._named = call.task in ("response", "image", "image-edit")
-        """The event's name stands before it, too, as OpenAI has it for these."""
+        """The event's name is before it, too, as OpenAI has it for these."""
         self._sent = 0
 
     @writes
@@ -227,7 +227,7 @@ def event(data: dict[str, Any]) -> bytes:
 
 
 def _reply_type(task: str, form: Any) -> str:
-    """The content type of what a client asked for."""
+    """The content type of what a client requested."""
     if task == "speech":
         return CONTENT_TYPES.get(form if isinstance(form, str) else "mp3", "application/octet-stream")
     if task in ("transcription", "audio-translation") and isinstance(form, str):
@@ -246,8 +246,8 @@ def _read_body(content: bytes) -> dict[str, Any]:
 
 
 def _in_form(body: dict[str, Any], form: Any) -> dict[str, Any]:
-    """The vectors as the client asked for them, whatever a provider sent: numbers, or base64 of little-endian float32.
-    Most SDKs ask for base64 unless told otherwise."""
+    """The vectors as the client requested them, whatever a provider sent: numbers, or base64 of little-endian float32.
+    Most SDKs request base64 unless told otherwise."""
     wanted = str if form == "base64" else list
     data = body.get("data")
     if type(data) is not list or all(type(item.get("embedding")) is wanted for item in data):

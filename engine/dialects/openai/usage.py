@@ -1,8 +1,8 @@
-"""What the OpenAI wire tells of usage, in canonical counts.
+"""The usage of the OpenAI wire, in canonical counts.
 
 Two sets of names are in use: chat, completions and embeddings say `prompt_tokens` and `completion_tokens`; responses,
-images, speech and transcriptions say `input_tokens` and `output_tokens`. On both, cached tokens and those of sound and
-pictures are parts of the prompt, and reasoning is a part of the answer; xAI alone counts the reasoning of a chat apart,
+images, speech and transcriptions say `input_tokens` and `output_tokens`. On both, cached tokens and those of audio and
+images are parts of the prompt, and reasoning is a part of the answer; xAI alone counts the reasoning of a chat apart,
 which its total shows. Sources: OpenAI's API reference, the `usage` object of each operation; what a provider says of
 the cost: OpenRouter's "Usage Accounting", xAI's "Cost Tracking", Perplexity's API reference (`usage.cost`).
 """
@@ -78,7 +78,7 @@ def _read_answer(details: dict[str, Any], found: Usage, total: Any) -> None:
 
 
 def _said_cost(usage: dict[str, Any]) -> float | None:
-    """What the provider says that the call cost, in US dollars; None: nothing that can be read."""
+    """Returns what the provider says that the call cost, in US dollars; None: nothing that can be read."""
     ticks = _amount(usage.get("cost_in_usd_ticks"))
     if ticks is not None:
         return ticks / _TICKS

@@ -1,7 +1,7 @@
 """Text Embeddings Inference: embeddings of texts and of their tokens, dense and sparse; rerank; classification;
 similarity.
 
-An embedding goes by the server's OpenAI path, which tells its usage and packs vectors, unless the body asks for what
+An embedding goes by the server's OpenAI path, which tells its usage and packs vectors, unless the body requests what
 only /embed knows: `normalize`, `truncate`, `truncation_direction`, `prompt_name`. Source: the server's OpenAPI document
 (huggingface.github.io/text-embeddings-inference) and its router (router/src/http).
 """
@@ -72,7 +72,7 @@ class TeiDialect(HttpDialect):
         raise InvalidRequest(f"task: an answer to {task} can't be streamed")
 
     def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
-        """The server itself sends none; what stands before it, such as an Inference Endpoint's proxy, may."""
+        """The server itself sends none; what is before it, such as an Inference Endpoint's proxy, may."""
         return self._openai.rate_hints(headers)
 
     def models(self, content: bytes) -> list[str]:

@@ -22,7 +22,7 @@ _CAN = {
 
 
 def canonical(task: str, body: list[Any], headers: Mapping[str, str]) -> Reply | None:
-    """The reply; None where it is none of its task."""
+    """Returns the reply; None if it is not of its task."""
     if not _CHECKS[task](body):
         return None
     if task == "embedding":

@@ -14,7 +14,7 @@ from engine.dialects.common.unsupported import Unsupported
 
 _FLAGS = ("truncate", "truncation_direction", "prompt_name")
 _NATIVE = ("normalize", *_FLAGS)
-"""What only /embed knows."""
+"""The fields that only /embed knows."""
 _RERANK = ("raw_scores", "truncate", "truncation_direction")
 _COMMON = frozenset(("model", "stream", "stream_options"))
 _RANKED = _COMMON | {"query", "documents", "top_n", "return_documents"}

@@ -105,7 +105,7 @@ class TeiServerDialect:
 
 
 def _flags(wire: dict[str, Any], known: tuple[str, ...], warnings: list[str]) -> dict[str, Any]:
-    """The flags that ask for something; what is not known is warned of."""
+    """The flags that request something; what is not known is warned of."""
     found: dict[str, Any] = {}
     for name, value in wire.items():
         if name in _DEFAULTS:
@@ -132,7 +132,7 @@ def _ranking(wire: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sequences(wire: dict[str, Any]) -> Any:
-    """What is classified: a text, a pair of them, or a batch of lists that hold one or two."""
+    """Returns what is classified: a text, a pair of them, or a batch of lists that hold one or two."""
     given = wire.get("inputs")
     if type(given) is str and given:
         return given

@@ -108,7 +108,7 @@ def _columns(rows: Any) -> Any:
 
 
 def _read(value: Any, depth: int = 0) -> Any:
-    """A column, with bytes that stand as `{"b64": …}` at any depth. Raises InvalidRequest."""
+    """A column, with bytes as `{"b64": …}` at any depth. Raises InvalidRequest."""
     if depth > _MAX_RANK:
         raise InvalidRequest(f"a tensor has more than {_MAX_RANK} dimensions")
     if type(value) is dict and set(value) == {"b64"}:

@@ -84,7 +84,7 @@ class TgiDialect(HttpDialect):
         return TgiStreamDecoder(self._wall, show_usage=show_usage)
 
     def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
-        """The server itself sends none; what stands before it, such as an Inference Endpoint's proxy, may."""
+        """The server itself sends none; what is before it, such as an Inference Endpoint's proxy, may."""
         return self._openai.rate_hints(headers)
 
     def models(self, content: bytes) -> list[str]:

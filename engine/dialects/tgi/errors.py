@@ -1,4 +1,4 @@
-"""What goes wrong at Text Generation Inference and Text Embeddings Inference, in the closed vocabulary.
+"""The errors of Text Generation Inference and Text Embeddings Inference, in the closed vocabulary.
 
 Both send `{"error": "text", "error_type": "word"}`, TEI's OpenAI paths `{"message", "type", "code"}`. Source: their
 OpenAPI documents (docs/openapi.json) and sources (router/src/infer/mod.rs, router/src/http/server.rs).
@@ -34,11 +34,11 @@ _WORDS: tuple[tuple[str, type[InferenceError]], ...] = (
     ("Model is overloaded", Overloaded),
     ("Incomplete generation", Truncated),
 )
-"""How the server's messages begin; in a stream of chunks it says no more (`APIError`)."""
+"""The beginnings of the server's messages; a stream of chunks has nothing else (`APIError`)."""
 
 
 def typed_error(status: int, headers: Mapping[str, str], content: bytes, wall_s: float) -> InferenceError:
-    """The error for a reply that is not what was asked for."""
+    """The error for a reply that is not what was requested."""
     return _typed(openai_errors.typed_error(status, headers, content, wall_s))
 
 

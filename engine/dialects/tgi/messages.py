@@ -86,7 +86,7 @@ def _parts(content: list[Any], where: str, unsupported: Unsupported) -> list[Any
 
 
 def _call(call: Any, at: str) -> Any:
-    """A call with its arguments as an object: a text would stand in the prompt with its quotes escaped."""
+    """A call with its arguments as an object: a text would be in the prompt with its quotes escaped."""
     function = call.get("function") if type(call) is dict else None
     if type(function) is not dict:
         raise InvalidRequest(f"{at}: expected a call of a function")

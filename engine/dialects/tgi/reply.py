@@ -105,7 +105,7 @@ def finish_reason(reason: Any) -> str:
 
 
 def head(wall: Callable[[], float]) -> dict[str, Any]:
-    """What the server does not say of a reply and all of its chunks share."""
+    """Returns what the server does not say of a reply and all of its chunks share."""
     return {"object": "text_completion", "created": int(wall()), "model": ""}
 
 

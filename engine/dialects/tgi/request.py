@@ -35,14 +35,14 @@ _CHAT = frozenset(
         "seed", "temperature", "top_p", "tool_choice", "tool_prompt",
     )
 )  # fmt: skip
-"""What the chat takes as OpenAI has it; the server passes over every other field without a word."""
+"""The fields that the chat takes as OpenAI has them; the server ignores every other field."""
 
 
 def completion(body: dict[str, Any], stream: bool, unsupported: Unsupported) -> dict[str, Any]:
     """The body for /generate and /generate_stream. Raises InvalidRequest.
 
     As on the server's own OpenAI path, tokens are sampled unless the temperature is 0, for the native path's default
-    is to take the likeliest. `details` are always asked for: the finish reason and the usage stand there.
+    is to take the likeliest. `details` are always requested: the finish reason and the usage are there.
     """
     prompt = body.get("prompt")
     if type(prompt) is list and len(prompt) == 1:
@@ -60,7 +60,7 @@ def completion(body: dict[str, Any], stream: bool, unsupported: Unsupported) -> 
         elif name == "stop":
             parameters["stop"] = [value] if type(value) is str else value
         elif name == "logprobs" and type(value) is int:
-            # One at least: the reply says the tokens' own only with details, which are asked for in any case.
+            # One at least: the reply says the tokens' own only with details, which are requested in any case.
             parameters["top_n_tokens"] = max(value, 1)
         elif name == "response_format":
             grammar = _grammar(value)
@@ -105,7 +105,7 @@ def chat(body: dict[str, Any], unsupported: Unsupported) -> dict[str, Any]:
 
 
 def _fit(parameters: dict[str, Any], stream: bool, unsupported: Unsupported) -> None:
-    """What is meant by values at the ends of their ranges, which the server refuses."""
+    """The meaning of values at the ends of their ranges, which the server refuses."""
     if parameters.get("temperature") == 0:
         del parameters["temperature"]
         parameters["do_sample"] = False
@@ -124,7 +124,7 @@ def _fit(parameters: dict[str, Any], stream: bool, unsupported: Unsupported) -> 
 
 
 def _grammar(form: Any, *, chat: bool = False) -> dict[str, Any] | None:
-    """What holds the answer to a form; None for plain text. Raises InvalidRequest."""
+    """Returns what holds the answer to a form; None for plain text. Raises InvalidRequest."""
     kind = form.get("type") if type(form) is dict else None
     if kind == "text":
         return None

@@ -22,9 +22,9 @@ from engine.dialects.tgi.request import OWN, PARAMETERS
 _encode = msgspec.json.Encoder().encode
 _FIELDS = {wire: canonical for canonical, wire in PARAMETERS.items() if canonical != "max_completion_tokens"}
 _REASONS = {"stop": "eos_token"}
-"""Finish reasons; an answer that a stop sequence ended can't be told from one that ended by itself."""
+"""Finish reasons; an answer that a stop sequence ended looks like one that ended by itself."""
 _SAMPLING = ("temperature", "top_k", "top_p", "typical_p")
-"""Parameters that ask for sampling by being there; without them, and without `do_sample`, the likeliest is taken."""
+"""Parameters that request sampling by being there; without them, and without `do_sample`, the likeliest is taken."""
 STATUSES = {
     "throttled": (429, "overloaded"),
     "overloaded": (429, "overloaded"),
@@ -43,7 +43,7 @@ STATUSES = {
 
 @dataclass(slots=True)
 class TgiCall(ClientCall):
-    """A call, and in which form its reply shall come."""
+    """A call, and in which form its reply must come."""
 
     details: bool = False
     listed: bool = False

@@ -67,7 +67,7 @@ class TgiStreamDecoder(JsonStreamDecoder):
             details = body.get("details") or {}
             usage = reply.usage_of_stream(details)
         except (KeyError, TypeError, AttributeError):
-            self._fail(Malformed(f"the stream has an event that is no token: {excerpt(payload)}"))
+            self._fail(Malformed(f"the stream has an event that is not a token: {excerpt(payload)}"))
             return
         first = self._base is None
         if self._base is None:

@@ -10,7 +10,7 @@ WIDTH = 64
 def vision_t5() -> Any:
     """A ViT whose states a T5 decoder reads, through transformers' VisionEncoderDecoderModel.
 
-    transformers has no T5 that is a decoder alone, which that class asks for, so T5's own stack gets its head here.
+    transformers has no T5 that is a decoder alone, which that class requests, so T5's own stack gets its head here.
     """
     from transformers import T5Config, VisionEncoderDecoderConfig, VisionEncoderDecoderModel, ViTConfig, ViTModel
 
@@ -59,7 +59,7 @@ def _t5_decoder(config: Any) -> Any:
 
 
 def stable_diffusion() -> Any:
-    """One step of Stable Diffusion: text encoder, denoising network and picture decoder, in one pass.
+    """One step of Stable Diffusion: text encoder, denoising network and image decoder, in one pass.
 
     Raises ImportError without diffusers.
     """

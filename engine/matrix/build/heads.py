@@ -71,7 +71,7 @@ def _in_modules(name: str, modules: list[Any]) -> Any | None:
 
 
 def _modules(config_class: Any) -> list[Any]:
-    """The files beside the configuration's that hold models."""
+    """The files next to the configuration's that hold models."""
     name = config_class.__module__.replace(".configuration_", ".modeling_")
     try:
         return [importlib.import_module(name)]

@@ -13,7 +13,7 @@ from engine.matrix.build.shapes import LAST_WORD, MAKERS, OPTIONAL, WORDS, Make,
 
 Source = Literal["processors", "shapes", "clips"]
 SOURCES: tuple[Source, ...] = ("processors", "shapes", "clips")
-"""Real preprocessing; tensors of the right shape; the same with several pictures in each row."""
+"""Real preprocessing; tensors of the right shape; the same with several images in each row."""
 
 Inputs = dict[str, Any]
 
@@ -21,7 +21,7 @@ _MODALITIES = {
     "image": ("get_image_features", ("image_token_id", "image_token_index", "img_context_token_id")),
     "audio": ("get_audio_features", ("audio_token_id", "audio_token_index")),
 }
-"""How a model counts the features of a picture or a sound, and the token that stands for one in the text."""
+"""The count of an image's or an audio's features in a model, and the token for one in the text."""
 
 
 _AUDIO_MASKS = ("input_features_mask", "feature_attention_mask", "padding_mask")
@@ -101,7 +101,7 @@ class _Builder:
                 self.aside[name] = kept
 
     def pack_patches(self) -> None:
-        """Pictures as patches with a grid, for models that have no processor here and say so by their inputs."""
+        """Images as patches with a grid, for models that have no processor here and show it by their inputs."""
         if "pixel_values" not in self.names or "pixel_values" in {**self.made, **self.inputs}:
             return
         packed = "grid_thw" if "grid_thw" in self.names else "image_grid_thw"
@@ -167,13 +167,13 @@ class _Builder:
             self.inputs["attention_mask"] = torch.ones_like(self.inputs["input_ids"])
 
     def place_features(self) -> None:
-        """Puts one placeholder for each feature of a picture or sound before the text."""
+        """Puts one placeholder for each feature of an image or audio before the text."""
         import torch
 
         if "input_ids" not in self.inputs or "input_ids" in self.made:
             return
         specials = [setting(self.model.config, *tokens) for _, tokens in _MODALITIES.values()]
-        for token in specials:  # small ones would be taken for placeholders where they stand in the text
+        for token in specials:  # small ones would be taken for placeholders where they are in the text
             if isinstance(token, int):
                 self.inputs["input_ids"].masked_fill_(self.inputs["input_ids"] == token, LAST_WORD - 1)
         kinds = torch.zeros_like(self.inputs["input_ids"])
@@ -207,7 +207,7 @@ class _Builder:
             self.inputs["position_ids"] = finders[0](**given)[0]
 
     def _features(self, method: str) -> int:
-        """How many features of each row the model will look for in the text."""
+        """Returns how many features of each row the model will look for in the text."""
         import torch
 
         known = {**self.aside, **self.inputs}

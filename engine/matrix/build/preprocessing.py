@@ -10,11 +10,11 @@ from engine.matrix.build.parts import setting
 
 SENTENCES = (
     "the small model reads a short line of text and answers with another one",
-    "a picture of two cats that sleep on an old red sofa near the window",
+    "an image of two cats that sleep on an old red sofa near the window",
     "numbers words and names are all that this tiny vocabulary has to know",
     "every row of a batch has its own text so that no two rows are equal",
 )
-"""What the rows of a batch say; longer batches begin again."""
+"""The texts of the rows of a batch; longer batches begin again."""
 _FIRST = 10
 _SAMPLE_RATE = 16000
 _SECONDS = 1.0
@@ -23,7 +23,7 @@ _PIXEL_COUNT = 3000
 
 
 def can_read_images() -> bool:
-    """Image processors need Pillow; without it pictures are made as tensors."""
+    """Image processors need Pillow; without it images are made as tensors."""
     return importlib.util.find_spec("PIL") is not None
 
 
@@ -48,7 +48,7 @@ def texts(batch: int) -> list[str]:
 
 
 def image_processor(model_type: str, config: Any, side: tuple[int, int]) -> Any | None:
-    """The type's own image processor, for pictures of `side` (height, width); None where it has none that runs here."""
+    """The type's own image processor, for images of `side` (height, width); None where it has none that runs here."""
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
     names = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type)
@@ -78,7 +78,7 @@ def feature_extractor(model_type: str, config: Any) -> Any | None:
 
 
 def pictures(batch: int, side: tuple[int, int], seed: int) -> list[Any]:
-    """Pictures of noise, channels last, 0 … 255."""
+    """Images of noise, channels last, 0 … 255."""
     import numpy as np
 
     draw = np.random.default_rng(seed)
@@ -108,7 +108,7 @@ def _construct(name: str, settings: dict[str, Any]) -> Any | None:
 
 
 def _fitted(processor: Any, config: Any, side: tuple[int, int]) -> dict[str, Any]:
-    """Settings that make the processor's pictures fit the small model."""
+    """Settings that make the processor's images fit the small model."""
     height, width = side
     settings: dict[str, Any] = {}
     size = getattr(processor, "size", None)

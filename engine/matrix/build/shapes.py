@@ -14,17 +14,17 @@ DECODED = 5
 FRAMES = 64
 """Frames of each spectrogram, where the model does not fix them."""
 SAMPLES = 4000
-"""Samples of each sound."""
+"""Samples of each audio."""
 SIDE = 64
 """Pixels a side, where the model does not fix them."""
 GRID = 4
-"""Patches a side of a picture that comes as patches."""
+"""Patches a side of an image that comes as patches."""
 FIRST_WORD, LAST_WORD = 10, 200
 """Text is made of these ids: above most special tokens, below those that moved."""
 
 
 class Sizes:
-    """What the configuration says about the sizes of inputs; draws their values from a fixed seed."""
+    """The sizes of inputs by the configuration; draws their values from a fixed seed."""
 
     def __init__(self, config: Any, batch: int, seed: int, model_type: str = "") -> None:
         import torch
@@ -187,7 +187,7 @@ def _pixel_values(sizes: Sizes) -> Any:
 
 
 def clips(sizes: Sizes) -> Any:
-    """Several pictures in each row: frames of a video, tiles of a picture, or a pair to compare."""
+    """Several images in each row: frames of a video, tiles of an image, or a pair to compare."""
     height, width = sizes.image_side()
     return sizes.floats(sizes.batch, sizes.frames() or 2, sizes.channels(), height, width)
 
@@ -225,7 +225,7 @@ def _grid(sizes: Sizes) -> Any:
 
 
 def _patches(sizes: Sizes) -> Any:
-    """Pictures as flat patches, one after the other, as Qwen2-VL's encoders read them."""
+    """Images as flat patches, one after the other, as Qwen2-VL's encoders read them."""
     frames = int(setting(sizes.config, "temporal_patch_size", "patch_temporal", default=1))
     channels = int(setting(sizes.config, "in_channels", "in_chans", "num_channels", default=3))
     return sizes.floats(sizes.batch * GRID * GRID, channels * frames * sizes.patch() ** 2)
@@ -260,7 +260,7 @@ def _hidden_states(sizes: Sizes) -> Any:
 
 
 def _patches_or_states(sizes: Sizes) -> Any:
-    """Encoders of packed pictures call their patches hidden states."""
+    """Encoders of packed images call their patches hidden states."""
     return _patches(sizes) if hasattr(sizes.config, "spatial_merge_size") else _hidden_states(sizes)
 
 
@@ -305,7 +305,7 @@ MAKERS: Mapping[str, Make] = {
     "qformer_input_ids": lambda sizes: sizes.words(),
     "task_inputs": lambda sizes: sizes.words(),
 }  # fmt: skip
-"""How to make an input, by its name."""
+"""Makers of inputs, by name."""
 
 OPTIONAL: Mapping[str, Callable[[Sizes, Mapping[str, Any]], bool]] = {
     "pixel_values": lambda sizes, made: True,
@@ -321,4 +321,4 @@ OPTIONAL: Mapping[str, Callable[[Sizes, Mapping[str, Any]], bool]] = {
     "image_merge_sizes": lambda sizes, made: "image_grid_thw" in made,
     "image_grid_thw": lambda sizes, made: "pixel_values" in made and made["pixel_values"].dim() == 2,
 }
-"""Inputs with a default that a model still wants, and when."""
+"""Inputs with a default that a model still needs, and when."""

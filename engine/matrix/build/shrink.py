@@ -128,7 +128,7 @@ def _set(settings: Settings, overrides: Mapping[str, Any]) -> None:
 
 
 def part_settings(model_type: str) -> Mapping[str, Any]:
-    """What a model type needs also where it is a part of another one."""
+    """Returns what a model type needs also where it is a part of another one."""
     from engine.matrix.build.overrides import OVERRIDES
 
     return OVERRIDES[model_type].config if model_type in OVERRIDES else {}
@@ -147,7 +147,7 @@ class _Shrinker:
         return found
 
     def settings(self, config_class: Any, given: Mapping[str, Any]) -> Settings:
-        """What to construct `config_class` with. `given`: what its parent sets beside the defaults."""
+        """Returns what to construct `config_class` with. `given`: what its parent sets next to the defaults."""
         values = {**_defaults(config_class), **given}
         nested = self.nested(config_class)
         kinds = _kinds_of_layers(config_class, given)
@@ -251,7 +251,7 @@ class _Shrinker:
         return self._moved.setdefault(value, FIRST_SPECIAL + len(self._moved))
 
     def _fit_image(self, values: Settings, settings: Settings) -> None:
-        """A picture of a few patches a side, where the model fixes its size."""
+        """An image of a few patches a side, where the model fixes its size."""
         if self._level != "small":
             return
         size, patch = values.get("image_size"), settings.get("patch_size", values.get("patch_size"))

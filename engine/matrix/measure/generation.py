@@ -46,7 +46,7 @@ def greedy(forward: Forward, inputs: Mapping[str, Any], growing: str) -> list[li
 
 
 def _goes_along(name: str, growing: str) -> bool:
-    """Whether an input has one value for each token of the growing one."""
+    """Returns True if an input has one value for each token of the growing one."""
     if growing == "decoder_input_ids":
         return name == "decoder_attention_mask"
     return name in ("attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids")

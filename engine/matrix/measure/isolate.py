@@ -14,7 +14,7 @@ from typing import Any
 from engine.matrix.measure.memory import resident_bytes
 
 _LOOK_S = 0.05
-"""How often limits are looked at."""
+"""The interval at which limits are checked."""
 
 Target = Callable[..., None]
 
@@ -25,7 +25,7 @@ class Limits:
 
     time_s: float
     memory_bytes: int
-    """Beside what it shares with the fork server when it starts."""
+    """Without the part that it shares with the fork server when it starts."""
 
 
 @dataclass
@@ -104,7 +104,7 @@ def _start(context: Any, job: Any, target: Target, arguments: Callable[[Any], tu
 
 
 def _look(one: _Running, limits: Limits) -> str | None:
-    """Empty while it goes on; None when it came to its end; else what ended it."""
+    """Empty while it continues; None when it came to its end; else what ended it."""
     _hear(one)
     if not one.open:
         one.process.join(timeout=limits.time_s)

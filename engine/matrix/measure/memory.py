@@ -1,4 +1,4 @@
-"""How much memory a process has taken, read from Linux's /proc."""
+"""The memory that a process has taken, read from Linux's /proc."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Peak:
 
 
 def resident_bytes(pid: int | str = "self") -> int:
-    """What a process holds in memory now; 0 when it is gone."""
+    """Returns what a process holds in memory now; 0 when it is gone."""
     return _field(pid, "VmRSS")
 
 

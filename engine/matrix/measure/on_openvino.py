@@ -24,7 +24,7 @@ Inputs = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Graph:
-    """A converted model, with what its exporter worked out from the inputs beforehand and the graph asks for."""
+    """A converted model, with what its exporter worked out from the inputs beforehand and the graph requests."""
 
     model: Any
     aside: Inputs
@@ -187,7 +187,7 @@ def _compiled(graph: Graph, precision: Mapping[str, str]) -> Forward:
         for port in compiled.inputs:
             name = next((found for found in port.get_names() if found.removeprefix("input.") in given), None)
             if name is None:
-                raise ValueError(f"the graph asks for an input that was not given: {sorted(port.get_names())}")
+                raise ValueError(f"the graph requests an input that was not given: {sorted(port.get_names())}")
             value = given[name.removeprefix("input.")]
             feed[name] = value.contiguous().numpy() if isinstance(value, torch.Tensor) else value
         found = compiled(feed)
@@ -235,10 +235,10 @@ def _batches(built: Built, graph: Graph, batches: Sequence[int]) -> list[int]:
 
 
 def _same_tokens(built: Built, run: Forward, growing: str) -> bool | None:
-    """None when torch itself can't go on by whole passes."""
+    """None when torch itself can't continue by whole passes."""
     try:
         wanted = greedy(lambda inputs: forward(built.model, inputs), built.prepared.inputs, growing)
-    except Exception:  # the boundary: some models only go on through their cache
+    except Exception:  # the boundary: some models only continue through their cache
         return None
     try:
         return greedy(run, built.prepared.inputs, growing) == wanted
@@ -264,4 +264,4 @@ _TELLING = (
     "is not supported",
     "Check '",
 )
-"""What marks the line that says it, the most telling first."""
+"""Marks of the line with the reason, the most telling first."""

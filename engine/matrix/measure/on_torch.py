@@ -89,7 +89,7 @@ def torch_batches(built: Built, model: Any = None, device: str = "cpu") -> list[
 
 
 def _generates(model: Any, inputs: Mapping[str, Any], device: str) -> bool:
-    """Whether transformers' own generate() adds tokens, with its cache."""
+    """Returns True if transformers' own generate() adds tokens, with its cache."""
     import torch
 
     settings = {"max_new_tokens": 2, "do_sample": False, "use_cache": True}

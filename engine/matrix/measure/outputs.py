@@ -9,7 +9,7 @@ TOLERANCE = 1e-3
 """The largest relative error that still counts as the same output, in float32."""
 
 _STATE = ("past_key_values", "cache_params", "mems", "state", "past_buckets_states", "encoder_past_key_values", "loss")
-"""What a model returns for its own next step: no answer, and other hardware keeps it inside."""
+"""Values that a model returns for its own next step: not an answer, and other hardware keeps them inside."""
 
 
 def leaves(output: Any, prefix: str = "") -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _comparable(value: Any) -> Any:
 
 
 def finite(outputs: Mapping[str, Any]) -> bool:
-    """Whether no output holds a NaN; infinities are legal scores."""
+    """Returns True if no output holds a NaN; infinities are legal scores."""
     import torch
 
     return not any(bool(torch.isnan(value).any()) for value in outputs.values() if value.is_floating_point())

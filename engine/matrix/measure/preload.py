@@ -1,4 +1,5 @@
-"""What the fork server imports once, so that each model's process starts with it: a fork instead of 5 s of imports."""
+"""The imports that the fork server does once, so that each model's process starts with a fork instead of 5 s of
+imports."""
 
 import os
 

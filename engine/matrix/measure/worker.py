@@ -1,4 +1,4 @@
-"""What one model's process does: build it, run it on each hardware, and say each finding as soon as it is known."""
+"""The process of one model: builds it, runs it on each hardware, and reports each finding as soon as it is known."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Cell(msgspec.Struct, omit_defaults=True):
     reason: str = ""
     fix: str = ""
     route: str = ""
-    """How the model came to this hardware; of OpenVINO: `trace` or `export`."""
+    """The model's way to this hardware; of OpenVINO: `trace` or `export`."""
     precision: str = ""
     load_s: float | None = None
     """Until it can run: building, and on OpenVINO conversion and compilation."""
@@ -64,13 +64,13 @@ class Row(msgspec.Struct, omit_defaults=True):
     """The class that was built."""
     parameters: int = 0
     level: str = ""
-    """How the configuration was made small."""
+    """The changes that made the configuration small."""
     inputs: dict[str, list[int]] = msgspec.field(default_factory=dict)
     """The shape of each input."""
     processors: list[str] = msgspec.field(default_factory=list)
     """Real preprocessing that made inputs; without any they have only the right shape."""
     note: str = ""
-    """Why the row deviates from the general recipe, or why there is nothing to run."""
+    """The reason why the row deviates from the general recipe, or why there is nothing to run."""
     cells: dict[str, Cell] = msgspec.field(default_factory=dict)
     """By hardware."""
     wall_s: float = 0.0
@@ -112,5 +112,5 @@ def read(path: Path) -> dict[str, Row]:
 
 
 def covers(row: Row, hardware: Iterable[str]) -> bool:
-    """Whether a row has an answer for each hardware."""
+    """Returns True if a row has an answer for each hardware."""
     return all(name in row.cells for name in hardware)

@@ -1,4 +1,4 @@
-"""What to try when a model type does not run: the next step for each kind of reason."""
+"""The next step for a model type that does not run, for each kind of reason."""
 
 from __future__ import annotations
 

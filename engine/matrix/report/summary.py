@@ -13,7 +13,7 @@ _UNTRIED: tuple[Status, ...] = ("unavailable", "no device")
 
 
 class Count(msgspec.Struct):
-    """What became of the rows on one hardware."""
+    """The outcomes of the rows on one hardware."""
 
     hardware: str
     tried: int

@@ -1,4 +1,4 @@
-"""What a sentence encoder's folder says besides its weights: tokenizer, length, pooling, normalisation.
+"""The settings in a sentence encoder's folder: tokenizer, length, pooling, normalisation.
 
 Format: sentence-transformers' modules.json, 1_Pooling/config.json, sentence_bert_config.json; a folder without them is
 pooled by the mean and not normalised, as sentence-transformers does.

@@ -1,4 +1,4 @@
-"""How pieces travel from a runtime's thread to the event loops that wait for them."""
+"""The way of pieces from a runtime's thread to the event loops that wait for them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Delivery:
 
     def __init__(self, whole: bool = False) -> None:
         self.whole = whole
-        """The caller wants the answer in one piece, at its end."""
+        """The caller needs the answer in one piece, at its end."""
         self.loop = asyncio.get_running_loop()
         self.cancelled = False
-        """The caller has left; nothing more is wanted."""
+        """The caller has left; nothing more is needed."""
         self._complete = False
         self._pieces: deque[TextDelta] = deque()
         self._error: InferenceError | None = None
@@ -36,7 +36,7 @@ class Delivery:
         return self
 
     async def __anext__(self) -> TextDelta:
-        """What has arrived since the last call, as one piece."""
+        """Returns what has arrived since the last call, as one piece."""
         if self._complete:
             raise StopAsyncIteration
         while not self._pieces:
@@ -70,7 +70,7 @@ def deliver(items: Sequence[tuple[Delivery, TextDelta | InferenceError]]) -> Non
 def hand_over(items: Iterable[tuple[asyncio.AbstractEventLoop, T]], take: Callable[[list[T]], None]) -> list[T]:
     """From a runtime's thread: `take` gets each event loop's items on that loop, with one wake-up for each.
 
-    Those whose loop was closed with its callers come back: nobody waits for them any more.
+    Those whose loop was closed with its callers come back: they have no reader any more.
     """
     loops: dict[asyncio.AbstractEventLoop, list[T]] = {}
     for loop, item in items:

@@ -24,7 +24,7 @@ class Detokenizer:
         self._stop = tuple(text for text in stop if text)
         self._ids: list[int] = []
         self._start = 0
-        """Where the window begins."""
+        """The beginning of the window."""
         self._known = 0
         """Tokens whose text has been taken."""
         self._stuck = 0

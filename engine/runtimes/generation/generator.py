@@ -1,4 +1,4 @@
-"""What the generators of all runtimes have in common: how a request is checked, handed over and answered."""
+"""The shared part of all runtimes' generators: checks a request, hands it over, and answers it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def answer(
     whole: bool,
     verify: Callable[[], None] | None = None,
 ) -> AsyncGenerator[TextDelta, None]:
-    """The answer, as Runtime.generate gives it. `verify` is asked at every piece, and raises if there is a reason."""
+    """The answer, as Runtime.generate gives it. `verify` is called at every piece, and raises if there is a reason."""
     if generator is None:
         raise Internal("the model is not loaded")
     if len(prompt) >= context_length:

@@ -23,7 +23,7 @@ class Prompt:
         self.tokens = tokens
         self.length = length
         self.extras = extras
-        """What the generator takes besides, such as the tensors of pictures."""
+        """Further inputs of the generator, such as the tensors of images."""
 
     def __len__(self) -> int:
         return self.length
@@ -93,7 +93,7 @@ class HubPrompts:
 
 
 class VisualPrompts(HubPrompts):
-    """Lists of tokens, with the tensors of the chat's pictures as `dtype`."""
+    """Lists of tokens, with the tensors of the chat's images as `dtype`."""
 
     def __init__(self, processor: Any, name: str, dtype: Any) -> None:
         super().__init__(processor.tokenizer, name)

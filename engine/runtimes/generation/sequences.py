@@ -1,4 +1,4 @@
-"""Generations under way in torch: what each has of its answer, and how new tokens become pieces for its caller."""
+"""Generations in flight in torch: what each has of its answer, and how new tokens become pieces for its caller."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Row:
 
     @property
     def said(self) -> bool:
-        """Whether some of the answer has gone to the caller."""
+        """Returns True if some of the answer has gone to the caller."""
         return self.generated > self.unsent
 
     def restart(self) -> None:

@@ -1,4 +1,4 @@
-"""Chat about pictures: which models can, and how their processors read a conversation."""
+"""Chat about images: which models can, and how their processors read a conversation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.media import decoding
 
 
 def is_visual(folder: Path) -> bool:
-    """Whether the folder's model reads pictures and writes text, in a conversation."""
+    """Returns True if the folder's model reads images and writes text, in a conversation."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
@@ -24,10 +24,10 @@ def is_visual(folder: Path) -> bool:
 
 
 def encode(processor: Any, messages: list[dict[str, Any]], dtype: Any) -> tuple[list[int], dict[str, Any]]:
-    """The prompt's tokens by the model's own chat template, and what `generate` takes besides: pixel_values and their
+    """The prompt's tokens by the model's own chat template, and further inputs of `generate`: pixel_values and their
     like, as `dtype`. Blocks. Raises InvalidRequest."""
     if not getattr(processor, "chat_template", None):
-        raise InvalidRequest("this model has no chat template. Next: ask it for the task image-to-text")
+        raise InvalidRequest("this model has no chat template. Next: use the task image-to-text")
     try:
         made = processor.apply_chat_template(
             [{**message, "content": _parts(message["content"])} for message in messages],

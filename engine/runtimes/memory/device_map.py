@@ -28,7 +28,7 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Where each module goes."""
+    """The device of each module."""
 
     map: dict[str, Device]
     bytes: dict[Device, int]

@@ -1,7 +1,7 @@
-"""How much memory a model of diffusers will take: its parts, and the decoder that turns latents into pixels.
+"""The memory that a model of diffusers will take: its parts, and the decoder that turns latents into pixels.
 
 The decoder is the widest of all forward passes. Its last block works at the picture's full size: the input and what its
-first residual block keeps besides have the channels of the second level, the output those of the first (diffusers'
+first residual block keeps as well have the channels of the second level, the output those of the first (diffusers'
 `UpDecoderBlock2D`). Measured with Stable Diffusion's decoder on a CPU in float32: 1,010 MiB for 512 × 512 pixels, where
 this says 896.
 """
@@ -26,7 +26,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def activation_bytes(folder: Path, item_bytes: float) -> int:
-    """Of one picture in the model's own size; 0 where the configs of its parts are not known."""
+    """Of one image in the model's own size; 0 where the configs of its parts are not known."""
     vae, network = _config(folder / "vae"), _config(folder / "unet") or _config(folder / "transformer")
     channels = vae.get("block_out_channels")
     if not isinstance(channels, list) or not channels:

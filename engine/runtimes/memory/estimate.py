@@ -1,4 +1,4 @@
-"""How much memory a model will take, said before it is loaded: weights, KV cache, activations.
+"""The memory that a model will take, estimated before it is loaded: weights, KV cache, activations.
 
 Weights: read from the headers of the files (safetensors: 8 bytes of length, then JSON of names, types, offsets; GGUF:
 its table of tensors), else from the model that `config.json` describes, built on torch's meta device, which allocates
@@ -45,7 +45,7 @@ BATCH_TOKENS = 2048
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What the files hold."""
+    """The content of the files."""
 
     parameters: int
     linear: int
@@ -63,7 +63,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What of a `config.json` decides about caches and activations."""
+    """The part of a `config.json` that decides about caches and activations."""
 
     layers: int
     kv_heads: int
@@ -110,7 +110,7 @@ class Estimate:
 
     @property
     def least(self) -> int:
-        """What a single request of full length needs: below this the model is of no use."""
+        """Returns what a single request of full length needs: below this the model is of no use."""
         return self.weights + self.kv_sequence + self.activations
 
     @property
@@ -193,7 +193,7 @@ def _gguf_weights(path: Path) -> Weights:
 
 
 def config_of(artifact: Artifact) -> dict[str, Any]:
-    """config.json, or what a GGUF file says under config.json's names; empty where there is none."""
+    """Returns config.json, or a GGUF file's metadata under config.json's names; empty if there is neither."""
     if artifact.format == "gguf":
         return _gguf_config(gguf.metadata(gguf.find(artifact.path)))
     return settings.read_object(artifact.path / "config.json")
@@ -276,7 +276,7 @@ def estimate(
 
 
 def weights_of_config(folder: Path, tasks: Sequence[str]) -> Weights:
-    """What a folder with nothing but a config.json describes: built on the meta device. Imports torch.
+    """Returns what a folder with nothing but a config.json describes: built on the meta device. Imports torch.
 
     Raises SetupError where the config can't be built.
     """
@@ -308,7 +308,8 @@ def at_hand(model: ModelSpec, formats: tuple[str, ...], storage: StorageSpec) ->
 
 
 def of(artifact: Artifact, model: ModelSpec, hardware: Concrete) -> Estimate:
-    """What the model will take on the hardware, for all its replicas together. Raises SetupError for damaged files."""
+    """Returns what the model will take on the hardware, for all its replicas together. Raises SetupError for damaged
+    files."""
     bare = artifact.path.is_dir() and not any(artifact.path.rglob("*.safetensors")) and artifact.format == "safetensors"
     weights = weights_of_config(artifact.path, model.tasks) if bare else weights_of(artifact)
     cache = _cache_gib(hardware)
@@ -340,7 +341,7 @@ def _cache_gib(hardware: Concrete) -> float | None:
 def _of_pictures(found: Estimate, folder: Path, hardware: Concrete) -> Estimate:
     dtype = _dtype(hardware)
     work = memory_pictures.activation_bytes(folder, DTYPE_BYTES[dtype] if dtype is not None else 4.0)
-    # On OpenVINO torch's weights stay beside those of the graphs, which other inputs may be converted anew from.
+    # On OpenVINO torch's weights stay next to those of the graphs, which other inputs may be converted anew from.
     copies = 2 if isinstance(hardware, OpenVinoHardwareSpec) else 1
     return replace(found, weights=found.weights * copies, activations=work)
 

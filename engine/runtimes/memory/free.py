@@ -1,4 +1,4 @@
-"""How much memory a device has free now."""
+"""The free memory of a device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from engine.schemas.hardware import CudaHardwareSpec
 
 
 def free_bytes(hardware: Concrete) -> int | None:
-    """What is free on the device: the GPU's own count, else Linux's MemAvailable within the control group's limit.
+    """Returns what is free on the device: the GPU's own count, else Linux's MemAvailable within the control group's
+    limit.
 
     None: this system does not say.
     """
@@ -28,7 +29,7 @@ def free_bytes(hardware: Concrete) -> int | None:
 
 
 def _group_free() -> int | None:
-    """What the control group still allows (version 2: memory.max, memory.current)."""
+    """Returns what the control group still allows (version 2: memory.max, memory.current)."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit = (folder / "memory.max").read_text(encoding="ascii").strip()

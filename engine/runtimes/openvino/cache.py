@@ -1,4 +1,4 @@
-"""What was made of a model's files for OpenVINO, kept in the cache beside them: made once, shared by processes."""
+"""Things made of a model's files for OpenVINO, kept in the cache next to them: made once, shared by processes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ log = logging.getLogger("engine.runtimes")
 def kept(artifact: Artifact, what: str, recipe: dict[str, str], make: Callable[[Path], Path]) -> Held:
     """The folder that `make` fills, from the artifact's cache if it was made before; held, so that it isn't evicted.
 
-    `what` names it for people, such as "OpenVINO int8". `recipe` says everything besides the model's files that the
-    content depends on, such as versions. `make` gets an empty folder to work in and returns the one within it to keep.
-    Blocks. Raises OSError or SetupError when the cache can't be written, and whatever `make` raises.
+    `what` names it for people, such as "OpenVINO int8". `recipe` says everything in addition to the model's files that
+    the content depends on, such as versions. `make` gets an empty folder to work in and returns the one within it to
+    keep. Blocks. Raises OSError or SetupError when the cache can't be written, and whatever `make` raises.
     """
     cache = artifact.cache or Cache(default_cache())
     key = cid_of_json({"source": artifact.cid or _state(artifact.path), **recipe})

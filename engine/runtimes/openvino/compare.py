@@ -1,4 +1,4 @@
-"""How far a graph's outputs are from torch's."""
+"""The distance of a graph's outputs from torch's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 TOLERANCE = {"f32": 1e-3, "bf16": 8e-2, "f16": 2e-2}
-"""How far an output may be from torch's in float32: largest difference ÷ largest number."""
+"""The largest distance of an output from torch's in float32: largest difference ÷ largest number."""
 
 
 def leaves(output: Any) -> list[torch.Tensor]:

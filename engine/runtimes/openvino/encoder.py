@@ -53,7 +53,7 @@ def _calibration(folder: Path, model: SentenceModel, hardware: OpenVinoHardwareS
 
 
 def precision_of(hardware: OpenVinoHardwareSpec) -> str:
-    """The name that OpenVINO gives the precision of the computations: what is asked, or the device's fastest."""
+    """Returns OpenVINO's name for the precision of the computations: the configured one, or the device's fastest."""
     if hardware.precision != "auto":
         return hardware.precision
     native = core().get_property(hardware.device, "OPTIMIZATION_CAPABILITIES")

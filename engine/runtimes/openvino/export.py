@@ -108,7 +108,7 @@ def _in_words(problem: Exception) -> str:
 
 
 def _windowed(model: Any) -> bool:
-    """Whether a layer sees only the last tokens, which the graph learns from the mask."""
+    """Returns True if a layer sees only the last tokens, which the graph learns from the mask."""
     config = model.config.get_text_config()
     return bool(getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None))
 

@@ -1,4 +1,4 @@
-"""Whether OpenVINO GenAI generates with a graph as torch does, before the graph is kept.
+"""Checks that OpenVINO GenAI generates with a graph as torch does, before the graph is kept.
 
 Both read the same prompt. GenAI generates some tokens, and torch says of each whether it would have chosen it, too, and
 as surely. A window of attention or a scaled rotary embedding shows only after more tokens than it spans, so the prompt
@@ -64,7 +64,7 @@ def _turns(config: Any) -> Iterator[int]:
 
 
 def away(model: Any, folder: Path, prompt: torch.Tensor) -> float:
-    """How far GenAI is from torch at worst, as a share of torch's largest logit.
+    """Returns how far GenAI is from torch at worst, as a share of torch's largest logit.
 
     Of each token that GenAI chose: how far torch's logit of it is below torch's best, and how far apart the logarithms
     of its probability are. Raises RuntimeError when GenAI can't run the graph.

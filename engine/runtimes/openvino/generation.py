@@ -26,13 +26,13 @@ PROMPT_TOKENS_A_STEP = 256
 """Tokens that one step computes at most, over all sequences; OpenVINO GenAI's own default."""
 
 GATHER_S = 0.001
-"""How long the first request after an idle time waits for company, in seconds."""
+"""The time that the first request after an idle time waits for company, in seconds."""
 FAILURES_IN_A_ROW = 3
 """Steps that may fail one after the other before the model counts as broken."""
 
 
 class _Running:
-    """One generation under way."""
+    """One generation in flight."""
 
     __slots__ = ("delivery", "handle", "text", "tokens")
 
@@ -58,7 +58,7 @@ class ContinuousGenerator:
         self._gate = threading.Lock()
         self._closing = False
         self._ended: Internal | None = None
-        """Why no further request is taken, when it was not `close`."""
+        """The reason why no further request is taken, when it was not `close`."""
         self.steps = 0
         self._thread = threading.Thread(target=self._run, name="openvino-generation", daemon=True)
         self._thread.start()
@@ -66,7 +66,7 @@ class ContinuousGenerator:
     def check(self, schema: str) -> None:
         """Finds out whether answers can be held to the schema. Blocks. Raises InvalidRequest.
 
-        A schema that was not checked can fail in a step, which takes all that are under way with it.
+        A schema that was not checked can fail in a step, which takes all that are in flight with it.
         """
         self._schemas.check(schema)
 
@@ -99,7 +99,7 @@ class ContinuousGenerator:
                     self.steps += 1
                     self._collect()
                 failures = 0
-            except Exception as error:  # the native pipeline raises RuntimeError for everything; nobody may hang
+            except Exception as error:  # the native pipeline raises RuntimeError for everything; no request may hang
                 failures += 1
                 failed = Internal(f"openvino failed while generating: {error}")
                 self._fail_all(failed)
@@ -119,7 +119,8 @@ class ContinuousGenerator:
             if item is None:
                 return
             if wait:
-                # `step` keeps the interpreter to itself, so whoever is about to ask, too, would miss the first one.
+                # `step` keeps the interpreter to itself, so a caller that is about to send, too, would miss the first
+                # one.
                 time.sleep(GATHER_S)
                 wait = False
             tokens, sampling, delivery = item
@@ -156,7 +157,7 @@ class ContinuousGenerator:
         return config
 
     def _leave(self) -> None:
-        """Cancels what nobody waits for any more."""
+        """Cancels the generations whose callers have left."""
         if any(run.delivery.cancelled for run in self._running):
             for run in self._running:
                 if run.delivery.cancelled:

@@ -30,7 +30,7 @@ WITH_MINIMUM = {3: "Q4_1", 12: "Q4_K"}
 
 
 def needs_repair(path: Path) -> bool:
-    """Whether OpenVINO GenAI would read this file's weights with a rounded zero point."""
+    """Returns True if OpenVINO GenAI would read this file's weights with a rounded zero point."""
     return any(tensor.kind in WITH_MINIMUM for tensor in read(path)[1])
 
 
@@ -48,7 +48,7 @@ def repaired(artifact: Artifact, path: Path) -> Held:
 
 @signal_stack.kept()
 def _convert(path: Path, temp: Path) -> Path:
-    """GenAI writes its model beside the file it reads; the weights are then replaced in that model."""
+    """GenAI writes its model next to the file it reads; the weights are then replaced in that model."""
     import openvino
     import openvino_genai
 

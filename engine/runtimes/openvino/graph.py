@@ -1,11 +1,10 @@
 """A compiled part of a generating model: the tensors of its inputs by name, its outputs in the part's own form.
 
-What makes a step quick:
-- What comes out as it went in, such as the keys and values of an encoder's output, is no output of the graph: it would
-  be copied at every step, twice. Such an input is bound once, in the arithmetic that the graph computes with and, for
-  keys, turned as the product with them reads it.
-- The graph keeps the cache itself where it can (`openvino_state`). Elsewhere it is filled in place from the second step
-  on, as torch fills it, instead of being made anew from its parts.
+What makes a step quick: - What comes out as it went in, such as the keys and values of an encoder's output, is not an
+output of the graph: it would be copied at every step, twice. Such an input is bound once, in the arithmetic that the
+graph computes with and, for keys, turned as the product with them reads it. - The graph keeps the cache itself where it
+can (`openvino_state`). Elsewhere it is filled in place from the second step on, as torch fills it, instead of being
+made anew from its parts.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from engine.runtimes.openvino.target import Target
 
 @dataclass(slots=True)
 class _Bound:
-    """What an input reads."""
+    """The values that an input reads."""
 
     given: torch.Tensor
     fed: torch.Tensor
@@ -41,12 +40,12 @@ class _Bound:
 
 @dataclass(slots=True)
 class _Steady:
-    """A generation under way, whose cache is filled in place."""
+    """A generation in flight, whose cache is filled in place."""
 
     given: dict[str, Any]
-    """What the last step got: a step with other names, constants or objects is another generation's."""
+    """The inputs of the last step: a step with other names, constants or objects is another generation's."""
     held: dict[str, torch.Tensor]
-    """What other objects hold that come in at every step, such as an encoder's output."""
+    """Tensors of other objects that come in at every step, such as an encoder's output."""
     slots: dict[str, tuple[Any, str]]
     """By the name of an input in the cache: the layer and its attribute."""
     fills: list[tuple[tuple[Any, str], int]]
@@ -91,14 +90,14 @@ class Graph:
         self._states = openvino_state.states(self._request)
 
     def goes_on(self, given: Mapping[str, Any]) -> bool:
-        """Whether this is the next step of the generation that the last call was of."""
+        """Returns True if this is the next step of the generation that the last call was of."""
         if self._steady is None or (self._steady.kept is not None and not self._steady.kept.here):
             return False
         last = self._steady.given
         return last.keys() == given.keys() and all(_alike(last[name], value) for name, value in given.items())
 
     def let_go(self) -> None:
-        """The last generation is over: whoever still has its cache gets the tensors back."""
+        """Ends the last generation: a holder of its cache gets the tensors back."""
         self._steady = None
         kept = self._kept() if self._kept is not None else None
         self._kept = None
@@ -124,7 +123,7 @@ class Graph:
         return output
 
     def _keep(self, steady: _Steady, before: Mapping[str, torch.Tensor]) -> None:
-        """From now on the cache is in the graph only, if the generation goes on token by token."""
+        """From now on the cache is in the graph only, if the generation continues token by token."""
         slots = {name: steady.slots[name] for name in self._states}
         name, (layer, attribute) = next(iter(slots.items()))
         after = getattr(layer, attribute)
@@ -236,7 +235,7 @@ def _bound_as_read(program: Any, names: set[str], precision: str) -> set[str]:
 
 
 def _alike(last: Any, value: Any) -> bool:
-    """Whether a graph that took one takes the other: see `openvino_parts._form`."""
+    """Returns True if a graph that took one takes the other: see `openvino_parts._form`."""
     if isinstance(value, torch.Tensor):
         return (
             isinstance(last, torch.Tensor)
@@ -250,8 +249,8 @@ def _alike(last: Any, value: Any) -> bool:
 def _steady(
     given: dict[str, Any], output: Any, leaves: list[torch.Tensor], through: Mapping[int, str]
 ) -> _Steady | None:
-    """How to go on from this step, and the cache that came in takes the place of the one that came out; None where
-    more than tensors may change from step to step."""
+    """Returns how to continue from this step, and the cache that came in takes the place of the one that came out; None
+    where more than tensors may change from step to step."""
     caches = {name: value for name, value in given.items() if isinstance(value, Cache)}
     if len(caches) != 1 or not isinstance(output, ModelOutput):
         return None

@@ -33,7 +33,7 @@ log = logging.getLogger("engine.runtimes")
 
 
 class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
-    """Stands in for `model`, for whoever only calls it. Other names or constants of inputs are converted anew."""
+    """Replaces `model` for callers. Other names or constants of inputs are converted anew."""
 
     def __init__(self, model: Any, target: Target) -> None:
         super().__init__()
@@ -41,11 +41,11 @@ class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
         self.__dict__["_source"] = model
         self._target = target
         self._open: dict[tuple[Any, ...], Run] = {}
-        """By the names of the inputs, the constants, and how pictures are cut up."""
+        """By the names of the inputs, the constants, and how images are cut up."""
         self._fixed: dict[tuple[Any, ...], Run] = {}
         """By the shapes as well, of inputs whose shapes an open graph can't take."""
         self.routes: list[str] = []
-        """What was converted, and how, one line each."""
+        """The conversions, one line each."""
         self.drifts: list[float] = []
         """The cosine with torch's outputs, of each graph that was quantized."""
         # Pipelines look at the signature to see what a model takes.
@@ -122,7 +122,7 @@ class _Converted:
 
     graph: Any
     output: Callable[[Any, Tensors], Any]
-    """What the compiled graph makes of tensors, in the model's own form."""
+    """Returns the outputs of the compiled graph, in the model's own form."""
     feed: Callable[[Tensors], Any]
     """The graph's own inputs, as OpenVINO takes them."""
 
@@ -188,7 +188,7 @@ _FIXED = {"exporter, fixed shapes": functools.partial(_by_export, False), "trace
 
 
 def _open_axes(tensor: torch.Tensor | None) -> dict[int, Any] | None:
-    """The axes that may differ from call to call: all but the channels of a picture; torch.export closes those that the
+    """The axes that may differ from call to call: all but the channels of an image; torch.export closes those that the
     model binds."""
     if tensor is None:
         return None

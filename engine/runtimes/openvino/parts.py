@@ -36,11 +36,11 @@ class OpenVinoParts:
     def __init__(self, model: Any, target: Target) -> None:
         self.target = replace(target, properties={**target.properties, "PERFORMANCE_HINT": "LATENCY"})
         self.routes: list[str] = []
-        """What was converted, one line each."""
+        """The conversions, one line each."""
         self.drifts: list[float] = []
         """The cosine with torch's outputs, of each graph that was quantized."""
         self.problems: list[str] = []
-        """What could not be, and why."""
+        """The failed conversions, with the reasons."""
         self._parts = [_Part(self, each) for each in model.modules() if isinstance(each, PreTrainedModel)]
         for part in self._parts:
             register_cache_pytrees_for_model(part.module)
@@ -166,8 +166,8 @@ def _once(graph: Graph, example: dict[str, Any]) -> list[torch.Tensor]:
 
 
 def _form(given: dict[str, Any]) -> Any:
-    """What one graph can take: the same names, constants and structure; a length of 1 is a form of its own, except
-    in what is nested, such as a cache. None: nothing to compute with."""
+    """Returns what one graph can take: the same names, constants and structure; a length of 1 is a form of its own,
+    except in what is nested, such as a cache. None: nothing to compute with."""
     found, structure = pytree.tree_flatten(given)
     if not any(isinstance(leaf, torch.Tensor) for leaf in found):
         return None
@@ -181,7 +181,7 @@ def _form(given: dict[str, Any]) -> Any:
 
 
 def _short(given: dict[str, Any]) -> bool:
-    """Whether a nested tensor, such as a cache's, has a length of 1."""
+    """Returns True if a nested tensor, such as a cache's, has a length of 1."""
     nested = {name: value for name, value in given.items() if not isinstance(value, torch.Tensor)}
     tensors = [leaf for leaf in pytree.tree_leaves(nested) if isinstance(leaf, torch.Tensor)]
     return any(tensor.dim() > 2 and tensor.shape[-2] == 1 for tensor in tensors)

@@ -16,11 +16,11 @@ import torch
 
 GEOMETRY = ("image_sizes", "image_grid_thw", "video_grid_thw", "grid_thw", "spatial_shapes", "target_sizes",
             "image_merge_sizes", "merge_sizes")  # fmt: skip
-"""Inputs that say how pictures are cut up. Models loop over their values, so a traced graph is bound to them: one graph
+"""Inputs that say how images are cut up. Models loop over their values, so a traced graph is bound to them: one graph
 for each geometry."""
 
 Rewrite = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""From the original to what stands in for it."""
+"""From the original to what is in for it."""
 
 
 @contextlib.contextmanager
@@ -66,7 +66,7 @@ def _places() -> list[tuple[Any, str, Rewrite]]:
 
 
 def _geometry_of(model: torch.nn.Module) -> list[tuple[Any, str, Rewrite]]:
-    """What the files of a model use of transformers' functions of the geometry of pictures."""
+    """Returns what the files of a model use of transformers' functions of the geometry of images."""
     from transformers import vision_utils
 
     files = {type(module).__module__ for module in model.modules()}
@@ -79,7 +79,7 @@ def _geometry_of(model: torch.nn.Module) -> list[tuple[Any, str, Rewrite]]:
 
 
 def _outside(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Computed beside the trace: what comes out is a constant of the graph."""
+    """Computed next to the trace: what comes out is a constant of the graph."""
 
     def constant(*args: Any, **kwargs: Any) -> Any:
         state = torch._C._get_tracing_state()
@@ -93,7 +93,7 @@ def _outside(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _varies(tensor: torch.Tensor) -> bool:
-    """Whether a tensor of a trace depends on the inputs, and not only on weights and constants."""
+    """Returns True if a tensor of a trace depends on the inputs, and not only on weights and constants."""
     if torch._C._get_tracing_state() is None:
         return True
     value = torch._C._get_value_trace(tensor)

@@ -191,7 +191,7 @@ class OpenVinoRuntime(BackendRuntime):
         self._parts.append(OpenVinoParts(model, self._target()))
 
     def _target(self) -> Target:
-        """Where and how graphs are computed."""
+        """Returns where and how graphs are computed."""
         from engine.runtimes.openvino.encoder import precision_of
         from engine.runtimes.openvino.target import Target
 

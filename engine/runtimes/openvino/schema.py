@@ -1,4 +1,4 @@
-"""What OpenVINO GenAI's grammar engine (xgrammar) reads of a JSON schema; the rest it would leave out without a word.
+"""The part of JSON Schema that OpenVINO GenAI's grammar engine (xgrammar) reads; it would leave out the rest silently.
 
 Each keyword was tried on OpenVINO GenAI 2026.4: an answer that the schema forbids was offered token by token, and these
 are the keywords with which it was let through.
@@ -32,7 +32,7 @@ _READ = {
 }  # fmt: skip
 _KEYWORDS = {name for table in (_LEFT_OUT, _READ) for names in table.values() for name in names}
 _CHOICES = ("$ref", "const", "enum", "anyOf", "oneOf", "allOf")
-"""Of these the first that is there is read, and nothing beside it."""
+"""Of these the first that is there is read, and nothing next to it."""
 _FORMATS = frozenset(
     (
         "email", "date", "time", "date-time", "duration", "ipv4", "ipv6", "hostname", "uuid", "uri", "uri-reference",
@@ -70,7 +70,7 @@ def _check_choice(schema: dict[str, Any], choice: str, where: str) -> None:
     dropped = [name for name in schema if name in beside]
     if dropped:
         raise InvalidRequest(
-            f"{where}.{dropped[0]}: not read beside {choice}. Next: put it into what {choice} names, or hardware=cpu"
+            f"{where}.{dropped[0]}: not read next to {choice}. Next: put it into what {choice} names, or hardware=cpu"
         )
     if choice == "$ref" and not str(schema["$ref"]).startswith("#"):
         raise InvalidRequest(f"{where}.$ref: only places in this schema (#/$defs/…) are read")
@@ -85,7 +85,7 @@ def _check_types(schema: dict[str, Any], where: str) -> None:
         if any(name in _LEFT_OUT.get(str(kind), ()) for kind in types):
             raise InvalidRequest(f"{where}.{name}: {_NEXT}")
         if not types and name in _KEYWORDS:
-            raise InvalidRequest(f"{where}.{name}: has no effect without a type beside it. Next: add type")
+            raise InvalidRequest(f"{where}.{name}: has no effect without a type next to it. Next: add type")
 
 
 def _meant(schema: dict[str, Any]) -> list[str]:
@@ -98,7 +98,7 @@ def _meant(schema: dict[str, Any]) -> list[str]:
 def _check_text(schema: dict[str, Any], where: str) -> None:
     told = [name for name in ("format", "pattern", "minLength", "maxLength") if name in schema]
     if len(told) > 1 and told != ["minLength", "maxLength"]:
-        raise InvalidRequest(f"{where}.{told[1]}: not read beside {told[0]}. Next: leave one out, or hardware=cpu")
+        raise InvalidRequest(f"{where}.{told[1]}: not read next to {told[0]}. Next: leave one out, or hardware=cpu")
     kind = schema.get("format")
     if kind is not None and kind not in _FORMATS:
         raise InvalidRequest(f"{where}.format: {kind!r} is not read; one of: {', '.join(sorted(_FORMATS))}")
@@ -109,13 +109,13 @@ def _check_text(schema: dict[str, Any], where: str) -> None:
 
 
 def _repeats(pattern: str) -> int:
-    """How often the innermost part may repeat if all counts stood inside each other."""
+    """Returns the number of times that the innermost part may repeat if all counts were inside each other."""
     counts = re.findall(r"\{(\d{1,9})(?:,(\d{0,9}))?\}", pattern)
     return math.prod(max(int(least), int(most or 0), 1) for least, most in counts)
 
 
 def _schemas(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The schemas in this one, and where each stands."""
+    """The schemas in this one, with their paths."""
     for name in ("properties", "patternProperties", "$defs", "definitions"):
         if isinstance(schema.get(name), dict):
             for key, inner in schema[name].items():

@@ -1,4 +1,4 @@
-"""The stack that a thread's signal handlers run on, beside OpenVINO GenAI, which leaves a freed one behind.
+"""The stack that a thread's signal handlers run on, next to OpenVINO GenAI, which leaves a freed one behind.
 
 OpenVINO's CPU plug-in gives the thread that loads it another stack, and the thread that frees it the one from before.
 OpenVINO GenAI loads one for the tokenizer and one for the model, and frees them in the same order: the thread is left
@@ -34,6 +34,6 @@ def kept() -> Iterator[None]:
     try:
         yield
     finally:
-        # A stack that AMX registers do not fit on is refused once OpenVINO has asked for them.
+        # A stack that AMX registers do not fit on is refused once OpenVINO has requested them.
         if swap(ctypes.byref(before), None) != 0:
             swap(ctypes.byref(_Stack(None, _DISABLE, 0)), None)

@@ -21,7 +21,7 @@ from transformers.cache_utils import DynamicLayer
 from engine.core.errors import Internal
 
 ORDER = "beam_idx"
-"""The input that says which row of the last step each row goes on from."""
+"""The input that says which row of the last step each row continues from."""
 _GROWS = 2
 """The axis of a cache's tensor that is its length; [rows, heads, length, width]."""
 
@@ -67,17 +67,17 @@ class Kept:
         """Until the tensors are given back."""
         self._states = states
         self._slots = {name: (weakref.ref(layer), attribute) for name, (layer, attribute) in slots.items()}
-        """Not kept alive from here: a cache that nobody has any more need not be given back."""
+        """Not kept alive from here: a cache without a holder need not be given back."""
         self.length = length
         self.order = np.arange(rows, dtype=np.int32)
-        """The rows of the last step that those of the next one go on from."""
+        """The rows of the last step that those of the next one continue from."""
         for layer, attribute in slots.values():
             layer.__class__ = KeptLayer
             layer.kept = self
             layer.__dict__[attribute] = None  # its place stays: who takes a layer apart goes by the order
 
     def reorder(self, rows: torch.Tensor, layer: KeptLayer) -> None:
-        """The next step goes on from these rows. A cache says so of all its layers; the first one's word is taken."""
+        """The next step continues from these rows. A cache says so of all its layers; the first one's word is taken."""
         if layer is next(iter(self._slots.values()))[0]():
             self.order = self.order[rows.numpy()]
 
@@ -167,7 +167,7 @@ def _sizes(shape: Any) -> list[int | None]:
 
 
 def _is_all(node: Any) -> bool:
-    """Whether a node cuts out of a tensor what is the whole tensor."""
+    """Returns True if a node cuts out of a tensor what is the whole tensor."""
     if node.get_type_name() != "Slice":
         return False
     bounds = [node.input_value(place).get_node() for place in (1, 2, 3)]

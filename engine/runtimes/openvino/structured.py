@@ -1,4 +1,4 @@
-"""Whether OpenVINO GenAI can hold an answer to a schema, found out before the request joins the others.
+"""Checks that OpenVINO GenAI can hold an answer to a schema, before the request joins the others.
 
 The grammar is made inside a step of the pipeline, where one that fails takes every other answer with it. So it is made
 here first, by the same engine: a model with one operation, and the tokenizer of the real one, generates one token.

@@ -1,4 +1,4 @@
-"""Where graphs are computed with OpenVINO, and in which numbers."""
+"""The device and the precision that graphs are computed with on OpenVINO."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Target:
 
     @property
     def tolerance(self) -> float:
-        """How far an output may be from torch's, before quantization."""
+        """Returns how far an output may be from torch's, before quantization."""
         return TOLERANCE[self.precision]
 
     def compile(self, graph: Any) -> Any:
         """Raises RuntimeError."""
         told = {**self.properties, "INFERENCE_PRECISION_HINT": self.precision}
         if self.device == "CPU":
-            told["KV_CACHE_PRECISION"] = self.precision  # not eight bits unless they are asked for
+            told["KV_CACHE_PRECISION"] = self.precision  # not eight bits unless they are requested
         return core().compile_model(graph, self.device, told)
 
     def quantized(self, graph: Any, inputs: Sequence[Any] = ()) -> Any:

@@ -1,4 +1,4 @@
-"""What our pipelines have in common: how they are loaded, and how their models generate."""
+"""The shared part of our pipelines: loads them, and has their models generate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class OwnPipeline(Pipeline):  # type: ignore[misc]  # transformers has no types
     unused: ClassVar[tuple[str, ...]] = ()
     """Beginnings of names of weights that the task does not compute with."""
     parts: ClassVar[tuple[str, ...]] = ("tokenizer",)
-    """What prepares its inputs."""
+    """The parts that prepare its inputs."""
     _default_generation_config = GenerationConfig(max_new_tokens=256)
 
     @classmethod
@@ -47,11 +47,11 @@ class OwnPipeline(Pipeline):  # type: ignore[misc]  # transformers has no types
             if type(config) in auto._model_mapping:
                 return checkpoint.load(auto, folder, unused=cls.unused, dtype=kind)
         raise ValueError(
-            f"a model of type {config.model_type!r} can't do this task: it is no {' or '.join(cls.models)}"
+            f"a model of type {config.model_type!r} can't do this task; expected {' or '.join(cls.models)}"
         )
 
     def generated(self, inputs: dict[str, Any], options: dict[str, Any]) -> Any:
-        """What the model generates for `inputs`; `seed` in `options` seeds it."""
+        """Returns what the model generates for `inputs`; `seed` in `options` seeds it."""
         options = dict(options)
         seed = options.pop("seed", None)
         if seed is not None:

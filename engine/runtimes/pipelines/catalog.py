@@ -1,7 +1,7 @@
 """The table of our own pipelines, one file a kind, in the form of transformers' (`Pipeline`: preprocess, _forward,
 postprocess).
 
-They are for the tasks that transformers has no pipeline for, or one that leaves something out. One whose model is none
+They are for the tasks that transformers has no pipeline for, or an incomplete one. One whose model is not
 of transformers' has the form and not the base class: `preprocess` gives a list of rows, `forward` a batch of them,
 `postprocess` gets the outputs of all rows.
 """

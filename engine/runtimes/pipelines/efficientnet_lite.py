@@ -1,4 +1,4 @@
-"""Loads EfficientNet-Lite0, which sorts pictures into ImageNet's classes, from the state dict that torch.save wrote.
+"""Loads EfficientNet-Lite0, which sorts images into ImageNet's classes, from the state dict that torch.save wrote.
 
 Source of the architecture and of the pictures' preparation: Google's `efficientnet/lite` (efficientnet_lite_builder.py:
 ReLU6, no squeeze and excitation, stem and head of fixed width); of the names in the file: efficientnet-lite-pytorch's
@@ -19,7 +19,7 @@ from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 CLASSES = Path(__file__).with_name("imagenet_classes.txt")
 SIDE = 224
-"""Pixels of the picture that the network sees, both ways."""
+"""Pixels of the image that the network sees, both ways."""
 _MARGIN = 32
 """Pixels that are cut away of the shorter side before that, in all."""
 _BLOCKS = (
@@ -35,7 +35,7 @@ class EfficientNetLiteConfig(PreTrainedConfig):  # type: ignore[misc]  # transfo
 
 
 class EfficientNetLite(PreTrainedModel):  # type: ignore[misc]
-    """The network. Input: (pictures, 3, 224, 224)."""
+    """The network. Input: (images, 3, 224, 224)."""
 
     config_class = EfficientNetLiteConfig
     main_input_name = "pixel_values"
@@ -113,7 +113,7 @@ def load(path: Path, device: torch.device, kind: torch.dtype) -> PictureClasses:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"{path.name} is no state dict of torch.save") from error
+        raise ValueError(f"{path.name} is not a state dict of torch.save") from error
     names = [line for line in CLASSES.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     model = EfficientNetLite(EfficientNetLiteConfig(id2label=dict(enumerate(names)), num_labels=len(names)))
     try:

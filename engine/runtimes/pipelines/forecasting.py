@@ -1,4 +1,4 @@
-"""What comes next in a series of numbers."""
+"""Forecasts of a series of numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Forecast(OwnPipeline):
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         name = next(iter(config.architectures or ()), "")
         if not name.endswith(("ForPrediction", "ForTimeSeriesPrediction")):
-            raise ValueError(f"{name or config.model_type} is no model that forecasts")
+            raise ValueError(f"{name or config.model_type} is not a model that forecasts")
         return checkpoint.load(getattr(transformers, name), folder, dtype=kind)
 
     def _sanitize_parameters(self, **asked: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -46,7 +46,8 @@ class Forecast(OwnPipeline):
         return {}, {"seed": seed}, {}
 
     def preprocess(self, given: Any) -> dict[str, Any]:
-        """The tensors of one series. Raises ValueError for what is no series of numbers of the model's length."""
+        """Returns the tensors of one series. Raises ValueError for a value that is not a series of the model's
+        length."""
         named = given if isinstance(given, dict) else {"past_values": given}
         made = {}
         for name, value in named.items():

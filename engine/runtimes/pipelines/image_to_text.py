@@ -1,4 +1,4 @@
-"""Texts about pictures: captions, and answers to questions."""
+"""Texts about images: captions, and answers to questions."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from engine.core.errors import InvalidRequest
 from engine.runtimes.pipelines.base import OwnPipeline
 from engine.tasks import generation
 
-QUESTION = "Describe this picture in one sentence."
-"""What a model that only talks is asked for a caption."""
+QUESTION = "Describe this image in one sentence."
+"""The request for a caption to a model that only talks."""
 
 
 class Caption(OwnPipeline):
-    """Says what is in a picture: BLIP and its like, an encoder of pictures with a decoder of text, and models that
-    talk about pictures, which are asked `QUESTION` or `prompt`."""
+    """Says what is in an image: BLIP and its like, an encoder of images with a decoder of text, and models that
+    talk about images, which are sent `QUESTION` or `prompt`."""
 
     models: ClassVar[tuple[str, ...]] = ("AutoModelForImageTextToText",)
     parts = ("tokenizer", "image_processor")
     exact_lengths = True
-    """Rows are only computed together when none has to be padded: not every decoder of pictures knows masks."""
+    """Rows are only computed together when none has to be padded: not every decoder of images knows masks."""
     _pipeline_calls_generate = True
     _load_tokenizer = True
     _load_image_processor = True
@@ -43,13 +43,13 @@ class Caption(OwnPipeline):
         return {"prompt": prompt} if prompt else {}, generation.options(asked), {}
 
     def preprocess(self, picture: Any, prompt: str | None = None) -> dict[str, Any]:
-        """The tensors of one picture, and of a text that the answer begins with or replies to."""
+        """The tensors of one image, and of a text that the answer begins with or replies to."""
         return self._prepared(picture, prompt, QUESTION)
 
     def _prepared(self, picture: Any, text: str | None, default: str | None) -> dict[str, Any]:
         if self.processor is None:
             if text:
-                raise ValueError("this model takes no text beside a picture")
+                raise ValueError("this model takes no text next to an image")
             made = self.image_processor(picture, return_tensors="pt")
         elif getattr(self.processor, "chat_template", None):
             asked = [{"type": "image", "image": picture}, {"type": "text", "text": text or default}]
@@ -87,7 +87,7 @@ class Caption(OwnPipeline):
 
 
 class PictureAnswer(Caption):
-    """Answers a question about a picture: in a model's own words, or from a list that it knows (ViLT)."""
+    """Answers a question about an image: in a model's own words, or from a list that it knows (ViLT)."""
 
     models = ("AutoModelForVisualQuestionAnswering", "AutoModelForImageTextToText")
 
@@ -101,7 +101,7 @@ class PictureAnswer(Caption):
         return {}, {}, {"top_k": top_k} if top_k is not None else {}
 
     def preprocess(self, asked: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
-        """The tensors of a picture and its question."""
+        """The tensors of an image and its question."""
         if self.processor is None:
             made = self.tokenizer(asked["question"], return_tensors="pt")
             return {**made, **self.image_processor(asked["image"], return_tensors="pt")}

@@ -25,7 +25,7 @@ from engine.tasks.pipelines import PIPELINES, Ask
 MAX_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
 """In one batch, with padding."""
 MEDIUM_TOKENS = 256
-"""What a picture or another tensor without tokens counts."""
+"""The tokens that an image or another tensor without tokens counts as."""
 _PADDED = frozenset({"input_ids", "attention_mask", "token_type_ids", "special_tokens_mask", "offset_mapping"})
 """Tensors that may be filled up to the longest of a batch, because a mask says what counts."""
 
@@ -77,7 +77,7 @@ class PipelineModel:
         return await asyncio.gather(*jobs)
 
     def close(self) -> None:
-        """Waits for what is under way and frees the model. Blocks."""
+        """Waits for what is in flight and frees the model. Blocks."""
         self.batches.close()
         self._desk.shutdown(wait=True, cancel_futures=True)
         self.pipe = None
@@ -134,7 +134,7 @@ class PipelineModel:
         return await self.batches.compute((item, options), kind, tokens)
 
     def _kind(self, item: dict[str, Any], options: dict[str, Any]) -> tuple[Hashable, int]:
-        """What may go together with this, and how many tokens it has."""
+        """Returns what may go together with this, and how many tokens it has."""
         shapes: list[Hashable] = [tuple(sorted((name, repr(value)) for name, value in options.items()))]
         if options.get("seed") is not None or getattr(self.pipe, "alone", False):
             return None, MEDIUM_TOKENS  # a seed promises the same answer again, whatever else is waiting
@@ -183,7 +183,7 @@ class PipelineModel:
     def _finish(self, outputs: list[Any], where: str, options: dict[str, Any]) -> Any:
         try:
             found = self.pipe.postprocess(outputs if self._chunked else outputs[0], **options)
-            # A sound is made a file of, not a list of numbers.
+            # An audio is made a file of, not a list of numbers.
             return found if self._known.pipeline == "synthesis" else decoding.plain(found)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise InvalidRequest(f"{where}, or the parameters: {_said(error)}") from error

@@ -107,7 +107,7 @@ def _spans(output: dict[str, Any], top_k: int, longest: int) -> tuple[list[tuple
     allowed = torch.tensor(output["allowed"])
     length = len(allowed)
     masked = allowed.clone()
-    masked[0] = True  # the first token stands for "no answer"
+    masked[0] = True  # the first token means "no answer"
     start, end = (
         output[side][0][:length].float().masked_fill(~masked, _NEVER).softmax(-1) for side in ("start", "end")
     )

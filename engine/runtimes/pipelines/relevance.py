@@ -1,4 +1,4 @@
-"""How well a document fits a query: cross-encoders."""
+"""The relevance of a document to a query: cross-encoders."""
 
 from __future__ import annotations
 

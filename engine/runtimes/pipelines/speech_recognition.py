@@ -1,6 +1,6 @@
 """Speech to text: Whisper, other encoder-decoders, and models with a CTC head, with the times of words and parts.
 
-Long sounds: Whisper goes on from window to window by its own timestamps (its paper, section 3.8); all others read
+Long audio: Whisper continues from window to window by its own timestamps (its paper, section 3.8); all others read
 windows that overlap, whose middles are put together (transformers' `chunk_iter`).
 """
 
@@ -110,7 +110,7 @@ class SpeechRecognition(AutomaticSpeechRecognitionPipeline):  # type: ignore[mis
 
     def _forward(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
         if self.type == "seq2seq_whisper" and not options.get("return_timestamps"):
-            # Timestamps are what Whisper finds its way through a long sound by.
+            # Timestamps are what Whisper finds its way through a long audio by.
             frames = model_inputs["input_features"].shape[-1]
             options["return_timestamps"] = frames > self.feature_extractor.nb_max_frames
         language = options.pop("return_language", None)
@@ -176,7 +176,7 @@ def _timed(chunk: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def _end(end: float | None, start: float, seconds: float) -> float:
-    """A part whose end was not said lasts to the end of the sound."""
+    """A part whose end was not said lasts to the end of the audio."""
     return seconds if end is None else max(min(float(end), seconds), start)
 
 

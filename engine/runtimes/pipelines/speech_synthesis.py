@@ -1,4 +1,4 @@
-"""Sound from text: speech and music."""
+"""Audio from text: speech and music."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.runtimes import checkpoint
 from engine.tasks import generation
 
 VOCODER = "vocoder"
-"""Folder beside the model's config.json with a vocoder, for models that only make a spectrogram (SpeechT5)."""
+"""Folder next to the model's config.json with a vocoder, for models that only make a spectrogram (SpeechT5)."""
 VOICES = "voices"
 """Folder with a vector a voice, NAME.npy, for models that take one (SpeechT5)."""
 
@@ -69,7 +69,7 @@ class Synthesis(TextToAudioPipeline):  # type: ignore[misc]  # transformers has 
         return {"samples": torch.from_numpy(np.atleast_1d(found["audio"])), "rate": found["sampling_rate"]}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
-        """The sound as it is."""
+        """The audio as it is."""
         return {"samples": model_outputs["samples"], "rate": int(model_outputs["rate"])}
 
     def _voice(self, voice: str | None) -> torch.Tensor:

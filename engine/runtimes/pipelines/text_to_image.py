@@ -1,7 +1,7 @@
-"""Pictures from text through diffusers: Stable Diffusion and whatever else its `DiffusionPipeline` loads from a folder
+"""Images from text through diffusers: Stable Diffusion and whatever else its `DiffusionPipeline` loads from a folder
 with a `model_index.json`.
 
-Each picture has a seed of its own, from which its noise is drawn, so that what is computed beside it makes no
+Each image has a seed of its own, from which its noise is drawn, so that what is computed next to it makes no
 difference. No safety checker is loaded: what a model paints is not looked at.
 """
 
@@ -36,12 +36,12 @@ def _parts(folder: Path, kind: torch.dtype) -> dict[str, Any]:
 
 _TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
 ROW_POSITIONS = 4096
-"""Pictures of one request with a seed are computed together up to so many positions of their latents: a fixed number,
+"""Images of one request with a seed are computed together up to so many positions of their latents: a fixed number,
 so that the same request is the same arithmetic."""
 
 
 class Pictures:
-    """Its result is the pictures of one prompt, as PIL images."""
+    """Its result is the images of one prompt, as PIL images."""
 
     tokenizer: Any = None
     feature_extractor: Any = None
@@ -59,7 +59,7 @@ class Pictures:
         self._scale = int(pipe.vae_scale_factor)
         side = getattr(self.model.config, "sample_size", None) or pipe.default_sample_size
         self._own_size = tuple(side[:2]) if isinstance(side, list | tuple) else (side, side)
-        """Height and width of the latents where nobody says a size."""
+        """Height and width of the latents of a request without a size."""
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, kind: torch.dtype) -> Pictures:
@@ -69,10 +69,10 @@ class Pictures:
             import diffusers
         except ImportError as error:
             raise SetupError(
-                f'pictures from text need {error.name}. Next: pip install "ipfs-accelerate[diffusers]"'
+                f'images from text need {error.name}. Next: pip install "ipfs-accelerate[diffusers]"'
             ) from error
         if not (folder / layout.INDEX).is_file():
-            raise ValueError(f"it has no {layout.INDEX}, so it is no model of diffusers")
+            raise ValueError(f"it has no {layout.INDEX}, so it is not a model of diffusers")
         held = layout.listed(folder)
         left_out: dict[str, Any] = {name: None for name in layout.UNWANTED if name in held}
         if "safety_checker" in held:
@@ -93,7 +93,7 @@ class Pictures:
         self._pipe.vae.decoder = convert(self._pipe.vae.decoder)
 
     def tokens(self, row: dict[str, Any], options: dict[str, Any]) -> int:
-        """Positions of the latents of its pictures: what a batch is measured by."""
+        """Positions of the latents of its images: what a batch is measured by."""
         return len(row["prompts"]) * self._positions(options)
 
     def _positions(self, options: dict[str, Any]) -> int:
@@ -111,7 +111,7 @@ class Pictures:
         for name in ("width", "height"):
             if told.get(name, 0) % self._scale:
                 raise ValueError(f"the {name} must be a multiple of {self._scale} pixels, not {told[name]}")
-        # A seed promises the same picture, so a request that has one is computed with nothing else beside it.
+        # A seed promises the same image, so a request that has one is computed with nothing else next to it.
         within = {**told, "seed": seed} if seed is not None else told
         before = {"n": n, "seed": seed, "negative_prompt": negative_prompt, "positions": self._positions(told)}
         return before, within, {}
@@ -119,7 +119,7 @@ class Pictures:
     def preprocess(
         self, prompt: str, *, n: int, seed: int | None, negative_prompt: str | None, positions: int
     ) -> list[dict[str, Any]]:
-        """What is computed together at most, each with a seed a picture. Raises TooLong."""
+        """Returns what is computed together at most, each with a seed an image. Raises TooLong."""
         self._check_length(prompt, "the prompt")
         self._check_length(negative_prompt or "", "negative_prompt")
         if seed is None:
@@ -148,14 +148,14 @@ class Pictures:
 
     @staticmethod
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Several pictures as one batch."""
+        """Several images as one batch."""
         batch: dict[str, Any] = {"seeds": torch.cat([row["seeds"] for row in rows])}
         for name in rows[0].keys() - {"seeds"}:
             batch[name] = [text for row in rows for text in row[name]]
         return batch
 
     def forward(self, batch: dict[str, Any], seed: int | None = None, **painted: Any) -> dict[str, torch.Tensor]:
-        """The pictures as bytes, shape (pictures, height, width, 3)."""
+        """The images as bytes, shape (images, height, width, 3)."""
         negative = {"negative_prompt": batch["negatives"]} if "negatives" in batch else {}
         generators = [torch.Generator().manual_seed(int(each)) for each in batch["seeds"]]
         with _quiet():
@@ -165,7 +165,7 @@ class Pictures:
         return {"pictures": (made.float().permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).cpu()}
 
     def postprocess(self, outputs: list[dict[str, torch.Tensor]]) -> list[Any]:
-        """The pictures of a prompt."""
+        """The images of a prompt."""
         from PIL import Image
 
         return [Image.fromarray(picture.numpy()) for output in outputs for picture in output["pictures"]]
@@ -173,7 +173,7 @@ class Pictures:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the notes of diffusers and transformers from the terminal, where our own progress stands."""
+    """Keeps the notes of diffusers and transformers from the terminal, where our own progress is."""
     from diffusers.utils import logging as own
 
     from engine.runtimes.quiet import quiet

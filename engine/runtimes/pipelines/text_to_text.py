@@ -69,7 +69,7 @@ class TextToText(OwnPipeline):
         return min(known) if known else None
 
     def _specific(self, languages: dict[str, str]) -> dict[str, Any]:
-        """What a T5's config says of one task: its prefix, and settings for the generation."""
+        """Returns what a T5's config says of one task: its prefix, and settings for the generation."""
         known = getattr(self.model.config, "task_specific_params", None) or {}
         name = self.task_name
         if languages:
@@ -94,7 +94,7 @@ class Summarization(TextToText):
 
 
 class Translation(TextToText):
-    """Writes a text in another language; models that know several are told which by `src_lang` and `tgt_lang`."""
+    """Writes a text in another language; models that know several take the languages from `src_lang` and `tgt_lang`."""
 
     result = "translation_text"
     task_name = "translation"

@@ -1,6 +1,6 @@
-"""Where somebody speaks: Silero VAD, which says of each 32 ms how likely they hold speech.
+"""Parts of an audio with speech: Silero VAD, which gives each 32 ms the probability of speech.
 
-Source of the windows and of what becomes of the probabilities: silero-vad's `utils_vad.py` (`OnnxWrapper`,
+Source of the windows and of the outcome of the probabilities: silero-vad's `utils_vad.py` (`OnnxWrapper`,
 `get_speech_timestamps`), without its cut of speech that is too long.
 """
 
@@ -27,7 +27,7 @@ _DEFAULTS = {
 }  # fmt: skip
 _LONGEST_MS = 60_000
 _FALLS_BY = 0.15
-"""Speech goes on until a probability is so far below the threshold."""
+"""Speech continues until a probability is so far below the threshold."""
 
 
 class VoiceActivity:
@@ -37,7 +37,7 @@ class VoiceActivity:
     image_processor: Any = None
     feature_extractor = SimpleNamespace(sampling_rate=RATE)
     collate = None
-    """A sound goes alone: what was heard decides what is heard next."""
+    """An audio goes alone: what was heard decides what is heard next."""
     _preprocess_params: dict[str, Any] = {}
     _forward_params: dict[str, Any] = {}
     _postprocess_params: dict[str, Any] = {}
@@ -72,7 +72,7 @@ class VoiceActivity:
         return {}, {}, {**_DEFAULTS, **told}
 
     def preprocess(self, samples: Any) -> list[dict[str, Any]]:
-        """The sound in windows, the last one filled up with silence."""
+        """The audio in windows, the last one filled up with silence."""
         sound = torch.as_tensor(samples, dtype=torch.float32)
         windows = torch.nn.functional.pad(sound, (0, -len(sound) % WINDOW)).reshape(1, -1, WINDOW)
         return [{"windows": windows, "samples": len(sound)}]

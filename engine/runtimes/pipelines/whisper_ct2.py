@@ -60,7 +60,7 @@ def load(folder: Path, kind: torch.dtype) -> tuple[Any, Any, Any]:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The variables of a `model.bin`, by CTranslate2's names; 8-bit weights as the numbers that they stand for.
+    """The variables of a `model.bin`, by CTranslate2's names; 8-bit weights as the numbers that they encode.
     Raises ValueError."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
@@ -165,7 +165,7 @@ def _renamed(weights: dict[str, np.ndarray], config: WhisperConfig) -> dict[str,
 
 
 def _generation(said: dict[str, Any], tokenizer: Any, config: WhisperConfig) -> GenerationConfig:
-    """What transformers' `generate` has to know, as the checkpoints of openai/whisper-* say it."""
+    """Returns what transformers' `generate` has to know, as the checkpoints of openai/whisper-* say it."""
     ids = tokenizer.convert_tokens_to_ids
     start, end = ids("<|startoftranscript|>"), ids("<|endoftext|>")
     languages = {f"<|{code}|>": ids(f"<|{code}|>") for code in LANGUAGES}

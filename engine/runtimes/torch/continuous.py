@@ -1,7 +1,7 @@
 """Continuous batching with torch: requests join and leave between steps, by transformers' managers.
 
 Greedy requests have a manager of their own, so that nothing sorts the vocabulary for them; sampled ones have another.
-Each is opened by its first request. What a manager can't do (pictures, schemas, penalties, min_p, a seed of the
+Each is opened by its first request. What a manager can't do (images, schemas, penalties, min_p, a seed of the
 request's own) goes to static batches.
 """
 
@@ -26,15 +26,15 @@ from engine.schemas.hardware import CudaHardwareSpec
 from engine.tasks.local_model import Sampling
 
 POLL_S = 0.005
-"""How long the reader waits for tokens before it looks for new and cancelled requests, in seconds."""
+"""The time that the reader waits for tokens before it looks for new and cancelled requests, in seconds."""
 IDLE_S = 1.0
-"""How long it waits for a request before it looks whether the process is ending, in seconds."""
+"""The time that it waits for a request before it checks if the process is ending, in seconds."""
 SHARES = (0.45, 0.6)
 """Of the memory that is then free: the first manager's part and the second's. A fifth is left for static batches."""
 FAILURES_IN_A_ROW = 3
 """Managers that may fail without having generated a token before their requests go to static batches."""
 SMALLER = 0.7
-"""What is left of a cache's size after the device ran out of memory."""
+"""The share of a cache's size that is left after the device ran out of memory."""
 PAGE_MARGIN = 16
 """Tokens from the end of a page within which a request is not cancelled."""
 GIB = 2**30
@@ -58,7 +58,7 @@ def generator(model: Any, tokenizer: Any, hardware: CudaHardwareSpec, seed: int)
 class ContinuousGenerator:
     """Two managers and static batches over the weights of one model.
 
-    `paged` is the model as the managers run it, with an attention of its own perhaps. `cache_bytes` is for both KV
+    `paged` is the model as the managers run it, with an attention of its own possibly. `cache_bytes` is for both KV
     caches; None: what is free.
     """
 
@@ -168,7 +168,7 @@ class _Lane:
         self._scale = 1.0
         self._room = 0
         self._overlapping = False
-        """Whether the manager prepares a step while it computes the one before."""
+        """True if the manager prepares a step while it computes the one before."""
         self._past_steps = 0
         self._gate = threading.Lock()
         self._closing = False
@@ -204,7 +204,7 @@ class _Lane:
                     self._read()
                 except (
                     Exception
-                ) as error:  # whatever comes out of the manager is its requests' failure; nobody may hang
+                ) as error:  # whatever comes out of the manager is its requests' failure; no request may hang
                     self._end(error)
         self._end(Internal("the model was closed while it was generating"))
         sequences.fail(self._left(), Internal("the model was closed before it answered"))
@@ -251,7 +251,7 @@ class _Lane:
         return torch_paged.sampling_options(sampling.temperature, sampling.top_p, sampling.top_k, self._vocabulary)
 
     def _open(self) -> bool:
-        """Whether there is a manager now. After too many failures none is tried any more."""
+        """Returns True if there is a manager now. After too many failures none is tried any more."""
         if self._failures >= FAILURES_IN_A_ROW:
             return False
         try:
@@ -265,7 +265,7 @@ class _Lane:
         return True
 
     def _read(self) -> None:
-        """Takes what has been generated, delivers it, and lets go of what has ended or is not wanted."""
+        """Takes the generated tokens, delivers them, and releases requests that have ended or were cancelled."""
         latest: dict[str, Any] = {}
         output = self.manager.get_result(timeout=POLL_S)
         while output is not None:
@@ -317,7 +317,7 @@ class _Lane:
         self._past_steps += getattr(manager, "current_batch", 0)
         try:
             torch_paged.end(manager)
-        except Exception as late:  # a broken device refuses even this; what was asked of it has its error already
+        except Exception as late:  # a broken device refuses even this; its requests have their error already
             log.warning("continuous batching of %s requests did not end cleanly: %s", self._name, late)
         if not self._closing:
             self._failures += 1
@@ -335,15 +335,15 @@ class _Lane:
 
 
 def inside_page(answered: int, tokens: int) -> bool:
-    """Whether a request with `tokens` in its cache, `answered` of them generated, can be cancelled while the next step
-    is under way: that step must not complete a page, or transformers 5.23 looks for the pages of a request that it has
-    just forgotten (`CacheAllocator.mark_complete_blocks`), and its thread ends."""
+    """Returns True if a request with `tokens` in its cache, `answered` of them generated, can be cancelled while the
+    next step is in flight: that step must not complete a page, or transformers 5.23 looks for the pages of a request
+    that it has just forgotten (`CacheAllocator.mark_complete_blocks`), and its thread ends."""
     place = tokens % torch_paged.PAGE_TOKENS
     return answered > 0 and PAGE_MARGIN <= place <= torch_paged.PAGE_TOKENS - PAGE_MARGIN
 
 
 def _plain(sampling: Sampling) -> bool:
-    """Whether a manager can do it."""
+    """Returns True if a manager can do it."""
     penalties = (sampling.frequency_penalty, sampling.presence_penalty, sampling.repetition_penalty - 1.0)
     return (
         not any(penalties)

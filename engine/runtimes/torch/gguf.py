@@ -1,6 +1,6 @@
 """Loads a GGUF file into a transformers model.
 
-transformers' own way reads the whole file three times with a slow reader (30 s for a model of 100 MB) and asks for
+transformers' own way reads the whole file three times with a slow reader (30 s for a model of 100 MB) and requests
 accelerate. For plain Llama files this is done here in a few seconds; any other architecture goes transformers' way.
 """
 

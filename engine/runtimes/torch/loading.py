@@ -23,7 +23,7 @@ TorchHardware = CpuHardwareSpec | CudaHardwareSpec | MpsHardwareSpec
 
 
 def dtype(hardware: TorchHardware) -> torch.dtype:
-    """The arithmetic: as asked, or what the device computes natively and fastest.
+    """Returns the arithmetic: the configured one, or what the device computes natively and fastest.
 
     On CPUs with AVX512-BF16 or AMX, bfloat16 was measured at 1.3 times (alone) to 2 times (8 together) the tokens a
     second of float32; elsewhere it is emulated and slower. float16 is about 100 times slower on a CPU.
@@ -66,7 +66,7 @@ def generator(artifact: Artifact, hardware: TorchHardware) -> tuple[Any, Any]:
 
 
 def visual(folder: Path, hardware: TorchHardware) -> tuple[Any, Any]:
-    """A model that reads pictures, and its processor. Raises as `generator`."""
+    """A model that reads images, and its processor. Raises as `generator`."""
     with quiet():
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     return pretrained(AutoModelForImageTextToText, folder, hardware), processor
@@ -96,7 +96,7 @@ def prepared(model: Any, hardware: TorchHardware) -> Any:
 
 
 def _places(cls: Any, folder: Path, hardware: TorchHardware, kind: torch.dtype) -> dict[str, Any]:
-    """What `from_pretrained` is told of where the weights go, and of quantization that happens while it reads."""
+    """Returns what `from_pretrained` gets of where the weights go, and of quantization that happens while it reads."""
     if not isinstance(hardware, CudaHardwareSpec):
         return {}
     told = quantization.bitsandbytes(hardware.quantization, kind)

@@ -27,7 +27,7 @@ FREE_SHARE = 0.9
 """Of the memory that is free: what a cache of a given size and its buffers may take."""
 TRIAL_TOKENS = 8
 BEHIND = 0.08
-"""How far a token's logit may be below the best one ÷ the largest: arithmetic in another order, in bfloat16."""
+"""The largest distance of a token's logit from the best one ÷ the largest: arithmetic in another order, in bfloat16."""
 _OWN = (
     "bad_words_ids", "begin_suppress_tokens", "encoder_repetition_penalty", "epsilon_cutoff", "eta_cutoff",
     "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id", "guidance_scale", "min_length",
@@ -41,7 +41,7 @@ log = logging.getLogger("engine.runtimes")
 
 
 class Unsuited(Exception):
-    """Why a model is left to static batches."""
+    """The reason why a model is left to static batches."""
 
 
 # It has a handler of its own that writes to the terminal; what it says of failures is in the requests' errors, too.

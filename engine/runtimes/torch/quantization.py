@@ -20,7 +20,7 @@ SMOOTHING = 0.7
 _WORDS_OUT = ("lm_head", "embed_out", "output_projection", "proj_out")
 _SENTENCES = (
     "The {0} was open all {1}.", "How do I reset the {0} before {1}?", "A short note about the {0}, written last {1}.",
-    "Nobody at the {0} expected rain on a {1}.", "Prices of the {0} rose by 4.2 % this {1}.", "{0}: see page 12, {1}.",
+    "No one at the {0} expected rain on a {1}.", "Prices of the {0} rose by 4.2 % this {1}.", "{0}: see page 12, {1}.",
     "She walked to the {0} and stayed until {1}.", "Please send the {0} by {1} at the latest.",
 )  # fmt: skip
 _THINGS = (("library", "summer"), ("router", "Monday"), ("harbour", "week"), ("museum", "Sunday"), ("wheat", "year"),
@@ -78,7 +78,7 @@ def _int4(group: int, device: str) -> Any:
 
 
 def bitsandbytes(kind: str, dtype: Any) -> dict[str, Any]:
-    """What transformers' `from_pretrained` is told for bnb_int8 and bnb_int4; nothing for the others."""
+    """Returns what transformers' `from_pretrained` gets for bnb_int8 and bnb_int4; nothing for the others."""
     if kind not in ("bnb_int8", "bnb_int4"):
         return {}
     from transformers import BitsAndBytesConfig
@@ -93,7 +93,7 @@ def bitsandbytes(kind: str, dtype: Any) -> dict[str, Any]:
 
 
 def _sensitive(graph: Any) -> list[str]:
-    """What int8_full leaves as it is in an encoder of `openvino_bert`.
+    """Returns what int8_full leaves as it is in an encoder of `openvino_bert`.
 
     Attention's output in every layer, and the second half of the feed-forward network in the last third of the layers:
     their activations have outliers. all-MiniLM-L6-v2, cosine with float32, least of 32 sentences: 0.980 with everything

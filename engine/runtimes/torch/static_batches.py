@@ -1,4 +1,4 @@
-"""Generation with torch and transformers: one thread, static batches of requests that ask for the same sampling.
+"""Generation with torch and transformers: one thread, static batches of requests that request the same sampling.
 
 What waits when a batch ends is generated together, padded on the left; each row streams, stops and is cancelled alone.
 A batch that does not fit the memory is generated again in halves.
@@ -41,7 +41,7 @@ class StaticGenerator:
         seed: int,
         alone: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`alone` is entered for a request with a seed: nobody else may draw from torch's generator meanwhile."""
+        """`alone` is entered for a request with a seed: no other may draw from torch's generator meanwhile."""
         self._model = model
         self._decode = sequences.decoder(tokenizer)
         self._max_sequences = max_sequences
@@ -64,7 +64,7 @@ class StaticGenerator:
     def submit(
         self, ids: list[int], sampling: Sampling, delivery: Delivery, extras: dict[str, Any] | None = None
     ) -> None:
-        """Queues a generation. One with `extras`, such as the tensors of pictures, is computed alone."""
+        """Queues a generation. One with `extras`, such as the tensors of images, is computed alone."""
         with self._gate:
             if not self._closing:
                 self._inbox.put(Row(ids, sampling, delivery, extras))
@@ -119,7 +119,7 @@ class StaticGenerator:
             with nullcontext() if batch[0].sampling.seed is None else self._alone():
                 self._generate(batch)
             return
-        except Exception as error:  # whatever the model raises is these requests' failure; nobody may hang
+        except Exception as error:  # whatever the model raises is these requests' failure; no request may hang
             silent = [row for row in batch if not row.ended and not row.said]
             again = silent if is_out_of_memory(error) and len(batch) > 1 else []
             failed = Internal(f"torch failed while generating: {type(error).__name__}: {error}")
@@ -159,7 +159,7 @@ class StaticGenerator:
             )
 
     def _processors(self, batch: list[Row], prompt_length: int) -> list[LogitsProcessor]:
-        """What transformers has no option for; the schemas come last, when the penalties have been taken."""
+        """Returns what transformers has no option for; the schemas come last, when the penalties have been taken."""
         processors: list[LogitsProcessor] = []
         sampling = batch[0].sampling
         if sampling.frequency_penalty or sampling.presence_penalty:
@@ -184,7 +184,7 @@ class StaticGenerator:
         sequences.accept(news, self._ends, self._decode)
 
     def ended(self, row: Row) -> bool:
-        """Whether nothing more is wanted of this row."""
+        """Returns True if nothing more is needed of this row."""
         return row.ended or row.delivery.cancelled or self._closing
 
 

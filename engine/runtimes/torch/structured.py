@@ -67,7 +67,7 @@ class Grammars:
 class SchemaMask(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
     """Forbids the tokens with which a row's answer would leave its schema.
 
-    `matchers` has one for each row that has a schema. `ended(row)` says that nothing more is wanted of a row,
+    `matchers` has one for each row that has a schema. `ended(row)` is true if nothing more is needed of a row,
     `failed(row, error)` is called when a grammar becomes too complex on the way.
     """
 

@@ -1,7 +1,7 @@
-"""How many threads torch uses for what one thread asks of it.
+"""The number of threads that torch uses for the work of one thread.
 
-Its threads go on looking for work for some milliseconds after each operation: beside another library that computes on
-the same cores, such as OpenVINO between two steps of a generation, that costs more than they bring.
+Its threads continue looking for work for some milliseconds after each operation: next to another library that computes
+on the same cores, such as OpenVINO between two steps of a generation, that costs more than they bring.
 """
 
 from __future__ import annotations
@@ -17,5 +17,5 @@ def use_here(count: int | None) -> None:
     with ThreadPoolExecutor(1) as another:
         elsewhere = another.submit(torch.get_num_threads).result()
         torch.set_num_threads(count or elsewhere)
-        # A thread that begins later takes the number that was set last, whoever set it.
+        # A thread that begins later takes the number that was set last, by any thread.
         another.submit(torch.set_num_threads, elsewhere).result()

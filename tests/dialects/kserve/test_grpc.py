@@ -65,7 +65,7 @@ def test_a_parameter_that_has_no_place_is_refused() -> None:
 
 def test_a_number_that_its_datatype_can_not_hold_is_refused() -> None:
     body = {"inputs": {"x": {"datatype": "UINT8", "data": [-1]}}}
-    with pytest.raises(InvalidRequest, match="'x': an element is no UINT8"):
+    with pytest.raises(InvalidRequest, match="'x': an element is not a UINT8"):
         CLIENT.encode("tensors", body, model="m", stream=False)
 
 

@@ -73,7 +73,10 @@ def test_bytes_that_are_no_text_go_behind_the_json() -> None:
         ({"x": [[1], [1, 2]]}, "body.inputs.x.data: its rows differ"),
         ({"x": [1, "a"]}, "body.inputs.x.datatype: say which"),
         ({"x": {"shape": [3], "data": [1]}}, r"body.inputs.x.shape: \[3\] has 3 elements, the data has 1"),
-        ({"x": {"datatype": "F32", "data": [1]}}, "body.inputs.x.datatype: 'F32' is none; one of: BF16"),
+        (
+            {"x": {"datatype": "F32", "data": [1]}},
+            "body.inputs.x.datatype: 'F32' is not a KServe datatype; one of: BF16",
+        ),
         ({"x": {"datatype": "INT8", "data": [0.5]}}, "body.inputs.x.data: expected elements of INT8"),
         ({"x": {"datatype": "FP32", "data": "???"}}, "body.inputs.x.data: expected a list, or base64"),
         ({}, "body.inputs: expected tensors by name"),

@@ -119,7 +119,7 @@ def test_a_picture_is_sent_as_plain_base64() -> None:
 
 
 def test_visualqna_wants_one_picture() -> None:
-    with pytest.raises(InvalidRequest, match="visualqna looks at one picture; got 0"):
+    with pytest.raises(InvalidRequest, match="visualqna looks at one image; got 0"):
         CLIENT.encode("chat", {"messages": [{"role": "user", "content": "x"}]}, model="visualqna", stream=False)
 
 

@@ -198,7 +198,7 @@ def test_a_run_leaves_its_pictures_as_files(folder: Folder, tmp_path: Path) -> N
 
 
 async def test_a_folder_that_is_no_model_of_diffusers_is_a_clear_error(folder: Folder) -> None:
-    with pytest.raises(SetupError, match=r"it has no model_index\.json, so it is no model of diffusers"):
+    with pytest.raises(SetupError, match=r"it has no model_index\.json, so it is not a model of diffusers"):
         async with Engine(spec(folder("image-classification"), "image", FLOAT32)) as engine:
             await engine.start()
 

@@ -1,4 +1,4 @@
-"""What the general recipe can't know about a model type, as data: one table for each family of models."""
+"""Facts of model types that the general recipe can't know, as data: one table for each family of models."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Models of speech and other sounds."""
+"""Models of speech and other audio."""
 
 from __future__ import annotations
 
 from engine.matrix.build.overrides.override import Override
 from engine.matrix.build.shapes import after, each, floats, ints, ones, trues, value
 
-_MONO = "reads one channel of sound"
+_MONO = "reads one channel of audio"
 _CHANNELS = "reads one token for each codebook"
-_PACKED = "reads all sounds one after the other, with their lengths"
+_PACKED = "reads all audio one after the other, with their lengths"
 _PACK = {"input_features": floats(128, "200B"), "feature_lens": each(200), "aftercnn_lens": each(100)}
 
 AUDIO: dict[str, Override] = {
@@ -119,7 +119,7 @@ AUDIO: dict[str, Override] = {
         "names its spectrogram otherwise", inputs={"mel_spectrogram": floats("B", 80, 32)}
     ),
     "qwen2_5_omni_dit": Override(unavailable="denoises step by step inside of qwen2_5_omni"),
-    "qwen2_5_omni_talker": Override(unavailable="speaks from the inner states of qwen2_5_omni: runs beside it"),
+    "qwen2_5_omni_talker": Override(unavailable="speaks from the inner states of qwen2_5_omni: runs next to it"),
     "qwen2_5_omni_token2wav": Override(unavailable="denoises step by step inside of qwen2_5_omni"),
     "qwen3_omni_moe_talker_code_predictor": Override(
         "predicts one code after the other", inputs={"generation_steps": value(0)}
@@ -135,19 +135,19 @@ AUDIO: dict[str, Override] = {
         )
     },
     "vibevoice_asr": Override(
-        "adds noise to its sounds; none here", config={"acoustic_tokenizer_encoder_config.vae_std": 0.0}
+        "adds noise to its audio; none here", config={"acoustic_tokenizer_encoder_config.vae_std": 0.0}
     ),
     "voxtral_realtime": Override(
         "adds eight frames of a spectrogram to each token", inputs={"input_features": floats("B", 128, 96)}
     ),
-    "voxtral": Override("its default configuration has no token for sounds", config={"audio_token_id": 400}),
+    "voxtral": Override("its default configuration has no token for audio", config={"audio_token_id": 400}),
     **{
-        name: Override("masks the features of its sounds, not their frames", inputs={"input_features_mask": None})
+        name: Override("masks the features of its audio, not their frames", inputs={"input_features_mask": None})
         for name in ("granite_speech", "granite_speech_plus")
     },
     "moss_transcribe_diarize": Override("masks samples too", inputs={"padding_mask": ones("B", 16000)}),
     "musicflamingo": Override(
-        "places its sounds in time by the tokens that stand for them",
+        "orders its audio in time by their tokens",
         inputs={"input_ids": after(750, "audio_token_id"), "attention_mask": ones("B", 762)},
     ),
     **{

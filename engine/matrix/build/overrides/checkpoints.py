@@ -49,11 +49,11 @@ CHECKPOINTS: dict[str, Override] = {
         config={"d_model": 256, "d_kv": 64, "d_ff": 1024, "num_heads": 4},
     ),
     "whisper-tiny": Override(
-        _WIDTHS + ", and shorter sounds", model_type="whisper", checkpoint="openai/whisper-tiny", level="shallow",
+        _WIDTHS + ", and shorter audio", model_type="whisper", checkpoint="openai/whisper-tiny", level="shallow",
         config=_whisper(384, 6, 80), inputs={"input_features": floats("B", 80, 200)},
     ),
     "whisper-large": Override(
-        _WIDTHS + ", and shorter sounds", model_type="whisper", checkpoint="openai/whisper-large-v3", level="shallow",
+        _WIDTHS + ", and shorter audio", model_type="whisper", checkpoint="openai/whisper-large-v3", level="shallow",
         config=_whisper(1280, 20, 128), inputs={"input_features": floats("B", 128, 200)},
     ),
     "wav2vec2-tiny": Override(
@@ -65,11 +65,11 @@ CHECKPOINTS: dict[str, Override] = {
         inputs={"input_features": floats("B", 1, 1001, 64)},
     ),
     "vision-t5": Override(
-        "a picture encoder with a T5 decoder, put together by VisionEncoderDecoderModel",
+        "an image encoder with a T5 decoder, put together by VisionEncoderDecoderModel",
         model_type="vision-encoder-decoder", build=assembled.vision_t5,
     ),
     "stable-diffusion": Override(
-        "one step of the pipeline: text encoder, denoising network and picture decoder in one pass",
+        "one step of the pipeline: text encoder, denoising network and image decoder in one pass",
         checkpoint="stable-diffusion-v1-5/stable-diffusion-v1-5", model_type="clip_text_model",
         build=assembled.stable_diffusion,
         inputs={"input_ids": ints(400, "B", 12, low=3), "latents": floats("B", 4, 8, 8), "timestep": ints(1000, "B")},

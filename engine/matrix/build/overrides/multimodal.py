@@ -1,4 +1,4 @@
-"""Models that read pictures or sounds together with text."""
+"""Models that read images or audio together with text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from engine.matrix.build.overrides.override import Override
 from engine.matrix.build.shapes import after, each, floats, ints, ones, trues
 
-_TEXT_ONLY = "its default configuration has no part for pictures and sounds; those have rows of their own"
+_TEXT_ONLY = "its default configuration has no part for images and audio; those have rows of their own"
 _CODES = 64
 _FIRST_CODE = 300
 
@@ -31,16 +31,16 @@ MULTIMODAL: dict[str, Override] = {
         "its projector has queries for numbers of patches that it knows",
         config={"projector_patch_to_query_dict": {16: 4, 900: 8}},
     ),
-    "blip-2": Override("its default configuration has no token for pictures", config={"image_token_index": 400}),
+    "blip-2": Override("its default configuration has no token for images", config={"image_token_index": 400}),
     "blip_2_qformer": Override(
-        "reads the states of a picture encoder", inputs={"encoder_hidden_states": floats("B", 12, 64)}
+        "reads the states of an image encoder", inputs={"encoder_hidden_states": floats("B", 12, 64)}
     ),
     "chameleon": Override(
-        "its vocabulary maps codes of pictures to tokens",
+        "its vocabulary maps codes of images to tokens",
         config={"vocabulary_map": _CHAMELEON_WORDS, "vq_config.num_embeddings": _CODES},
     ),
     "emu3": Override(
-        "its vocabulary maps codes of pictures to tokens",
+        "its vocabulary maps codes of images to tokens",
         config={
             "vocabulary_map": _EMU_WORDS,
             "vq_config.codebook_size": _CODES,
@@ -50,21 +50,21 @@ MULTIMODAL: dict[str, Override] = {
         inputs={"pixel_values": floats("B", 3, 64, 64), "image_sizes": each([64, 64])},
     ),
     "deepseek_vl_hybrid": Override(
-        "reads each picture in two sizes",
+        "reads each image in two sizes",
         inputs={"pixel_values": floats("B", 3, 64, 64), "high_res_pixel_values": floats("B", 3, 64, 64)},
     ),
     "embedding_gemma2": Override(_TEXT_ONLY, inputs={"pixel_values": None, "input_features": None}),
     "gemma4": Override(_TEXT_ONLY, inputs={"pixel_values": None, "input_features": None}),
     "gemma4_unified": Override(_TEXT_ONLY, inputs={"pixel_values": None, "input_features": None}),
     "fuyu": Override(
-        "reads pictures as flat patches", inputs={"image_patches": None, "pixel_values": floats("B", 4, 2700)}
+        "reads images as flat patches", inputs={"image_patches": None, "pixel_values": floats("B", 4, 2700)}
     ),
     "idefics": Override(
-        "says for each word which pictures it may look at",
+        "says for each word which images it may look at",
         inputs={"pixel_values": floats("B", 1, 3, 56, 56), "image_attention_mask": ones("B", 12, 1)},
     ),
     "idefics2_perceiver": Override(
-        "reads the states of a picture encoder",
+        "reads the states of an image encoder",
         inputs={"context": floats("B", 12, 64), "attention_mask": ones("B", 12)},
     ),
     "lxmert": Override(
@@ -74,7 +74,7 @@ MULTIMODAL: dict[str, Override] = {
     ),
     "qwen2_5_omni": Override("has no forward pass of its own; the part that thinks runs here", part="thinker"),
     "colqwen2": Override(
-        "pads the patches of each picture to one length",
+        "pads the patches of each image to one length",
         inputs={
             "input_ids": after(4, "image_token_id"),
             "pixel_values": floats("B", 16, 1176),
@@ -108,15 +108,15 @@ MULTIMODAL: dict[str, Override] = {
         ),
     ),
     "glm_image": Override(
-        "reads pictures only to change them; text alone runs here",
+        "reads images only to change them; text alone runs here",
         inputs={"pixel_values": None, "image_grid_thw": None, "images_per_sample": None},
     ),
-    "instructblip": Override("its default configuration has no token for pictures", config={"image_token_index": 400}),
+    "instructblip": Override("its default configuration has no token for images", config={"image_token_index": 400}),
     "instructblipvideo": Override(
         "its default configuration has no token for videos", config={"video_token_index": 400}
     ),
     "kosmos-2": Override(
-        "says which tokens stand for the picture",
+        "names the tokens of the image",
         config={"latent_query_num": 8},
         inputs={
             "input_ids": ints(200, "B", 20, low=10),
@@ -125,7 +125,7 @@ MULTIMODAL: dict[str, Override] = {
         },
     ),
     "llava_onevision": Override(
-        "cuts each picture into the tiles of a grid that must fit it",
+        "cuts each image into the tiles of a grid that must fit it",
         config={"image_grid_pinpoints": [[112, 112]]},
         inputs={"pixel_values": floats("B", 5, 3, 56, 56), "image_sizes": each([112, 112])},
     ),
@@ -148,13 +148,13 @@ MULTIMODAL: dict[str, Override] = {
         inputs={"input_ids": None, "inputs_embeds": floats("B", 12, 64)},
     ),
     "dots3_note": Override(
-        "its adapters are as wide as its text model; its pictures have a row of their own",
+        "its adapters are as wide as its text model; its images have a row of their own",
         config={"audio_config.adapter_out_dim": 64, "vision_config.adapter_out_dim": 64},
         inputs={"pixel_values": None, "input_features": None},
     ),
     "jev": Override(unavailable="decides between marked options of a prompt that only its own processor writes"),
     "muse_glimmer_assistant": Override(
-        unavailable="drafts from the inner states of a muse_glimmer that runs beside it"
+        unavailable="drafts from the inner states of a muse_glimmer that runs next to it"
     ),
     "molmo2_adapter": Override(unavailable="pools inner states of molmo2: runs in that row"),
     "molmo2_vision": Override(
@@ -173,7 +173,7 @@ MULTIMODAL: dict[str, Override] = {
         },
     ),
     "qwen2_audio": Override(
-        "puts each sound in the place of one token",
+        "puts each audio in the place of one token",
         inputs={"input_ids": after(1, "audio_token_index"), "attention_mask": ones("B", 13)},
     ),
     "qwen3_omni_moe": Override(
@@ -184,32 +184,30 @@ MULTIMODAL: dict[str, Override] = {
     "qwen3_omni_moe_thinker": Override(
         "its configuration lacks a token", config={"vision_start_token_id": 450}, inputs={"input_features": None}
     ),
-    "shieldgemma2": Override(
-        "asks for two words by their numbers", config={"yes_token_index": 50, "no_token_index": 51}
-    ),
+    "shieldgemma2": Override("needs two words by their numbers", config={"yes_token_index": 50, "no_token_index": 51}),
     "vipllava": Override(
-        "reads five layers of its picture encoder", config={"vision_feature_layer": [-1, -2, -1, -2, 1]}
+        "reads five layers of its image encoder", config={"vision_feature_layer": [-1, -2, -1, -2, 1]}
     ),
     "diffusion_gemma": Override(
         "draws the canvas that it begins with, unless it is given",
         inputs={"decoder_input_ids": ints(200, "B", 256, low=10)},
     ),
     "inkling2": Override(
-        "reads patches as small pictures",
+        "reads patches as small images",
         inputs={"pixel_values": floats("4B", 40, 40, 3), "image_grid_thw": each([1, 2, 2])},
     ),
     "kimi_k25": Override(
-        "reads patches as small pictures",
+        "reads patches as small images",
         inputs={"pixel_values": floats("16B", 3, 14, 14), "image_grid_thw": each([1, 4, 4])},
     ),
     "neomme": Override("reads flat patches", inputs={"pixel_values": floats("16B", 3072)}),
     "molmo2": Override(
-        "its pictures come with tables that only its own processor makes; text alone runs here",
+        "its images come with tables that only its own processor makes; text alone runs here",
         config={"adapter_config.vision_feature_layer": [1, 0]},
         inputs={"pixel_values": None},
     ),
     "nemotron_h_omni": Override(
-        "its pictures come as tiles; text alone runs here", inputs={"pixel_values": None, "input_features": None}
+        "its images come as tiles; text alone runs here", inputs={"pixel_values": None, "input_features": None}
     ),
     **{
         name: Override("its projector reads four merged patches", config={"out_hidden_size": 256})

@@ -11,7 +11,7 @@ from engine.matrix.build.shapes import Make
 
 @dataclass(frozen=True)
 class Override:
-    """What one model type needs beside the general recipe, and why."""
+    """The needs of one model type in addition to the general recipe, with the reason."""
 
     reason: str = ""
     unavailable: str = ""
@@ -35,7 +35,7 @@ class Override:
     not_routes: tuple[str, ...] = ()
     """Routes to OpenVINO that are left out, because they end the process or never end."""
     inputs: Mapping[str, Make | None] = field(default_factory=dict)
-    """How to make an input; None leaves it out."""
+    """Makers of inputs; None leaves an input out."""
 
 
 Level = Literal["small", "shallow"]

@@ -139,9 +139,9 @@ TEXT: dict[str, Override] = {
     "gemma3n_text": Override(
         "shares keys and values over more layers than the small model has", config={"num_kv_shared_layers": 0}
     ),
-    "gemma4_assistant": Override(unavailable="drafts from the keys and values of a gemma4 that runs beside it"),
+    "gemma4_assistant": Override(unavailable="drafts from the keys and values of a gemma4 that runs next to it"),
     "gemma4_unified_assistant": Override(
-        unavailable="drafts from the keys and values of a gemma4_unified that runs beside it"
+        unavailable="drafts from the keys and values of a gemma4_unified that runs next to it"
     ),
     "glm5_next_text": Override("its index pools as many tokens as it keeps", config={"index_kpool": 4}),
     "longcat_flash": Override("its heads are as wide as their rotary part", config={"head_dim": 8}),

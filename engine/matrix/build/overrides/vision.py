@@ -1,13 +1,13 @@
-"""Models of pictures and videos."""
+"""Models of images and videos."""
 
 from __future__ import annotations
 
 from engine.matrix.build.overrides.override import Override
 from engine.matrix.build.shapes import each, floats, ints, ones, placed_patches, rows, several, value
 
-_BOXES = "asks for more boxes than a small picture has places"
+_BOXES = "needs more boxes than a small image has places"
 _FLAT = "reads flat patches, each with its row and column"
-_SESSION = "tracks objects through a session of many frames; its picture encoder is what runs here"
+_SESSION = "tracks objects through a session of many frames; its image encoder is what runs here"
 
 _NEAR = "; with smaller weights its scores lie so near each other that rounding changes their order"
 _FEW = {"num_queries": 12}
@@ -72,7 +72,7 @@ VISION: dict[str, Override] = {
         "reads whole clips, whose frames it counts", inputs={"pixel_values": floats("4B", 3, 128, 128)}
     ),
     "cvt": Override("its deepest stage must have three layers", config={"depth": [1, 2, 3]}),
-    "florence_vision": Override("names its picture otherwise", inputs={"hidden_states": floats("B", 3, 64, 64)}),
+    "florence_vision": Override("names its image otherwise", inputs={"hidden_states": floats("B", 3, 64, 64)}),
     "gemma4_vision": Override(
         "reads flat patches with their places",
         inputs={
@@ -106,7 +106,7 @@ VISION: dict[str, Override] = {
         },
     ),
     "seggpt": Override(
-        "merges its two pictures before the layers whose states it reads",
+        "merges its two images before the layers whose states it reads",
         config={
             "num_hidden_layers": 4,
             "merge_index": 0,
@@ -136,7 +136,7 @@ VISION: dict[str, Override] = {
         },
     ),
     "depth_pro": Override(
-        "cuts its picture into patches that are pictures themselves",
+        "cuts its image into patches that are images themselves",
         config={
             "patch_size": 32,
             "intermediate_hook_ids": [1, 0],
@@ -153,7 +153,7 @@ VISION: dict[str, Override] = {
     ),
     "glm_image_vqmodel": Override(unavailable="has no forward pass: it makes codes inside of glm_image"),
     "kimi_k25_vision": Override(
-        "reads patches as small pictures",
+        "reads patches as small images",
         inputs={"pixel_values": floats("16B", 3, 14, 14), "grid_thw": each([1, 4, 4])},
     ),
     **dict.fromkeys(
@@ -194,12 +194,12 @@ VISION: dict[str, Override] = {
         for name in ("minicpm_ocr", "minicpmv4_6", "minicpmv4_7")
     },
     "inkling2_vision": Override(
-        "reads patches as small pictures",
+        "reads patches as small images",
         inputs={"pixel_values": floats("4B", 40, 40, 3), "image_grid_thw": each([1, 2, 2])},
     ),
     "oneformer": Override("reads its task as 77 numbers", inputs={"task_inputs": ints(400, "B", 77)}),
     "omdet-turbo": Override(
-        "its encoder reads the stages of its backbone; reads names of classes, and how many each picture has",
+        "its encoder reads the stages of its backbone; reads names of classes, and how many each image has",
         level="shallow",
         config={"apply_layernorm_after_vision_backbone": False, "num_queries": 12},
         inputs={
@@ -212,7 +212,7 @@ VISION: dict[str, Override] = {
         },
     ),
     "paddleocr_vl_vision": Override(
-        "reads patches as small pictures",
+        "reads patches as small images",
         inputs={"pixel_values": floats(1, "16B", 3, 14, 14), "grid_thw": each([1, 4, 4])},
     ),
     "rf_detr": Override(
@@ -249,7 +249,7 @@ VISION: dict[str, Override] = {
     ),
     "inkling_vision": Override("reads patches as short clips", inputs={"pixel_values": floats("B", 2, 40, 40, 3)}),
     "inkling_mm_model": Override("reads patches as short clips", inputs={"pixel_values": floats("B", 2, 40, 40, 3)}),
-    "align": Override("both sides end as wide as its picture encoder", level="shallow", config={"projection_dim": 160}),
+    "align": Override("both sides end as wide as its image encoder", level="shallow", config={"projection_dim": 160}),
     **dict.fromkeys(
         ("sam", "sam_hq"),
         Override(
@@ -275,7 +275,7 @@ VISION: dict[str, Override] = {
     ),
     **dict.fromkeys(
         ("sam2_hiera_det_model", "sam2_vision_model"),
-        Override("takes pictures of any size; a small one here", inputs={"pixel_values": floats("B", 3, 128, 128)}),
+        Override("takes images of any size; a small one here", inputs={"pixel_values": floats("B", 3, 128, 128)}),
     ),
     "sam3_tracker": Override(
         "knows the sizes of its feature maps",
