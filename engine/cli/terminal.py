@@ -13,8 +13,8 @@ from engine.core.printable import one_line
 
 STATES = {"ok": "green", "finished": "green", "failed": "red", "FAIL": "red", "crashed": "red", "invalid": "red"}
 """Colour of a table's cell with this text."""
-_FOLDED_CHARS = 20
-"""Least width of a column that is folded; the terminal wraps longer lines."""
+_FOLDED_CHARS = 10
+"""Least width of a column that is folded."""
 _GAP = 2
 """Spaces between columns."""
 _CODES = {"red": "31", "green": "32", "yellow": "33", "bold": "1"}
@@ -34,7 +34,7 @@ def coloured(text: str, style: str, stream: TextIO | None = None) -> str:
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], plain_heads: bool = True) -> None:
     """Prints a table on standard output; numbers to the right. Plain text has heads if `plain_heads`.
 
-    A terminal folds the last column only, so that names can be copied from the others.
+    A terminal that is too narrow folds columns of text, the last one first.
     """
     cells = [["-" if cell is None else one_line(str(cell)) for cell in row] for row in rows]
     numeric = [all(_is_number(row[column]) for row in cells) for column in range(len(heads))]
@@ -47,19 +47,26 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[object]], plain_he
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    used = 0
-    for index, (head, right) in enumerate(zip(heads, numeric, strict=True)):
+    shown, widths = [], []
+    for index, head in enumerate(heads):
         widest = max((len(row[index]) for row in cells), default=0)
-        shown = head if len(head) <= widest else re.sub(r"(?<=\.)|\s", "\n", head)
-        width = max(widest, *map(len, shown.split("\n")))
-        room = Console().width - used - _GAP
-        if index == len(heads) - 1 and room >= _FOLDED_CHARS:
-            width = min(width, room)
-        table.add_column(shown, justify="right" if right else "left", width=width, overflow="fold")
-        used += width + _GAP
+        shown.append(head if len(head) <= widest else re.sub(r"(?<=[._])|\s", "\n", head))
+        widths.append(max(widest, *map(len, shown[-1].split("\n"))))
+    _fit(widths, numeric, Console().width)
+    for head, right, width in zip(shown, numeric, widths, strict=True):
+        table.add_column(head, justify="right" if right else "left", width=width, overflow="fold")
     for row in cells:
         table.add_row(*(Text(cell, style=STATES.get(cell, "")) for cell in row))
-    Console(width=used).print(table)
+    Console(width=sum(widths) + _GAP * len(widths)).print(table)
+
+
+def _fit(widths: list[int], numeric: Sequence[bool], room: int) -> None:
+    """Narrows columns of text until a table fits the room, the last one first; numbers are never folded."""
+    texts = [index for index in reversed(range(len(widths))) if not numeric[index]]
+    for index in texts:
+        excess = sum(widths) + _GAP * len(widths) - room
+        if excess > 0:
+            widths[index] = min(widths[index], max(_FOLDED_CHARS, widths[index] - excess))
 
 
 def print_reasons(reasons: Sequence[str]) -> None:
