@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from contest import contest, machine, serve, table
+from contest import contest, has_nncf, machine, serve, table
 
 AT_ONCE = 8
 TOKENS = 64
@@ -155,24 +155,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temp:
         folder = Path(temp)
         as_safetensors(gguf, folder)
-        exported = export.exported(Artifact(folder, "safetensors", "x"), "int8").path
+        exported = str(export.exported(Artifact(folder, "safetensors", "x"), "int8").path) if has_nncf() else ""
         source = f"model.sources=[{{kind: file, path: {folder}, format: safetensors}}]"
         for count, when in ((1, "alone"), (AT_ONCE, f"{AT_ONCE} at once")):
             ask = [sys.executable, me]
+            int8 = {
+                "OpenVINO GenAI, int8": [*ask, "bare", str(count), exported],
+                "engine, int8": [*ask, "through_engine", str(count), source, "hardware.quantization=int8"],
+            }
             results = contest(
                 {
                     "llama.cpp, GGUF": [*ask, "llama_cpp", str(count), str(gguf)],
                     "OpenVINO GenAI, GGUF": [*ask, "bare", str(count), str(gguf)],
                     "engine, GGUF": [*ask, "through_engine", str(count)],
-                    "OpenVINO GenAI, int8": [*ask, "bare", str(count), str(exported)],
-                    "engine, int8": [*ask, "through_engine", str(count), source, "hardware.quantization=int8"],
+                    **(int8 if exported else {}),
                     "transformers, float32": [*ask, "transformers_", str(count), str(folder)],
                 },
                 rounds=7,
             )
             print(f"\n{when}:\n")
             print(table(results, "tokens/s", "llama.cpp, GGUF"))
-            for kind in ("GGUF", "int8"):
+            for kind in ("GGUF", *(["int8"] if exported else [])):
                 share = results[f"engine, {kind}"].median / results[f"OpenVINO GenAI, {kind}"].median
                 print(f"- engine over bare OpenVINO GenAI, {kind}: {share:.2f}×")
     print(machine("openvino", "openvino-genai", "transformers", "xllamacpp"))

@@ -5,6 +5,7 @@ A contender's script calls `serve(measure)`: for each line on its standard input
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -83,6 +84,14 @@ def table(results: dict[str, Contender], unit: str, base: str) -> str:
         ratio = contender.median / results[base].median
         lines.append(f"| {name} | {contender.median:,.1f} ({low:,.1f}–{high:,.1f}) | {ratio:.2f} |")
     return "\n".join(lines)
+
+
+def has_nncf() -> bool:
+    """Returns True if weights can be quantized for OpenVINO; else prints that such contenders are left out."""
+    found = importlib.util.find_spec("nncf") is not None
+    if not found:
+        print("left out: the contenders with 8-bit weights, for the package nncf is not installed", file=sys.stderr)
+    return found
 
 
 def machine(*packages: str) -> str:

@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from contest import contest, machine, peer_python, serve, table
+from contest import contest, has_nncf, machine, peer_python, serve, table
 
 IN_FLIGHT = 32
 GOODS = ("tea", "coffee", "sugar", "salt", "rice", "bread", "milk", "wine", "oil", "wool", "silk", "gold")
@@ -125,7 +125,7 @@ def main() -> None:
             "engine hardware=cpu, 32 a request": [*engine, "32", "hardware=cpu"],
             "engine hardware=openvino": [*engine, "1", "hardware=openvino"],
             "engine hardware=openvino, 32 a request": [*engine, "32", "hardware=openvino"],
-            "engine hardware=openvino, int8_full, 32 a request": [*engine, "32", *full],
+            **({"engine hardware=openvino, int8_full, 32 a request": [*engine, "32", *full]} if has_nncf() else {}),
             "the model alone, torch bfloat16": [sys.executable, me, "bare", "torch", str(path)],
             "the model alone, OpenVINO bfloat16": [sys.executable, me, "bare", "openvino", str(path)],
         }

@@ -87,16 +87,13 @@ class LocalExecutor:
         if request.task in pipelines.PIPELINES:
             if context.stream:
                 raise InvalidRequest(f"body.stream: a model in this process answers {request.task} whole; leave it out")
-            return await self._infer(runtime, request)
+            return await self._infer(runtime, request, context)
         return await self._generate(runtime, request, context)
 
     async def _embed(self, runtime: Runtime, request: Request, context: Context) -> Result:
         ask = embedding.read(request.body)
         found = await runtime.embed(ask.texts)
-        for row in found.cut[:8]:
-            context.warn(f"input {row}: cut to the {runtime.context_length} tokens the model reads")
-        if len(found.cut) > 8:
-            context.warn(f"{len(found.cut) - 8} further inputs: cut likewise")
+        _warn_of_cuts(context, "input", found.cut, f"the {runtime.context_length} tokens")
         body, usage = embedding.reply(ask, found, self._model_id)
         finite.check(body)
         return Result(request.id or "", body, usage=usage)
@@ -107,12 +104,14 @@ class LocalExecutor:
         finite.check(body)
         return Result(request.id or "", body, usage=usage)
 
-    async def _infer(self, runtime: Runtime, request: Request) -> Result:
+    async def _infer(self, runtime: Runtime, request: Request, context: Context) -> Result:
         body = request.body
         if may_hold_media(request.task, body):
             body = await read_media(request.task, body, self._media(request))
         ask = forms.read(request.task, body)
         outputs = await runtime.infer(request.task, ask)
+        if request.task == "rerank":
+            _warn_of_cuts(context, "document", [index for index, each in enumerate(outputs) if each["cut"]], "what")
         created = int(self._services.clock.wall())
         made, usage = forms.reply(request.task, self._model_id, outputs, body, ask, created)
         finite.check(made)
@@ -151,6 +150,14 @@ class LocalExecutor:
                 usage.output_tokens += piece.tokens
                 reason = piece.finish_reason
         return Result(request.id or "", answer.reply("".join(parts), reason, usage), usage=usage)
+
+
+def _warn_of_cuts(context: Context, what: str, cut: list[int], limit: str) -> None:
+    """Warns of inputs, by their indices, that were longer than the model reads."""
+    for index in cut[:8]:
+        context.warn(f"{what} {index}: cut to {limit} the model reads")
+    if len(cut) > 8:
+        context.warn(f"{len(cut) - 8} further {what}s: cut likewise")
 
 
 async def _chunks(

@@ -32,21 +32,26 @@ class Relevance(OwnPipeline):
         most = min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 1_000_000))
         cut = {"truncation": "only_second", "max_length": most} if most < 1_000_000 else {}
         special = self.tokenizer.num_special_tokens_to_add(pair=True)
-        query = len(self.tokenizer(pair["text"], add_special_tokens=False, truncation=False).input_ids)
+        query = len(self.tokenizer(pair["text"], add_special_tokens=False, truncation=False, verbose=False).input_ids)
         if query + special >= most:
             raise TooLong(
                 f"body.query: got {query} tokens; expected at most {most - special - 1}, to leave room for a document. "
                 "Fix: a shorter query"
             )
+        document = len(
+            self.tokenizer(pair["text_pair"], add_special_tokens=False, truncation=False, verbose=False).input_ids
+        )
         made = self.tokenizer(pair["text"], pair["text_pair"], return_tensors="pt", **cut)
-        return dict(made)
+        return {**made, "cut": torch.tensor([query + document + special > most])}
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+        cut = model_inputs.pop("cut")
         tokens = [int(mask.sum()) for mask in model_inputs["attention_mask"]]
-        return {"logits": self.model(**model_inputs).logits, "tokens": torch.tensor(tokens)}
+        return {"logits": self.model(**model_inputs).logits, "tokens": torch.tensor(tokens), "cut": cut}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
-        """The score, and how many tokens the pair has."""
+        """Returns the score, the tokens of the pair, and True if its document was cut."""
         logits = model_outputs["logits"][0].float()
         score = logits.sigmoid()[0] if len(logits) == 1 else logits.softmax(-1)[1]
-        return {"score": float(score), "tokens": int(model_outputs["tokens"])}
+        cut = bool(model_outputs["cut"])
+        return {"score": float(score), "tokens": int(model_outputs["tokens"]), "cut": cut}

@@ -215,7 +215,7 @@ async def test_music_comes_as_a_sound_with_its_rate(folder: Folder) -> None:
 
 
 async def test_documents_are_ranked_by_a_cross_encoder(folder: Folder) -> None:
-    documents = ["a b c", {"text": "hello world"}, "z " * 40]
+    documents = ["a b c", {"text": "hello world"}, "z " * 40, "z " * 100]
     body = {"query": "hello", "documents": documents}
     scores = {}
     for hardware, exact in (("cpu", FLOAT32), ("openvino", "hardware.precision=f32")):
@@ -223,6 +223,7 @@ async def test_documents_are_ranked_by_a_cross_encoder(folder: Folder) -> None:
             result = await engine.submit(Request("rerank", body))
             best = await engine.submit(Request("rerank", {**body, "top_n": 1, "return_documents": True}))
         assert result.body is not None, result.error
+        assert result.engine.warnings == ["document 3: cut to what the model reads"]
         scores[hardware] = {each["index"]: each["relevance_score"] for each in result.body["results"]}
         order = [each["relevance_score"] for each in result.body["results"]]
         assert order == sorted(order, reverse=True)
