@@ -100,7 +100,7 @@ def test_a_forged_block_never_becomes_a_file(gateway: Gateway, get: Fetch, car: 
     said: list[str] = []
     with pytest.raises(SetupError, match=r"sent bytes that are not baf"):
         get(f"ipfs://{FILE}?format=gguf", ipfs=ask(gateway, car=car), notify=said.append)
-    assert any("it is not asked again" in line for line in said)
+    assert any("it is not used again" in line for line in said)
     assert not list((tmp_path / "cache").glob("objects/*"))
 
 

@@ -69,7 +69,7 @@ def test_runs_cancel_ends_the_jobs_and_a_resume_answers_the_rest_by_live_calls(
         child.wait(20)
         assert main(["runs", "cancel", str(tmp_path / "run")]) == 0
         assert "batch job 1 (" in (said := capsys.readouterr().out)
-        assert "asked to end" in said
+        assert "cancellation requested" in said
         assert run(resumed(spec)).ok == 12
         assert len(provider.jobs()) == 1
     assert attempts_of(results_of(tmp_path)[-1])[-1] == (False, "ok")

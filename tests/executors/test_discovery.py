@@ -211,7 +211,7 @@ async def test_a_model_that_is_there_is_not_pulled(serve: Serve) -> None:
     [
         ([b'{"status":"pulling manifest"}', b'{"error":"pull model manifest: file does not exist"}'], "does not exist"),
         ([b'{"status":"pulling manifest"}'], "stopped in the middle; start again"),
-        ([b"<html>"], "no JSON object"),
+        ([b"<html>"], "not a JSON object"),
     ],
 )
 async def test_a_pull_that_fails_says_why_and_what_to_do(serve: Serve, steps: list[bytes], words: str) -> None:

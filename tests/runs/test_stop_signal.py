@@ -8,7 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,17 @@ pytestmark = pytest.mark.slow
 Workload = Callable[[int], Path]
 
 
+@pytest.fixture(autouse=True)
+def not_under_nohup() -> Iterator[None]:
+    """Children inherit an ignored SIGHUP, such as from tests that were started with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_hang_up_drains_and_the_run_resumes(workload: Workload, tmp_path: Path, launch: Launch, times: int) -> None:
-    """Shell and kernel both tell it: the second one does not cut off what is under way."""
+    """Shell and kernel both tell it: the second one does not cut off what is in flight."""
     path, calls = workload(300), tmp_path / "calls"
     child = launch(path, tmp_path / "out", delay_s=0.05, window=20, calls=calls)
     run = run_of(child)

@@ -211,6 +211,6 @@ def test_without_diffusers_the_way_to_install_it_is_said(folder: Folder, tmp_pat
         command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
     )
     assert ended.returncode != 0
-    assert 'pictures from text need diffusers. Next: pip install "ipfs-accelerate[diffusers]"' in (
+    assert 'images from text need diffusers. Next: pip install "ipfs-accelerate[diffusers]"' in (
         ended.stdout + ended.stderr
     )
