@@ -12,6 +12,7 @@ Task = Literal[
     "moderation",
     "image",
     "image-edit",
+    "image-variation",
     "speech",
     "transcription",
     "audio-translation",

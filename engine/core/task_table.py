@@ -48,6 +48,8 @@ class TaskRecord:
     """`object` of a whole reply, which then also names its model."""
     plain_replies: bool = False
     """Replies may be other than JSON: audio, or a transcript as text."""
+    gives_images: bool = False
+    """The answer is a list of images, `data` with `b64_json` or `url`."""
     text_in_and_out: bool = False
     """Prompt and answer are both text, so a count of one side alone can be completed."""
     output_limit: bool = True
@@ -91,13 +93,17 @@ TASKS: dict[str, TaskRecord] = {
     ),
     "image": TaskRecord(
         "/images/generations", field="prompt", needs=(("prompt", str, "a text"),), stream="events",
-        ends=("image_generation.completed",), client_streams=True, output_limit=False,
+        ends=("image_generation.completed",), client_streams=True, gives_images=True, output_limit=False,
     ),
     "image-edit": TaskRecord(
         "/images/edits", field="prompt",
         needs=(("prompt", str, "a text"), ("image", (Media, list, dict, str), "a file")),
         files=("image", "mask", "markup"), stream="events", ends=("image_edit.completed",), client_streams=True,
-        output_limit=False,
+        gives_images=True, output_limit=False,
+    ),
+    "image-variation": TaskRecord(
+        "/images/variations", field="image", needs=(("image", (Media, dict, str), "a file"),), files=("image",),
+        gives_images=True, output_limit=False,
     ),
     "speech": TaskRecord(
         "/audio/speech", field="input", needs=(("input", str, "a text"),), stream="events",

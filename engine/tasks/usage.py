@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.core.task_table import TASKS
 from engine.core.usage import Usage
 
 
@@ -28,7 +29,7 @@ def pieces(task: str, asked: dict[str, Any], reply: dict[str, Any]) -> Usage | N
     if task in ("transcription", "audio-translation"):
         seconds = reply.get("duration")
         return Usage(audio_s=float(seconds)) if isinstance(seconds, int | float) and seconds > 0 else None
-    if task in ("image", "image-edit"):
+    if TASKS[task].gives_images:
         made = reply.get("data")
         return Usage(images=len(made)) if type(made) is list and made else None
     return None

@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.core.errors import Malformed, Truncated
 from engine.core.stream import Chunk
-from engine.core.task_table import TASKS
+from engine.core.task_table import TASKS, having
 from engine.core.usage import Usage
 from engine.dialects.common.error_body import excerpt, is_error
 from engine.dialects.common.event_stream import EventDecoder
@@ -24,7 +24,7 @@ from engine.dialects.openai.responses import failure_of, is_withheld
 from engine.dialects.openai.stream import DONE, KEEP_ALIVE
 from engine.dialects.openai.usage import read_usage
 
-_MANY = ("image", "image-edit")
+_MANY = having("gives_images")
 """With `n` images there are as many last events."""
 _BEFORE = ("response.created", "response.queued", "response.in_progress")
 """Said before anything of the answer is there."""

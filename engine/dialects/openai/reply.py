@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.core.errors import ContentFiltered, InferenceError, Malformed
+from engine.core.task_table import TASKS
 from engine.dialects.common.error_body import excerpt
 from engine.dialects.openai.errors import FINISH_FAILURES, error_from
 from engine.dialects.openai.responses import wrong_response
@@ -27,8 +28,8 @@ def wrong_reply(task: str, body: dict[str, Any], content: bytes, wall_s: float) 
         return _wrong_items(body.get("data"), ("embedding",), "embedding", content)
     if task == "response":
         return wrong_response(body, content, wall_s)
-    if task in ("image", "image-edit"):
-        return _wrong_items(body.get("data"), ("b64_json", "url"), "picture", content)
+    if TASKS[task].gives_images:
+        return _wrong_items(body.get("data"), ("b64_json", "url"), "image", content)
     if task == "moderation":
         return _wrong_items(body.get("results"), ("categories",), "result", content)
     if task == "speech":

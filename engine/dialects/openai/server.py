@@ -173,7 +173,7 @@ class EventStreamEncoder:
     __slots__ = ("_named", "_sent")
 
     def __init__(self, call: ClientCall) -> None:
-        self._named = call.task in ("response", "image", "image-edit")
+        self._named = call.task == "response" or TASKS[call.task].gives_images
         """The event's name is before it, too, as OpenAI has it for these."""
         self._sent = 0
 

@@ -62,6 +62,7 @@ def test_json_operations_are_passed_on(dialect: OpenAIDialect, task: str, path: 
         ("transcription", "/audio/transcriptions", {"file": WAV, "timestamp_granularities": ["word"]}),
         ("audio-translation", "/audio/translations", {"file": WAV, "temperature": 0.5}),
         ("image-edit", "/images/edits", {"image": [PNG, PNG], "mask": PNG, "prompt": "x", "n": 2}),
+        ("image-variation", "/images/variations", {"image": PNG, "n": 2, "size": "256x256"}),
     ],
 )
 def test_operations_with_files_go_as_forms(dialect: OpenAIDialect, task: str, path: str, body: dict[str, Any]) -> None:
@@ -189,6 +190,7 @@ def test_a_response_that_is_no_answer_is_its_error(
     [
         ("image", {"created": 1, "data": [{"b64_json": "AA=="}, {"url": "https://example.com/1.png"}]}),
         ("image-edit", {"data": [{"b64_json": "AA=="}]}),
+        ("image-variation", {"data": [{"url": "https://example.com/a.png"}]}),
         (
             "moderation",
             {"id": "modr-1", "model": "m", "results": [{"flagged": False, "categories": {"violence": False}}]},
