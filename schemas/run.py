@@ -8,6 +8,7 @@ from engine.schemas.media import MediaSpec
 from engine.schemas.model import ModelSpec
 from engine.schemas.output import OutputSpec
 from engine.schemas.policy import PolicySpec
+from engine.schemas.prompt import PromptSpec
 from engine.schemas.provider import ProviderSpec
 from engine.schemas.storage import StorageSpec
 from engine.schemas.telemetry import TelemetrySpec
@@ -43,6 +44,7 @@ class RunSpec(Spec):
     """Targets to try, in order, when the one before has failed for good."""
     policy: PolicySpec = PolicySpec()
     workload: WorkloadSpec
+    prompt: PromptSpec = PromptSpec()
     media: MediaSpec = MediaSpec()
     output: OutputSpec = OutputSpec()
     storage: StorageSpec = StorageSpec()

@@ -29,7 +29,7 @@ from engine.workloads.open import Source, open_source
 
 def answer(spec: RunSpec, known: Provenance | None = None) -> int:
     """Runs a spec to its end and returns the exit code. Everything that can be refused is refused before it starts."""
-    source = open_source(spec.workload, spec.model.tasks, spec.seed)
+    source = open_source(spec.workload, spec.model.tasks, spec.seed, spec.prompt)
     operations.check(spec, source)
     loop = VirtualTimeLoop() if in_virtual_time(spec, source) else None
     clock = SystemClock() if loop is None else VirtualClock(loop)

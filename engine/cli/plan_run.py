@@ -118,7 +118,7 @@ def make(composition: Composition, rows: str | None = None) -> tuple[Plan, int]:
         workload = JsonlWorkloadSpec.model_validate({"kind": "jsonl", "path": rows})
         plan.requests = [
             explain(pipeline, row.request).as_dict() if row.request else {"id": row.id, "notes": [str(row.error)]}
-            for row in itertools.islice(open_source(workload, spec.model.tasks), EXPLAINED_ROWS)
+            for row in itertools.islice(open_source(workload, spec.model.tasks, prompt=spec.prompt), EXPLAINED_ROWS)
         ]
     plan.problems = [str(error) for error in errors]
     return plan, errors[0].exit_code if errors else 0
@@ -163,7 +163,7 @@ def _source(source: SourceSpec) -> str:
 
 def _workload(spec: RunSpec, prices: Prices) -> dict[str, Any]:
     """Returns the estimates of a workload. `prices` are those of the first target."""
-    source = open_source(spec.workload, spec.model.tasks)
+    source = open_source(spec.workload, spec.model.tasks, prompt=spec.prompt)
     record: dict[str, Any] = {"source": source.describe(), "requests": None}
     operations.check(spec, source)
     in_jobs = spec.policy.batch.strategy == "provider"

@@ -176,7 +176,7 @@ def _report(paths: Sequence[Path], arguments: argparse.Namespace) -> int:
 
     path, spec = _entered(paths[0])
     try:
-        source = open_source(spec.workload, spec.model.tasks, spec.seed)
+        source = open_source(spec.workload, spec.model.tasks, spec.seed, spec.prompt)
     except ConfigError:
         source = None  # the workload is gone; the answers are still there
     with open_existing(path) as run:

@@ -26,6 +26,7 @@ from engine.schemas.output import OutputSpec
 from engine.schemas.plugins import plugin_specs
 from engine.schemas.policy import PolicySpec
 from engine.schemas.prices import PriceListSpec
+from engine.schemas.prompt import PromptSpec
 from engine.schemas.provider import ProviderSpec
 from engine.schemas.simulated import FaultScheduleSpec
 from engine.schemas.storage import StorageSpec
@@ -41,6 +42,7 @@ GROUPS: dict[str, Any] = {
     "model": ModelSpec,
     "policy": PolicySpec,
     "workload": WorkloadSpec,
+    "prompt": PromptSpec,
     "media": MediaSpec,
     "output": OutputSpec,
     "storage": StorageSpec,

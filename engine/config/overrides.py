@@ -32,6 +32,12 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     raise ConfigError(f"{key}: can't be read as key=value; quote values with special characters: '{key}=\"…\"'")
 
 
+TEXTS = frozenset({"prompt.template", "prompt.system", "prompt.image", "prompt.audio"})
+"""Knobs whose values are texts, with commas, colons and braces as they come."""
+_WRITTEN = re.compile(r"""["']|\{\s*file\s*:|null$|choice\(""")
+"""The beginning of a value in Hydra's own grammar."""
+
+
 def _literal(parser: OverridesParser, line: str) -> str:
     """Returns the override, quoted where Hydra's grammar can't read it and it can only be plain text.
 
@@ -39,6 +45,10 @@ def _literal(parser: OverridesParser, line: str) -> str:
     their errors.
     """
     key, equals, value = line.partition("=")
+    if key.lstrip("+") in TEXTS and value and not _WRITTEN.match(value):
+        # Hydra reads \" as a quote, and backslashes in pairs only before one and at the end.
+        text = re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), value)
+        return f'{key}="{text}"'
     try:
         parser.parse_override(line)
     except HydraException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-GROUPS = ("provider", "hardware", "model", "policy", "workload", "media", "output", "storage", "telemetry")
+GROUPS = ("provider", "hardware", "model", "policy", "workload", "prompt", "media", "output", "storage", "telemetry")
 """The groups, in the order in which a run is thought of."""
 
 

@@ -10,6 +10,7 @@ import msgspec
 from engine.core.cid import JSON, cid, cid_of_json
 from engine.core.request import Request
 from engine.schemas import RunSpec
+from engine.schemas.prompt import PromptSpec
 
 EXCLUDED = {
     "output": "where and how safely results are kept does not change them",
@@ -34,7 +35,10 @@ def plain_spec(spec: RunSpec) -> dict[str, Any]:
 
 def spec_fingerprint(spec: RunSpec) -> str:
     """Returns the content id of a run's task."""
-    return cid_of_json(_without_excluded(plain_spec(spec)))
+    plain = _without_excluded(plain_spec(spec))
+    if spec.prompt == PromptSpec():
+        del plain["prompt"]  # runs of versions without prompts have the same fingerprint
+    return cid_of_json(plain)
 
 
 def request_fingerprint(request: Request) -> str:

@@ -107,7 +107,7 @@ async def execute(
     resumable), OverLimit (`output.max_cost_usd` is spent; resumable), OutputError (the disk or the journal; resumable),
     SetupError (the engine or the source can't continue; resumable).
     """
-    source = source or open_source(spec.workload, spec.model.tasks, spec.seed)
+    source = source or open_source(spec.workload, spec.model.tasks, spec.seed, spec.prompt)
     execution = _Execution(engine, spec, run, source, progress, stop or StopSignal())
     try:
         return await execution.execute()

@@ -24,8 +24,8 @@ def open_csv(spec: CsvWorkloadSpec, form: Form, seed: int = 0) -> Source:
     # The module's limit, 128 KiB a cell, is global to the process and too small for prompts.
     csv.field_size_limit(LINE_LIMIT_BYTES)
     if not live:
-        _header(_reader(path, spec.delimiter), spec)
-    return Source("csv", spec.path, lambda: _read(path, spec), form, spec.limit, path, live)
+        _header(_reader(path, spec.delimiter), spec, form)
+    return Source("csv", spec.path, lambda: _read(path, spec, form), form, spec.limit, path, live)
 
 
 class _Row:
@@ -87,7 +87,9 @@ def _reader(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | str, 
             row.clear()
 
 
-def _header(rows: Iterator[tuple[int, list[str] | str, bytes]], spec: CsvWorkloadSpec) -> tuple[list[str], str | None]:
+def _header(
+    rows: Iterator[tuple[int, list[str] | str, bytes]], spec: CsvWorkloadSpec, form: Form
+) -> tuple[list[str], str | None]:
     _, names, _ = next(rows, (1, "it is empty", b""))
     if isinstance(names, str):
         raise ConfigError(f"workload.path: {spec.path} has no header: {names}")
@@ -95,12 +97,12 @@ def _header(rows: Iterator[tuple[int, list[str] | str, bytes]], spec: CsvWorkloa
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"workload.path: {spec.path} has two columns {twice!r}; rename one of them")
-    return names, text_column(names, spec.column, spec.path)
+    return names, text_column(names, spec.column, spec.path, form)
 
 
-def _read(path: Path, spec: CsvWorkloadSpec) -> Iterator[Record]:
+def _read(path: Path, spec: CsvWorkloadSpec, form: Form) -> Iterator[Record]:
     rows = _reader(path, spec.delimiter)
-    names, column = _header(rows, spec)
+    names, column = _header(rows, spec, form)
     for line, cells, written in rows:
         if isinstance(cells, str):
             yield Record(line, _as_text(written), cells)
@@ -110,7 +112,7 @@ def _read(path: Path, spec: CsvWorkloadSpec) -> Iterator[Record]:
         elif not all(cell.isascii() or _is_text(cell) for cell in cells):
             yield Record(line, written, "not UTF-8; save the file as UTF-8")
         else:
-            yield Record(line, object_of(dict(zip(names, cells, strict=True)), column))
+            yield Record(line, object_of(dict(zip(names, cells, strict=True)), column, form))
 
 
 def _as_text(written: bytes) -> str | bytes:

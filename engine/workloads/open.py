@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+
+from engine.core.lenient_json import read_again
 from engine.core.registry import WORKLOADS
+from engine.schemas.prompt import PromptSpec
 from engine.schemas.workload import WorkloadSpec
+from engine.workloads.prompt import prompt_of
 from engine.workloads.rows import Form, Row
 from engine.workloads.source import ClosedLoop, Source
+
+COLUMN_ROWS = 100
+"""Rows whose keys are a file's columns, where the file has no header."""
 
 __all__ = ["ClosedLoop", "Form", "Row", "Source", "check_rows", "open_source"]
 
 
-def open_source(spec: WorkloadSpec, model_tasks: tuple[str, ...] = (), seed: int = 0) -> Source:
-    """The rows of a workload; nothing is read but, of tables, the header.
+def open_source(
+    spec: WorkloadSpec, model_tasks: tuple[str, ...] = (), seed: int = 0, prompt: PromptSpec | None = None
+) -> Source:
+    """Returns the rows of a workload, as requests made by `prompt`; nothing is read but, of tables, the header.
 
     `model_tasks` are the model's tasks, the first of which is what a row requests when neither it nor the workload says
     so. `seed` is the run's; rows that are synthetic are drawn from it. Raises ConfigError for a path or column that
     isn't there, SetupError for a missing package.
     """
+    task = spec.task or (model_tasks[0] if model_tasks else "chat")
     form = Form(
-        task=spec.task or (model_tasks[0] if model_tasks else "chat"),
+        task=task,
         stated=spec.task is not None,
-        parameters=spec.parameters,
+        parameters={**(prompt.parameters if prompt is not None else {}), **spec.parameters},
+        prompt=prompt_of(prompt, task),
     )
     opener = WORKLOADS.get(spec.kind)
     source: Source = opener(spec, form, seed)
+    if form.prompt is not None and not source.live and not source.made:
+        form.prompt.check(_columns(source), source.name)
     return source
+
+
+def _columns(source: Source) -> list[str]:
+    """Returns the names of the columns of the first rows, in their order."""
+    names: dict[str, None] = {}
+    for record in itertools.islice(source.records(), COLUMN_ROWS):
+        if isinstance(record.data, dict):
+            names |= dict.fromkeys(record.data)
+        elif isinstance(record.data, str):
+            names["text"] = None
+        else:
+            with contextlib.suppress(ValueError):
+                value = read_again(record.data)[0]
+                names |= dict.fromkeys(value if isinstance(value, dict) else ())
+    return list(names)
 
 
 def check_rows(source: Source) -> None:

@@ -19,10 +19,16 @@ def open_parquet(spec: ParquetWorkloadSpec, form: Form, seed: int = 0) -> Source
     """Raises ConfigError for a file that is not Parquet or lacks the column, SetupError without pyarrow."""
     path, _ = find_file(spec.path)
     with _open(path, spec.path) as table:
-        column = text_column(table.schema_arrow.names, spec.column, spec.path)
+        column = text_column(table.schema_arrow.names, spec.column, spec.path, form)
         rows: int = table.metadata.num_rows
     return Source(
-        "parquet", spec.path, lambda: _read(path, spec.path, column), form, spec.limit, path, stored_count=lambda: rows
+        "parquet",
+        spec.path,
+        lambda: _read(path, spec.path, column, form),
+        form,
+        spec.limit,
+        path,
+        stored_count=lambda: rows,
     )
 
 
@@ -38,7 +44,7 @@ def _open(path: Path, name: str) -> Any:
         raise ConfigError(f"workload.path: {name} is not a Parquet file: {error}") from error
 
 
-def _read(path: Path, name: str, column: str | None) -> Iterator[Record]:
+def _read(path: Path, name: str, column: str | None, form: Form) -> Iterator[Record]:
     import pyarrow
 
     number = 0
@@ -47,6 +53,6 @@ def _read(path: Path, name: str, column: str | None) -> Iterator[Record]:
             for batch in table.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
                 for cells in batch.to_pylist():
                     number += 1
-                    yield Record(number, object_of(cells, column))
+                    yield Record(number, object_of(cells, column, form))
         except pyarrow.ArrowException as error:
             raise OSError(str(error)) from error

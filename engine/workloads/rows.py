@@ -24,6 +24,7 @@ from engine.core.lenient_json import BELOW, MOST_DEPTH, read_again
 from engine.core.request import Request
 from engine.core.task_table import ENDPOINTS, TASKS, having
 from engine.workloads.lines import LINE_LIMIT_BYTES, LongLine
+from engine.workloads.prompt import Prompt
 
 ROW_FIELDS = frozenset({"custom_id", "id", "task", "priority", "deadline_s", "metadata", "method", "url", "body"})
 """Fields of a row that are not fields of its body."""
@@ -48,6 +49,8 @@ class Form:
     stated: bool = False
     """The workload names the task; else it is the model's first one."""
     parameters: dict[str, Any] = field(default_factory=dict)
+    prompt: Prompt | None = None
+    """Makes a request of a row's columns; None: rows are requests already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,8 @@ def letter_of(record: Record, form: Form) -> bytes | None:
 
 
 def _object_of_text(text: str, form: Form) -> dict[str, Any]:
+    if form.prompt is not None:
+        return {"text": text}
     return {"input" if form.task == "embedding" else "prompt": text}
 
 
@@ -161,7 +166,8 @@ def _row_of_object(
         id = _id_of(value) or id
         again = _line_of(value)
         if again is None:
-            return Row(index, id, _request_of(value, form, id), None, raw)
+            made = value if form.prompt is None else form.prompt.row(value)
+            return Row(index, id, _request_of(made, form, id), None, raw)
     except InvalidRequest as error:
         return Row(index, id, None, InvalidRequest(f"{where}: {error.message}"), raw)
     row = _row_of_line(index, where, again, form, id)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import ConfigError, nearest
-from engine.workloads.rows import ROW_FIELDS
+from engine.workloads.rows import ROW_FIELDS, Form
 
 BODY_COLUMNS = frozenset(
     {
@@ -24,8 +24,12 @@ _PLAIN = frozenset({"model", "user", "encoding_format"})
 """Never read as JSON: a user called 42 is text."""
 
 
-def text_column(names: Sequence[str], wanted: str | None, source: str) -> str | None:
-    """The column that holds the text; None: the rows have `messages` or `body`. Raises ConfigError."""
+def text_column(names: Sequence[str], wanted: str | None, source: str, form: Form) -> str | None:
+    """Returns the column that holds the text; None: the rows have `messages` or `body`, or a prompt reads the columns.
+    Raises ConfigError."""
+    if form.prompt is not None:
+        form.prompt.check(names, source)
+        return None
     if wanted is not None:
         if wanted not in names:
             raise ConfigError(f"workload.column: {source} has no column {wanted!r}; {nearest(wanted, names)}")
@@ -42,8 +46,14 @@ def text_column(names: Sequence[str], wanted: str | None, source: str) -> str | 
     )
 
 
-def object_of(cells: Mapping[str, Any], column: str | None) -> dict[str, Any]:
-    """The row object of a table's row; empty cells are left out, JSON in cells is read."""
+def object_of(cells: Mapping[str, Any], column: str | None, form: Form) -> dict[str, Any]:
+    """Returns the row object of a table's row; empty cells are left out, JSON in cells is read.
+
+    With a prompt, all cells as they are.
+    """
+    if form.prompt is not None:
+        read = ("metadata", "deadline_s")
+        return {name: _read(cell) if name in read else without_nulls(cell) for name, cell in cells.items()}
     value: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
     for name, cell in cells.items():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine.schemas.workload import ParquetWorkloadSpec
 from engine.workloads.open import open_source
+from engine.workloads.rows import Form
 from engine.workloads.table import object_of, without_nulls
 
 TEXT_PART = {"type": "text", "text": "look"}
@@ -51,7 +52,7 @@ def _filled(value: Any) -> Any:
 
 def test_null_in_json_text_and_in_metadata_is_kept() -> None:
     cells = {"messages": '[{"role": "user", "content": null}]', "label": {"a": None}}
-    assert object_of(cells, None) == {
+    assert object_of(cells, None, Form()) == {
         "messages": [{"role": "user", "content": None}],
         "metadata": {"label": {"a": None}},
     }
