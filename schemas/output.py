@@ -36,6 +36,9 @@ class OutputSpec(Spec):
     max_cost_usd: float | None = Field(None, gt=0)
     """Cost of all attempts in US dollars, earlier sessions included, at which the run stops; it can be
     resumed; also when the cost of one is not known. Calls in flight then still end. null: no limit."""
+    show: Literal["auto", "on", "off"] = "auto"
+    """Answers on standard output as they are durable. auto: on a terminal, of standard input and of runs of at most 100
+    rows; on and off: always and never."""
     media: Literal["inline", "files"] = "inline"
     """The form of images and audio in results. inline: base64 in results.jsonl; files: the folder `media` of the run's
     directory, and their paths in results.jsonl."""

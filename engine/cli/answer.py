@@ -10,12 +10,15 @@ from collections.abc import Sequence
 
 from engine.api.engine import Engine
 from engine.batches import operations
+from engine.cli.shown_answers import ShownAnswers, are_shown
+from engine.cli.terminal import is_terminal
 from engine.config.compose import Composition
 from engine.core.clock import SystemClock
 from engine.core.errors import ConfigError, Interrupted
 from engine.core.virtual_time import VirtualClock, VirtualTimeLoop
 from engine.executors.services import Services
 from engine.runs.directory import RunDirectory, open_run
+from engine.runs.in_flight import Progress
 from engine.runs.manifest import ConfigSource, Provenance
 from engine.runs.report_format import dollars
 from engine.runs.runner import Summary, execute
@@ -40,7 +43,8 @@ def answer(spec: RunSpec, known: Provenance | None = None) -> int:
     known.targets = engine.targets
     _calm_collector()
     with open_run(spec, source, known) as run, run_log(run.log, spec.telemetry.log_level):
-        progress = ProgressBar(spec.telemetry.progress)
+        bar = ProgressBar(spec.telemetry.progress)
+        progress: Progress = ShownAnswers(bar) if are_shown(spec, source) else bar
         with asyncio.Runner(loop_factory=None if loop is None else lambda: loop) as runner:
             summary = runner.run(_run(engine, spec, run, source, progress))
         _say(summary, spec)
@@ -74,7 +78,7 @@ def _calm_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def _run(engine: Engine, spec: RunSpec, run: RunDirectory, source: Source, progress: ProgressBar) -> Summary:
+async def _run(engine: Engine, spec: RunSpec, run: RunDirectory, source: Source, progress: Progress) -> Summary:
     stop = StopSignal()
     with stop.on_signals():
         try:
@@ -140,6 +144,8 @@ def _say(summary: Summary, spec: RunSpec) -> None:
     if summary.real_s is not None:
         took += f" of virtual time, {summary.real_s:.1f} s of real time"
     print(f"{summary.ok} of {summary.rows} answered in {took} ({rate:.1f}/s) → {summary.path}")
+    if is_terminal(sys.stdout):
+        print(f"report: {summary.path / 'report.html'}")
     if not summary.rows:
         print("the workload has no rows", file=sys.stderr)
     if summary.metrics.get("cost") is not None:

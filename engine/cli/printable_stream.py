@@ -11,7 +11,7 @@ from typing import Any, TextIO, cast
 from engine.cli.terminal import is_terminal
 from engine.core.printable import printable
 
-_STYLE = re.compile("\x1b\\[(?:(?:0|1|31|32)(?:;(?:0|1|31|32))*)?m")
+_STYLE = re.compile("\x1b\\[(?:(?:0|1|3[1-3])(?:;(?:0|1|3[1-3]))*)?m")
 """The styles of `terminal.coloured` and of its tables."""
 
 

@@ -59,6 +59,16 @@ class ProgressBar:
         elif self._mode != "off":
             self._write(partial(print, text, file=self._stream, flush=True))
 
+    def show(self, text: str, stream: TextIO) -> None:
+        """Writes lines to a stream without breaking the bar."""
+        if self._bar is None:
+            print(text, file=stream, flush=True)
+            return
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(file=self._stream):
+            print(text, file=stream, flush=True)
+
     def close(self) -> None:
         if not self._open:
             return
