@@ -62,7 +62,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 def _shown(value: Any) -> Any:
-    """An empty cell is no text."""
+    """Returns an empty text for an empty cell."""
     return "" if value is None else value
 
 
