@@ -1,4 +1,4 @@
-"""Durable runs: a directory, a journal, and what is made of it.
+"""Durable runs: a directory, a journal, and the results, metrics and reports made from it.
 
 source = open_source(spec.workload, spec.model.tasks)
 with open_run(spec, source, facts) as run:

@@ -1,4 +1,4 @@
-"""The starts of rows: as soon as there is room, at their own times, or when a user is free."""
+"""Starts rows: as soon as there is room, at their own times, or when a user gets to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.runs.reader import Reader, ThreadReader
 from engine.workloads.open import ClosedLoop, Row, Source
 
 _STANDSTILL_ROWS = 20_000
-"""So many rows in one instant of virtual time, and there is no reason why it should ever pass."""
+"""Rows in one instant of virtual time after which the clock counts as stuck."""
 
 log = logging.getLogger("engine.runs")
 
@@ -28,13 +28,13 @@ class Arrivals:
     ) -> None:
         self.exhausted = False
         self.timed = False
-        """Rows came at times of their own."""
+        """True when the rows have arrival times of their own."""
         self.held_back = 0
         """Rows that could not start at their time, because the window was full."""
         self.held_back_s = 0.0
-        """The delay of the latest of them, in seconds."""
+        """The longest such delay, in seconds."""
         self.began_at: float | None = None
-        """The start of the traffic, or of its continuation after an earlier session; seconds of the loop's clock."""
+        """Start of the traffic, or its continuation after an earlier session; seconds of the loop's clock."""
         self._serving = serving
         self._source = source
         self._rest = rest
@@ -48,7 +48,7 @@ class Arrivals:
         self._alarm: asyncio.TimerHandle | None = None
 
     async def run(self, earlier_s: float) -> None:
-        """Starts every row, and returns when each has been. `earlier_s`: the time that earlier sessions took."""
+        """Starts every row, and returns when all have started. `earlier_s`: the time that earlier sessions took."""
         inline = self._virtual or self._source.made
         kind = Reader if inline else ThreadReader
         self._reader = kind(self._rest, self._source.live)
@@ -81,7 +81,7 @@ class Arrivals:
     # -- open loop ----------------------------------------------------------------------------------------------
 
     async def _start_in_time(self) -> None:
-        """Starts the rows that come, each when its time has come and there is room for it."""
+        """Starts each row when its time has come and there is room for it."""
         if not self.timed:
             self.timed = True
             await self._begin(self._coming[0][2])
@@ -97,7 +97,7 @@ class Arrivals:
                 self._alarm.cancel()
 
     def _arrive(self) -> None:
-        """Starts what is due and sets the alarm for the next one; a coroutine that slept would cost twice as much."""
+        """Starts what is due and sets the alarm for the next row; a coroutine that sleeps would cost twice as much."""
         coming, now = self._coming, self._loop.time()
         while coming:
             row, digest, at_s = coming[0]
@@ -121,15 +121,15 @@ class Arrivals:
         self._holding = True
         if not self.held_back:
             text = (
-                f"rows are held back from {at_s:.1f} s on: as many as output.window are in flight; "
+                f"rows are held back from {at_s:.1f} s on: output.window rows are in flight; "
                 "raise output.window to keep their times"
             )
             log.warning(text)
             self._say(text)
 
     async def _begin(self, at_s: float) -> None:
-        """In virtual time the clock goes to where an earlier session stopped, so that what depends on it fits."""
-        if not self._rest.passed:  # the first rows of all: their times count from now
+        """Moves the clock, in virtual time, to where an earlier session stopped, so that time-dependent state fits."""
+        if not self._rest.passed:  # no row came before these: their times count from now
             self._zero = self.began_at = self._loop.time()
             return
         if self._virtual:
@@ -167,11 +167,11 @@ class Arrivals:
             rows = await self._reader.read(1)
             if not rows:
                 return
-            # The user may be sent away; the call continues.
+            # The user may be cancelled; the call continues.
             await asyncio.shield(self._serving.start(*rows[0]))
 
     def _refuse_standstill(self) -> None:
-        """Raises SetupError for users whose requests and answers take no time for ever."""
+        """Raises SetupError for users who send requests and get answers forever within one instant."""
         now = self._loop.time()
         if not self._virtual or now != self.began_at:
             return

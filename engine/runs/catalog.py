@@ -1,4 +1,4 @@
-"""The runs under an outputs root: list, show, compare, prune. Returns data; `table` makes text of it."""
+"""The runs under an outputs root: list, show, compare, prune. Returns data; `table` formats it as text."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COMPARED = {
     "output tokens": ("tokens", "output"),
     "cost ($)": ("cost",),
 }
-"""A figure that `diff` compares: its name and its path in metrics.json."""
+"""Metrics that `diff` compares: name → path in metrics.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,9 @@ class RunInfo:
     """Relative to the root."""
     path: Path
     status: str
-    """running, interrupted, stalled, spent, failed, finished, or crashed: it says running, but no process holds it."""
+    """running, interrupted, stalled, spent, failed, finished, or crashed: the manifest has running, but no process
+    holds
+    the run."""
     started: str
     rows: int | None
     ok: int
@@ -63,7 +65,7 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One metric of two runs; `ratio` is b / a, None where it can't be."""
+    """One metric of two runs; `ratio` is b / a, None where it is undefined."""
 
     name: str
     a: float | None
@@ -73,7 +75,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class RunDiff:
-    """The differences of two runs."""
+    """The differences between two runs."""
 
     spec: list[str]
     """`path: a -> b` lines."""
@@ -81,7 +83,7 @@ class RunDiff:
 
 
 def list_runs(root: str | Path) -> list[RunInfo]:
-    """Every run in the root and in its sweeps, the oldest first. A folder that is not a run is passed over."""
+    """Returns every run in the root and in its sweeps, the oldest first; folders without a run are skipped."""
     root = Path(root)
     manifests = [*root.glob("*/manifest.json"), *root.glob("sweeps/*/*/manifest.json")]
     runs = []
@@ -95,7 +97,8 @@ def list_runs(root: str | Path) -> list[RunInfo]:
 
 
 def show(path: Path) -> dict[str, Any]:
-    """The manifest, the true status, the metrics (None before the end), and the batch jobs. Raises OutputError."""
+    """Returns the manifest, the true status, the metrics (None before the end), and the batch jobs. Raises
+    OutputError."""
     manifest = load_manifest(path)
     record: dict[str, Any] = msgspec.to_builtins(manifest)
     record["status"] = _status(path, manifest)
@@ -134,7 +137,7 @@ def prune(
     Raises OutputError when neither limit is given, or a run can't be deleted.
     """
     if keep is None and older_than_s is None:
-        raise OutputError("runs prune: say what may go, with keep=N or older_than_s=SECONDS")
+        raise OutputError("runs prune: got no limit. Fix: give keep=N or older_than_s=SECONDS")
     runs = list_runs(root)
     candidates = runs if keep is None else runs[: max(0, len(runs) - keep)]
     pruned = []
@@ -168,8 +171,7 @@ def _status(path: Path, manifest: Manifest) -> str:
 
 
 def _counts(path: Path, manifest: Manifest) -> tuple[int, int]:
-    """Returns how many rows are recorded as ok and as failed. Only the journal knows while a run continues and after a
-    crash."""
+    """Counts the rows recorded as ok and as failed. Until a run ends, and after a crash, only the journal has them."""
     journal = path / "journal.sqlite"
     if manifest.status != "running" or not journal.exists():
         return manifest.ok, manifest.failed

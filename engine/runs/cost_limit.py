@@ -1,4 +1,4 @@
-"""The cost of a run, and `output.max_cost_usd`, which stops it."""
+"""Adds up the cost of a run and stops it at `output.max_cost_usd`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ log = logging.getLogger("engine.runs")
 class CostLimit:
     """The known costs of every attempt. Lives on one event loop.
 
-    The limit is reached when they add up to it, or as soon as an attempt used something of unknown cost: no
-    limit could be kept then. Calls that are in flight at that moment still end, and are paid for.
+    The limit is reached when the costs add up to it, or as soon as an attempt used something of unknown cost: from then
+    on no limit could be kept. Calls in flight at that moment still end, and are paid for.
     """
 
     def __init__(self, limit_usd: float | None) -> None:
-        """`limit_usd` None: nothing is counted, and nothing is ever reached."""
+        """`limit_usd` None: nothing is counted, and the limit is never reached."""
         self._limit_usd = limit_usd
         self._picodollars = 0
         self._unknown: str | None = None
@@ -66,11 +66,11 @@ class CostLimit:
 
     @property
     def reason(self) -> str:
-        """Returns why the run stops, and the next step."""
+        """Returns the reason to stop, and the next step."""
         spent = money(self._picodollars / PICO)
         if self._unknown is not None:
             return (
-                f"what {self._unknown} costs is not known, so output.max_cost_usd can't be kept; {spent} are known to "
+                f"the cost of {self._unknown} is not known, so output.max_cost_usd can't be kept; {spent} are known to "
                 "be spent. Set provider.price.input=… provider.price.output=…, or output.max_cost_usd=null"
             )
         return (

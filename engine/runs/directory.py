@@ -26,7 +26,7 @@ from engine.workloads.open import Source, check_rows
 
 
 class RunDirectory:
-    """An open run: its paths, its manifest and its lock. Make it with `open_run`; `close` gives the lock back."""
+    """An open run: its paths, its manifest and its lock. Make it with `open_run`; `close` releases the lock."""
 
     def __init__(self, path: Path, lock: RunLock, manifest: Manifest, made: list[Path], resumed: bool) -> None:
         """`made`: the folders that did not exist before, outermost first."""
@@ -65,7 +65,7 @@ class RunDirectory:
 
 
 def open_existing(path: Path) -> RunDirectory:
-    """A run as it lies there, locked, to read it or to make its report again. Raises OutputError."""
+    """Locks an existing run, to read it or to make its report again. Raises OutputError."""
     lock = RunLock(path)
     try:
         return RunDirectory(path, lock, load_manifest(path), made=[], resumed=True)
@@ -75,14 +75,14 @@ def open_existing(path: Path) -> RunDirectory:
 
 
 def resume_command(path: Path) -> str:
-    """Returns what to type to continue a run."""
+    """Returns the command that continues a run."""
     return f"python -m engine runs resume {shlex.quote(str(path))}"
 
 
 def open_run(spec: RunSpec, source: Source, facts: Provenance | None = None) -> RunDirectory:
-    """The directory for this run: a new one, or with `output.resume` the one to continue, locked and on disk.
+    """Returns this run's directory, locked and on disk: a new one, or with `output.resume` the one to continue.
 
-    Call it when everything else that may be refused has been checked, so that a refused run leaves nothing behind.
+    Call it after every other check, so that a refused run leaves nothing behind.
     Raises OutputError, and ConfigError for invalid rows under `workload.on_invalid=stop`.
     """
     if spec.workload.on_invalid == "stop":
@@ -121,8 +121,8 @@ def open_run(spec: RunSpec, source: Source, facts: Provenance | None = None) -> 
 
 
 def enter_start_folder(path: Path) -> None:
-    """Makes the folder where a run's command was given the current one, so that relative paths in its spec lead to
-    where they led. A folder that is gone stays out of it. Raises OutputError for what is not a run."""
+    """Changes to the folder where a run's command was given, so that relative paths in its spec lead to the same
+    files. Stays here if that folder is gone. Raises OutputError if `path` does not hold a run."""
     folder = load_manifest(path).folder
     if folder and Path(folder).is_dir():
         os.chdir(folder)
@@ -137,7 +137,7 @@ def load_spec(path: Path) -> RunSpec:
 
 
 def load_plain_spec(path: Path) -> dict[str, object]:
-    """The same as plain data, as it is in spec.yaml. Raises OutputError."""
+    """Returns spec.yaml as plain data, without the schema. Raises OutputError."""
     try:
         content = (path / "spec.yaml").read_bytes()
         plain = yaml.safe_load(content)
@@ -175,7 +175,7 @@ def find_run(name: str, root: str | Path) -> Path:
 
 
 def _make(spec: RunSpec) -> tuple[Path, RunLock, list[Path]]:
-    """A new directory, its lock, and what was made for it, outermost first."""
+    """Makes a new directory; returns it, its lock, and the folders made for it, outermost first."""
     made: list[Path] = []
     unbegun = False
     try:
@@ -196,7 +196,7 @@ def _make(spec: RunSpec) -> tuple[Path, RunLock, list[Path]]:
         key = "output.dir" if spec.output.dir is not None else "output.root"
         where = spec.output.dir if spec.output.dir is not None else spec.output.root
         raise OutputError(f"{key}: {where} can't be made: {error.strerror}; choose a place you may write to") from error
-    # Only now, with the lock held, is it certain that no other process fills the same directory.
+    # Only with the lock held is it certain that no other process fills the same directory.
     if unbegun:
         remove_temporary(path)
         (path / "spec.yaml").unlink(missing_ok=True)
@@ -213,14 +213,14 @@ def _make(spec: RunSpec) -> tuple[Path, RunLock, list[Path]]:
 
 
 def _unmake(path: Path, made: list[Path]) -> None:
-    """Takes back what `_make` and `open_run` have put on the disk."""
+    """Removes what `_make` and `open_run` have put on the disk."""
     if path in made:
         shutil.rmtree(path, ignore_errors=True)
     else:
         for name in ("spec.yaml", "manifest.json", "run.log", LOCK):
             (path / name).unlink(missing_ok=True)
     for folder in reversed(made):
-        with contextlib.suppress(OSError):  # somebody else has put something there by now
+        with contextlib.suppress(OSError):  # another process has put something there by now
             folder.rmdir()
 
 
@@ -245,7 +245,7 @@ def _make_unique(root: Path) -> Path:
 
 
 def never_began(path: Path) -> bool:
-    """Returns True if a run was killed here before it had a manifest: nothing was called, nothing can be lost."""
+    """True if a run was killed here before it had a manifest: nothing was called, nothing can be lost."""
     try:
         names = {entry.name for entry in path.iterdir() if not is_temporary(entry)}
     except OSError:
@@ -275,8 +275,8 @@ def _refuse_changes(path: Path, manifest: Manifest, spec: RunSpec, source: Sourc
     if manifest.spec_fingerprint != spec_fingerprint(spec):
         _refuse_edited(path, manifest)
         before = load_plain_spec(path)
-        with contextlib.suppress(ValueError):  # a spec that is no longer valid is compared as it is
-            # through the schema, so that fields which are younger than the run have their defaults
+        with contextlib.suppress(ValueError):  # a spec that became invalid is compared as plain data
+            # through the schema, so that fields newer than the run have their defaults
             before = plain_spec(RunSpec.model_validate(before))
         lines = diff(before, plain_spec(spec))
         if lines:

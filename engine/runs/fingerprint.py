@@ -1,4 +1,4 @@
-"""The identity of a run: content ids of specs and requests, and the differences in words."""
+"""Identifies runs: content ids of specs and requests, and the differences in words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXCLUDED = {
     "telemetry": "what is shown does not change what is answered",
     "provider.prices": "what an answer costs does not change it",
     "provider.price": "what an answer costs does not change it",
-    "policy.batch.job": "how rows are put into batch jobs does not change what is sent; the rest may go live",
+    "policy.batch.job": "the form of batch jobs does not change the requests; the rest may go live",
     "policy.queue": "the queue decides when a request goes, not what it gets; a resume may go slower or faster",
 }
 """Dotted keys that a fingerprint leaves out, each with the reason. They may differ at resume."""
@@ -28,26 +28,23 @@ _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def plain_spec(spec: RunSpec) -> dict[str, Any]:
-    """The spec as plain data, as it is written down: a user and password inside a URL are replaced by `***`."""
+    """Returns the spec as plain data, as written to disk: a user and password inside a URL are replaced by `***`."""
     redacted: dict[str, Any] = _redact(spec.model_dump(mode="json"))
     return redacted
 
 
 def spec_fingerprint(spec: RunSpec) -> str:
-    """Returns the content id of a run's task."""
-    plain = _without_excluded(plain_spec(spec))
-    if spec.prompt == PromptSpec():
-        del plain["prompt"]  # runs of versions without prompts have the same fingerprint
-    return cid_of_json(plain)
+    """Returns the content id of a run's task: its spec without EXCLUDED."""
+    return cid_of_json(_without_excluded(plain_spec(spec)))
 
 
 def request_fingerprint(request: Request) -> str:
-    """Returns the content id of a request's content; id, priority, deadline and metadata are not part of it."""
+    """Returns the content id of a request without its id, priority, deadline and metadata."""
     return cid(_encode({"task": request.task, "body": request.body}), JSON)
 
 
 def diff(old: dict[str, Any], new: dict[str, Any], *, excluded: bool = False) -> list[str]:
-    """The differences of two plain specs, a line `path: old -> new` each; with `excluded`, also in those keys."""
+    """Returns the differences of two plain specs, a line `path: old -> new` each; `excluded` adds those keys."""
     before = _flat(old if excluded else _without_excluded(old))
     after = _flat(new if excluded else _without_excluded(new))
     lines = []

@@ -1,7 +1,7 @@
 """Holds back the first rows of a session while they fail alike: a mistake in the setup must not use up a workload.
 
 Until a row is answered or fails in another way, nothing shows that the rows, rather than the setup, are at fault. Such
-rows are not recorded yet. When there are `output.max_alike` of them, the run stops and none of them has been used up.
+rows are not recorded yet. At `output.max_alike` of them the run stops, and none of them is used up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from engine.core.request import Result
 
 _ROWS_OWN = frozenset({"too_long", "content_filtered", "deadline", "queue_full", "cancelled"})
-"""Failures that tell of the row or of the traffic, and nothing of the setup."""
+"""Failures of the row or of the traffic, which say nothing about the setup."""
 _VARIES = re.compile(r"\S*\d\S*")
 """Words with a digit: ids of requests, counts, times."""
 
@@ -21,7 +21,7 @@ class FirstFailures:
     """The rows of one session that failed before any was answered. Lives on one event loop."""
 
     def __init__(self, most: int | None) -> None:
-        """`most` of them stop the run; None: every failure is recorded at once."""
+        """`most` such rows stop the run; None: every failure is recorded at once."""
         self._most = most
         self._open = most is not None
         self._alike: tuple[str, int | None, str] | None = None
@@ -30,7 +30,7 @@ class FirstFailures:
 
     @property
     def holds(self) -> bool:
-        """Rows are held back."""
+        """True while rows are held back."""
         return bool(self._held)
 
     @property
@@ -39,7 +39,7 @@ class FirstFailures:
 
     @property
     def reason(self) -> str:
-        """The reason to stop, and the next step."""
+        """Returns the reason to stop, and the next step."""
         return (
             f"the first {self._most} rows all failed alike and none was answered: {self._message.rstrip('.')}. "
             "They are not used up. Fix: start a new run with another model, provider or parameters; or set "
@@ -47,8 +47,8 @@ class FirstFailures:
         )
 
     def hold(self, result: Result, record: Callable[[], None]) -> bool:
-        """True: the row is held back, and `record` is called later or never. Else it is to be recorded now; those that
-        were held back are recorded before."""
+        """Returns True if the row is held back, and `record` is called later or never. Otherwise records the rows held
+        back so far, and the caller records this one now."""
         error = result.error
         if not self._open or (error is not None and (error.kind in _ROWS_OWN or not result.engine.attempts)):
             return False
@@ -63,7 +63,7 @@ class FirstFailures:
         return False
 
     def release(self) -> int:
-        """Records what is held back; how many rows these were."""
+        """Records the rows held back; returns how many."""
         held, self._held = self._held, []
         for record in held:
             record()

@@ -16,7 +16,7 @@ from engine.runs.results import payload
 from engine.workloads.open import Row
 
 OWN_FAULT = frozenset({"invalid_request", "too_long", "content_filtered"})
-"""Failures that are the row's own: it waits for no other answer."""
+"""Failures that are the row's own: no later row waits for a request that can't be answered."""
 
 _NO_FAILURE = frozenset({"ok", "running", "cancelled"})
 
@@ -24,15 +24,15 @@ log = logging.getLogger("engine.runs")
 
 
 class Submits(Protocol):
-    """The answering side: an Engine, or anything with its `submit` and `drain`. Where it has `observers`, a list of
-    functions of a request and its result, those that were cancelled tell what they had met, too."""
+    """Answers requests: an Engine, or any object with its `submit` and `drain`. If it has `observers`, a list of
+    functions of a request and its result, they also get the errors of cancelled requests."""
 
     async def submit(self, request: Request) -> Result: ...
     def drain(self) -> None: ...
 
 
 class Progress(Protocol):
-    """The receiver of results. `add` is called for durable results only."""
+    """Receives a run's progress. `add` is called for durable results only."""
 
     def start(self, total: int | None, done: int) -> None: ...
     def add(self, result: Result) -> None: ...
@@ -44,20 +44,20 @@ class Answers(Protocol):
     """Another way to answer rows than to submit them one by one: batch jobs."""
 
     async def answer(self, row: Row) -> Result:
-        """The result of a row that has a request. Raises what the run can't continue after, and CancelledError for a
-        row that a resume is for."""
+        """Returns the result of a row that has a request. Raises an error that ends the run, and CancelledError for a
+        row left for a resume."""
         ...
 
     def flush(self) -> None:
-        """No further row comes."""
+        """Tells it that no further row comes."""
         ...
 
 
 class InFlight:
-    """Starts rows, at most `window` at a time, and records the outcome of them.
+    """Starts rows, at most `window` at a time, and records their outcomes.
 
-    With `virtual` a row makes room for the next one when it is answered; else when its record is durable, so that
-    `window` bounds what a crash can lose.
+    With `virtual` a row makes room for the next one when it is answered; otherwise when its record is durable, so that
+    `window` bounds the loss in a crash.
     """
 
     def __init__(
@@ -74,15 +74,15 @@ class InFlight:
     ) -> None:
         """`max_alike` is `output.max_alike`."""
         self.tasks: dict[int, asyncio.Task[None]] = {}
-        """By the index of their row."""
+        """Row index → its task."""
         self.stopping = False
-        """Rows that are cancelled from now on are left for a resume."""
+        """True: rows cancelled from now on are left for a resume."""
         self.dropped = False
-        """A row was turned away before it had an outcome."""
+        """True: a row was turned away before it had an outcome."""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Ends, with the error, when the run can't continue."""
+        """Gets the error that ends the run."""
         self.last_errors: dict[str, str] = {}
-        """Target → what its last failed call said."""
+        """Target → the error of its last failed call."""
         self._engine = engine
         self._journal = journal
         self._run = run
@@ -94,7 +94,7 @@ class InFlight:
         self._first = FirstFailures(max_alike)
         self._loop = asyncio.get_running_loop()
         self.moved_at = self._idle_since = self._loop.time()
-        """The time of a row's last progress, moved on by the time in which none was in flight."""
+        """Time of the last progress of a row, moved on by the time without rows in flight."""
         self._observers: list[Callable[[Request | None, Result], None]] = getattr(engine, "observers", [])
         self._observers.append(self._observe)
         self._open = 0
@@ -110,7 +110,7 @@ class InFlight:
             await self._wait()
 
     async def wait_idle(self) -> None:
-        """Until every row that was started is recorded or dropped; no further one comes."""
+        """Waits until every started row is recorded or dropped; no further row comes."""
         if self._answers is not None:
             self._answers.flush()
         while True:
@@ -123,7 +123,7 @@ class InFlight:
                 return
 
     def start(self, row: Row, digest: int) -> asyncio.Task[None]:
-        """Starts a row; the task ends when it has its outcome, which is then on its way to the journal."""
+        """Starts a row; the task ends when the row has its outcome, which is then on its way to the journal."""
         if not self.tasks:
             self.moved_at += self._loop.time() - self._idle_since
         self._open += 1
@@ -132,11 +132,11 @@ class InFlight:
         return task
 
     def touch(self) -> None:
-        """Something continued, although no row has its outcome yet."""
+        """Notes progress, although no row has its outcome yet."""
         self.moved_at = self._loop.time()
 
     async def wait_stalled(self, limit_s: float) -> None:
-        """Until no row has got anywhere for `limit_s` seconds although rows are in flight."""
+        """Waits until no row has made progress for `limit_s` seconds although rows are in flight."""
         while True:
             rest_s = self.moved_at + limit_s - self._loop.time()
             if rest_s <= 0 and self.tasks:
@@ -144,7 +144,7 @@ class InFlight:
             await asyncio.sleep(rest_s if rest_s > 0 else limit_s)
 
     async def cancel(self) -> None:
-        """Stops what is in flight and waits for it."""
+        """Cancels the rows in flight and waits for them."""
         self.stopping = True
         tasks = list(self.tasks.values())
         for task in tasks:
@@ -153,7 +153,7 @@ class InFlight:
             await asyncio.gather(*tasks, return_exceptions=True)
         self._observers.remove(self._observe)
         if self.failed.done():
-            self.failed.exception()  # seen, also when another error is on its way
+            self.failed.exception()  # marks it as retrieved, also when another error is raised
         else:
             self.failed.cancel()
 
@@ -168,7 +168,7 @@ class InFlight:
             self.dropped = True
             self._close()
             raise
-        except Exception as error:  # the run can't continue after it: `failed` hands it on
+        except Exception as error:  # ends the run: `failed` carries it to the caller
             self._close()
             self._fail(error)
             return
@@ -201,12 +201,12 @@ class InFlight:
             record()
             return
         if not self._virtual:
-            self._close()  # a row that is held back makes room: the next ones show if it is alone in failing
+            self._close()  # a row that is held back makes room: the next rows show whether it fails alone
         if self._first.reached:
             self._fail(SetupError(self._first.reason))
 
     async def _answer(self, row: Row) -> tuple[Result, bytes]:
-        """The row's result, and what the journal keeps of it. Raises CancelledError for a row that a resume is for."""
+        """Returns the row's result and its journal payload. Raises CancelledError for a row left for a resume."""
         if row.request is None:
             result = Result(row.id, error=row.error)
         else:
@@ -240,7 +240,7 @@ class InFlight:
         return result, content
 
     def _observe(self, request: Request | None, result: Result) -> None:
-        """Keeps the last message of each target, for reports of a run without progress."""
+        """Keeps the last error of each target, which explains a run without progress."""
         if result.error is None or result.error.kind in OWN_FAULT:
             return
         failed = [

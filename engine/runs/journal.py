@@ -1,4 +1,4 @@
-"""The journal: every result of a run, durable before anybody gets. SQLite in WAL mode, one writer.
+"""The journal: every result of a run, durable before any observer gets it. SQLite in WAL mode, one writer.
 
 Commits are grouped: one each `commit_s` seconds or `batch` records, whichever comes first. synchronous=FULL syncs the
 log at each commit (sqlite.org/pragma.html#pragma_synchronous); NORMAL could lose a commit that was already published.
@@ -33,7 +33,7 @@ _INSERT = "INSERT INTO record (idx, id, ok, digest, payload) VALUES (?, ?, ?, ?,
 _PAGE_ROWS = 10_000
 
 Durable = Callable[[OutputError | None], None]
-"""Told once, on the event loop: None when the record is durable, else why it can't become so."""
+"""Called once, on the event loop: with None when the record is durable, otherwise with the error."""
 _Record = tuple[int, str, bool, int, bytes]
 
 
@@ -47,14 +47,14 @@ class Entry:
 
 
 class Journal:
-    """The writing end, for one event loop. Use `aclose`: it commits what is left.
+    """The journal's writer, for one event loop. Call `aclose`: it commits the rest.
 
-    A thread writes. In virtual time none may: then the loop itself commits each full batch, and at the end the rest, so
-    that the order of events does not depend on how fast the disk is.
+    A thread writes, except in virtual time: there the loop itself commits each full batch, and at the end the rest, so
+    that the order of events does not depend on the speed of the disk.
     """
 
     def __init__(self, path: Path, *, commit_s: float = 0.05, batch: int = 256, threaded: bool = True) -> None:
-        """Makes or opens the file. Raises OutputError. Must be called on the event loop of the appends."""
+        """Makes or opens the file. Raises OutputError. Call it on the event loop of the appends."""
         self.path = path
         self._commit_s = commit_s
         self._batch = batch
@@ -76,7 +76,7 @@ class Journal:
             self._thread.start()
 
     def append(self, index: int, id: str, ok: bool, digest: int, payload: bytes, durable: Durable) -> None:
-        """Records a row, soon; `durable` hears of it."""
+        """Records a row, soon; then calls `durable`."""
         if self._thread is None:
             self._append_here((index, id, ok, digest, payload), durable)
             return
@@ -103,7 +103,7 @@ class Journal:
             self._flush()
 
     def _flush(self) -> None:
-        """Commits what is pending, here and now."""
+        """Commits the pending records at once."""
         records, self._pending = self._pending, []
         told, self._told = self._told, []
         if not records:
@@ -116,7 +116,7 @@ class Journal:
         _tell(told, self._failure)
 
     async def aclose(self) -> None:
-        """Commits what is pending and folds the log into the file. Raises OutputError if a commit has failed."""
+        """Commits the pending records and folds the log into the file. Raises OutputError if a commit has failed."""
         if self._thread is not None:
             with self._wake:
                 self._closing = True
@@ -145,7 +145,7 @@ class Journal:
             self._connection.close()
 
     def _write(self) -> None:
-        """The writer thread."""
+        """Runs on the writer thread."""
         told: list[Durable] = []
         try:
             while batch := self._take():
@@ -163,7 +163,7 @@ class Journal:
             self._end()
 
     def _take(self) -> tuple[list[_Record], list[Durable]] | None:
-        """Waits for the next group; None: closed and nothing left."""
+        """Waits for the next group; None when the journal is closed and empty."""
         with self._wake:
             while not self._pending:
                 if self._closing:
@@ -202,7 +202,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 
 def counts(path: Path) -> tuple[int, int]:
-    """Returns how many rows are recorded as ok and as failed. Raises OutputError."""
+    """Counts the rows recorded as ok and as failed. Raises OutputError."""
     with _reading(path) as connection:
         total, ok = connection.execute("SELECT count(*), coalesce(sum(ok), 0) FROM record").fetchone()
     return ok, total - ok
@@ -219,7 +219,7 @@ def count_if_any(path: Path) -> int | None:
 
 
 def recorded(path: Path) -> Iterator[tuple[int, int]]:
-    """Index and row digest of every recorded row, by index; next to a writer it sees later records or not.
+    """Yields index and row digest of every recorded row, by index; records of a concurrent writer may be missing.
 
     Read in pages, so that no long-lived snapshot keeps SQLite's log from being folded in. Raises OutputError.
     """
@@ -236,7 +236,7 @@ def recorded(path: Path) -> Iterator[tuple[int, int]]:
 
 
 def entries(path: Path) -> Iterator[Entry]:
-    """Every record by index, one at a time in memory. Raises OutputError."""
+    """Yields every record by index, one at a time in memory. Raises OutputError."""
     with _reading(path) as connection:
         for index, ok, payload in connection.execute("SELECT idx, ok, payload FROM record ORDER BY idx"):
             yield Entry(index, bool(ok), payload)

@@ -1,4 +1,4 @@
-"""One process a run directory. The kernel drops the lock when its holder dies, however it dies."""
+"""One process per run directory. The kernel drops the lock when its holder dies, however it dies."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from engine.core.errors import OutputError
 LOCK = ".lock"
 
 _PATIENCE_S = 0.25
-"""`is_locked` holds the lock for an instant; who needs to keep it tries for this long."""
+"""`is_locked` holds the lock for an instant; `RunLock` retries for this long."""
 
 
 class RunLock:
     """An exclusive lock on a directory, held from its making until `release`."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises OutputError when another process has it."""
+        """Raises OutputError when another process has the lock."""
         path = directory / LOCK
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -50,7 +50,7 @@ class RunLock:
 
 
 def is_locked(directory: Path) -> bool:
-    """Returns True if a process works in the directory just now."""
+    """True if a process works in the directory just now."""
     try:
         descriptor = os.open(directory / LOCK, os.O_RDONLY)
     except OSError:

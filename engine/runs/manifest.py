@@ -1,4 +1,4 @@
-"""manifest.json: what was run, with what, from what, and how far it came. Its status is the last thing written."""
+"""manifest.json: the spec, software and workload of a run, and its progress. Its status is written last."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PACKAGES = {
     "torch": "torch",
     "transformers": "transformers",
 }
-"""Module → distribution of what may have a part in an answer. Listed in a manifest: those that the run has imported."""
+"""Module → distribution that may affect an answer. A manifest lists those that the run has imported."""
 
 
 class ConfigSource(msgspec.Struct, kw_only=True):
@@ -37,7 +37,7 @@ class ConfigSource(msgspec.Struct, kw_only=True):
 
     path: str
     origin: str = ""
-    """The reason why it is searched."""
+    """The reason that it is on the search path."""
     commit: str | None = None
     """Its git commit; None: not a checkout."""
     dirty: bool | None = None
@@ -45,12 +45,12 @@ class ConfigSource(msgspec.Struct, kw_only=True):
 
 
 class Provenance(msgspec.Struct, kw_only=True):
-    """The facts of a run that only the caller knows."""
+    """Facts about a run that only the caller knows."""
 
     overrides: list[str] = []
     configs: list[ConfigSource] = []
     targets: list[str] = []
-    """Their names as the engine has them, with the hardware that was found."""
+    """Names of the engine's targets, with the hardware that was found."""
 
 
 class Session(msgspec.Struct, kw_only=True):
@@ -58,30 +58,30 @@ class Session(msgspec.Struct, kw_only=True):
 
     started: str
     finished: str | None = None
-    """None: in flight, or killed."""
+    """None: running, or killed."""
     wall_s: float | None = None
     """Seconds from the first row read to the last one recorded; in virtual time, virtual ones."""
     real_s: float | None = None
-    """In virtual time: the seconds that it took, the report included."""
+    """In virtual time: the real seconds, the report included."""
     held_back: int = 0
     """Rows that could not start at their own time, because the window was full."""
     held_back_s: float = 0.0
-    """The delay of the latest of them, in seconds."""
+    """The longest such delay, in seconds."""
     recorded_before: int = 0
     """Rows that earlier sessions had recorded."""
     may_repeat: int = 0
-    """Calls that earlier sessions may have made without recording them, at most."""
+    """Calls that earlier sessions may have made without a record, at most."""
 
 
 class Manifest(msgspec.Struct, kw_only=True):
-    """The whole file. A reader ignores fields that it does not know."""
+    """The whole file. Readers ignore fields that they do not know."""
 
     run: str
     """The directory's name."""
     status: str = "running"
     """running, interrupted, stalled, spent, failed or finished."""
     reason: str | None = None
-    """The reason why it was interrupted, has stalled, was spent or failed."""
+    """The reason for interrupted, stalled, spent or failed."""
     started: str
     finished: str | None = None
     wall_s: float = 0.0
@@ -89,7 +89,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     time: str = "real"
     """virtual: durations and times within the run are those of the simulation; `started` and `finished` are not."""
     folder: str = ""
-    """The folder of the command; relative paths of the spec start there."""
+    """The folder in which the command was given; relative paths of the spec start there."""
     rows: int | None = None
     """Rows of the workload; None: not known yet."""
     ok: int = 0
@@ -115,7 +115,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
     def record_software(self) -> None:
-        """Versions of what has been imported so far; call it again when the work is done."""
+        """Records the versions of the packages imported so far; call it again at the end."""
         self.engine_version = _version("ipfs-accelerate") or "from source"
         self.python = platform.python_version()
         self.platform = f"{platform.system()} {platform.machine()}"

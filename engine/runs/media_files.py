@@ -15,27 +15,28 @@ from engine.core.errors import OutputError
 from engine.media.reader import extension_of
 
 FOLDER = "media"
-"""In the run's directory."""
+"""Its name in the run's directory."""
 _SIGNS = (b'"b64_json":"', b'"audio":{', b'"image":{')
-"""One of these is in each line that may hold media."""
+"""Each line that may hold media contains one of these."""
 
 
 class MediaFiles:
-    """The media of one run. Made anew from the journal each time, under the same names: nothing is lost by a crash."""
+    """The media of one run. Made again from the journal each time, under the same names: a crash loses nothing."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
         self._made = False
 
     def put(self, line: bytes, index: int) -> bytes:
-        """The line of results.jsonl with each image and audio as the path of its file: `{"path": "media/…"}`, a media
-        value that a row of another run can name. `index` is the row's, from 0. Raises OutputError."""
+        """Returns the line of results.jsonl with each image and audio replaced by the path of its file:
+        `{"path": "media/…"}`, a media value that a row of another run can name. `index` is the row's, from 0. Raises
+        OutputError."""
         if not any(sign in line for sign in _SIGNS):
             return line
         try:
             record = msgspec.json.decode(line)
         except (msgspec.DecodeError, RecursionError):
-            return line  # nested too deep to be looked into
+            return line  # nested too deep to parse
         body = (record.get("response") or {}).get("body")
         if type(body) is not dict:
             return line
@@ -44,7 +45,7 @@ class MediaFiles:
             try:
                 data = base64.b64decode(holder[name], validate=True)
             except (binascii.Error, ValueError):
-                continue  # no base64 after all: it stays as the provider sent it
+                continue  # not base64: it stays as the provider sent it
             extension = holder.get("format") or body.get("output_format") or extension_of(data) or "bin"
             path = Path(FOLDER) / f"{index + 1:06}-{number}.{_plain(extension)}"
             self._write(self._run / path, data)
@@ -53,7 +54,7 @@ class MediaFiles:
         return msgspec.json.encode(record)
 
     def close(self) -> None:
-        """Makes their names durable. Raises OutputError."""
+        """Makes the files' names durable. Raises OutputError."""
         if self._made:
             try:
                 sync_directory(self._run / FOLDER)
@@ -78,7 +79,7 @@ class MediaFiles:
 
 
 def _places(body: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
-    """The objects of a reply that hold base64, and where in them."""
+    """Returns the objects of a reply that hold base64, each with the key of the base64."""
     found = [(item, "b64_json") for item in _objects(body.get("data"))]
     found += [(audio, "data") for audio in _objects([body.get("audio")])]
     outputs = body.get("outputs")
@@ -93,6 +94,6 @@ def _objects(items: Any) -> list[dict[str, Any]]:
 
 
 def _plain(extension: Any) -> str:
-    """An extension that no provider can make a path of."""
+    """Returns an extension that a provider can't turn into a path."""
     text = str(extension)[:8]
     return text if text.isascii() and text.isalnum() else "bin"

@@ -1,4 +1,4 @@
-"""Which rows of a workload are still to be answered: those that no earlier session has recorded."""
+"""The rows of a workload that no earlier session has recorded."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from engine.workloads.open import Row, Source
 
 class PendingRows:
     """The rows without a record, each with its digest, for one reader. Rows and records both come by index, so a
-    million records are passed over without being held, and most rows without being parsed."""
+    million records are skipped without being held, and most rows without being parsed."""
 
     def __init__(self, source: Source, journal: Path) -> None:
         self.rows = 0
-        """Rows that were read or passed over."""
+        """Rows that were read or skipped."""
         self.passed = 0
-        """Rows that were passed over."""
+        """Rows that were skipped."""
         self._source = source
         self._records = recorded(journal)
         self._next = next(self._records, None)
 
     def __iter__(self) -> Iterator[tuple[Row, int]]:
-        """Raises OutputError for a row that is not the one that was recorded, SetupError when the source can't be
-        read."""
+        """Raises OutputError for a row that differs from the recorded one, SetupError when the source can't be read."""
         for row in self._source.rows(self._knows if self._next is not None else None):
             digest = digest_of(row.letter())
             if self._next is None or self._next[0] != row.index:

@@ -12,23 +12,23 @@ from engine.runs.pending_rows import PendingRows
 from engine.workloads.open import Row
 
 _AHEAD_ROWS = 64
-"""Rows at once; each visit to a thread costs the loop about 50 µs."""
+"""Rows in one read; each hand-over to a thread costs the loop about 50 µs."""
 
 
 class Reader:
-    """Rows and their digests, some at a time, read on the event loop itself."""
+    """Reads rows and their digests in groups, on the event loop itself."""
 
     def __init__(self, rest: PendingRows, live: bool) -> None:
-        """`live`: the next row may be long in coming, and no row waits for it."""
+        """`live`: the next row may take long to come, and no row waits for it."""
         self._rows = iter(rest)
         self._at_once = 1 if live else _AHEAD_ROWS
 
     async def read(self, most: int) -> list[tuple[Row, int]]:
-        """The next rows, at least one and at most `most`; none at the end. Raises SetupError, OutputError."""
+        """Returns the next rows, between one and `most`; an empty list at the end. Raises SetupError, OutputError."""
         return list(itertools.islice(self._rows, min(most, self._at_once)))
 
     def close(self) -> None:
-        """Nothing is read any more."""
+        """Ends reading."""
 
 
 class ThreadReader(Reader):
@@ -61,7 +61,7 @@ class ThreadReader(Reader):
                 return
             try:
                 self._loop.call_soon_threadsafe(_settle, future, rows, failure)
-            except RuntimeError:  # the loop was closed in this instant; the rows have no reader
+            except RuntimeError:  # the loop was closed in this instant; nothing waits for the rows
                 return
 
 

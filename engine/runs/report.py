@@ -27,16 +27,16 @@ log = logging.getLogger("engine.runs")
 
 
 class Findings:
-    """The figures that a run leaves: the metrics, the first rows of either kind, and the state of the stages."""
+    """A run's findings: the metrics, the first rows of either kind, and the state of the stages."""
 
     def __init__(self, resources: Resources | None = None) -> None:
-        """`resources` of the engine that served the run; None if there was no engine."""
+        """`resources` of the engine that served the run; None without an engine."""
         self.metrics = Metrics()
         self.stages = stages(resources) if resources is not None else {}
         self.failures: list[dict[str, Any]] = []
         self.sample: list[tuple[int, dict[str, Any]]] = []
         self.unreadable = 0
-        """Lines that say nothing that can be counted but if the row was answered."""
+        """Lines that can't be read; only whether their row was answered is counted."""
         self._seen = 0
 
     def see(self, line: bytes, ok: bool) -> None:
@@ -54,12 +54,12 @@ class Findings:
             self.metrics.add_unreadable(ok)
 
     def summary(self, wall_s: float | None) -> dict[str, Any]:
-        """Returns what metrics.json holds: the metrics, with rates over `wall_s`, and the stages."""
+        """Returns the content of metrics.json: the metrics, with rates over `wall_s`, and the stages."""
         summary = {**self.metrics.summary(wall_s), "stages": self.stages}
         return {**summary, "unreadable": self.unreadable} if self.unreadable else summary
 
     def first_errors(self, count: int = 3) -> list[str]:
-        """One line each, and no two that say the same."""
+        """Returns one line each, without repeats."""
         told: dict[tuple[str, str], str] = {}
         for record in self.failures:
             told.setdefault((record["error"]["kind"], record["error"]["message"]), _failure(record))
@@ -76,7 +76,7 @@ def rewrite_report(run: RunDirectory, source: Source | None) -> None:
 
 
 def _known_stages(run: RunDirectory) -> dict[str, list[dict[str, str | float]]]:
-    """Returns what metrics.json keeps of the stages, which no journal knows. Raises OutputError."""
+    """Returns the stages from metrics.json, which the journal does not have. Raises OutputError."""
     try:
         known: dict[str, Any] = msgspec.json.decode(run.metrics.read_bytes())
     except FileNotFoundError:
@@ -132,7 +132,7 @@ def _data(run: RunDirectory, findings: Findings, source: Source | None) -> dict[
 
 
 def _prompts(source: Source | None, indices: set[int]) -> dict[int, str]:
-    """Returns the requests of the shown rows, read again from the workload."""
+    """Returns the prompts of the shown rows, read again from the workload."""
     if source is None or source.live or not indices:
         return {}
     found = {}
@@ -158,7 +158,7 @@ def _question(body: dict[str, Any]) -> str:
 
 
 def _answer(record: dict[str, Any]) -> str:
-    """Returns the text of a reply; one of a form that is not known is shown as JSON."""
+    """Returns the text of a reply; a reply of an unknown form is shown as JSON."""
     body = _fields(_fields(record.get("response")).get("body"))
     choice, item = _first(body.get("choices")), _first(body.get("data"))
     if choice:
@@ -185,12 +185,12 @@ def _answer(record: dict[str, Any]) -> str:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """Returns an object of a reply; an empty one in place of anything else."""
+    """Returns an object of a reply; an empty one in place of any other value."""
     return value if isinstance(value, dict) else {}
 
 
 def _first(value: Any) -> dict[str, Any]:
-    """Returns the first of a list of objects; an empty one if the list is empty."""
+    """Returns the first of a list of objects; an empty one for an empty list."""
     return _fields(value[0]) if isinstance(value, list) and value else {}
 
 

@@ -1,5 +1,4 @@
-"""The parts of the metrics that both reports show: groups, roles, stages, the chart of latencies, and numbers as
-text."""
+"""Formats the metrics for both reports: groups, roles, stages, the chart of latencies, and numbers as text."""
 
 from __future__ import annotations
 
@@ -14,13 +13,13 @@ from engine.telemetry.tally import ROLES
 _TEXT_CHARS = 600
 _BARS = 48
 _FEWEST_CHARTED = 20
-"""Fewer answers than this make no distribution."""
+"""Fewer answers than this do not make a distribution."""
 
 Group = tuple[str, dict[str, dict[str, Any]]]
 
 
 def groups(metrics: dict[str, Any]) -> list[Group]:
-    """The views of the metrics, each with its heading; one that would only repeat another is left out."""
+    """Returns the views of the metrics, each with its heading, without those that would only repeat another."""
     targets, models, keys = metrics["targets"], metrics["models"], metrics["keys"]
     views = [("Target", targets)]
     if len(targets) > 1:
@@ -33,7 +32,7 @@ def groups(metrics: dict[str, Any]) -> list[Group]:
 
 
 def roles(metrics: dict[str, Any]) -> list[tuple[str, int, int]]:
-    """Each kind of further attempt that was made: its name, how many, and how many of them brought the answer."""
+    """Returns each kind of further attempt that was made: its name, its count, and how many brought the answer."""
     names = {"retry": "retries", "fallback": "fallbacks", "hedge": "hedges", "rescue": "rescues"}
     return [
         (names[role], metrics[names[role]], metrics["helped"].get(role, 0))
@@ -43,7 +42,7 @@ def roles(metrics: dict[str, Any]) -> list[tuple[str, int, int]]:
 
 
 def stage_rows(stages: dict[str, list[dict[str, str | float]]]) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Stage, what it belongs to, and its readings: their names without the stage's, their values as text."""
+    """Returns stage, owner, and readings: their names without the stage's, their values as text."""
     rows = []
     for stage, things in stages.items():
         for thing in things:
@@ -66,7 +65,7 @@ def _reading(name: str, value: float) -> tuple[str, str]:
 
 
 def chart(latency: Histogram) -> dict[str, Any] | None:
-    """The distribution on a logarithmic axis, in percent of its width and height; None: too few for one."""
+    """Returns the distribution on a logarithmic axis, in percent of its width and height; None if it is too small."""
     bars = latency.bars(_BARS)
     if latency.count < _FEWEST_CHARTED or len(bars) < 3:
         return None
@@ -94,7 +93,7 @@ def chart(latency: Histogram) -> dict[str, Any] | None:
 
 
 def _ticks(low: float, high: float) -> Iterator[float]:
-    """1, 2 and 5 of each power of ten; over more than four powers only the powers."""
+    """Yields 1, 2 and 5 of each power of ten; over more than four powers only the powers."""
     steps = (1.0,) if high / low > 1e4 else (1.0, 2.0, 5.0)
     for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1):
         yield from (step * 10.0**power for step in steps if low <= step * 10.0**power <= high)
@@ -123,7 +122,7 @@ def number(value: float | None) -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    """Returns a share as text: never 100 % unless it is all, never 0 % unless it is zero."""
+    """Formats a share: 100 % only for the whole, 0 % only for nothing."""
     if not whole:
         return "–"
     share = 100 * part / whole
@@ -133,7 +132,7 @@ def percent(part: int, whole: int) -> str:
 
 
 def dollars(view: dict[str, Any]) -> str:
-    """The cost of a view of the metrics. What is not known is said, and never counted as nothing."""
+    """Formats the cost of a view of the metrics. An unknown cost is named, and never counted as zero."""
     cost, requests = view["cost"], view.get("cost_unknown", 0)
     attempts = view.get("attempts_cost_unknown", 0)
     unknown = _counted(requests, "request") if requests else _counted(attempts, "attempt") if attempts else ""
@@ -155,7 +154,7 @@ def _counted(count: int, what: str) -> str:
 
 
 def money(dollars: float) -> str:
-    """US dollars: cents where there are many, three digits that count where there is a part of a cent."""
+    """Formats US dollars: cents for large amounts, three significant digits for parts of a cent."""
     if dollars >= 100:
         return f"${dollars:,.2f}"
     return f"${dollars:.{max(4, 2 - math.floor(math.log10(dollars)))}f}" if dollars else "$0.00"
@@ -179,4 +178,4 @@ FILTERS: dict[str, Callable[..., str]] = {
     "percent": percent,
     "seconds": seconds,
 }
-"""The functions that the templates make text with."""
+"""The filters of the templates."""

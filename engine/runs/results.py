@@ -20,14 +20,14 @@ _encode = msgspec.json.encode
 
 
 def digest_of(letter: bytes) -> int:
-    """64 bits of BLAKE2b over a row as it was read, as SQLite's signed integer."""
+    """Returns 64 bits of BLAKE2b over a row as it was read, as SQLite's signed integer."""
     return int.from_bytes(hashlib.blake2b(letter, digest_size=8).digest(), "big", signed=True)
 
 
 def payload(run: str, row: Row, result: Result) -> bytes:
-    """Returns what the journal keeps of a row: its line of results.jsonl and, if it failed, that of dead.jsonl.
+    """Returns the journal's payload of a row: its line of results.jsonl and, if it failed, that of dead.jsonl.
 
-    Raises TypeError for a reply that JSON can't say.
+    Raises TypeError for a reply that JSON can't represent.
     """
     record: dict[str, Any] = result.engine.as_dict()
     if row.request is not None:
@@ -54,7 +54,7 @@ def payload(run: str, row: Row, result: Result) -> bytes:
 def materialise(run: RunDirectory, rows: int, media: MediaFiles | None = None) -> None:
     """Makes results.jsonl and dead.jsonl from the journal, in input order, both or neither, in constant memory.
 
-    Nothing is read of a line: statistics come after it, and can't keep the results from being written. `media` makes
+    The lines are not parsed: statistics come after it, and can't keep the results from being written. `media` makes
     files of images and audio; None: they stay in the lines. Raises OutputError when the journal does not hold each
     of the `rows` rows exactly once, or a file can't be written.
     """

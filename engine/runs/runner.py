@@ -45,7 +45,7 @@ COMMIT_ROWS = 256
 VIRTUAL_COMMIT_ROWS = 1024
 """The same in virtual time, where no caller waits for a commit."""
 OPEN_LOOP_ROWS = 40_000
-"""Rows in flight at most, where they come at their own times; one that waits takes about 25 kB of memory."""
+"""Rows in flight at most when rows come at their own times; one that waits takes about 25 kB of memory."""
 
 log = logging.getLogger("engine.runs")
 
@@ -60,12 +60,12 @@ class Summary:
     failed: int
     outcomes: dict[str, int]
     wall_s: float
-    """Virtual seconds, of a run in virtual time."""
+    """In virtual time, virtual seconds."""
     first_errors: list[str] = field(default_factory=list)
     """`custom_id: kind: message` of the first failed rows that differ in it."""
     metrics: dict[str, Any] = field(default_factory=dict)
     real_s: float | None = None
-    """Of a run in virtual time: the seconds that it took."""
+    """In virtual time: the real seconds."""
 
     @property
     def exit_code(self) -> int:
@@ -74,10 +74,10 @@ class Summary:
 
 
 def window_of(spec: RunSpec) -> int:
-    """`output.window`, or as many rows as the queue lets through, as many again that wait their turn there so that
-    priorities have something to choose from, and one group commit of rows that wait to become durable. A queue that
-    turns requests away is never given more rows than it has room for. Synthetic traffic is not held back. Batch jobs
-    are as many as there may be, and full."""
+    """Returns `output.window`, or its default: the rows that the queue lets through, as many again that wait there so
+    that priorities have rows to order, and one group commit of rows that wait to become durable. A queue that rejects
+    requests never gets more rows than it has room for. Synthetic traffic is not held back. For batch jobs the default
+    fills as many jobs as are allowed."""
     if spec.output.window is not None:
         return spec.output.window
     queue, workload = spec.policy.queue, spec.workload
@@ -124,7 +124,7 @@ async def execute(
     except asyncio.CancelledError:
         execution.note_end("interrupted", "cancelled")
         raise
-    except Exception as error:  # a defect: recorded, so that the run differs from a killed one, and passed on
+    except Exception as error:  # a defect: recorded, to tell the run from a killed one, and raised again
         execution.note_end("failed", f"{type(error).__name__}: {error}")
         raise
     finally:
@@ -161,16 +161,16 @@ class _Execution:
         self._held: list[str] = []
         """The keys and limits that calls waited for when the run was stopped."""
         self._over = False
-        """It was stopped by what it had spent."""
+        """True: the cost limit stopped the run."""
         self.begun = run.resumed
-        """There is something to resume."""
+        """True: there is something to resume."""
 
     async def execute(self) -> Summary:
         run, commit_rows = self._run, VIRTUAL_COMMIT_ROWS if self._virtual else COMMIT_ROWS
         batch = min(commit_rows, max(1, self._window // 2))
         journal = Journal(run.journal, commit_s=self._spec.output.commit_s, batch=batch, threaded=not self._virtual)
         jobs = self._open_jobs() if self._spec.policy.batch.strategy == "provider" else None
-        # Faults of a simulated provider are meant.
+        # Faults of a simulated provider are intended.
         alike = self._spec.output.max_alike if self._spec.provider.kind != "simulated" else None
         serving = InFlight(
             self._engine,
@@ -207,17 +207,17 @@ class _Execution:
         return self._finish(rest.rows) if self._virtual else await asyncio.to_thread(self._finish, rest.rows)
 
     def _open_jobs(self) -> Jobs:
-        """The way through the provider's batch API, with the jobs of earlier sessions. Raises OutputError."""
+        """Returns the access to the provider's batch API, with the jobs of earlier sessions. Raises OutputError."""
         assert isinstance(self._engine, Engine), "batch jobs need a whole engine"
         return Jobs(self._engine, Ledger(self._run.journal, os.urandom(6).hex()), self._say)
 
     def note_end(self, status: str, reason: str) -> None:
-        """Writes how a session ended without finishing. A disk that is full keeps the old status, which says `running`
-        and, the lock being free, reads as crashed; the run can be resumed from that as well."""
+        """Writes how a session ended without finishing. A full disk keeps the old status, which is `running` and, the
+        lock being free, reads as crashed; the run can be resumed from that as well."""
         manifest = self._run.manifest
         manifest.status, manifest.reason = status, reason
         log.error("%s: %s", status, reason)
-        with contextlib.suppress(OutputError):  # a journal that can't be read; its end is written all the same
+        with contextlib.suppress(OutputError):  # a journal that can't be read; the end is written all the same
             manifest.ok, manifest.failed = counts(self._run.journal)
         try:
             self._end_session()
@@ -228,7 +228,7 @@ class _Execution:
     # -- the beginning ------------------------------------------------------------------------------------------
 
     async def _begin(self, window: int) -> None:
-        """Writes down that a session has begun, and says what a resumed one may repeat."""
+        """Records that a session has begun, and reports how many calls a resumed one may repeat."""
         run, manifest = self._run, self._run.manifest
         ok, failed = counts(run.journal)
         count = self._source.count
@@ -237,7 +237,7 @@ class _Execution:
         if run.resumed:
             left = manifest.window if total is None else min(manifest.window, max(0, total - ok - failed))
             clean = manifest.status == "finished"
-            # Rows that batch jobs hold are looked up there, not sent again.
+            # Rows in batch jobs are looked up there, not sent again.
             may_repeat = 0 if clean else max(0, left - held_rows(run.journal))
             self._close_killed_session()
         manifest.status, manifest.reason, manifest.finished = "running", None, None
@@ -263,7 +263,7 @@ class _Execution:
         )
 
     def _close_killed_session(self) -> None:
-        """A killed session could not write its end; the journal's last change is the nearest to it that is known."""
+        """Records the end of a killed session: the journal's last change is the nearest known time."""
         sessions = self._run.manifest.sessions
         if not sessions or sessions[-1].wall_s is not None:
             return
@@ -276,8 +276,8 @@ class _Execution:
     # -- the middle ---------------------------------------------------------------------------------------------
 
     async def _serve_all(self, feed: Arrivals, serving: InFlight, jobs: Jobs | None) -> bool:
-        """Returns True if every row has its outcome; else the run was stopped, or has stalled. Raises what broke the
-        run."""
+        """Returns True if every row has its outcome; False if the run was stopped or has stalled. Raises the error that
+        ended the run."""
         earlier_s = sum(session.wall_s or 0.0 for session in self._run.manifest.sessions)
         everything = asyncio.create_task(_read_and_wait(feed, serving, earlier_s))
         drain = asyncio.create_task(self._stop.wait_drain())
@@ -337,7 +337,7 @@ class _Execution:
         if jobs is not None and jobs.left:
             names = ", ".join(job.provider_id or job.tag for job in jobs.left)
             done += (
-                f"; what is in batch jobs continues at the provider ({names}), and a resume takes it up; to end it: "
+                f"; batch jobs continue at the provider ({names}), and a resume takes them up; to end them: "
                 f"python -m engine runs cancel {self._run.path}"
             )
         command = f"Continue with:\n  {self._run.resume_command}"
@@ -348,7 +348,7 @@ class _Execution:
         said = "; ".join(f"{target}: {text}" if target else text for target, text in serving.last_errors.items())
         held = f"Waiting: {'; '.join(self._held)}. " if self._held else ""
         return Stalled(
-            f"no row got anywhere for {self._spec.output.stalled_s:g} s (output.stalled_s); {done}. {held}"
+            f"no row made progress for {self._spec.output.stalled_s:g} s (output.stalled_s); {done}. {held}"
             f"The last errors: {said or 'none, the calls did not end'}\n{command}"
         )
 
@@ -373,7 +373,7 @@ class _Execution:
             manifest.wall_s = max(manifest.wall_s, total_s)
 
     def _finish(self, rows: int) -> Summary:
-        """Results, metrics, report, and last the status."""
+        """Writes results, metrics, report, and last the status."""
         run, manifest = self._run, self._run.manifest
         self._end_session()
         materialise(run, rows, MediaFiles(run.path) if self._spec.output.media == "files" else None)

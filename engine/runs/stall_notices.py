@@ -1,4 +1,4 @@
-"""Says, while a run continues trying, why it does not continue."""
+"""Reports, while a run keeps trying, why it makes no progress."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from engine.core.resources import Resources
 from engine.runs.in_flight import InFlight
 
 QUIET_S = 10.0
-"""So long no row got anywhere before it gets; each next time it is three times as long."""
+"""Time without progress before the first notice, in seconds; each next interval is three times as long."""
 
 
 def holding(resources: Resources) -> list[str]:
@@ -18,7 +18,7 @@ def holding(resources: Resources) -> list[str]:
 
 
 async def tell(serving: InFlight, resources: Resources, say: Callable[[str], None]) -> None:
-    """Runs until it is cancelled. Says nothing where calls only take long: what they met is what gets."""
+    """Runs until it is cancelled. Calls that only take long are not reported, only their errors and waits."""
     quiet_s = QUIET_S
     while True:
         await serving.wait_stalled(quiet_s)

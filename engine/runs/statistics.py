@@ -1,7 +1,7 @@
-"""Writes what a finished run tells of itself: metrics.json and both reports.
+"""Writes the figures of a finished run: metrics.json and both reports.
 
-The results are on the disk by then. Whatever goes wrong here is a warning, which the report repeats; it never keeps a
-run from its end. A disk that refuses a file is the exception: it would refuse the manifest, too.
+The results are on the disk by then. An error here is a warning, which the report repeats; it never keeps a run from
+finishing. A disk that refuses a file is the exception: it would refuse the manifest, too.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def write_statistics(
         return _write(run, source, resources, timed, warn)
     except CantWrite:
         raise
-    except Exception as error:  # the boundary: no statistic is worth a result
+    except Exception as error:  # the boundary: no statistic may cost a result
         problem = f"report: it could not be made: {type(error).__name__}: {error}"
         log.warning("%s", problem, exc_info=error)
         next_step = f"The results are complete. Fix: python -m engine runs report {run.path}"

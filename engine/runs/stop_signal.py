@@ -1,4 +1,4 @@
-"""Ctrl-C in two steps: the first lets what is in flight finish, the second stops it."""
+"""Ctrl-C in two steps: the first lets calls in flight finish, the second stops them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TextIO
 
 
 class StopSignal:
-    """The wish to stop, for one event loop."""
+    """The request to stop, for one event loop."""
 
     def __init__(self) -> None:
         self._drain = asyncio.Event()
@@ -25,13 +25,13 @@ class StopSignal:
         return self._now.is_set()
 
     def drain(self) -> None:
-        """No new rows; those in flight may finish. Called again, they may not."""
+        """Starts no new rows; those in flight may finish. A second call stops them."""
         if self._drain.is_set():
             self._now.set()
         self._drain.set()
 
     def now(self) -> None:
-        """Stops what is in flight too."""
+        """Stops the rows in flight, too."""
         self._drain.set()
         self._now.set()
 
@@ -58,7 +58,7 @@ class StopSignal:
                 loop.remove_signal_handler(number)
 
     def _hang_up(self) -> None:
-        """Drains, once: the kernel and the shell both tell a process that its terminal is gone."""
+        """Drains, once: the kernel and the shell both report that the terminal is gone."""
         for stream in (sys.stdout, sys.stderr):
             _leave_terminal(stream)
         if not self._drain.is_set():
@@ -66,7 +66,7 @@ class StopSignal:
 
 
 def _leave_terminal(stream: TextIO) -> None:
-    """Sends what is written to a terminal that is gone nowhere: it would be an error each time."""
+    """Discards output to a terminal that is gone: each write would be an error."""
     try:
         termios.tcgetattr(stream.fileno())
     except termios.error as error:

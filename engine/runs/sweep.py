@@ -29,7 +29,7 @@ FIGURES = {
 
 @dataclass
 class Cell:
-    """One combination and the outcome of it."""
+    """One combination and its outcome."""
 
     choices: dict[str, str]
     status: str
@@ -50,7 +50,7 @@ class Cell:
 
 
 def finished(path: Path) -> bool:
-    """Returns True if a cell's run came to its end."""
+    """True if a cell's run is finished."""
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
     except (OSError, ValueError):
@@ -59,7 +59,7 @@ def finished(path: Path) -> bool:
 
 
 def read_cell(choices: dict[str, str], path: Path, log: Path) -> Cell:
-    """A cell after its process has ended."""
+    """Reads a cell after its process has ended."""
     if not finished(path):
         return Cell(choices, "failed", path.name, reason=_reason(log))
     metrics = json.loads((path / "metrics.json").read_bytes())
@@ -84,7 +84,7 @@ def read_cell(choices: dict[str, str], path: Path, log: Path) -> Cell:
 
 
 def _reason(log: Path) -> str:
-    """The error line of a cell's log, or its last line."""
+    """Returns the error line of a cell's log, or its last line."""
     try:
         lines = [
             line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
@@ -105,7 +105,7 @@ def table(cells: list[Cell], swept: list[str]) -> tuple[list[str], list[list[str
 
 
 def write_tables(folder: Path, cells: list[Cell], swept: list[str]) -> None:
-    """table.md, table.csv and table.json. Raises OutputError."""
+    """Writes table.md, table.csv and table.json. Raises OutputError."""
     heads, rows = table(cells, swept)
     lines = io.StringIO()
     csv.writer(lines, lineterminator="\n").writerows([heads, *rows])
@@ -121,7 +121,7 @@ def _shown(cell: Cell) -> list[str]:
 
 
 def _markdown(heads: list[str], rows: list[list[str]]) -> str:
-    """A table whose columns line up, so that it reads well as plain text too."""
+    """Returns a table whose columns line up, so that it reads well as plain text too."""
     cells = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in [heads, *rows]]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(heads))]
 

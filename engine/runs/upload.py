@@ -14,11 +14,11 @@ from engine.schemas import RunSpec
 FILES = (
     "results.jsonl", "dead.jsonl", "metrics.json", "report.md", "report.html", "spec.yaml", "manifest.json",
 )  # fmt: skip
-"""The uploaded files, in this order, images and audio first: where the manifest is, all the rest is."""
+"""Files to upload, in this order after the images and audio: once the manifest is there, all others are."""
 
 
 class Upload:
-    """The place that a run's files go to. Made before the run starts, so that missing keys get at once."""
+    """The destination of a run's files. Made before the run starts, so that missing keys are reported at once."""
 
     def __init__(self, spec: RunSpec, notify: Notify | None = None) -> None:
         """Raises SetupError: obstore is not installed, or keys are missing."""
@@ -49,7 +49,7 @@ class Upload:
 
 
 def _name(path: Path, spec: RunSpec) -> str:
-    """The run's name; of a sweep's cell with the sweep's before it."""
+    """Returns the run's name; for a sweep's cell with the sweep's before it."""
     root = Path(spec.output.root).expanduser().absolute()
     here = path.absolute()
     return here.relative_to(root).as_posix() if here.is_relative_to(root) else here.name

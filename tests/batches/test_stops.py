@@ -29,7 +29,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_go_on_or_to_cancel(tmp_path: Path
         provider.wire = Wire(r"GET /v1/batches/.+", nth=2, signal=signal.SIGINT, pid=child.pid)
         _, said = child.communicate(timeout=20)
         assert child.returncode == 130, said
-        assert "what is in batch jobs continues at the provider (batch_1), and a resume takes it up" in said
+        assert "batch jobs continue at the provider (batch_1), and a resume takes them up" in said
         assert f"python -m engine runs cancel {tmp_path / 'run'}" in said
         assert f"python -m engine runs resume {tmp_path / 'run'}" in said
         assert run(resumed(spec)).ok == 12
@@ -43,7 +43,7 @@ def test_ctrl_c_while_a_job_is_being_made_waits_until_it_is_known(tmp_path: Path
         provider.wire = Wire(r"POST /v1/batches", "beside", signal=signal.SIGINT, pid=child.pid)
         _, said = child.communicate(timeout=20)
         assert child.returncode == 130
-        assert "what is in batch jobs continues at the provider (batch_1)" in said
+        assert "batch jobs continue at the provider (batch_1)" in said
         assert run(resumed(spec)).ok == 12
         assert len(provider.jobs()) == 1
 

@@ -74,7 +74,7 @@ def test_a_job_of_a_day_is_no_stalled_run(tmp_path: Path) -> None:
 
 def test_a_provider_whose_queue_stays_full_stalls_the_run(tmp_path: Path) -> None:
     spec = spec_for("openai", "http://provider", tmp_path, poll_s=5.0, poll_max_s=60.0, output={"stalled_s": 900.0})
-    with pytest.raises(Stalled, match="no row got anywhere for 900 s"):
+    with pytest.raises(Stalled, match="no row made progress for 900 s"):
         run(spec, crowded=1000)
 
 

@@ -83,7 +83,7 @@ def test_a_run_stops_at_its_limit_and_goes_on_with_a_higher_one(simulate: Any, t
 def test_a_run_whose_costs_are_not_known_can_not_keep_a_limit(simulate: Any, tmp_path: Path) -> None:
     code, said = simulate(f"output.dir={tmp_path / 'run'}", "output.max_cost_usd=1")
     assert code == 7
-    assert "what simulated/simulated costs is not known, so output.max_cost_usd can't be kept" in said
+    assert "the cost of simulated/simulated is not known, so output.max_cost_usd can't be kept" in said
 
 
 @pytest.mark.slow

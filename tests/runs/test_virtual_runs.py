@@ -157,7 +157,7 @@ def test_a_run_that_nobody_answers_stops_as_stalled(simulate: Any, tmp_path: Pat
     words = ("provider.failure_rate=1", "provider.failure_kind=server", "output.stalled_s=300", *policy)
     code, _, said = simulate(*words, "workload.duration_s=36000", "workload.rate_per_s=0.1")
     assert code == 6
-    assert "no row got anywhere for 300 s (output.stalled_s)" in said
+    assert "no row made progress for 300 s (output.stalled_s)" in said
     assert "simulated/simulated: server: " in said
     assert f"runs resume {tmp_path / 'run'}" in said
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
