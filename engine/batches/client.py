@@ -1,4 +1,4 @@
-"""Carries out what a batch dialect requests: its calls, with a key, through the executor of the same provider."""
+"""Makes a batch dialect's calls, with a key, through the executor of the same provider."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from engine.schemas.provider import BatchApiSpec, RemoteProviderSpec
 from engine.transports.transport import HttpReply
 
 RESULT_BYTES = 8 * 1024**3
-"""A file of results may be as large as this: 50,000 long vectors take 2 GB."""
+"""Largest file of results: 50,000 long vectors take 2 GB."""
 _LISTED_PAGES = 100
-"""Pages of the provider's list that are looked through at most."""
+"""Pages of the provider's list that are searched at most."""
 
 
 class BatchClient:
@@ -31,13 +31,13 @@ class BatchClient:
         self.keys: tuple[str | None, ...] = executor.keys or (None,)
         self.dialect: BatchDialect = BATCH_DIALECTS.get(self.spec.api)(executor.dialect)
         self._base = provider.base_url.rstrip("/")
-        # Its own connections: a file of results is larger than any reply to a live call may be.
+        # Connections of its own: a file of results is larger than any reply to a live call may be.
         limit = max(provider.transport.max_body_bytes, RESULT_BYTES)
         self._transport = services.transport(provider.transport.model_copy(update={"max_body_bytes": limit}))
         self._line_bytes = provider.transport.max_body_bytes
 
     async def upload(self, job: JobRequest, key: str | None) -> str | None:
-        """Brings the requests there, where that is a step of its own; the id of their file."""
+        """Uploads the requests, where that is a step of its own; returns the id of their file."""
         steps = self.dialect.upload(job)
         try:
             call = next(steps)
@@ -53,7 +53,7 @@ class BatchClient:
         return await self._view(self.dialect.create(job, file), key)
 
     async def file_pending(self, file: str, key: str | None) -> bool | None:
-        """True while the provider works on an uploaded file; None if that is not told."""
+        """True while the provider works on an uploaded file; None if it does not report that."""
         call = self.dialect.file(file)
         return None if call is None else file_pending(await self._hear(call, key))
 
@@ -61,13 +61,13 @@ class BatchClient:
         return await self._view(self.dialect.poll(id), key)
 
     async def cancel(self, id: str, key: str | None) -> None:
-        """Requests the end of the job; what is answered by then is kept."""
+        """Cancels the job; rows answered by then are kept."""
         heard = await self._hear(self.dialect.cancel(id), key)
         if not 200 <= heard.status < 300:
             raise self.executor.redacted(self.dialect.live.error(heard.status, heard.headers, heard.content), key)
 
     async def listed(self, key: str | None, since_s: float) -> list[JobView]:
-        """The key's jobs that were created after `since_s`, in seconds since 1970, the newest first."""
+        """Returns the key's jobs that were created after `since_s`, in seconds since 1970, the newest first."""
         found: list[JobView] = []
         cursor: str | None = None
         for _ in range(_LISTED_PAGES):
@@ -83,7 +83,7 @@ class BatchClient:
         return found
 
     async def members(self, view: JobView, key: str | None) -> AsyncIterator[Member]:
-        """Yields the results of a job, a line at a time, in any order."""
+        """Yields the results of a job, a line at a time, in the file's order."""
         place = 0
         for line in view.inline:
             yield self._read(line, place, key)
@@ -96,7 +96,7 @@ class BatchClient:
     def _read(self, line: bytes, place: int, key: str | None) -> Member:
         try:
             member = self.dialect.read(line, place)
-        except Malformed as error:  # this line's failure, not that of those that follow
+        except Malformed as error:  # concerns this line only
             member = Member(None, error=error)
         if member.error is not None:
             self.executor.redacted(member.error, key)
@@ -156,7 +156,7 @@ class BatchClient:
 
 
 def batch_api(provider: RemoteProviderSpec) -> BatchApiSpec:
-    """The provider's batch API. Raises ConfigError where none is known."""
+    """Returns the provider's batch API. Raises ConfigError if none is known."""
     if provider.batch is None:
         raise ConfigError(
             f"policy.batch.strategy: provider={provider.name} has no batch API that is known; "

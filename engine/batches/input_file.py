@@ -1,4 +1,4 @@
-"""Finds out if a job was refused only because the file of its requests is not ready yet."""
+"""Tells whether a job was refused only because the file of its requests is not ready yet."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _NOT_READY = re.compile(
     r"|being processed|wait)|no such file",
     re.IGNORECASE | re.DOTALL,
 )
-"""As Azure (`invalidFileState`), Gemini ("not in an ACTIVE state") and replicas that lag behind say it."""
+"""The words of Azure (`invalidFileState`), of Gemini ("not in an ACTIVE state") and of replicas that lag behind."""
 _CODES = frozenset(("invalidfilestate", "filenotready", "filenotprocessed", "filenotfound"))
 
 
 def may_come(error: InferenceError, file: str | None) -> bool:
-    """True for a refusal that is about a file which was uploaded a moment ago."""
+    """True for a refusal that concerns a file which was uploaded a moment ago."""
     if file is None or error.status not in _REFUSALS:
         return False
     code = "".join(filter(str.isalnum, error.code or "")).lower()
@@ -26,7 +26,7 @@ def may_come(error: InferenceError, file: str | None) -> bool:
 
 
 async def is_pending(client: BatchClient, file: str, key: str | None) -> bool | None:
-    """Reads the file's state: True while the provider works on it, False afterwards; None if it is not told."""
+    """Reads the file's state: True while the provider works on it, False afterwards; None if it is not reported."""
     try:
         return await client.file_pending(file, key)
     except InferenceError:

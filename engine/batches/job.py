@@ -16,16 +16,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Outcome:
-    """The outcome of a row of a job."""
+    """The result of a job for one of its rows."""
 
     job: JobRecord
     member: Member | None = None
     """Its line of the results."""
     error: InferenceError | None = None
-    """The reason for no reply. Without reply and error the row is free: the job never began, or the provider lost
-    it."""
+    """The error in its place. Without either the row is free: the job never began, or the provider lost it."""
     lost: bool = False
-    """Of a free row: the job was there, so it counts in `policy.batch.job.max_tries`."""
+    """True for a free row whose job existed: it counts in `policy.batch.job.max_tries`."""
 
     @property
     def free(self) -> bool:
@@ -33,7 +32,7 @@ class Outcome:
 
 
 class Job:
-    """A job and its rows, by their index. An outcome that comes before its row was read is kept for it."""
+    """A job and its rows, by their index. An outcome that comes before its row was read is kept for the row."""
 
     def __init__(self, record: JobRecord, rows: Iterable[int], request: JobRequest | None = None) -> None:
         """`rows`: those that have no outcome yet. `request`: None for a job of an earlier session."""
@@ -41,19 +40,19 @@ class Job:
         self.request = request
         self.left = set(rows)
         self.sending = False
-        """The call that creates it is in flight."""
+        """True while the call that creates it is in flight."""
         self.refused_at: float | None = None
-        """The time of its first refusal for its file, in seconds since 1970."""
+        """Time of its first refusal because of its file, in seconds since 1970."""
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
         self._early: dict[int, Outcome] = {}
 
     def index_of(self, custom_id: str) -> int | None:
-        """Returns the row of a custom id of ours; None for an id that is not of this job."""
+        """Returns the row of one of our custom ids; None if this job does not have it."""
         prefix, _, number = custom_id.rpartition("-")
         return int(number) if prefix == self.record.tag and number.isascii() and number.isdigit() else None
 
     def attach(self, index: int, waiter: asyncio.Future[Outcome]) -> None:
-        """Lets a row wait here; it may have its outcome at once."""
+        """Lets a row wait for its outcome, which may exist already."""
         early = self._early.pop(index, None)
         if early is None:
             self._waiting[index] = waiter
@@ -61,7 +60,7 @@ class Job:
             waiter.set_result(early)
 
     def settle(self, index: int, outcome: Outcome) -> bool:
-        """Gives a row its outcome. Returns False if it has one already, or is not of this job."""
+        """Gives a row its outcome. False: the row has one already, or is not in this job."""
         if index not in self.left:
             return False
         self.left.discard(index)
@@ -73,14 +72,14 @@ class Job:
         return True
 
     def settle_rest(self, outcome: Outcome) -> int:
-        """The same for all that have none; how many these were."""
+        """Gives the outcome to all rows without one; returns how many."""
         rest = list(self.left)
         for index in rest:
             self.settle(index, outcome)
         return len(rest)
 
     def leave(self, error: BaseException | None = None) -> None:
-        """Releases the rows that wait here: cancelled, or with the error that ends the run."""
+        """Ends the wait of all rows: they are cancelled, or get the error that ends the run."""
         waiting, self._waiting = self._waiting, {}
         for waiter in waiting.values():
             if waiter.done():

@@ -1,4 +1,4 @@
-"""The rows of a run on their way through batch jobs: put together, sent, waited for, and what is left of them."""
+"""The rows of a run on their way through batch jobs: collected, sent, waited for, and the rows that jobs left."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from engine.batches.ledger import JobRecord, Ledger
 
 LINE_BYTES = 200
-"""About what a line of a job has in addition to the request: its id, method and path."""
+"""Approximate size of a job's line without its body: id, method and path."""
 _KEPT = ("trace", "cache", "preflight", "parameters")
-"""Stages of the chain that a row of a job passes; the others are about live calls."""
+"""Stages of the chain that a row of a job passes; the others concern live calls."""
 
 
 class _Live(Exception):
-    """The row is to be answered by a live call."""
+    """Raised for a row that a live call must answer."""
 
 
 class _Draft:
-    """Rows of one task and model that wait for company."""
+    """Rows of one task and model that wait for more rows."""
 
     def __init__(self, task: str, model: str) -> None:
         self.task = task
@@ -47,7 +47,7 @@ class Jobs:
     """Answers rows through the batch API of the engine's first target. Lives on the engine's event loop."""
 
     def __init__(self, engine: Engine, ledger: Ledger, say: Callable[[str], None]) -> None:
-        """Takes the ledger over, and closes it. Raises ConfigError for a target without a batch API."""
+        """Takes over the ledger, and closes it. Raises ConfigError for a target without a batch API."""
         chain = engine.pipeline.target_chains[0]
         if not isinstance(chain.executor, RemoteExecutor):
             raise ConfigError(
@@ -75,21 +75,21 @@ class Jobs:
         self._adopted: dict[int, Job] = {}
         """Row → the job of an earlier session that holds it."""
         self._tries: dict[int, int] = {}
-        """Row → the number of jobs that it was in, where that is not 0."""
+        """Row → the number of jobs that it was in, without zeros."""
         self._running: dict[asyncio.Task[None], Job] = {}
         self._draining = False
         self._broken: Exception | None = None
         self._noted: set[str] = set()
         self.left: list[JobRecord] = []
-        """After `aclose`: the jobs that are at the provider, or may be, and have not been read to their end."""
+        """After `aclose`: the jobs that are, or may be, at the provider, and have not been read to their end."""
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     def start(self, alive: Callable[[], None]) -> None:
-        """Takes up the jobs of earlier sessions. `alive` is called whenever a job is seen to continue."""
+        """Takes up the jobs of earlier sessions. `alive` is called whenever a job makes progress."""
         self.life.alive = alive
         for record in self._ledger.jobs():
-            if record.state == "meant":  # whatever was uploaded, nothing was created
+            if record.state == "meant":  # at most an upload was made, no job
                 self._ledger.change(record, state="void", said="stopped before it was created")
         held = self._ledger.held()
         records = {record.number: record for record in self._ledger.jobs()}
@@ -105,12 +105,12 @@ class Jobs:
             self._say(f"batch job {number}: taken up again, {len(members)} of its {record.rows} rows are to come")
 
     def flush(self) -> None:
-        """No row comes any more for a while: what waits for company goes."""
+        """Sends the drafts: no row comes for a while."""
         for draft in list(self._drafts.values()):
             self._send(draft)
 
     def drain(self) -> None:
-        """Lets all waiting rows go, for a resume; the jobs stay at the provider. Live calls are the engine's."""
+        """Cancels all waiting rows, for a resume; the jobs stay at the provider. Live calls are the engine's."""
         self._draining = True
         drafts, self._drafts = self._drafts, {}
         for draft in drafts.values():
@@ -120,7 +120,7 @@ class Jobs:
             job.leave()
 
     async def aclose(self, grace_s: float) -> None:
-        """Ends all that is in flight. A job that is just being sent has `grace_s` seconds to become known."""
+        """Ends all work. A job that is being sent has `grace_s` seconds to become known."""
         self.drain()
         if self._timer is not None:
             self._timer.cancel()
@@ -138,8 +138,9 @@ class Jobs:
     # -- rows ---------------------------------------------------------------------------------------------------
 
     async def answer(self, row: Row) -> Result:
-        """The row's result. Raises CancelledError for a row that is left to a resume, SetupError when no job can be
-        made any more."""
+        """Returns the row's result. Raises CancelledError for a row that is left for a resume, SetupError when no
+        further
+        job can be made."""
         request = row.request
         assert request is not None
         if not self._fits(request):
@@ -158,7 +159,7 @@ class Jobs:
         return result
 
     async def _go_live(self, request: Request, record: EngineRecord) -> Result:
-        """The result of live calls; what `record` has of batch jobs is before them."""
+        """Returns the result of live calls; the attempts of batch jobs in `record` come before theirs."""
         result = await self._engine.submit(request)
         made = result.engine.attempts
         if record.attempts and made:
@@ -167,7 +168,7 @@ class Jobs:
         return result
 
     def _fits(self, request: Request) -> bool:
-        """Returns True if a request can wait for a job, and is of a kind that the API takes."""
+        """True if a request can wait for a job, and the API takes its task."""
         if request.deadline_s is not None:
             self._note("rows with a deadline_s can't wait for a batch job; they are answered by live calls")
             return False
@@ -182,7 +183,7 @@ class Jobs:
         return True
 
     async def _member(self, request: Request, context: Context) -> Result:
-        """The last stage of the chain: one row, in as many jobs as it takes."""
+        """Answers one row, in as many jobs as it takes; the last stage of the chain."""
         index = context.row
         assert index is not None
         if index not in self._adopted and may_hold_media(request.task, request.body):
@@ -215,7 +216,7 @@ class Jobs:
                     raise
 
     def _place(self, index: int, request: Request, context: Context) -> asyncio.Future[Outcome]:
-        """A place in the job that holds the row, or in the next one. Raises _Live for what can't go into one."""
+        """Puts the row into the job that holds it, or into the next one. Raises _Live for a row that fits no job."""
         waiter: asyncio.Future[Outcome] = self._loop.create_future()
         job = self._adopted.pop(index, None)
         if self._draining:
@@ -234,13 +235,13 @@ class Jobs:
         return waiter
 
     def _read(self, request: Request, outcome: Outcome, attempt: Attempt, context: Context) -> Result:
-        """The result that a job's line holds. Raises the row's error."""
+        """Returns the result in a job's line. Raises the row's error."""
         member = outcome.member
         failure = member.error if member is not None else outcome.error
         try:
             if member is None or failure is not None:
                 assert failure is not None
-                raise copy(failure)  # one of a whole job is many rows' error
+                raise copy(failure)  # many rows share the error of a whole job
             attempt.status = member.status
             try:
                 reply = self._executor.answer(request, member.status, member.headers, member.content)
@@ -272,7 +273,7 @@ class Jobs:
         return True
 
     def _tried(self, index: int) -> int:
-        """Counts one more job that a row was in; returns how many these are."""
+        """Counts one more job of a row; returns how many it was in."""
         tries = self._tries[index] = self._tries.get(index, 0) + 1
         return tries
 
@@ -301,7 +302,7 @@ class Jobs:
             self._timer = self._loop.call_later(self._spec.linger_s, self._linger)
 
     def _linger(self) -> None:
-        """Sends the drafts that no row has joined for a while."""
+        """Sends the drafts that have not grown for a while."""
         self._timer = None
         rest_s = self._joined_at + self._spec.linger_s - self._loop.time()
         if rest_s > 0:
@@ -311,7 +312,7 @@ class Jobs:
             self._send(draft)
 
     def _send(self, draft: _Draft) -> None:
-        """Makes a job of a draft: first in the ledger, then at the provider as soon as there is a place for it."""
+        """Makes a job of a draft: first in the ledger, then at the provider as soon as a slot is free."""
         self._drafts.pop((draft.task, draft.model), None)
         draft.rows = sorted((row for row in draft.rows if not row[2].done()), key=lambda row: row[0])
         if not draft.rows or self._draining:
@@ -342,7 +343,7 @@ class Jobs:
         task.add_done_callback(self._running.pop)
 
     async def _run(self, job: Job) -> None:
-        """A job from wherever it is to its end."""
+        """Takes a job from any state to its end."""
         record, life = job.record, self.life
         try:
             async with self._places:
@@ -372,7 +373,7 @@ class Jobs:
             job.leave(error)
 
     async def _bring(self, job: Job) -> None:
-        """Sees to it that the job is at the provider. Raises Void and Refused."""
+        """Makes sure that the job is at the provider. Raises Void and Refused."""
         record = job.record
         if record.key not in self._client.keys:
             raise SetupError(
@@ -387,5 +388,5 @@ class Jobs:
             raise Void
 
     def _break(self, error: Exception) -> None:
-        """The run can't continue: waiting and new rows get the reason."""
+        """Ends the run: waiting and later rows get the error."""
         self._broken = self._broken or error

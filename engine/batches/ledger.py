@@ -1,11 +1,11 @@
-"""The ledger: which rows went into which batch job, durable before the provider hears of it. In the journal's file.
+"""The ledger: the rows of each batch job, durable before the provider gets them. In the journal's file.
 
-A job passes through the states in order. What is known after a crash follows from the last one that is durable:
+A job passes through the states in order. After a crash, its last durable state says what may have happened:
 
-- `meant`: nothing but possibly an upload has reached the provider, so there is no job
+- `meant`: at most an upload has reached the provider, so there is no job
 - `asked`: the call that creates it may have arrived, so it is looked for before it is sent again
 - `made`: it exists there under `provider_id`
-- `void`: there is no such job, or it ended before it began; its rows are free
+- `void`: the job does not exist, or it ended before it began; its rows are free
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class JobRecord:
 
     @property
     def took_s(self) -> float | None:
-        """From the call that created it until its end was seen, in seconds."""
+        """Returns the seconds from the call that created it until its end was seen."""
         return self.ended_at - self.asked_at if self.ended_at is not None and self.asked_at is not None else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Ledger:
     """The jobs of one run, for one writer. Every change is durable when its call returns. Raises CantWrite."""
 
     def __init__(self, journal: Path, run_id: str) -> None:
-        """`journal` exists. `run_id` is this run's, unless it has one from an earlier session."""
+        """`journal` exists. `run_id` is used unless the journal has an id from an earlier session."""
         self._path = journal
         try:
             self._connection = sqlite3.connect(journal, isolation_level=None, timeout=30.0)
@@ -104,7 +104,7 @@ class Ledger:
             if known is None:
                 self._connection.execute("INSERT INTO job_run VALUES (?)", (run_id,))
             self.run_id: str = known[0] if known else run_id
-            """In every tag of this run: letters and digits."""
+            """Part of every tag of this run: letters and digits."""
             self._last: int = self._connection.execute("SELECT coalesce(max(number), 0) FROM job").fetchone()[0]
         except sqlite3.Error as error:
             raise self._error(error) from error
@@ -112,7 +112,7 @@ class Ledger:
     def mean(
         self, target: str, key: str | None, task: str, model: str, rows: Sequence[int], size: int, at: float
     ) -> JobRecord:
-        """Records a job before anything of it is sent. `rows` are its rows' indices, `size` its bytes."""
+        """Records a job before any part of it is sent. `rows` are its rows' indices, `size` its bytes."""
         number = self._last + 1
         tag = f"{self.run_id}-{number}"
         job = JobRecord(number, tag, "meant", target, key, task, model, len(rows), size, at)
@@ -139,20 +139,20 @@ class Ledger:
             raise self._error(error) from error
 
     def jobs(self) -> list[JobRecord]:
-        """All of them, in order."""
+        """Returns all jobs, in order."""
         return _jobs(self._connection)
 
     def rows_of(self, job: JobRecord) -> list[int]:
-        """The indices of its rows, in the order in which they were sent."""
+        """Returns the indices of its rows, in the order in which they were sent."""
         found = self._connection.execute("SELECT idx FROM job_row WHERE job = ? ORDER BY idx", (job.number,))
         return [row for (row,) in found]
 
     def held(self) -> dict[int, tuple[int, int]]:
-        """Row → the latest job that holds it and the number of jobs that it was in, of rows without a record."""
+        """Returns row → (the latest job that holds it, the number of its jobs), for rows without a record."""
         return {row: (job, count) for row, job, count in self._connection.execute(_HELD)}
 
     def open_jobs(self) -> list[JobRecord]:
-        """Those that are at the provider, or may be, and have not been read to their end."""
+        """Returns the jobs that are, or may be, at the provider, and have not been read to their end."""
         held = {number for number, _ in self.held().values()}
         states = ("asked", "made")
         return [job for job in self.jobs() if job.number in held and job.state in states and job.ended_at is None]
@@ -165,17 +165,17 @@ class Ledger:
 
 
 def held_rows(journal: Path) -> int:
-    """Returns how many rows without a record are in jobs that are at the provider, or may be. Raises OutputError."""
+    """Counts the rows without a record in jobs that are, or may be, at the provider. Raises OutputError."""
     return _peek(journal, lambda connection: connection.execute(_HELD_ROWS).fetchone()[0], 0)
 
 
 def jobs_of(journal: Path) -> list[JobRecord]:
-    """The batch jobs of a run, in order; empty for a run without any. Raises OutputError."""
+    """Returns the batch jobs of a run, in order; empty for a run without any. Raises OutputError."""
     return _peek(journal, _jobs, [])
 
 
 def _peek(journal: Path, ask: Callable[[sqlite3.Connection], T], nothing: T) -> T:
-    """Returns what a journal with a ledger says; `nothing` for one without."""
+    """Queries the ledger of a journal; returns `nothing` for a journal without a ledger."""
     try:
         connection = sqlite3.connect(f"{journal.absolute().as_uri()}?mode=rw", uri=True)
         try:

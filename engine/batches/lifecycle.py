@@ -1,4 +1,4 @@
-"""The life of a batch job: sent once, searched for when its creation is unconfirmed, polled, and read."""
+"""The life of a batch job: sent once, looked for when its creation is uncertain, polled, and read."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ if TYPE_CHECKING:
     from engine.batches.ledger import Ledger
 
 _SKEW_S = 3600.0
-"""The provider's clock may be behind ours by so much: older jobs are not looked at."""
+"""Allowed lag of the provider's clock: older jobs are skipped."""
 _UNSURE = (408, 409, 425)
-"""Statuses of the 4xx that do not say that nothing was created."""
+"""4xx statuses after which the job may still have been created."""
 _STEPS = 10
-"""The shortest time between two notes of a running job's progress."""
+"""Notices of a running job's progress, at most."""
 
 log = logging.getLogger("engine.batches")
 
 
 _GONE = (404, 410)
-"""Statuses that say that there is no such job or file. A replica that lags says so, too, of what it will know soon."""
+"""Statuses for a job or file that does not exist. A replica that lags sends them, too, for one that it does not know
+yet."""
 
 
 class Void(Exception):
-    """There is no such job, or it ended before it began: its rows are free."""
+    """The job does not exist, or it ended before it began: its rows are free."""
 
     def __init__(self, *, lost: bool = False) -> None:
-        """`lost`: it was at the provider, which may continue with it and take the money."""
+        """`lost`: the job was at the provider, which may continue it and charge for it."""
         super().__init__("lost" if lost else "never began")
         self.lost = lost
 
 
 class Refused(Exception):
-    """The provider will never take this job; `error` is every row's."""
+    """The provider will never take this job; every row gets `error`."""
 
     def __init__(self, error: InferenceError) -> None:
         super().__init__(str(error))
@@ -51,7 +52,7 @@ class Refused(Exception):
 
 
 class JobLifecycle:
-    """The parts that all jobs of a run share: the client, the ledger, and the times to wait."""
+    """State that all jobs of a run share: the client, the ledger, and the pauses."""
 
     def __init__(
         self,
@@ -61,21 +62,21 @@ class JobLifecycle:
         clock: Clock,
         say: Callable[[str], None],
     ) -> None:
-        """`say` tells the user."""
+        """`say` shows a line to the user."""
         self.client = client
         self.ledger = ledger
         self.spec = spec
         self._clock = clock
         self._say = say
         self.alive: Callable[[], None] = lambda: None
-        """Called when a job is seen to continue, although no row has an answer yet."""
+        """Called when a job makes progress, although no row has an answer yet."""
         self._parked: dict[str | None, str] = {}
-        """Keys that make no more jobs, and why."""
+        """Keys that make no more jobs, each with its reason."""
         self._crowded = Pause(spec)
-        """Between jobs that found no room in the provider's queue."""
+        """Pause between jobs that found the provider's queue full."""
 
     def key(self) -> str | None:
-        """A key for a new job: each in its turn. Raises SetupError when none is left."""
+        """Returns a key for a new job, each in its turn. Raises SetupError when none is left."""
         left = [key for key in self.client.keys if key not in self._parked]
         if not left:
             reasons = "; ".join(f"{key or 'no key'}: {reason}" for key, reason in self._parked.items())
@@ -85,7 +86,7 @@ class JobLifecycle:
         return left[len(self.ledger.jobs()) % len(left)]
 
     async def send(self, job: Job) -> None:
-        """Brings a new job to the provider, once. Raises Refused, and SetupError (no key is left)."""
+        """Sends a new job to the provider, once. Raises Refused, and SetupError (no key is left)."""
         assert job.request is not None
         record, request, pause = job.record, job.request, Pause(self.spec)
         while True:
@@ -116,7 +117,7 @@ class JobLifecycle:
             job.sending = False
             refused = error.status is not None and 300 <= error.status < 500 and error.status not in _UNSURE
             if not refused:
-                self._note(job, f"creation unconfirmed ({error.kind}: {error.message}); checking the job list")
+                self._note(job, f"it may or may not have been created ({error.kind}: {error.message}); looking for it")
                 found = await self.find(job)
                 if found is not None:
                     return found
@@ -124,13 +125,13 @@ class JobLifecycle:
             raise
 
     async def _try_again(self, job: Job, error: InferenceError, pause: Pause) -> None:
-        """Waits, or takes the next key. Raises Refused when neither helps."""
+        """Waits, or takes the next key. Raises Refused if neither helps."""
         record = job.record
         if error.parks_key:
             self._parked[record.key] = f"{error.kind}: {error.message}"
             key = self.key()
-            self._note(job, f"{error.kind}: {error.message}; going on with the key {key}")
-            # A file belongs to the account that brought it.
+            self._note(job, f"{error.kind}: {error.message}; continuing with the key {key}")
+            # A file belongs to the account that uploaded it.
             self.ledger.change(record, key=key, input_file=None)
         elif error.retryable or await self._file_may_come(job, error):
             self._note(job, f"not sent yet: {error.kind}: {error.message}")
@@ -139,7 +140,8 @@ class JobLifecycle:
             raise Refused(error)
 
     async def _file_may_come(self, job: Job, error: InferenceError) -> bool:
-        """True while the file of requests may still become ready: the provider says so, or `settle_s` is not over."""
+        """Returns True while the file of requests may still become ready: the provider says so, or `settle_s` is not
+        over."""
         record, now = job.record, self._clock.wall()
         if not input_file.may_come(error, record.input_file):
             return False
@@ -164,7 +166,7 @@ class JobLifecycle:
         return view is not None
 
     async def find(self, job: Job) -> JobView | None:
-        """The job among the provider's, if it was created; None: it was not, and will not be.
+        """Returns the job from the provider's list; None if it was not created, and will not be.
 
         Where jobs carry no tag, one that may be ours is waited for, because only its results say so.
         """
@@ -194,7 +196,7 @@ class JobLifecycle:
                 continue
             if waiting and not told:
                 told = True
-                self._note(job, "a job of the same size is in flight and may be this one; its end will tell")
+                self._note(job, "a job of the same size is running and may be this one; its results will show")
             if waiting:
                 self.alive()
             elif self._clock.wall() - asked_at >= self.spec.settle_s:
@@ -202,15 +204,16 @@ class JobLifecycle:
             await pause.wait()
 
     async def _holds(self, view: JobView, job: Job) -> bool:
-        """Returns True if a job's results are those of this one."""
+        """True if a job's results are those of this one."""
         async for member in self.client.members(view, job.record.key):
             if member.custom_id is not None:
                 return job.index_of(member.custom_id) is not None
         return False
 
     async def watch(self, job: Job) -> JobView:
-        """Polls a job until it has ended. Raises Void when the provider does not know it any more: it answered so for
-        `settle_s`, and does not list it either."""
+        """Polls a job until it has ended. Raises Void when the provider does not know it any more: its replies said so
+        for
+        `settle_s`, and its list does not have the job either."""
         record, pause, step = job.record, Pause(self.spec), -1
         assert record.provider_id is not None
         absence = Absence(self._clock, self.spec.settle_s)
@@ -246,8 +249,9 @@ class JobLifecycle:
             await pause.wait()
 
     async def _listed(self, job: Job) -> JobView | None:
-        """The job as the provider's list has it; None: it is not there, or there is no list. A list that can't be read
-        just now is requested again."""
+        """Returns the job from the provider's list; None if it is not there, or there is no list. A list that can't be
+        read
+        now is read again."""
         record, pause = job.record, Pause(self.spec)
         while True:
             try:
@@ -261,7 +265,7 @@ class JobLifecycle:
             return next((view for view in views if view.id == record.provider_id), None)
 
     async def collect(self, job: Job, view: JobView) -> None:
-        """Gives every row what the job brought for it. Raises Void for a job that failed before it began."""
+        """Gives every row its outcome. Raises Void for a job that failed before it began."""
         if view.state == FAILED:
             await self._failed(job, view)
             return
@@ -270,7 +274,7 @@ class JobLifecycle:
         while True:
             try:
                 if view.done and not (view.files or view.inline) and not absence.lasts():
-                    await pause.wait()  # it has answers, and does not name them yet
+                    await pause.wait()  # the job has answers, but names no file of results yet
                     view = await self._seen_again(view, job)
                     continue
                 answered, failed = await self._read(job, view)
@@ -293,7 +297,7 @@ class JobLifecycle:
         self._note(job, f"{view.said}: {answered} rows answered, {failed} failed, {again} left unanswered")
 
     async def _seen_again(self, view: JobView, job: Job) -> JobView:
-        """The ended job as it is now, which may name its results by other files; else as it was."""
+        """Returns the ended job as it is now, which may name other files of results; if it is gone, as it was."""
         try:
             now = await self.client.poll(view.id, job.record.key)
         except InferenceError:
@@ -301,7 +305,7 @@ class JobLifecycle:
         return now if now.state == ENDED else view
 
     async def _read(self, job: Job, view: JobView) -> tuple[int, int]:
-        """Reads the results to their end: how many rows were answered, and how many have failed for good."""
+        """Reads the results to their end: returns how many rows were answered, and how many have failed for good."""
         seen: set[int] = set()
         answered = failed = strange = place = 0
         order = self.ledger.rows_of(job.record) if self.client.dialect.ordered else []
@@ -320,7 +324,7 @@ class JobLifecycle:
                 failed += 1
             job.settle(index, Outcome(job.record, member))
             if not place % 256:
-                await asyncio.sleep(0)  # the rows that have their answers continue
+                await asyncio.sleep(0)  # lets the answered rows run
         if strange:
             log.warning(
                 "batch job %d: %d lines of its results are of no row, twice there, or unreadable",
@@ -330,7 +334,7 @@ class JobLifecycle:
         return answered, failed
 
     async def _failed(self, job: Job, view: JobView) -> None:
-        """A job that the provider gave up as a whole. Raises Void when its rows may go into another one."""
+        """Handles a job that failed as a whole. Raises Void when its rows may go into another one."""
         error = view.error or ServerFailed("the batch failed")
         record = job.record
         self._note(job, f"{view.said}: {error.kind}: {error.message}")
@@ -341,7 +345,7 @@ class JobLifecycle:
                 if 0 < line <= len(order):
                     job.settle(order[line - 1], Outcome(record, error=failure))
             self.ledger.change(record, failed=len(view.bad_lines), again=record.rows - len(view.bad_lines))
-            # A job of the same rows would fail like this one, and the next as well.
+            # A job of the same rows would fail like this one, and so would the next.
             raise Void(lost=len(job.left) == before)
         if error.kind == "throttled":
             await self._crowded.wait(error.retry_after_s or 0.0)
@@ -353,7 +357,7 @@ class JobLifecycle:
         job.settle_rest(Outcome(record, error=error))
 
     def _refuse_locked_out(self, job: Job, error: InferenceError) -> None:
-        """Raises SetupError when the job's own key opens nothing any more."""
+        """Raises SetupError when the job's own key has lost its access."""
         if error.parks_key:
             raise SetupError(
                 f"batch job {job.record.number} is at the provider ({job.record.provider_id or job.record.tag}), but "
@@ -371,7 +375,7 @@ def _answers(member: Member) -> bool:
 
 
 def _again(member: Member) -> bool:
-    """Returns True if another try may help a row that has no answer."""
+    """True if another try may help a row that has no answer."""
     if member.error is not None:
         return member.error.retryable
     return member.status == 429 or member.status >= 500

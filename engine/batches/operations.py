@@ -1,7 +1,7 @@
-"""The provider's batch API as a way of answering a run's rows: asynchronous jobs at a lower price, never paid twice.
+"""Answers a run's rows through the provider's batch API: asynchronous jobs at a lower price, never paid twice.
 
 `Jobs` takes the rows that a run would submit to the engine. `JobLifecycle` takes one job to its end, `BatchClient`
-carries out its calls, and the ledger in the run's journal (`batches.ledger`) is what a crash leaves.
+makes its calls, and the ledger in the run's journal (`batches.ledger`) survives a crash.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["LINE_BYTES", "Jobs", "cancel", "check", "expected", "probe"]
 
 
 def check(spec: RunSpec, source: Source) -> None:
-    """Raises ConfigError for a run that requests batch jobs and can't have them."""
+    """Raises ConfigError for a run that is set to use batch jobs and can't."""
     if spec.policy.batch.strategy != "provider":
         return
     provider = spec.provider
@@ -45,7 +45,7 @@ def check(spec: RunSpec, source: Source) -> None:
 
 
 async def cancel(engine: Engine, ledger: Ledger, say: Callable[[str], None]) -> list[str]:
-    """Cancels a run's jobs at the provider while no process executes the run; a line for each. Raises SetupError."""
+    """Cancels the jobs of a run that is not in use at the provider; returns a line for each. Raises SetupError."""
     executor = engine.pipeline.target_chains[0].executor
     assert isinstance(executor, RemoteExecutor)
     lines = []
@@ -61,22 +61,22 @@ async def cancel(engine: Engine, ledger: Ledger, say: Callable[[str], None]) -> 
                 await client.cancel(record.provider_id, record.key)
             except InferenceError as error:
                 raise SetupError(f"batch job {record.number} can't be cancelled: {error.message}") from error
-            lines.append(f"batch job {record.number} ({record.provider_id}): cancellation requested")
+            lines.append(f"batch job {record.number} ({record.provider_id}): cancel requested")
     finally:
         await engine.aclose()
     return lines
 
 
 async def probe(executor: RemoteExecutor, services: Services, wall_s: float) -> str:
-    """Lists the jobs of the first key, and says in one line that the batch API answers. Raises InferenceError."""
+    """Lists the jobs of the first key, and reports in one line that the batch API answers. Raises InferenceError."""
     client = BatchClient(executor, services)
     jobs = await client.listed(client.keys[0], wall_s - 86_400)
     return f"its batch API answers, {len(jobs)} jobs in the last 24 h"
 
 
 def expected(spec: RunSpec, rows: int | None, size: int, share: float | None) -> str:
-    """Returns what a run with batch jobs will do, in one line. `size` is about the bytes of all its requests, `share`
-    what the price list has for a batch job's tokens, of their live price."""
+    """Describes the plan of a run with batch jobs in one line. `size` is roughly the bytes of all its requests, `share`
+    the price of a batch job's tokens as a share of their live price."""
     assert spec.provider.kind == "remote"
     api, job = batch_api(spec.provider), spec.policy.batch.job
     most, most_bytes = min(job.max_rows, api.max_rows), min(job.max_bytes, api.max_bytes)

@@ -1,4 +1,4 @@
-"""The times between the calls of a job, and for how long something may be missing."""
+"""Pauses between the calls of a job, and time limits for missing objects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.schemas.policy import JobSpec
 
 
 class Pause:
-    """Waits that grow from `poll_s` to `poll_max_s`."""
+    """Pauses that grow from `poll_s` to `poll_max_s`."""
 
     def __init__(self, spec: JobSpec) -> None:
         self._spec = spec
@@ -24,7 +24,7 @@ class Pause:
 
 
 class Absence:
-    """Time for which the provider has said without a break that it does not know something."""
+    """The time for which the provider has reported, without a break, that it does not know an object."""
 
     def __init__(self, clock: Clock, settle_s: float) -> None:
         self._clock = clock
@@ -32,11 +32,11 @@ class Absence:
         self._since: float | None = None
 
     def end(self) -> None:
-        """It is there."""
+        """Notes that the object is there."""
         self._since = None
 
     def lasts(self) -> bool:
-        """It is not there: True when that has been so for `settle_s` seconds."""
+        """Notes that the object is missing: True when it has been for `settle_s` seconds."""
         now = self._clock.monotonic()
         self._since = now if self._since is None else self._since
         return now - self._since >= self._settle_s
