@@ -61,7 +61,7 @@ async def cancel(engine: Engine, ledger: Ledger, say: Callable[[str], None]) -> 
                 await client.cancel(record.provider_id, record.key)
             except InferenceError as error:
                 raise SetupError(f"batch job {record.number} can't be cancelled: {error.message}") from error
-            lines.append(f"batch job {record.number} ({record.provider_id}): cancel requested")
+            lines.append(f"batch job {record.number} ({record.provider_id}): cancellation requested")
     finally:
         await engine.aclose()
     return lines

@@ -35,7 +35,10 @@ def plain_spec(spec: RunSpec) -> dict[str, Any]:
 
 def spec_fingerprint(spec: RunSpec) -> str:
     """Returns the content id of a run's task: its spec without EXCLUDED."""
-    return cid_of_json(_without_excluded(plain_spec(spec)))
+    plain = _without_excluded(plain_spec(spec))
+    if spec.prompt == PromptSpec():
+        del plain["prompt"]  # runs of versions without prompts have the same fingerprint
+    return cid_of_json(plain)
 
 
 def request_fingerprint(request: Request) -> str:
