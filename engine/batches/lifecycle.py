@@ -117,7 +117,7 @@ class JobLifecycle:
             job.sending = False
             refused = error.status is not None and 300 <= error.status < 500 and error.status not in _UNSURE
             if not refused:
-                self._note(job, f"it may or may not have been created ({error.kind}: {error.message}); looking for it")
+                self._note(job, f"creation unconfirmed ({error.kind}: {error.message}); checking the job list")
                 found = await self.find(job)
                 if found is not None:
                     return found
