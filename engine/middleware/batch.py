@@ -1,4 +1,4 @@
-"""Many requests in one call: embedding inputs that differ in nothing else travel together."""
+"""Many requests in one call: embedding requests that differ only in their input share it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Batch(Middleware):
     name = "batch"
     why = "the batch is the call; its parts differ only in their input, never in model, parameters or key"
     wrapped_by = {
-        "retry": "a member is retried on its own, with whatever company it then finds",
+        "retry": "a member is retried on its own, in any batch that waits then",
         "route": "requests of different keys or endpoints must not share a call",
     }
 
@@ -71,7 +71,7 @@ class Batch(Middleware):
         value = request.body.get("input")
         inputs = value if isinstance(value, list) else [value]
         if not inputs or not all(isinstance(item, str) and item for item in inputs):
-            return await self.next(request, context)  # token lists and mistakes go as they are
+            return await self.next(request, context)  # token lists and mistakes are not batched
         member = _Member(request, context, inputs)
         kind = self._kind(request, context)
         lane = self._lanes.setdefault(kind, _Lane())
@@ -91,7 +91,7 @@ class Batch(Middleware):
         return where, (msgspec.json.encode(rest, order="sorted") if rest else b"")
 
     def _pump(self, kind: Hashable, lane: _Lane, due: bool = False) -> None:
-        """Starts as many calls as are due; the rest waits for company, or for a call to end."""
+        """Starts as many calls as are due; the rest waits for more members, or for a call to end."""
         while lane.waiting and len(lane.calls) < self.spec.max_calls:
             full = len(lane.waiting) >= self.spec.max_size or self._size(lane.waiting) < len(lane.waiting)
             if not full and not due:
@@ -113,8 +113,8 @@ class Batch(Middleware):
             self._lanes.pop(kind, None)
 
     def _size(self, waiting: list[_Member]) -> int:
-        """Returns how many of those that wait fit one call: no more texts than the server takes, but one request at
-        least."""
+        """Returns how many waiting members fit one call: no more texts than the server takes, but at least one
+        request."""
         most = self.server_info.max_inputs
         if most is None:
             return min(len(waiting), self.spec.max_size)
@@ -170,8 +170,8 @@ class Batch(Middleware):
             self._distribute(members, result)
         except InferenceError as error:
             if error.kind not in SPLIT_ON:
-                # A server of models fails a whole call as broken where one row made its model fail. Who has another
-                # try finds other company in it; the others get apart now.
+                # A server of models fails a whole call as broken if one row makes its model fail. A member with another
+                # try joins another batch; the others are called one by one now.
                 last = [member for member in members if error.status == 500 and member.context.last_try]
                 self._fail([member for member in members if member not in last], error)
                 members = last
@@ -216,12 +216,12 @@ class Batch(Middleware):
     def _fail(members: list[_Member], error: InferenceError) -> None:
         for member in members:
             if not member.done.done():
-                # Each its own: the stages further out note in it what it means for their request.
+                # A copy for each: the outer stages note in it the consequences for their request.
                 member.done.set_exception(copy(error))
 
 
 def _tell(members: list[_Member], attempt: Attempt) -> None:
-    """Notes in each member's record what the executor noted of the call."""
+    """Copies the executor's notes on the call into each member's record."""
     for member in members:
         mine = member.context.attempt
         if mine is not None:
@@ -230,7 +230,7 @@ def _tell(members: list[_Member], attempt: Attempt) -> None:
 
 
 def _shares(result: Result, members: list[_Member]) -> list[int]:
-    """Each member's tokens: the call's by length of text, adding up to the whole."""
+    """Returns each member's tokens: the call's by length of text, adding up to the whole."""
     total = result.usage.input_tokens if result.usage else 0
     weights = [sum(len(text) for text in member.inputs) for member in members]
     whole = sum(weights)
@@ -246,6 +246,6 @@ def _shares(result: Result, members: list[_Member]) -> list[int]:
 def layer(context: LayerContext) -> Layer | None:
     spec = context.policy.batch
     if not spec.enabled or spec.max_size == 1 or context.target.provider.kind == "local":
-        return None  # a model in this process takes what waits whenever it is free
+        return None  # a model in this process takes all waiting requests whenever it is free
     settings = f"embeddings: ≤{spec.max_size} requests, ≤{spec.max_wait_s * 1000:g} ms, ≤{spec.max_calls} calls at once"
     return Layer(Batch, {"spec": spec, "server_info": context.server_info}, settings)

@@ -1,4 +1,4 @@
-"""Stops calling what is down, and finds out with few calls when it is back."""
+"""Stops calls to an endpoint that is down, and finds out with few calls when it is back."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Permit:
         self.probe = probe
         self.settled = False
         self.sample: _Sample | None = None
-        """It was found slow while it was in flight, and is in the window already."""
+        """Set if the call was found slow while in flight, and is in the window already."""
 
 
 class Breaker:
@@ -70,15 +70,15 @@ class Breaker:
         """Called when the circuit has closed after an outage."""
         self._window: deque[_Sample] = deque()
         self._under_way: dict[Permit, None] = {}
-        """Permits in the order in which they were given, while slow calls are looked for."""
+        """Permits in the order in which they were given, kept while slow calls are detected."""
         self._in_a_row: int
-        """Failures."""
+        """Failures in a row."""
         self._refusals: int
         """Refusals in a row without a success; of calls that were in flight together, one counts."""
         self._refused_first: float
         self._refused_last: float
         self._by_refusals = False
-        """It was opened by refusals, so a refused half-open trial is a failed one."""
+        """True if refusals opened the circuit: then a refused half-open trial is a failed one."""
         self._open_until: float
         self._hint_until: float
         self._half_open_until: float
@@ -88,7 +88,7 @@ class Breaker:
     # -- permits ------------------------------------------------------------------------------------------------
 
     def try_acquire(self) -> Permit:
-        """A permit, to be settled exactly once. Raises CircuitOpen, with the time until the next chance."""
+        """Returns a permit, to be settled exactly once. Raises CircuitOpen, with the time until the next chance."""
         if self.mode != "auto":
             return self._by_mode()
         now = self.clock.monotonic()
@@ -128,7 +128,7 @@ class Breaker:
             if refused and self._by_refusals:
                 failed = True
             if failed is None:
-                self._tell()  # its place is free: somebody else has to find out
+                self._tell()  # its place is free: another call has to find out
         if self.mode in ("disabled", "forced_open"):
             return
         now = self.clock.monotonic()
@@ -148,14 +148,14 @@ class Breaker:
             self._settle_probe(failed or slow)
 
     def answered(self, permit: Permit) -> None:
-        """The first chunk of a stream is here: how long the rest takes says nothing about health."""
+        """Notes the first chunk of a stream: the duration of the rest says nothing about health."""
         limit = self.spec.slow_after_s
         if limit is not None and self.clock.monotonic() - permit.started <= limit:
             self._under_way.pop(permit, None)
             permit.started = float("inf")
 
     def change(self) -> asyncio.Future[None]:
-        """Ends when another call may be let through. On the event loop of its callers, who must not cancel it."""
+        """Ends when another call may pass. On the event loop of its callers, who must not cancel it."""
         if self._change is None:
             self._change = asyncio.get_running_loop().create_future()
         return self._change
@@ -163,7 +163,7 @@ class Breaker:
     # -- by hand ------------------------------------------------------------------------------------------------
 
     def reset(self) -> None:
-        """Closes the circuit and forgets what was counted."""
+        """Closes the circuit and clears its counts."""
         self._opened_in_a_row = 0
         self._by_refusals = False
         self._hint_until = 0.0
@@ -171,7 +171,7 @@ class Breaker:
 
     @property
     def open_for_s(self) -> float:
-        """Seconds until the circuit may be tried again; 0: now."""
+        """Returns the seconds until the circuit may be tried again; 0: now."""
         if self.mode == "forced_open":
             return float("inf")
         if self.mode != "auto" or self.state is not State.OPEN:
@@ -203,7 +203,7 @@ class Breaker:
         return permit
 
     def _find_slow(self, now: float, limit: float) -> None:
-        """Counts calls that are slow already, before they end; the oldest come first."""
+        """Counts calls that are slow already, before they end; the oldest first."""
         while self._under_way:
             permit = next(iter(self._under_way))
             if now - permit.started <= limit:
@@ -230,7 +230,7 @@ class Breaker:
                     callback()
 
     def _ended(self, now: float, permit: Permit, failed: bool, slow: bool) -> None:
-        """Counts a call's end; one that was found slow before is in the window, and may yet fail."""
+        """Counts a call's end; a call that was found slow before is in the window, and may still fail."""
         sample = permit.sample
         if sample is None:
             self._add(_Sample(now, failed, slow))
@@ -253,7 +253,7 @@ class Breaker:
             self._slow -= oldest.slow
 
     def _judge(self, failed: bool, slow: bool) -> None:
-        """Opens the circuit when what was just counted is too much."""
+        """Opens the circuit if the latest count exceeds a threshold."""
         spec, calls = self.spec, len(self._window)
         if self.mode == "metrics_only":
             return
@@ -265,10 +265,10 @@ class Breaker:
             self._open()
 
     def _refused(self, now: float, permit: Permit) -> None:
-        """Counts a refusal, and opens the circuit when they have lasted without a success."""
+        """Counts a refusal, and opens the circuit when refusals have lasted without a success."""
         spec = self.spec
         if self._refusals and permit.started < self._refused_last:
-            return  # it was in flight when the last one was refused: the same answer once more
+            return  # it was in flight at the last refusal: not counted again
         self._refused_first = now if not self._refusals else self._refused_first
         self._refused_last = now
         self._refusals += 1
@@ -321,7 +321,7 @@ class CircuitBreaker(Middleware):
     wraps = {"timeout": "the breaker must see timeouts"}
 
     def __init__(self, next: Stage, breakers: tuple[Breaker, ...]) -> None:
-        """One for each endpoint of the target, in their order."""
+        """`breakers`: one for each endpoint of the target, in their order."""
         self.next = next
         self.breakers = breakers
 
@@ -362,14 +362,14 @@ class CircuitBreaker(Middleware):
 
 
 def verdict(error: InferenceError | None) -> bool | None:
-    """True: a failure of the endpoint; False: a success; None: says nothing about it."""
+    """True: a failure of the endpoint; False: a success; None: neither."""
     if error is None:
         return False
     return True if error.counts_for_breaker else None
 
 
 def breakers_of(context: LayerContext) -> tuple[Breaker, ...]:
-    """The circuits of a target's endpoints; none for a model in this process, or when the policy is off."""
+    """Returns the circuits of a target's endpoints; empty for a model in this process, or when the policy is off."""
     spec = context.policy.breaker
     if not spec.enabled or context.target.provider.kind == "local":
         return ()

@@ -1,4 +1,4 @@
-"""Equal requests get one answer: the one that is kept, or the one that is on its way."""
+"""Equal requests get one answer: a stored one, or that of a call in flight."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import CacheSpec
 
 CALLERS_OWN = frozenset({"deadline", "cancelled", "queue_full"})
-"""Failures that concern one caller only: the next one with an equal request may fare better."""
+"""Failures that concern one caller only: the next equal request may succeed."""
 
 _ASIDE = ("stream", "stream_options", "user")
-"""Fields of a body that say nothing about the answer."""
+"""Fields of a body that do not affect the answer."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -40,7 +40,7 @@ class Answer:
     """In seconds of the monotonic clock."""
 
     def give(self, request: Request, context: Context, how: str) -> Result:
-        """A copy for one request; `how` is hit or shared. It has the usage of the call, and costs nothing."""
+        """Returns a copy for one request; `how` is hit or shared. It has the usage of the call, and costs nothing."""
         record = context.record
         record.cache, record.cost = how, 0.0
         for warning in self.warnings:
@@ -50,14 +50,14 @@ class Answer:
 
 
 class Flight:
-    """A call that several equal requests wait for. Its leader carries it out; the others are in line."""
+    """A call that several equal requests wait for. Its leader makes it; the others wait in line."""
 
     __slots__ = ("_began", "_line", "ended")
 
     def __init__(self) -> None:
         self.ended = False
         self._began = False
-        """Its first attempt has begun, and with it the deadlines that count from there."""
+        """True once its first attempt has begun, and with it the deadlines that count from there."""
         self._line: deque[tuple[asyncio.Future[Answer | InferenceError | None], Context]] = deque()
 
     async def wait(self, context: Context) -> Answer | InferenceError | None:
@@ -74,7 +74,7 @@ class Flight:
             raise
 
     def follow(self, context: Context) -> None:
-        """Lets the leader's first attempt start the deadlines of all who wait for it."""
+        """Lets the leader's first attempt start the deadlines of all requests in line."""
         own: Callable[[], None] | None = context.on_first_attempt
 
         def begin() -> None:
@@ -89,7 +89,7 @@ class Flight:
         context.on_first_attempt = begin
 
     def hand_over(self) -> None:
-        """Makes the next in line the leader. Ends the flight if none waits."""
+        """Makes the next in line the leader. Ends the flight if the line is empty."""
         while self._line:
             turn, _ = self._line.popleft()
             if not turn.done():
@@ -98,7 +98,7 @@ class Flight:
         self.ended = True
 
     def land(self, outcome: Answer | InferenceError) -> None:
-        """Gives everybody in line what came of it."""
+        """Gives the outcome to all requests in line."""
         self.ended = True
         for turn, _ in self._line:
             if not turn.done():
@@ -111,10 +111,10 @@ def _start(context: Context) -> None:
 
 
 class Answers:
-    """The answers of one engine, the one unused for the longest time first, and the flights in flight.
+    """The answers of one engine, the least recently used first, and the calls in flight.
 
-    Bounded by entries and by the bytes of the replies; an answer that is larger than all the room is not kept. Lives
-    on one event loop.
+    Bounded by entries and by the bytes of the replies; an answer larger than the whole store is not kept. Lives on one
+    event loop.
     """
 
     def __init__(self, spec: CacheSpec, clock: Clock) -> None:
@@ -123,12 +123,12 @@ class Answers:
         self.bytes = 0
         self.hits = self.misses = self.shared = self.evicted = 0
         self.chains = 0
-        """Chains that keep their answers here, each its own."""
+        """Number of chains that keep their answers here, each apart."""
         self._kept: OrderedDict[bytes, Answer] = OrderedDict()
         self._flights: dict[bytes, Flight] = {}
 
     def get(self, key: bytes) -> Answer | None:
-        """The answer, unless its time is over."""
+        """Returns the answer, unless it has expired."""
         answer = self._kept.get(key)
         if answer is None:
             return None
@@ -139,7 +139,7 @@ class Answers:
         return answer
 
     def put(self, key: bytes, answer: Answer) -> None:
-        """Keeps an answer, and lets go of as many others as it takes."""
+        """Stores an answer, and drops as many others as necessary."""
         if key in self._kept:
             self._drop(key)
         if len(answer.content) > self.spec.max_bytes:
@@ -153,16 +153,16 @@ class Answers:
             self.evicted += 1
 
     def flight(self, key: bytes) -> Flight | None:
-        """The equal request that is in flight."""
+        """Returns the flight of an equal request."""
         return self._flights.get(key)
 
     def take_off(self, key: bytes) -> Flight:
-        """Begins a new flight for a key that has none."""
+        """Starts a new flight for a key that has none."""
         flight = self._flights[key] = Flight()
         return flight
 
     def settle(self, key: bytes, flight: Flight) -> None:
-        """Forgets a flight that has ended."""
+        """Removes a flight that has ended."""
         if flight.ended and self._flights.get(key) is flight:
             del self._flights[key]
 
@@ -182,21 +182,21 @@ class Answers:
 
 
 class Cache(Middleware):
-    """Answers an equal request from memory, or with the call of one that is in flight. Streams pass it by.
+    """Answers an equal request from memory, or with the call of one in flight. Streams bypass it.
 
     Equal means: the same task and the same bytes on the wire, whatever the order of the fields. A request counts as
     deterministic with temperature 0 or a seed, its own or that of `model.parameters` of the run's own target.
 
     Of equal requests in flight the first one makes the call, in its own time and with its own priority: a HIGH one
     that comes behind a LOW one shares it, and waits for it. When the first one gives up (cancelled, deadline, no room
-    in the queue) the next one makes the call; another failure is everybody's. A deadline that starts with the first
-    attempt starts with the shared one.
+    in the queue) the next one makes the call; all get any other failure. A deadline that starts with the first attempt
+    starts with the shared one.
     """
 
     name = "cache"
     why = "outside everything that costs: a hit takes no slot, no token, no key and no breaker's sample"
     wraps = {
-        "fallback": "an answer is kept whichever target gave it",
+        "fallback": "an answer is kept, no matter which target gave it",
         "retry": "a shared call is tried again once for all who wait for it",
         "queue": "a hit must not wait behind calls",
     }
@@ -206,8 +206,9 @@ class Cache(Middleware):
     }
 
     def __init__(self, next: Stage, spec: CacheSpec, answers: Answers, defaults: dict[str, Any]) -> None:
-        """`defaults` is what a body has where it says nothing. Each instance keeps its answers apart: what one chain's
-        targets said is not an answer of another's."""
+        """`defaults` are the values of fields that a body leaves out. Each instance keeps its answers apart: an answer
+        of
+        one chain's targets is not an answer of another chain's."""
         self.next = next
         self.spec = spec
         self.answers = answers
@@ -243,10 +244,10 @@ class Cache(Middleware):
         if isinstance(outcome, Answer):
             return outcome.give(request, context, "shared")
         context.record.cache, context.record.cost = "shared", 0.0
-        raise copy(outcome) from outcome  # one that is raised twice collects both tracebacks
+        raise copy(outcome) from outcome  # an exception raised twice collects both tracebacks
 
     async def _lead(self, request: Request, context: Context, key: bytes, flight: Flight) -> Result:
-        """Makes the call, for all who wait for it."""
+        """Makes the call, for all requests in line."""
         self.answers.misses += 1
         flight.follow(context)
         try:
@@ -270,7 +271,7 @@ class Cache(Middleware):
             self.answers.settle(key, flight)
 
     def _keep(self, key: bytes, result: Result, context: Context) -> Answer | None:
-        """Returns the answer, which is then kept; None if the result is not an answer."""
+        """Stores and returns the answer; None if the result is not an answer."""
         if result.body is None or result.error is not None:
             return None
         answer = Answer(msgspec.json.encode(result.body), copy(result.usage), tuple(context.record.warnings))
@@ -278,7 +279,7 @@ class Cache(Middleware):
         return answer
 
     def _key(self, request: Request, context: Context) -> bytes | None:
-        """Returns what equal requests have in common; None: this one is not for the cache."""
+        """Returns a key that equal requests share; None if the request is not cached."""
         if context.stream or (self.spec.only == "deterministic" and not self._deterministic(request)):
             return None
         body = request.body

@@ -1,4 +1,4 @@
-"""An adaptive limit on calls in flight: as many as the provider takes, found out by how it answers."""
+"""An adaptive limit on calls in flight: as many as the provider takes, learned from its replies."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from engine.schemas.policy import ConcurrencySpec
 GROWTH = 0.4
 """C of RFC 9438 (CUBIC), section 5: calls per cubic second."""
 PROBE_CALLS = 50
-"""Calls at least from a refusal until the limit is again what it was: each probe beyond it costs a refusal."""
+"""Calls at least from a refusal until the limit is back at its old value: each probe beyond it costs a refusal."""
 NEAR = 1 / 4
 """The share of the last refusal's cut that may still be missing, so that the next refusal means "just too many"."""
 GENTLE = 1 / 4
-"""Power of the policy's back-off that such a refusal takes."""
+"""Power of the policy's back-off that such a refusal applies."""
 USED = 0.8
 """Share of the limit that must be in use for an answer to prove that there is room for more."""
 SAYS_NO = frozenset({"throttled", "overloaded"})
-"""Failures that shrink the limit. Others say nothing about how many are too many."""
+"""Failures that shrink the limit. Others say nothing about the limit."""
 HEADROOM = 1.25
-"""The factor by which calls may begin faster than one after another: Linux paces TCP so after slow start."""
+"""The factor by which calls may begin faster than one after another: Linux paces TCP the same way after slow start."""
 CATCH_UP = 0.2
-"""Of a call's time: how far the beginnings may fall behind their pace, and make up for it."""
+"""Share of a call's duration by which starts may fall behind their pace, and catch up."""
 EASE = 0.9
-"""The share of the limit that is left when latency alone shows that it is too high: less is cut than by a refusal."""
+"""Factor on the limit when only the latency shows that it is too high; a refusal cuts more."""
 SMOOTHING = 0.2
 """Weight of the newest latency in the moving average."""
 RECENT = 1 / 32
 """Weight of the newest outcome in the share of failed calls."""
 FORGET = 1.001
-"""Growth of the best latency with each answer, so that a provider that became slower for good is not held to it."""
+"""Growth of the best latency with each answer, so that it does not bind a provider that became slower for good."""
 
 
 @dataclass(slots=True)
 class Permit:
-    """The right to have one call in flight, from the time when the limit had been cut `epoch` times."""
+    """The right to have one call in flight, given after `epoch` cuts of the limit."""
 
     epoch: int
     started: float
@@ -55,9 +55,10 @@ class AdaptiveLimit:
 
     A burst of refusals is one refusal: a permit that was given before a cut can't cut again. Growth needs a limit that
     is in use, and pauses after a failure while failures are frequent. If a latency tolerance is set, an average latency
-    above that multiple of the best one eases the limit, once a round. The waiting are served in the order of arrival.
+    above that multiple of the best one eases the limit, once a round. Waiting calls are served in the order of arrival.
 
-    After the first refusal calls are paced: a quota is so many calls a minute, whatever is in flight, and calls that
+    After the first refusal calls are paced: a quota is a number of calls a minute, whatever is in flight, and calls
+    that
     end together must not begin together.
     """
 
@@ -85,12 +86,12 @@ class AdaptiveLimit:
 
     @property
     def waiting(self) -> int:
-        """Those in line who still want their turn."""
+        """Returns the waiting calls that are not cancelled."""
         return sum(not turn.done() for turn in self._line)
 
     @property
     def _paced(self) -> bool:
-        """Only a provider that has refused something is spared bursts."""
+        """Spares a provider bursts only once it has refused a call."""
         return not self._slow_start
 
     def try_acquire(self) -> Permit | None:
@@ -120,7 +121,7 @@ class AdaptiveLimit:
             raise
 
     def restart(self) -> None:
-        """Slowly from the start again: the provider is back after an outage, and cold."""
+        """Starts slowly again: the provider is back after an outage, and cold."""
         self.epoch += 1
         self._slow_start = True
         self.limit = float(min(max(self.spec.initial, self.spec.minimum), self.spec.maximum))
@@ -134,7 +135,7 @@ class AdaptiveLimit:
         ignored: bool = False,
         latency_s: float | None = None,
     ) -> None:
-        """Gives the permit back and learns from the outcome; `ignored`: there is nothing to learn (cancelled).
+        """Gives the permit back and learns from the outcome; `ignored`: the outcome teaches nothing (cancelled).
 
         `latency_s` is a success's, to its first token or for each token.
         """
@@ -192,17 +193,17 @@ class AdaptiveLimit:
             if self._mean_s is not None:
                 back_s = max(back_s, PROBE_CALLS * self._mean_s / self._peak)
             since = now - self._cut_at - back_s
-            # The way back takes `back_s`, however little was lost; beyond the peak the curve is the RFC's.
+            # The way back takes `back_s`, however small the cut; beyond the peak the curve is the RFC's.
             curve = self._peak + (GROWTH * since**3 if since > 0 else lost * (since / back_s) ** 3)
-            # As the RFC has it: at most half as much again in a round.
+            # As in the RFC: at most half as much again in a round.
             self.limit += max(0.0, min(curve, 1.5 * self.limit) - self.limit) / self.limit
         self.limit = min(self.limit, float(self.maximum))
 
     def _give(self, now: float) -> Permit:
-        """A permit is of the time when it is given, not of the time when its task wakes up."""
+        """Returns a permit of the epoch in which it is given, not of that in which its task wakes up."""
         self.in_flight += 1
         if self._paced and self._mean_s is not None:
-            # What was missed is synthetic for, within limits.
+            # Starts that fell behind catch up, within limits.
             since = max(self._next_at, now - CATCH_UP * self._mean_s)
             self._next_at = since + self._mean_s / (HEADROOM * self.limit)
         return Permit(self.epoch, now)
@@ -219,7 +220,7 @@ class AdaptiveLimit:
                 self._line.popleft().set_result(self._give(now))
 
     def _wake_at(self, delay_s: float) -> None:
-        """One timer, for the next key whose time comes."""
+        """Sets the one timer for the next start."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._woken)
 
@@ -271,7 +272,7 @@ class Concurrency(Middleware):
 
 
 def _per_token(seconds: float, result: Result) -> float | None:
-    """A call's seconds for each token that it made; a long answer is not a slow one."""
+    """Returns a call's seconds for each token; a long answer is not a slow one."""
     return seconds / max(1, result.usage.output_tokens or 1) if result.usage is not None else None
 
 

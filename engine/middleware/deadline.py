@@ -15,10 +15,10 @@ from engine.schemas.policy import DeadlineSpec
 
 
 class Deadline(Middleware):
-    """Stops a request, wherever it is, when its time is over. The time is the shorter of the policy's and its own."""
+    """Stops a request, wherever it is, at its deadline: the shorter of the policy's and its own."""
 
     name = "deadline"
-    why = "one deadline over all attempts: every wait further in is cut short by it"
+    why = "one deadline over all attempts: it cuts every wait further in"
     wraps = {
         "retry": "a deadline inside it would begin anew with each attempt",
         "fallback": "a deadline inside it would begin anew with each target",

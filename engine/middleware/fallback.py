@@ -1,4 +1,4 @@
-"""The next target, when one has failed for good; and the wait for circuits to close, when none is left."""
+"""The next target after one has failed for good; and, when none is left, the wait for a circuit to close."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from engine.schemas.policy import PolicySpec
 
 
 class Fallback(Middleware):
-    """Tries the branches in order. Its last context's error is the request's, the earlier ones are in its attempts.
+    """Tries the branches in order. The error of the last branch is the request's, the earlier ones are in its attempts.
 
-    `too_long` goes only to a context whose context is known to be larger. When every context that is left holds calls
-    back with an open circuit, and `policy.breaker.on_open` is wait, the request waits for the first that may close;
-    that costs no attempt. Without a patient caller it waits for twice as many openings as there are tries.
+    `too_long` moves on only to a branch whose context is known to be larger. If all remaining branches have an open
+    circuit, and `policy.breaker.on_open` is wait, the request waits for the first one that may close; that costs no
+    attempt. Without a patient caller it waits for twice as many openings as there are tries.
     """
 
     name = "fallback"
     why = "after a target's retries are spent, or at once for a failure that no retry can help"
-    wraps = {"retry": "the next target is for what retries could not mend"}
+    wraps = {"retry": "the next target is for failures that retries could not fix"}
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Fallback(Middleware):
         policy: PolicySpec,
         clock: Clock,
     ) -> None:
-        """`windows` are the branches' context lengths in tokens, None where not known.
+        """`windows` are the branches' context lengths in tokens, None where unknown.
 
         Raises ConfigError when `policy.fallback.on` has a word that is not in the failure vocabulary.
         """
@@ -58,9 +58,9 @@ class Fallback(Middleware):
             except InferenceError:
                 if not rejections or not self.waits:
                     raise
-                # While probes are in flight there is no better knowledge yet: only an opening counts.
+                # While probes are in flight their result is open: only an opening counts.
                 openings += not any(rejection.probing for rejection in rejections.values())
-                # One that was opened by hand says no time.
+                # A circuit opened by hand gives no time.
                 delays = [each.retry_after_s for each in rejections.values() if each.retry_after_s is not None]
                 delay = min(delays, default=None)
                 if delay is None:
@@ -74,7 +74,8 @@ class Fallback(Middleware):
     async def _first_that_can(
         self, request: Request, context: Context, order: tuple[int, ...], rejections: dict[int, CircuitOpen]
     ) -> Result:
-        """The first context's result. Raises the last context's error, and notes the open circuits worth a wait."""
+        """Returns the first branch's result. Raises the last branch's error, and notes the open circuits worth a
+        wait."""
         places = list(order)
         while True:
             place = places.pop(0)
@@ -101,12 +102,12 @@ class Fallback(Middleware):
                 context.next_attempt("fallback", f"{self.names[place]} failed: {error.kind}")
 
     def after(self, name: str) -> tuple[int, ...]:
-        """The branches in order, from the one behind `name` round to `name` itself."""
+        """Returns the branches in order, from the one after `name` round to `name` itself."""
         place = self.names.index(name) + 1
         return (*self._order[place:], *self._order[:place])
 
     def starting(self, name: str) -> tuple[int, ...]:
-        """The branches in order, from `name` round to the one before it."""
+        """Returns the branches in order, from `name` round to the one before it."""
         place = self.names.index(name)
         return (*self._order[place:], *self._order[:place])
 
@@ -116,7 +117,7 @@ class Fallback(Middleware):
 
 
 async def _until_one_may_close(rejections: list[CircuitOpen], delay_s: float) -> None:
-    """Sleeps until the first circuit may be tried; while probes are in flight, until they have found out."""
+    """Sleeps until the first circuit may be tried; while probes are in flight, until they have ended."""
     changes = [rejection.change for rejection in rejections if rejection.change is not None]
     if not changes:
         await asyncio.sleep(delay_s)

@@ -15,23 +15,23 @@ from engine.middleware.retry_budget import RetryBudget, budget_of
 from engine.schemas.policy import HedgeSpec
 
 REQUESTS_OWN = frozenset({"invalid_request", "too_long", "content_filtered"})
-"""Failures that every other call of the same request would share: nothing is waited for any more."""
+"""Failures that every other call of the same request would share: they end the wait."""
 _NOT_CALLED = frozenset({"circuit_open", "queue_full"})
-"""Failures of calls that were none; what a real call said tells more."""
+"""Failures without a call to the provider; the failure of a real call says more."""
 
 
 class Hedge(Middleware):
     """Starts another call when one is slow; the first success counts.
 
     Semantics: gRPC proposal A6, "Hedging policy". The next call starts when the latest one has taken the delay, not
-    counting its wait in the queue, or at once when one fails in a way that may pass; never before a provider's hint is
-    over, nor beyond the deadline, `park_after_s`, the attempts that the request may have and the target's budget. When
-    one succeeds (of a stream: has its first chunk) the others are cancelled, and waited for until they have given back
-    what they hold. A failure that is the request's own ends everything, as in A6. Any other that can't pass (a key, a
-    full queue) lets no further call begin: what is in flight may still succeed, else that failure is the answer.
+    counting its wait in the queue, or at once after a temporary failure; never before a provider's hint is over, nor
+    beyond the deadline, `park_after_s`, the request's attempts and the target's budget. When one call succeeds (a
+    stream: has its first chunk) the others are cancelled, and the request waits until they have released their slots
+    and permits. A failure that is the request's own ends everything, as in A6. Any other permanent failure (a key, a
+    full queue) lets no further call begin: a call in flight may still succeed, otherwise that failure is the answer.
 
-    A hedge that was started because a call was slow is paid from the budget for good, so that a target which is slow
-    all over is not tried twice for everything; one that replaces a failure is paid back by success.
+    A hedge that was started because a call was slow is paid from the budget for good, so that a target that is always
+    slow is not called twice for everything; one that replaces a failure is paid back by success.
     """
 
     name = "hedge"
@@ -42,7 +42,7 @@ class Hedge(Middleware):
         "breaker": "each call must pass the breaker",
         "timeout": "the limit of a call begins with the call",
     }
-    wrapped_by = {"fallback": "the next target is for what no further call here could mend"}
+    wrapped_by = {"fallback": "the next target is for failures that no further call here could fix"}
 
     def __init__(
         self,
@@ -81,11 +81,11 @@ class _Call:
         """An earlier attempt, which does not belong to this call."""
         self.began = now
         self.begun = False
-        """It has left the queue."""
+        """True once it has left the queue."""
 
     @property
     def attempt(self) -> Attempt | None:
-        """Its attempt; None: it has not come so far."""
+        """Returns its attempt; None before it has one."""
         attempt = self.context.attempt
         return None if attempt is self.before else attempt
 
@@ -104,7 +104,7 @@ class _Race:
         self.kind: Kind = (request.task, context.stream)
         self.delay_s = stage.pace.delay_s(self.kind)
         self.left = stage.spec.max_hedges + 1 - context.tries.get(stage.target, 0)
-        """Calls that may yet begin."""
+        """Calls that may still begin."""
         self.calls: list[_Call] = []
         self.flying = 0
         self.winner: _Call | None = None
@@ -113,7 +113,7 @@ class _Race:
         self.first_failure: InferenceError | None = None
         self.crash: BaseException | None = None
         self.ended = False
-        """Decided without a winner; what is in flight is of no use."""
+        """True: the race is decided without a winner; calls in flight are useless."""
         self.decided_at = 0.0
         self.not_before = 0.0
         self.failed: _Call | None = None
@@ -130,7 +130,7 @@ class _Race:
         self._news: asyncio.Future[None] | None = None
 
     async def run(self) -> Result:
-        """The result of the quickest call. Raises the failure that ended the race."""
+        """Returns the result of the quickest call. Raises the failure that ended the race."""
         try:
             await self._run_first()
             if not self._decided():
@@ -151,7 +151,7 @@ class _Race:
     # -- calls --------------------------------------------------------------------------------------------------
 
     async def _run_first(self) -> None:
-        """The first call, cut short when another one decides the race."""
+        """Makes the first call; ends it early when another one decides the race."""
         call = self._new_call(self.context)
         try:
             async with asyncio.timeout(None) as self._scope:
@@ -221,7 +221,7 @@ class _Race:
         if not self._may_begin() or (hint is not None and hint > stage.park_after_s):
             return False
         if hint is not None:
-            # Many that got the same hint must not come back in the same instant.
+            # Many calls with the same hint must not return in the same instant.
             self.not_before = max(self.not_before, now + hint + stage.rng.uniform(0.0, 0.1 * hint + 0.01))
         if stage.budget is not None and self.failed is None:
             cost = stage.budget.cost(error)
@@ -246,7 +246,7 @@ class _Race:
     # -- the next call ------------------------------------------------------------------------------------------
 
     def _arm(self, call: _Call) -> None:
-        """The next call is due when this one has taken the delay."""
+        """Schedules the next call for when this one has taken the delay."""
         if self.left > 0 and self.failed is None:
             wait = call.began + self.delay_s - self.stage.clock.monotonic()
             what = "first chunk" if self.context.stream else "answer"
@@ -266,13 +266,13 @@ class _Race:
         else:
             avoid = self.calls[-1]
             if avoid.queued:
-                return  # another one would only queue behind it; its beginning sets the timer anew
+                return  # another call would only queue behind it; its start sets the timer again
             if not self._may_begin() or (budget is not None and not budget.try_take(budget.spec.failure_cost)):
                 return
         self._start(avoid, why)
 
     def _start(self, avoid: _Call, why: str) -> None:
-        """Another call, by another key and endpoint than `avoid` where there are any."""
+        """Starts another call, by another key and endpoint than `avoid` if possible."""
         context, attempt = self.context.fork(), avoid.attempt
         if attempt is not None:
             context.last_key, context.last_endpoint = attempt.key, attempt.place
@@ -288,7 +288,7 @@ class _Race:
         if self._over or crash is None:
             return
         self.crash = crash
-        if task.cancelled():  # not by this race: the queue was closed, and the whole request is to come again
+        if task.cancelled():  # not by this race: the queue was closed, and the whole request is repeated
             self._stop()
             self._tell()
         else:  # a defect
@@ -305,7 +305,7 @@ class _Race:
         return self._over or (not self.flying and self._timer is None)
 
     def _decide(self, call: _Call | None) -> None:
-        """Nothing that is still in flight is of any use."""
+        """Ends the race: calls in flight are useless from now on."""
         self.decided_at = self.stage.clock.monotonic()
         self._stop()
         if self._scope is not None and call is not self.calls[0]:
@@ -317,7 +317,7 @@ class _Race:
             self._news.set_result(None)
 
     def _stop(self) -> None:
-        """No further call begins."""
+        """Lets no further call begin."""
         self.left = min(self.left, 0)
         if self._timer is not None:
             self._timer.cancel()
@@ -327,14 +327,14 @@ class _Race:
         self.failed, self.paid = None, 0.0
 
     async def _leave(self) -> None:
-        """Cancels what is in flight and waits until it has given back what it holds."""
+        """Cancels the calls in flight and waits until they have released their slots and permits."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(tuple(self._tasks))
 
     async def _abandon(self) -> None:
-        """The caller has gone, or there was a defect: nothing is kept."""
+        """Ends the race for a caller that has left, or after a defect: nothing is kept."""
         self.ended = True
         self._stop()
         try:
@@ -353,7 +353,7 @@ class _Race:
                 continue
             taken = self.decided_at - call.began
             attempt.message = "another call was quicker"
-            # It would have taken at least so long. Without these the percentile would sink with each hedge.
+            # It would have taken at least this long. Without these the percentile would sink with each hedge.
             if attempt.outcome == "cancelled" and taken > self.delay_s:
                 stage.pace.add(self.kind, taken)
         if stage.budget is not None:
@@ -362,7 +362,7 @@ class _Race:
         self.context.tries.pop(stage.target, None)
 
     def _settle_failure(self) -> BaseException:
-        """Returns what to raise; the first failure is its cause."""
+        """Returns the exception to raise; the first failure is its cause."""
         if self.crash is not None:
             return self.crash
         failure = self.failure
@@ -375,7 +375,7 @@ class _Race:
         return failure
 
     def _adopt(self, call: _Call) -> None:
-        """The request continues with what is known of this call."""
+        """Continues the request with this call's state."""
         mine, context = self.context, call.context
         if context is mine:
             return

@@ -9,10 +9,10 @@ from math import ceil
 from engine.schemas.policy import HedgeSpec
 
 _RECENT = 1000
-"""Latencies that a percentile is taken over."""
+"""Number of latencies behind a percentile."""
 
 Kind = tuple[str, bool]
-"""Task, and whether it streams: an embedding says nothing about a chat, a whole answer nothing about a first chunk."""
+"""Task, and True for a stream: an embedding says nothing about a chat, a whole answer nothing about a first chunk."""
 
 
 class Latencies:
@@ -46,14 +46,14 @@ class Pace:
         self._latencies: dict[Kind, Latencies] = {}
 
     def delay_s(self, kind: Kind) -> float:
-        """Returns how long a call may take before the next one starts, in seconds."""
+        """Returns the time that a call may take before the next one starts, in seconds."""
         spec, seen = self.spec, self._latencies.get(kind)
         if spec.percentile is None or seen is None or len(seen) < spec.min_samples:
             return spec.after_s
         return seen.quantile(spec.percentile)
 
     def add(self, kind: Kind, seconds: float) -> None:
-        """Counts what a call took, or at least would have taken."""
+        """Counts the duration of a call, or its lower bound."""
         seen = self._latencies.get(kind)
         if seen is None:
             seen = self._latencies[kind] = Latencies(max(_RECENT, self.spec.min_samples))

@@ -1,6 +1,6 @@
-"""The policies, one file each: a class, its order constraints with their reasons, and how it is made from its spec.
+"""The port of policies: the facts that a layer is made from.
 
-Each file has `layer(context)`, which gives the inert layer for a target, or None when its policy is off.
+A policy's file has `layer(context)`, which returns the inert layer for a target, or None when its policy is off.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class LayerContext:
     primary: bool = True
     """The run's own target, not a fallback."""
     server_info: ServerInfo = field(default_factory=ServerInfo)
-    """The facts that the target's server reports of itself, once they are read."""
+    """The facts that the target's server reports about itself, once they are read."""
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """The addresses that serve it; one entry for a target without addresses."""
+        """Returns the addresses that serve it; one entry for a target without addresses."""
         provider = self.target.provider
         return (provider.base_url, *provider.endpoints) if provider.kind == "remote" else (self.name,)

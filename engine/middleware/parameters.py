@@ -1,4 +1,4 @@
-"""Fills a request's body with what its target's model brings along."""
+"""Fills a request's body with its target's model and parameters."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from engine.schemas import TargetSpec
 
 
 class Parameters(Middleware):
-    """`model.parameters` where the request does not set them, and the model's id at this provider.
+    """Sets `model.parameters` where the request does not set them, and the model's id at this provider.
 
     A remote request that names another model keeps it, unless the model is pinned. A target in this process has one
-    model, and a fallback is chosen with its model: there the request's `model` gives way, with a warning.
+    model, and a fallback is chosen with its model: there the request's `model` is replaced, with a warning.
     """
 
     name = "parameters"
@@ -51,15 +51,14 @@ class Parameters(Middleware):
         return await self.next(request, context)
 
     def _continues(self, request: Request) -> bool:
-        """Returns True if the target can be given the beginning of an answer. To a prompt in tokens nothing can be
-        added."""
+        """Returns True if the target accepts the beginning of an answer. A prompt in tokens can't be extended."""
         if request.task == "completion":
             return isinstance(request.body.get("prompt", ""), str)
         return self.prefill != "none"
 
 
 def _continued(request: Request, context: Context, how: str) -> dict[str, Any]:
-    """The body that requests the rest of an answer: its beginning in place, its length limit shorter by that."""
+    """Returns a body that requests the rest of an answer: its beginning is included, its length limit reduced by it."""
     body, beginning = dict(request.body), context.prefill or ""
     for limit in ("max_tokens", "max_completion_tokens"):
         if isinstance(body.get(limit), int):

@@ -1,4 +1,4 @@
-"""Refuses what can't succeed before it waits for anything or costs anything."""
+"""Refuses requests that can't succeed before they wait or cost anything."""
 
 from __future__ import annotations
 
@@ -23,51 +23,51 @@ _CUTS = ("truncate", "truncate_prompt_tokens", "truncation")
 
 
 class Preflight(Middleware):
-    """Checks a request against its task's form and against what is known of the target.
+    """Checks a request against its task's form and against the known limits of the target.
 
-    Only what every provider refuses is refused. Types are those of OpenAI's API reference; ranges are left to the
+    It refuses only what every provider refuses. Types are those of OpenAI's API reference; ranges are left to the
     providers where these differ: llama.cpp reads max_tokens=-1 as no limit, and vLLM takes any role. Raises
     InvalidRequest and TooLong.
     """
 
     name = "preflight"
-    why = "before the queue, so that what can't succeed never waits; after the target's choice, for each has its limits"
+    why = "before the queue, so that a hopeless request never waits; after the target's choice, for each has its limits"
     wraps = {
         "retry": "no other try helps",
         "hedge": "no other call helps",
-        "queue": "what can't succeed must not wait",
-        "rate_limit": "what can never pass must not are in its line",
+        "queue": "a request that can't succeed must not wait",
+        "rate_limit": "a request that can never pass must not wait in its line",
     }
-    wrapped_by = {"fallback": "what is too long for one target may fit the next one's model"}
+    wrapped_by = {"fallback": "a request that is too long for one target may fit the next one's model"}
 
     def __init__(
         self, next: Stage, target: TargetSpec, policy: PolicySpec, primary: bool, clock: Clock, server_info: ServerInfo
     ) -> None:
         self.next = next
         self.server_info = server_info
-        """The server's facts; those of the configuration come first."""
+        """The server's facts; those of the configuration take precedence."""
         model, provider = target.model, target.provider
         self.model = target.model_id
         self.tasks = frozenset(model.tasks)
         self.defaults = model.parameters
         self.context_length = model.context_length
         self.chars_per_token = policy.preflight.max_chars_per_token
-        # Such a request names its own model, of which nothing is known here. As in engine/middleware/parameters.py.
+        # Such a request names its own model, which is unknown here. As in engine/middleware/parameters.py.
         self.open = primary and provider.kind == "remote" and not model.pin
         self.own_names = frozenset({model.name, target.model_id, *model.ids.values()})
-        # A model in this process cuts answers, and texts that it embeds, to what it can hold.
+        # A model in this process cuts answers, and texts that it embeds, to its context.
         self.cuts = provider.kind == "local"
         self.limits = policy.rate_limit
         rates = [None if rate is None else rate / 60 for rate in limits_of(self.limits)]
         self.full = VectorBucket(rates, self.limits.burst_s, clock) if self.limits.enabled and any(rates) else None
-        """The cost that the rate limit lets pass at once, whatever the key."""
+        """The most that the rate limit lets pass at once, for any key."""
 
     async def __call__(self, request: Request, context: Context) -> Result:
         context.cost = self.check(request)
         return await self.next(request, context)
 
     def check(self, request: Request) -> Cost | None:
-        """Returns what it costs at the rate limit, where that has limits of its own.
+        """Returns the request's cost at the rate limit, if that has limits of its own.
 
         Raises InvalidRequest or TooLong, with the path of the field and the next step.
         """
@@ -95,7 +95,7 @@ class Preflight(Middleware):
         said = self.server_info
         if not self.tasks and said.tasks and request.task not in said.tasks:
             raise InvalidRequest(
-                f"task: {self.model!r} is not for {request.task}, says its server; it does: "
+                f"task: {self.model!r} is not for {request.task}, as its server says; it does: "
                 f"{', '.join(sorted(said.tasks))}. Next: choose another model, or another provider.base_url"
             )
         if self.tasks and request.task not in self.tasks:
@@ -131,7 +131,7 @@ class Preflight(Middleware):
 
 
 def check_body(task: str, body: dict[str, Any]) -> float:
-    """The length of the longest prompt in a body: characters, or below zero the number of tokens it is given in.
+    """Returns the length of the longest prompt in a body: characters, or for a prompt in tokens minus their number.
 
     Raises InvalidRequest for a body that can't be right.
     """
@@ -161,13 +161,13 @@ def _chat(body: dict[str, Any]) -> float:
 
 
 def _odd_message(message: Any, where: str) -> int:
-    """The characters of a message that is not a plain text. Raises InvalidRequest."""
+    """Returns the characters of a message that is not plain text. Raises InvalidRequest."""
     if not isinstance(message, dict):
         raise InvalidRequest(f"{where}: expected an object with role and content, got {_shown(message)}")
     role = message.get("role")
     if not isinstance(role, str) or not role:
         raise InvalidRequest(
-            f"{where}.role: expected who speaks, such as system, user, assistant or tool; got {_shown(role)}"
+            f"{where}.role: expected a role such as system, user, assistant or tool; got {_shown(role)}"
         )
     content = message.get("content")
     if isinstance(content, str):
@@ -177,12 +177,12 @@ def _odd_message(message: Any, where: str) -> int:
     if content is not None:
         raise InvalidRequest(f"{where}.content: expected text or a list of parts, got {_shown(content)}")
     if not message.keys() - {"role", "name", "content"} and ("content" not in message or role != "assistant"):
-        raise InvalidRequest(f"{where}: says nothing. Next: give it a content, or leave it out")
+        raise InvalidRequest(f"{where}: got no content. Next: give it a content, or leave it out")
     return 0
 
 
 def _part(part: Any, where: str) -> int:
-    """The characters of a part of a message. Raises InvalidRequest."""
+    """Returns the characters of a part of a message. Raises InvalidRequest."""
     if isinstance(part, str):
         return len(part)
     if not isinstance(part, dict):
@@ -270,7 +270,7 @@ def _recording(body: dict[str, Any]) -> float:
 
 
 def _longest(prompts: Any, where: str) -> float:
-    """The length of the longest of the prompts: characters, or tokens below zero. Raises InvalidRequest."""
+    """Returns the length of the longest prompt: characters, or tokens below zero. Raises InvalidRequest."""
     if isinstance(prompts, str):
         return len(prompts)
     if isinstance(prompts, dict):  # llama.cpp: a text with images
@@ -348,11 +348,11 @@ _SIZES: dict[str, Callable[[dict[str, Any]], float]] = {
     "transcription": _recording,
     "audio-translation": _recording,
 }
-"""By task: checks what it can't do without, and gives the length of a prompt that must fit a context."""
+"""Task → a check of its required fields, which returns the length of a prompt that must fit a context."""
 
 
 def _shown(value: Any) -> str:
-    """A value in an error: short, and without a user's text."""
+    """Formats a value for an error: short, and without a user's text."""
     return repr(value) if isinstance(value, bool | int | float | None) else type(value).__name__
 
 

@@ -15,7 +15,7 @@ from engine.schemas.policy import QueueSpec
 
 
 class _Waiter:
-    """One who waits. Of its entries in the heap only the latest one counts."""
+    """One waiting request. Only its latest entry in the heap counts."""
 
     __slots__ = ("context", "entry", "key", "order", "request_id", "slot")
 
@@ -30,7 +30,7 @@ class _Waiter:
 
 
 class PriorityGate:
-    """`concurrency` slots and a heap of those who wait for one.
+    """`concurrency` slots and a heap of the requests that wait for one.
 
     The sort key is enqueue time + tier × `ageing_s`: a request overtakes only those of the next lower tier that came
     less than `ageing_s` earlier, so nothing starves. Equal keys are first in, first out. `size`, `concurrency` and
@@ -54,7 +54,7 @@ class PriorityGate:
 
     @property
     def concurrency(self) -> int:
-        """Slots. A smaller number takes none away from those who have one."""
+        """The number of slots. A smaller number takes no slot away from a request that has one."""
         return self._concurrency
 
     @concurrency.setter
@@ -106,19 +106,20 @@ class PriorityGate:
             context.record.queued_s += self.clock.monotonic() - now
 
     def release(self) -> None:
-        """Gives a slot back and hands it to the next in order."""
+        """Returns a slot and hands it to the next in order."""
         self.active -= 1
         if self._heap:
             self._serve()
 
     def close(self) -> None:
-        """Admits no request any more and cancels those that wait. Those with a slot are left alone."""
+        """Admits no further request and cancels those that wait. Requests with a slot continue."""
         self._closed = True
         for *_, waiter in self._heap:
             waiter.slot.cancel()
 
     def reprioritise(self, request_id: str, tier: int) -> bool:
-        """Gives a waiting request another tier; its place counts from when it came. False: it does not wait here."""
+        """Gives a waiting request another tier; its place still counts from its arrival. False: it does not wait
+        here."""
         for *_, waiter in self._heap:
             if waiter.request_id == request_id and not waiter.slot.done():
                 waiter.context.tier = tier
@@ -129,7 +130,7 @@ class PriorityGate:
         return False
 
     def ahead_of(self, tier: int) -> int:
-        """Returns how many of those who wait would be served before one of this tier that came now."""
+        """Returns how many waiting requests would be served before a new one of this tier."""
         place = self.clock.monotonic() + tier * self.ageing_s
         return sum(
             key <= place and entry == waiter.entry and not waiter.slot.done() for key, _, entry, waiter in self._heap

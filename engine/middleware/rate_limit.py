@@ -25,7 +25,7 @@ _NEVER = float("inf")
 
 
 class _Unit:
-    """One dimension: what the configuration allows, what the provider said, and what is left."""
+    """One dimension: the configured limit, the provider's limit, and the level."""
 
     __slots__ = ("capacity", "level", "limit", "name", "rate")
 
@@ -39,7 +39,7 @@ class _Unit:
         self.level = self.capacity
 
     def learn(self, limit: float, remaining: float, reset_s: float) -> None:
-        """Takes over what a reply's headers say, where that is lower.
+        """Adopts the limit in a reply's headers if it is lower.
 
         The limit comes back evenly: `limit - remaining` units in `reset_s` seconds (OpenAI, "Rate limits", headers).
         """
@@ -54,8 +54,8 @@ class _Unit:
 class VectorBucket:
     """A token bucket with several dimensions that are reserved together.
 
-    Levels refill continuously and may fall below zero when a call turns out dearer than its reservation. Those who wait
-    are served in the order of arrival: a small request never passes a large one. Lives on one event loop.
+    Levels refill continuously and may fall below zero when a call costs more than its reservation. Waiting calls are
+    served in the order of arrival: a small request never passes a large one. Lives on one event loop.
     """
 
     def __init__(self, rates_per_s: Sequence[float | None], burst_s: float, clock: Clock) -> None:
@@ -71,25 +71,25 @@ class VectorBucket:
 
     @property
     def limited(self) -> bool:
-        """False while no limit is known: nothing waits then, and nothing is counted."""
+        """False while no limit is known: nothing waits or counts then."""
         return bool(self._limited)
 
     def _find_limited(self) -> tuple[tuple[int, _Unit], ...]:
-        """The dimensions that have a limit, with their places in a cost."""
+        """Returns the dimensions that have a limit, with their index in a cost."""
         return tuple((place, unit) for place, unit in enumerate(self.units) if unit.rate != _NEVER)
 
     @property
     def waiting(self) -> int:
-        """Those in line who still want their turn."""
+        """Returns the waiting calls that are not cancelled."""
         return sum(not turn.done() for _, turn in self._line)
 
     @property
     def levels(self) -> list[float]:
-        """Returns what is left in each dimension."""
+        """Returns the level of each dimension."""
         return [unit.level for unit in self.units]
 
     async def acquire(self, cost: Cost) -> None:
-        """Takes `cost`, after those who came before. Raises TooLong for a cost that no full bucket holds."""
+        """Takes `cost`, after earlier callers. Raises TooLong for a cost that no full bucket holds."""
         if self.try_acquire(cost):
             return
         self.refuse_impossible(cost)
@@ -102,7 +102,7 @@ class VectorBucket:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.give_back(cost)  # its turn came in the instant of the cancellation
             else:
-                self._serve()  # the next in line need not wait for this one's amount
+                self._serve()  # the next in line need not wait for this call's amount
             raise
 
     def try_acquire(self, cost: Cost) -> bool:
@@ -129,7 +129,7 @@ class VectorBucket:
                 )
 
     def give_back(self, cost: Cost) -> None:
-        """Returns what was taken but not used; negative amounts take more."""
+        """Returns an amount that was taken but not used; negative amounts take more."""
         self._refill()
         for place, unit in self._limited:
             level = unit.level + cost[place]
@@ -138,7 +138,7 @@ class VectorBucket:
             self._serve()
 
     def learn(self, hints: RateHints) -> None:
-        """Obeys a reply's headers."""
+        """Adopts the limits in a reply's headers."""
         self._refill()
         for unit, said in zip(
             self.units, (hints.requests, hints.tokens, hints.input_tokens, hints.output_tokens), strict=True
@@ -151,12 +151,12 @@ class VectorBucket:
                 try:
                     self.refuse_impossible(cost)
                 except TooLong as error:
-                    turn.set_exception(error)  # it would wait for ever, and all who are behind it
+                    turn.set_exception(error)  # it would wait forever, and so would all behind it
         if self._line:
             self._serve()
 
     def wait_s(self, cost: Cost) -> float:
-        """Seconds that a call of this cost would wait if it came now."""
+        """Returns the seconds that a call of this cost would wait now."""
         self._refill()
         before = [waiting for waiting, turn in self._line if not turn.done()]
         return max(0.0, self._wait_s([sum(parts) for parts in zip(cost, *before, strict=True)]))
@@ -183,7 +183,7 @@ class VectorBucket:
             unit.level = level if level < unit.capacity else unit.capacity
 
     def _wait_s(self, cost: Sequence[float]) -> float:
-        """Seconds until the levels reach `cost`; 0 or less: now."""
+        """Returns the seconds until the levels reach `cost`; 0 or less: now."""
         return max(((cost[place] - unit.level) / unit.rate for place, unit in self._limited), default=0.0)
 
     def _take(self, cost: Cost) -> None:
@@ -191,14 +191,14 @@ class VectorBucket:
             unit.level -= cost[place]
 
     def _serve(self) -> None:
-        """Gives those at the head of the line their turn, as far as the levels reach."""
+        """Serves the calls at the head of the line, as far as the levels reach."""
         self._refill()
         while self._line:
             cost, turn = self._line[0]
             if turn.done():
                 self._line.popleft()
                 continue
-            # A billionth is what rounding may leave missing after exactly the time that was waited for.
+            # Rounding may leave a billionth missing after exactly the time that was waited for.
             if self._wait_s(cost) > 1e-9:
                 break
             self._line.popleft()
@@ -216,12 +216,12 @@ class VectorBucket:
 
 
 class RateLimit(Middleware):
-    """Reserves a call's requests and tokens, and puts the reservation right when the true usage is known."""
+    """Reserves a call's requests and tokens, and corrects the reservation when the true usage is known."""
 
     name = "rate_limit"
     why = "before the permit and the call, so that nothing is held while it waits for tokens"
     wrapped_by = {
-        "queue": "work waits in the queue; here only the head of it waits for its tokens",
+        "queue": "work waits in the queue; only its head waits here for tokens",
         "route": "the limits are a key's, so the key must be chosen",
     }
     wraps = {"breaker": "a rejected call gives its tokens back"}
@@ -247,7 +247,7 @@ class RateLimit(Middleware):
             raise
         except InferenceError as error:
             self._learn(bucket, context, at_once=True)
-            # A call that the provider refused cost a request; what else it counted is not known.
+            # A call that the provider refused cost a request; its other costs are unknown.
             bucket.give_back((0.0, *cost[1:]) if error.status is not None else (0.0, 0.0, 0.0, cost[3]))
             raise
         except BaseException:
@@ -263,7 +263,7 @@ class RateLimit(Middleware):
         return result
 
     def bucket(self, key: str | None) -> VectorBucket:
-        """The bucket of a key, or of the whole target."""
+        """Returns the bucket of a key, or of the whole target."""
         if self.spec.per == "target":
             key = None
         bucket = self._buckets.get(key)
@@ -276,7 +276,7 @@ class RateLimit(Middleware):
         return bucket
 
     async def _unlimited(self, request: Request, context: Context, bucket: VectorBucket) -> Result:
-        """No limit is known yet; the reply may name one."""
+        """Makes a call while no limit is known; the reply may name one."""
         try:
             result = await self.next(request, context)
         except InferenceError:
@@ -298,20 +298,19 @@ class RateLimit(Middleware):
 
 
 def limits_of(spec: RateLimitSpec) -> tuple[float | None, float | None, float | None, float | None]:
-    """The configured limits a minute, in the order of UNITS."""
+    """Returns the configured limits a minute, in the order of UNITS."""
     return spec.requests_per_min, spec.tokens_per_min, spec.input_tokens_per_min, spec.output_tokens_per_min
 
 
 def cost_of(request: Request, spec: RateLimitSpec, characters: float | None = None) -> Cost:
-    """Returns what a call takes before it is known what it costs; `characters` of its prompt, where they were
-    counted."""
+    """Estimates the cost of a call before it is made; `characters` of its prompt, if they were counted."""
     prompt = float(input_tokens(request.body, characters))
     answer = float(output_tokens(request.task, request.body, spec.output_tokens_default))
     return 1.0, prompt + answer, prompt, answer
 
 
 def _correct(bucket: VectorBucket, cost: Cost, usage: Usage | None) -> None:
-    """Puts a reservation right."""
+    """Corrects a reservation by the true usage."""
     if usage is not None:
         prompt, answer = usage.input_tokens, usage.output_tokens
         bucket.give_back((0.0, cost[1] - prompt - answer, cost[2] - prompt, cost[3] - answer))

@@ -15,14 +15,14 @@ from engine.schemas.policy import StreamSpec
 class Rescue(Middleware):
     """Requests the rest of an answer whose stream broke from another target, or from the same one.
 
-    Where the target can continue from a given beginning, it is given what was delivered, and what it repeats of it is
-    left out. Else, or when it refuses, the answer is requested again from its start: as long as it is equal to what was
-    delivered it is left out, and when it differs a marked chunk (`Chunk.restarted`) comes first. Each is an attempt
-    like any other, with its own permits, record and usage.
+    If the target can continue from a given beginning, it gets the delivered text, and any part that it repeats is
+    dropped. If it can't, or refuses, the answer is requested again from its start: the part equal to the delivered text
+    is dropped, and at the first difference a marked chunk (`Chunk.restarted`) comes first. Each is an attempt like any
+    other, with its own permits, record and usage.
     """
 
     name = "rescue"
-    why = "outside the targets, so that one can continue with what another has begun"
+    why = "outside the targets, so that one can continue the answer of another"
     wraps = {"fallback": "the rest of an answer may come from another target"}
     wrapped_by = {"deadline": "one deadline over the whole stream, however often it was rescued"}
 
@@ -81,7 +81,7 @@ class _Rescued:
         await self._stream.aclose()
 
     async def _go_on(self, error: InferenceError) -> None:
-        """Replaces the broken stream by another one. Raises `error` without one."""
+        """Replaces the broken stream by another one. Raises `error` if there is no other."""
         context, broken = self._context, self._context.attempt
         if not error.retryable or not self._left or context.spent or broken is None:
             raise error
@@ -108,7 +108,7 @@ class _Rescued:
             refused = context.attempt
             if not context.prefilled or refused is None or context.spent:
                 raise
-            # It does not take the beginning of an answer: then from the start.
+            # It does not take the beginning of an answer: restart.
             context.prefill = None
             context.order = self._rescue.next.starting(refused.target)
             context.next_attempt("rescue", f"{refused.target} refused to continue from a beginning")

@@ -1,4 +1,4 @@
-"""Joins the rest of an answer to its beginning, so that nothing is said twice."""
+"""Joins the rest of an answer to its beginning, so that no text comes twice."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class Splice:
 
     def __init__(self) -> None:
         self.chunks = 0
-        """Delivered."""
+        """Chunks delivered."""
         self.finished = False
-        """A finish reason was delivered, and nothing after it."""
+        """True once a finish reason was delivered, and nothing after it."""
         self._parts: list[str] = []
         self.plain = True
-        """Nothing but one choice's text was delivered: only that can be continued, or compared."""
+        """True while only one choice's text was delivered: only that can be continued, or compared."""
         self._id: Any = None
         self._joining: str | None = None
-        """The target that continues, until it is known where its text belongs."""
+        """The target that continues, until the place of its text is known."""
         self._continued = False
         self._joined = False
-        """Marks the chunks from now on as another stream's."""
+        """True: the chunks from now on are another stream's."""
         self._mark: dict[str, Any] | None = None
-        """Says in the next chunk that it is."""
+        """The mark for the next chunk."""
         self._seen = ""
         """Text of the joining stream."""
         self._held: list[Chunk] = []
@@ -40,13 +40,13 @@ class Splice:
 
     @property
     def text(self) -> str:
-        """Delivered."""
+        """Returns the delivered text."""
         if len(self._parts) > 1:
             self._parts = ["".join(self._parts)]
         return self._parts[0] if self._parts else ""
 
     def passes(self, chunk: Chunk) -> bool:
-        """True: the chunk continues as it is. False: it is kept, and `take` may have something."""
+        """True: the chunk passes unchanged. False: it is held, and `take` may return one."""
         if self._joining is None and not self._joined:
             self._note(chunk)
             return True
@@ -63,16 +63,16 @@ class Splice:
         return False
 
     def take(self) -> Chunk | None:
-        """The next chunk that was kept and may continue now."""
+        """Returns the next held chunk that may pass now."""
         return self._ready.popleft() if self._ready else None
 
     def join(self, target: str, *, continued: bool) -> None:
-        """Another stream follows. `continued`: it was given what was delivered, and continues from there."""
+        """Notes that another stream follows. `continued`: it got the delivered text, and continues from there."""
         self._joining, self._continued = target, continued
         self._seen, self._held = "", []
 
     def end(self) -> None:
-        """The joining stream has no more text that could tell where it belongs."""
+        """Notes the end of the joining stream: no more text can show its place."""
         if self._joining is not None and self._held:
             self._decide(last=True)
 
@@ -98,7 +98,7 @@ class Splice:
 
     def _skip(self, last: bool) -> int | None:
         """Returns how many characters of the new text to leave out; -1: it is another answer; None: too early to
-        say."""
+        tell."""
         seen, text = self._seen, self.text
         if not self.plain:
             return -1
@@ -129,30 +129,30 @@ class Splice:
                     continue
                 chunk = Chunk(_with_text(chunk.body, kept), chunk.usage)
             elif not text and plain and not chunk.usage and _opens(chunk.body):
-                continue  # the role was said already
+                continue  # the role was delivered already
             self._emit(chunk)
 
     def _emit(self, chunk: Chunk) -> None:
-        """Delivers a chunk of another stream as one of this."""
+        """Delivers a chunk of another stream as one of this stream."""
         body = {**chunk.body} if self._id is None else {**chunk.body, "id": self._id}
         text, plain = _read(body)
         if self.finished and self.plain and plain and not text and _finished(body):
             if chunk.usage is None:
                 return
-            body["choices"] = []  # that the answer is finished was said already
+            body["choices"] = []  # the finish reason was delivered already
         if self._mark is not None:
             body["engine"], self._mark = self._mark, None
         self._deliver(Chunk(body, chunk.usage))
 
     def _restart(self) -> None:
-        """Another answer: what was delivered does not count any more, and the caller is notified."""
+        """Starts another answer: the delivered text does not count any more, and the caller is notified."""
         target, self._joining, self._joined = self._joining, None, False
         self._parts, self.chunks, self.plain, self.finished, self._id = [], 0, True, False, None
         first = self._held[0].body
         mark = {"rescue": "restarted", "target": target}
         body: dict[str, Any]
         if "choices" in first:
-            # An empty choice, so that a caller who takes the first one of every chunk finds it.
+            # An empty choice, for callers that read the first choice of every chunk.
             nothing: dict[str, Any] = {"text": ""} if first.get("object") == "text_completion" else {"delta": {}}
             choices = [{"index": 0, **nothing, "finish_reason": None}]
             body = {**first, "choices": choices, "engine": mark}
@@ -169,10 +169,10 @@ class Splice:
 
 
 def _read(body: dict[str, Any]) -> tuple[str, bool]:
-    """The text of a chunk, and whether there is nothing else in it that belongs to the answer."""
+    """Returns the text of a chunk, and True if nothing else in it belongs to the answer."""
     choices = body.get("choices")
     if not choices:
-        # An event with a type, such as a response's: what belongs to an answer there can't be compared.
+        # An event with a type, such as a response's: its parts of an answer can't be compared.
         return "", choices is not None
     choice = choices[0]
     plain = len(choices) == 1 and not choice.get("index") and not choice.get("logprobs")
@@ -200,6 +200,6 @@ def _finished(body: dict[str, Any]) -> bool:
 
 
 def _opens(body: dict[str, Any]) -> bool:
-    """Returns True if a chunk says nothing but whose turn it is."""
+    """Returns True if a chunk has nothing but the role."""
     choices = body.get("choices")
     return bool(choices) and not _finished(body)

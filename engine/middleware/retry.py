@@ -1,4 +1,4 @@
-"""Another try, at this one layer only: transports and clients retry nothing."""
+"""Retries, at this one layer only: transports and clients retry nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Tries:
         self.failures = 0
         self.throttles = 0
         self.paid = 0.0
-        """Budget tokens."""
+        """Budget tokens for the tries."""
 
     @property
     def made(self) -> int:
@@ -37,7 +37,7 @@ class Tries:
             self.failures += 1
 
     def caused(self, error: InferenceError) -> InferenceError:
-        """`error`, with the first one as its cause."""
+        """Returns `error`, with the first one as its cause."""
         if error is not self.first and error.__cause__ is None:
             error.__cause__ = self.first
         return error
@@ -47,8 +47,8 @@ class Retry(Middleware):
     """Full jitter under a capped exponential bound, never shorter than the server's hint.
 
     Exponential back-off and full jitter: AWS Architecture Blog, "Exponential Backoff And Jitter". Failures and
-    throttles have limits of their own. A hint that passes the deadline, or `park_after_s`, fails the request here and
-    now. A stream is retried until its first chunk.
+    throttles have separate limits. A hint that passes the deadline, or `park_after_s`, fails the request at once. A
+    stream is retried until its first chunk.
     """
 
     name = "retry"
@@ -92,11 +92,11 @@ class Retry(Middleware):
         return result
 
     async def _again(self, request: Request, context: Context, error: InferenceError) -> Result:
-        """The tries after the first one. Raises the last error, with the first as its cause."""
+        """Makes the tries after the first one. Raises the last error, with the first as its cause."""
         tries = context.tries.setdefault(self.target, Tries(error))
         while True:
             if isinstance(error, CircuitOpen):
-                raise tries.caused(error)  # nothing was tried; who chooses the target knows what else there is
+                raise tries.caused(error)  # nothing was tried; the stage that chooses the target knows the alternatives
             tries.count(error)
             cost = self.budget.cost(error) if self.budget is not None else 0.0
             delay = self._wait_s(context, error, tries, cost)
@@ -109,7 +109,7 @@ class Retry(Middleware):
                 await asyncio.sleep(delay)
             except asyncio.CancelledError:
                 if self.budget is not None:
-                    self.budget.give_back(cost)  # there was no other try
+                    self.budget.give_back(cost)  # no other try was made
                 raise
             tries.paid += cost
             context.last_try = tries.failures >= self.max_failures
@@ -124,7 +124,7 @@ class Retry(Middleware):
             return result
 
     def _succeeded(self, context: Context) -> None:
-        """Gives back what the tries took, and forgets them: a stream that breaks later may come here again."""
+        """Gives back the tokens of the tries, and clears them: a stream that breaks later may come here again."""
         tries: Tries | None = context.tries.pop(self.target, None) if context.tries else None
         if self.budget is not None:
             self.budget.give_back(self.budget.spec.success_refund if tries is None else tries.paid)
@@ -136,7 +136,7 @@ class Retry(Middleware):
             return None
         if context.spent:
             return None
-        # The hint is about the key and endpoint that gave it.
+        # The hint concerns the key and endpoint that gave it.
         hint = None if error.elsewhere else error.retry_after_s
         if hint is not None and hint > self.park_after_s:
             return None
@@ -153,20 +153,20 @@ class Retry(Middleware):
         return delay
 
     def delay(self, retry: int, hint_s: float | None) -> float:
-        """Seconds before the `retry`-th retry, counted from 1."""
+        """Returns the seconds before the `retry`-th retry, counted from 1."""
         growth = self.spec.multiplier ** min(retry - 1, 64)
         bound = min(self.spec.max_delay_s, self.spec.initial_delay_s * growth)
         jittered = self.rng.uniform(0.0, bound)
         if hint_s is None:
             return jittered
-        # Many that got the same hint must not come back in the same instant.
+        # Many requests with the same hint must not return in the same instant.
         return max(jittered, hint_s + self.rng.uniform(0.0, min(bound, 0.1 * hint_s + 0.01)))
 
 
 def layer(context: LayerContext) -> Layer | None:
     spec = context.policy.retry
     if not spec.enabled or context.policy.hedge.enabled:
-        return None  # a hedge is in this place
+        return None  # hedging replaces retries
     budget = budget_of(context)
     throttles = "" if spec.max_throttle_retries is None else f" throttles={spec.max_throttle_retries}"
     settings = (

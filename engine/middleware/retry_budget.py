@@ -8,14 +8,14 @@ from engine.middleware.layer_context import LayerContext
 from engine.schemas.policy import BudgetSpec
 
 THROTTLES = frozenset({"throttled", "overloaded"})
-"""Failures by which a provider says that it is too much just now; they are counted and paid for apart."""
+"""Failures of a provider that is overloaded or limits the rate; they are counted and paid for separately."""
 
 
 class RetryBudget:
-    """Bounds the retries of a target, so that an outage is not made worse by those who try again.
+    """Bounds the retries of a target, so that retries do not worsen an outage.
 
     Source: AWS SDKs and Tools Reference Guide, "Retry behavior": capacity 500, 14 for a transient failure, 5 for a
-    throttle, given back by success. Ours also refills slowly, so that a job which only waits continues one day.
+    throttle, given back by success. Ours also refills slowly, so that a job that only waits continues eventually.
     """
 
     def __init__(self, spec: BudgetSpec, clock: Clock) -> None:
@@ -26,11 +26,11 @@ class RetryBudget:
         self._refilled = clock.monotonic()
 
     def cost(self, error: InferenceError) -> float:
-        """Tokens that another try after `error` takes."""
+        """Returns the tokens that another try after `error` costs."""
         return self.spec.throttle_cost if error.kind in THROTTLES else self.spec.failure_cost
 
     def try_take(self, cost: float) -> bool:
-        """Takes `cost` if it is there."""
+        """Takes `cost` if the bucket has it."""
         self._refill()
         if self.level < cost:
             self.refused += 1
@@ -39,9 +39,9 @@ class RetryBudget:
         return True
 
     def reserve(self, cost: float) -> float | None:
-        """Takes `cost`, also below zero, and gives the seconds until the bucket has synthetic for it.
+        """Takes `cost`, also below zero, and returns the seconds until the bucket has refilled it.
 
-        None: it never will, or `on_empty` is fail and the tokens are not there.
+        None: it never will, or `on_empty` is fail and the bucket lacks the tokens.
         """
         if self.try_take(cost):
             return 0.0
@@ -51,7 +51,7 @@ class RetryBudget:
         return -self.level / self.spec.refill_per_s
 
     def give_back(self, tokens: float) -> None:
-        """A success returns what its retries took; one without retries, `success_refund`."""
+        """Returns tokens to the bucket: after a success, those of its retries; without retries, `success_refund`."""
         level = self.level + tokens
         self.level = level if level < self.spec.capacity else self.spec.capacity
 
@@ -66,7 +66,7 @@ class RetryBudget:
 
 
 def budget_of(context: LayerContext) -> RetryBudget | None:
-    """The target's bucket; None when the policy is off."""
+    """Returns the target's bucket; None when the policy is off."""
     spec = context.policy.budget
     if not spec.enabled:
         return None

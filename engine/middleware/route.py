@@ -19,11 +19,11 @@ from engine.middleware.route_keys import KeyRing
 from engine.schemas.policy import RouteSpec
 
 _UNSAID = frozenset({"timeout", "truncated", "malformed", "cancelled", "deadline"})
-"""Ends after which the provider may have counted tokens that it never told."""
+"""Failures after which the provider may have counted tokens that it never reported."""
 
 
 class Endpoints:
-    """The addresses of one target: who is next, and how many calls each has in flight."""
+    """The addresses of one target: the next one, and the calls that each has in flight."""
 
     def __init__(self, count: int, spec: RouteSpec) -> None:
         self.in_flight = [0] * count
@@ -35,7 +35,7 @@ class Endpoints:
         self._turn = 0
 
     def choose(self, avoid: int | None, rejected: set[int]) -> int:
-        """An endpoint that is not in `rejected`, another one than `avoid` where there is one."""
+        """Returns an endpoint that is not in `rejected`, and not `avoid` if there is another."""
         free = [index for index in range(len(self.in_flight)) if index not in rejected]
         if len(free) > 1 and avoid in free:
             free.remove(avoid)
@@ -50,10 +50,10 @@ class Endpoints:
 
 
 class Route(Middleware):
-    """One record an attempt. A key that is refused or used up is parked, and another one continues at once."""
+    """Keeps one record an attempt. A key that is refused or used up is parked, and another one is used at once."""
 
     name = "route"
-    why = "after the queue, so that the key is chosen when the call really goes out"
+    why = "after the queue, so that the key is chosen just before the call"
     wrapped_by = {"queue": "a key chosen before a wait may be parked when its turn comes"}
     wraps = {"breaker": "a rejected attempt comes back here for another endpoint"}
 
@@ -136,7 +136,7 @@ class Route(Middleware):
         return attempt
 
     def _withdraw(self, context: Context, attempt: Attempt, before: Attempt | None) -> None:
-        """Takes a record back: nothing was tried. `before` is the attempt before it."""
+        """Removes a record: nothing was tried. `before` is the attempt before it."""
         record = context.record
         record.attempts = [each for each in record.attempts if each is not attempt]
         context.role, context.why = attempt.role, attempt.why
@@ -157,7 +157,7 @@ class Route(Middleware):
             if usage is None and error is not None and stream.delivered:
                 attempt.usage = Usage(token_estimate.input_tokens(request.body), stream.delivered, estimated=True)
             elif usage is not None and usage.estimated:
-                # Counted at the stream's beginning, and never again.
+                # Counted at the stream's start, and never again.
                 attempt.usage = replace(usage, output_tokens=max(usage.output_tokens, stream.delivered))
             self._finish(request, context, attempt, started, error)
 
@@ -170,7 +170,7 @@ class Route(Middleware):
     def _finish(
         self, request: Request, context: Context, attempt: Attempt, started: float, error: InferenceError | None
     ) -> bool:
-        """Closes a record and gives back what was held. True: the key failed, and others are left."""
+        """Closes a record and releases its key and endpoint. True: the key failed, and others are left."""
         attempt.duration_s = self.clock.monotonic() - started
         key = attempt.key
         if error is None:
@@ -196,7 +196,7 @@ class Route(Middleware):
         context.last_key, context.last_endpoint = key, attempt.place
         error.elsewhere = len(self.names) > 1 and error.counts_for_breaker
         others = False
-        # Before it is given back: a request that waits for a key must not get this one.
+        # Before the release: a request that waits for a key must not get this one.
         if key is not None and error.kind == "throttled":
             others = error.elsewhere = self.ring.throttled(key, started, error.retry_after_s)
         elif key is not None and error.parks_key:

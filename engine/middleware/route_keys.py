@@ -1,4 +1,4 @@
-"""The keys of one target: who is next, how many calls each has in flight, which cool and which are parked."""
+"""The keys of one target: their order, their calls in flight, and which of them cool or are parked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class KeyState:
     )
 
     parked_until: float
-    """While it is parked."""
+    """End of the parking."""
 
     def __init__(self, name: str, place: int, weight: float) -> None:
         self.name = name
@@ -45,22 +45,23 @@ class KeyState:
         """Throttles in a row, a burst counted once."""
         self.throttled_at = float("-inf")
         self.cool_until = float("-inf")
-        """Until then other keys are preferred."""
+        """End of the cooling; until then other keys are preferred."""
         self.barred = False
-        """While it cools it is not used at all."""
+        """True: it is not used at all while it cools."""
         self.parked: InferenceError | None = None
         self.answered = False
-        """It has worked since it was last disabled."""
+        """True if it has worked since it was last disabled."""
         self.doubted_by: str | None = None
-        """The request that it was refused for after it had worked."""
+        """The request for which it was refused after it had worked."""
 
 
 class KeyRing:
     """Hands out keys. Lives on one event loop.
 
-    A throttle cools the key for as long as the hint says: other keys are preferred. A second one in a row, of a call
-    that began after the first, bars it until then: what is still sent would only be refused. When more than half of
-    the keys cool at once, their account is throttled, and all of them are barred. `auth` parks a key until `unpark`,
+    A throttle cools the key for as long as the hint says: other keys are preferred. A second throttle in a row, of a
+    call that began after the first, bars it for that time: a call would only be refused. When more than half of the
+    keys
+    cool at once, their account is throttled, and all of them are barred. `auth` parks a key until `unpark`,
     `quota_exhausted` until the reset that the provider named. A key that has worked is not parked by one request's
     `auth`, which may be about that request: a second request decides.
     """
@@ -87,14 +88,14 @@ class KeyRing:
     # -- taking and giving back ---------------------------------------------------------------------------------
 
     def try_acquire(self, avoid: str | None = None) -> str | None:
-        """A key that can be used at once; None where none is needed, and where `acquire` has to wait for one."""
+        """Returns a key that can be used at once; None if no key is needed, or `acquire` has to wait for one."""
         if not self._states or self._line:
             return None
         key = self._pick(avoid)
         return None if key is None else self._take(key)
 
     async def acquire(self, avoid: str | None = None) -> str | None:
-        """A key, another one than `avoid` where there is one; None where no key is needed.
+        """Returns a key, not `avoid` if there is another; None if no key is needed.
 
         Waits while all cool or are at their limit. Raises the error that parked the last usable key, or Throttled when
         all are barred and `on_parked` is fail.
@@ -116,7 +117,7 @@ class KeyRing:
             raise
 
     def release(self, name: str | None) -> None:
-        """Gives a key back."""
+        """Returns a key after its call."""
         if name is not None:
             self._keys[name].in_flight -= 1
             if self._line:
@@ -125,7 +126,7 @@ class KeyRing:
     # -- the outcome of its calls -------------------------------------------------------------------------------
 
     def succeeded(self, name: str, started: float) -> None:
-        """`started` is when the call began; one from before a throttle says nothing about it."""
+        """`started`: when the call began; one that began before a throttle says nothing about it."""
         key = self._keys[name]
         key.answered, key.doubted_by = True, None
         if key.strikes and started >= key.throttled_at:
@@ -199,7 +200,7 @@ class KeyRing:
 
     @property
     def parked(self) -> dict[str, InferenceError]:
-        """Returns why each key that is out of use is."""
+        """Returns the reason of each key that is out of use."""
         now = self.clock.monotonic()
         return {key.name: key.parked for key in self._states if key.parked and not self._usable(key, now)}
 
@@ -211,7 +212,7 @@ class KeyRing:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Returns why each parked key is out of use, in the provider's words."""
+        """Returns the reason of each parked key, in the provider's words."""
         return {name: f"{error.kind}: {error.message}" for name, error in self.parked.items()}
 
     def state(self, name: str) -> str:
@@ -231,7 +232,7 @@ class KeyRing:
         return ", ".join(held) or f"every key is at policy.route.key_concurrency={self.spec.key_concurrency}"
 
     def preview(self) -> tuple[str | None, str]:
-        """The key that the next call would get, and why; nothing is taken."""
+        """Returns the key that the next call would get, and the reason; takes nothing."""
         turn, credits = self._turn, [key.credit for key in self._states]
         key = self._pick(None)
         self._turn = turn
@@ -270,7 +271,7 @@ class KeyRing:
         )
 
     def _pick(self, avoid: str | None) -> KeyState | None:
-        """The key whose turn it is; None: none can be used now."""
+        """Returns the next key in turn; None if none can be used now."""
         only = self._only
         if only is not None and only.parked is None and not only.barred:
             return only
@@ -297,7 +298,7 @@ class KeyRing:
         return key.name
 
     def _refuse(self) -> None:
-        """Raises when waiting for a key is not what there is to do."""
+        """Raises if waiting for a key is pointless."""
         now = self.clock.monotonic()
         usable = [key for key in self._states if self._usable(key, now)]
         if not usable:
@@ -311,7 +312,7 @@ class KeyRing:
             )
 
     def _serve(self) -> None:
-        """Gives keys to those who wait, as far as there are any."""
+        """Gives the free keys to the waiting requests."""
         while self._line:
             avoid, turn = self._line[0]
             if turn.done():
@@ -338,7 +339,7 @@ class KeyRing:
 
 
 def _smooth(keys: list[KeyState]) -> KeyState:
-    """Smooth weighted round-robin, as nginx has it: in proportion, and evenly spread."""
+    """Smooth weighted round-robin, as in nginx: in proportion, and evenly spread."""
     for key in keys:
         key.credit += key.weight
     chosen = max(keys, key=lambda key: key.credit)
@@ -347,7 +348,7 @@ def _smooth(keys: list[KeyState]) -> KeyState:
 
 
 def _again(error: InferenceError) -> InferenceError:
-    """The same error for another request: an exception that is raised twice collects both tracebacks."""
+    """Copies the error for another request: an exception that is raised twice collects both tracebacks."""
     twin = type(error)(
         error.message,
         status=error.status,

@@ -22,7 +22,7 @@ class BoundedSource:
         exceeded: Callable[[], InferenceError],
         dog: Watchdog,
     ) -> None:
-        """`limit` gives when the next step must be over, in the loop's seconds; None for no limit."""
+        """`limit` returns the deadline of the next step, in the loop's seconds; None for no limit."""
         self._source = source
         self._limit = limit
         self._exceeded = exceeded

@@ -18,7 +18,7 @@ class Timeout(Middleware):
     """Cancels an attempt that takes too long."""
 
     name = "timeout"
-    why = "inside the breaker, which so sees timeouts"
+    why = "inside the breaker, so that it sees timeouts"
 
     def __init__(self, next: Stage, spec: TimeoutSpec, clock: Clock, dog: Watchdog) -> None:
         self.next = next

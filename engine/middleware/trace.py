@@ -58,8 +58,8 @@ class Trace(Middleware):
 
 
 def _cost(attempts: list[Attempt]) -> tuple[float | None, bool]:
-    """Returns what the attempts cost together, and whether a part of it is an estimate. One that used nothing, because
-    it was refused, costs nothing. A sum with an unknown part is unknown, never too low."""
+    """Returns the cost of all attempts together, and True if part of it is an estimate. An attempt that used nothing,
+    because it was refused, costs nothing. A sum with an unknown part is unknown, never too low."""
     if len(attempts) == 1:
         usage, cost = attempts[0].usage, attempts[0].cost
         return cost, cost is not None and usage is not None and usage.estimated

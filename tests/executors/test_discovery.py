@@ -95,7 +95,7 @@ async def test_a_task_that_the_model_can_not_do_is_not_sent(serve: Serve) -> Non
     async with engine("tei", server.url, "policy/preflight=default") as own:
         result = await own.submit(Request("rerank", {"query": "q", "documents": ["a"]}))
     assert result.error is not None
-    assert "is not for rerank, says its server; it does: embedding, sentence-similarity" in str(result.error)
+    assert "is not for rerank, as its server says; it does: embedding, sentence-similarity" in str(result.error)
     assert paths(server) == ["/info"]
 
 
@@ -173,7 +173,7 @@ async def test_ollama_says_what_a_model_holds_and_can_do(serve: Serve) -> None:
         long = await own.submit(Request("chat", {"messages": [{"role": "user", "content": "x" * 1000}]}))
         other = await own.submit(Request("embedding", {"input": "x"}))
     assert "room for 16 (as its server says)" in str(long.error)
-    assert "is not for embedding, says its server; it does: chat, completion" in str(other.error)
+    assert "is not for embedding, as its server says; it does: chat, completion" in str(other.error)
 
 
 STEPS = [

@@ -78,11 +78,11 @@ def stage(
         ("chat", {"messages": []}, "body.messages: expected a list with at least one message"),
         ("chat", {"messages": "hello"}, "body.messages: expected a list"),
         ("chat", {"messages": [TEXT, "hello"]}, "body.messages[1]: expected an object with role and content, got str"),
-        ("chat", {"messages": [{"content": "hello"}]}, "body.messages[0].role: expected who speaks"),
-        ("chat", {"messages": [{"role": 1, "content": "hello"}]}, "body.messages[0].role: expected who speaks"),
-        ("chat", {"messages": [{"role": "user"}]}, "body.messages[0]: says nothing"),
-        ("chat", {"messages": [{"role": "user", "content": None, "name": "ann"}]}, "body.messages[0]: says nothing"),
-        ("chat", {"messages": [{"role": "assistant"}]}, "body.messages[0]: says nothing"),
+        ("chat", {"messages": [{"content": "hello"}]}, "body.messages[0].role: expected a role"),
+        ("chat", {"messages": [{"role": 1, "content": "hello"}]}, "body.messages[0].role: expected a role"),
+        ("chat", {"messages": [{"role": "user"}]}, "body.messages[0]: got no content"),
+        ("chat", {"messages": [{"role": "user", "content": None, "name": "ann"}]}, "body.messages[0]: got no content"),
+        ("chat", {"messages": [{"role": "assistant"}]}, "body.messages[0]: got no content"),
         ("chat", {"messages": [{"role": "user", "content": 5}]}, "body.messages[0].content: expected text or a list"),
         ("chat", {"messages": [{"role": "user", "content": [5]}]}, "body.messages[0].content[0]: expected a part"),
         ("completion", {"prompt": 5}, "body.prompt: expected a text or a list of texts, got 5"),
@@ -117,7 +117,7 @@ def stage(
         ("chat", {"messages": [TEXT], "stop": 5}, "body.stop: expected a text or a list of texts, got 5"),
         ("chat", {"messages": [TEXT], "tools": {}}, "body.tools: expected a list, got dict"),
         ("response", {"input": 5}, "body.input: expected a text or a list of items, got 5"),
-        ("response", {"input": [{"type": "item_reference"}, {"role": ""}]}, "body.input[1].role: expected who speaks"),
+        ("response", {"input": [{"type": "item_reference"}, {"role": ""}]}, "body.input[1].role: expected a role"),
         ("moderation", {}, "body.input: expected a text, a list of texts, or a list of parts"),
         ("moderation", {"input": {"text": "a"}}, "body.input: expected a text, a list of texts, or a list of parts"),
         ("image", {}, "body.prompt: expected a text that is not empty, got None"),
@@ -330,7 +330,7 @@ def test_a_model_in_this_process_cuts_what_is_too_long_itself() -> None:
 
 def test_a_task_that_the_server_says_it_does_not_do_is_refused_unless_the_configuration_names_it() -> None:
     said = ServerInfo(tasks=frozenset({"embedding", "rerank"}))
-    with pytest.raises(InvalidRequest, match="says its server; it does: embedding, rerank"):
+    with pytest.raises(InvalidRequest, match="as its server says; it does: embedding, rerank"):
         stage(server_info=said).check(chat())
     stage(server_info=said).check(Request("embedding", {"input": "hello"}))
     stage(server_info=said, tasks=("chat",)).check(chat())
