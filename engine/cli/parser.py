@@ -111,6 +111,8 @@ def _split(
             if equals:
                 raise ConfigError(f"{flag}: got the value {value or 'nothing'}; expected no value. Fix: {flag}")
             flags.append(word)
+        elif known[flag].nargs == "?" and not equals and (not left or _is_flag(left[0]) or "=" in left[0]):
+            flags.append(flag)  # its value may be left out
         else:
             if not equals and (not left or _is_flag(left[0])):
                 raise ConfigError(_missing(flag, known[flag]))

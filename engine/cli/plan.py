@@ -7,9 +7,20 @@ import argparse
 from engine.cli.command import OVERRIDES, Command, json_flag, multirun_flag
 from engine.cli.terminal import print_json
 
+OWN_ROWS = "-"
+"""The value of --request without FILE."""
+SHOWN_ROWS = 3
+"""Rows of the run's own workload that are explained."""
+
 
 def _flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--request", metavar="FILE", help="explain what each row of a JSONL file would meet")
+    parser.add_argument(
+        "--request",
+        metavar="FILE",
+        nargs="?",
+        const=OWN_ROWS,
+        help=f"explain what each row of a JSONL file would meet; without FILE, the run's first {SHOWN_ROWS} rows",
+    )
     multirun_flag(parser, "several values a key: plan every cell")
     json_flag(parser)
 
@@ -21,6 +32,7 @@ COMMAND = Command(
     examples=(
         "plan provider=openai policy=interactive",
         "plan provider=openai --request rows.jsonl",
+        'plan workload=csv workload.path=reviews.csv prompt.template="Rate: {{ review }}" --request',
         "plan -m provider=groq,openai policy.queue.concurrency=8,32",
     ),
     exit_codes=(0, 2, 3, 4, 5),
@@ -43,7 +55,10 @@ def main(arguments: argparse.Namespace) -> int:
     from engine.config.compose import compose, dump_yaml
 
     composition = compose(arguments.words, arguments.config_dir)
-    plan, code = plan_run.make(composition, arguments.request)
+    rows, most = arguments.request, plan_run.EXPLAINED_ROWS
+    if rows == OWN_ROWS:
+        rows, most = None, SHOWN_ROWS
+    plan, code = plan_run.make(composition, rows, most if arguments.request else 0)
     spec = composition.spec.model_dump(mode="json")
     if arguments.json:
         print_json({**plan.as_dict(), "spec": spec})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, time
 from typing import Any
 
-from engine.api.build import build, executor_for
+from engine.api.build import Pipeline, build, executor_for
 from engine.api.explain import explain
 from engine.artifacts.resolve import SOURCES
 from engine.batches import operations
@@ -15,7 +15,7 @@ from engine.cli import plan_local
 from engine.config.compose import Composition
 from engine.core import token_estimate
 from engine.core.clock import SystemClock
-from engine.core.errors import EngineError, Internal
+from engine.core.errors import ConfigError, EngineError, Internal
 from engine.core.pipeline import StageLine
 from engine.core.prices import Prices
 from engine.core.request import Context, Request, Result
@@ -27,7 +27,7 @@ from engine.executors.services import Executor, Services
 from engine.schemas import RunSpec, TargetSpec
 from engine.schemas.sources import SourceSpec
 from engine.schemas.workload import JsonlWorkloadSpec
-from engine.workloads.open import open_source
+from engine.workloads.open import Row, Source, open_source
 
 SAMPLE_ROWS = 10_000
 """Rows that the estimate of tokens reads; the rest is extrapolated."""
@@ -85,10 +85,11 @@ class Plan:
         }
 
 
-def make(composition: Composition, rows: str | None = None) -> tuple[Plan, int]:
+def make(composition: Composition, rows: str | None = None, explained: int = 0) -> tuple[Plan, int]:
     """Returns the plan and its exit code. Reads keys' names, devices and the workload's rows; writes and calls nothing.
 
-    `rows` is a file of requests to explain, in the form of `workload=jsonl`.
+    At most `explained` requests are explained: those of the file `rows`, in the form of `workload=jsonl`, else those of
+    the run's own workload.
     """
     spec = composition.spec
     plan = Plan(sources=[{"path": source.path, "origin": source.origin} for source in composition.sources])
@@ -114,14 +115,27 @@ def make(composition: Composition, rows: str | None = None) -> tuple[Plan, int]:
         plan.workload = _workload(spec, pipeline.resources.find(("prices", pipeline.target_chains[0].name)))
     except EngineError as error:
         errors.append(error)
-    if rows is not None:
-        workload = JsonlWorkloadSpec.model_validate({"kind": "jsonl", "path": rows})
-        plan.requests = [
-            explain(pipeline, row.request).as_dict() if row.request else {"id": row.id, "notes": [str(row.error)]}
-            for row in itertools.islice(open_source(workload, spec.model.tasks, prompt=spec.prompt), EXPLAINED_ROWS)
-        ]
+    if explained:
+        plan.requests = [_explained(pipeline, row) for row in itertools.islice(_rows(spec, rows), explained)]
     plan.problems = [str(error) for error in errors]
     return plan, errors[0].exit_code if errors else 0
+
+
+def _rows(spec: RunSpec, file: str | None) -> Source:
+    """Returns the rows of a JSONL file, or of the run itself. Raises ConfigError for rows that are read once."""
+    if file is not None:
+        workload = JsonlWorkloadSpec.model_validate({"kind": "jsonl", "path": file})
+        return open_source(workload, spec.model.tasks, prompt=spec.prompt)
+    source = open_source(spec.workload, spec.model.tasks, spec.seed, spec.prompt)
+    if source.live:
+        raise ConfigError(f"--request: {source.name} can be read once; expected a file. Fix: --request FILE")
+    return source
+
+
+def _explained(pipeline: Pipeline, row: Row) -> dict[str, Any]:
+    if row.request is None:
+        return {"id": row.id, "notes": [str(row.error)]}
+    return {**explain(pipeline, row.request).as_dict(), "task": row.request.task, "body": row.request.body}
 
 
 def _target(name: str, target: TargetSpec, executor: Executor) -> dict[str, Any]:

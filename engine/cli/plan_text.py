@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -11,6 +12,7 @@ from engine.cli.terminal import coloured, is_terminal, print_table
 from engine.core import token_estimate
 from engine.runs.report_format import money
 
+_BODY_CHARS = 2000
 _EXPLAINED = {"queue": "queue", "rate_limit_wait_s": "rate limit, wait in s", "circuit": "circuit"}
 """Facts of a target that a request would meet, and their labels."""
 
@@ -80,6 +82,9 @@ def _render_target(target: dict[str, Any]) -> list[str]:
 
 def _render_request(request: dict[str, Any]) -> list[str]:
     lines = [f"request {request['id']}"]
+    if "body" in request:
+        body = json.dumps(request["body"], ensure_ascii=False, default=str)
+        lines.append(f"  {request['task']}: {body if len(body) <= _BODY_CHARS else body[:_BODY_CHARS] + '…'}")
     if "tokens" in request:
         counts = request["tokens"]
         deadline = f"{request['deadline_s']:g} s" if request["deadline_s"] else "none"
