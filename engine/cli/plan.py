@@ -31,7 +31,6 @@ COMMAND = Command(
     flags=_flags,
     examples=(
         "plan provider=openai policy=interactive",
-        "plan provider=openai --request rows.jsonl",
         'plan workload=csv workload.path=reviews.csv prompt.template="Rate: {{ review }}" --request',
         "plan -m provider=groq,openai policy.queue.concurrency=8,32",
     ),
