@@ -42,7 +42,7 @@ class Command:
     @property
     def composes(self) -> bool:
         """True if its words are overrides of a run spec."""
-        return self.words == OVERRIDES
+        return self.words.endswith(OVERRIDES)
 
     @property
     def usage(self) -> str:

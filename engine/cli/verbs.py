@@ -9,6 +9,8 @@ from engine.cli.command import Command
 
 VERBS = {
     "run": "answer a workload (the verb that may be left out)",
+    "ask": "answer one question, streamed",
+    "chat": "talk with a model",
     "plan": "show what a run or a sweep would do, without doing it",
     "check": "reach each target with each key",
     "schema": "print the JSON Schema of a group, or of the whole run",
