@@ -1,7 +1,7 @@
 """A bucket of any S3 store, through obstore: several endpoints with failover, downloads that can be resumed.
 
-obstore is the well-kept client for exactly this (Rust's object_store). It signs, retries, and splits uploads in parts.
-What it lacks: a list of an object's versions; a version whose id is known can be read.
+obstore is the well-kept client for this (Rust's object_store). It signs, retries, and splits uploads in parts. It
+can't list an object's versions; a version whose id is known can be read.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _DEFAULT_REGION = "us-east-1"
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """The facts that a store reports of one object."""
+    """The facts that a store reports about one object."""
 
     key: str
     size_bytes: int
     modified: datetime
     etag: str | None
     version: str | None
-    """None: the bucket keeps no versions, or the store does not say."""
+    """None: the bucket keeps no versions, or the store does not report them."""
 
 
 class Changed(Exception):
-    """The object is not the one that was requested any more."""
+    """Raised when the object has changed since the request began."""
 
 
 class Bucket:
@@ -99,7 +99,7 @@ class Bucket:
     def get(self, key: str, into: Path, version: str | None = None, sha256: str | None = None) -> str:
         """Downloads an object in ranges, several at a time, and returns its sha256 (hexadecimal).
 
-        What an earlier download has left at `into` is not fetched again, if the object is still the same.
+        Bytes that an earlier download has left at `into` are not fetched again, if the object is still the same.
         """
         for last in (False, True):
             found = self.head(key, version)
@@ -121,7 +121,7 @@ class Bucket:
         raise AssertionError
 
     def list(self, prefix: str = "") -> Iterator[Object]:
-        """All objects whose key begins with a prefix, in the store's order."""
+        """Yields all objects whose key begins with a prefix, in the store's order."""
         import obstore
 
         # obstore compares whole parts of a path, so the last part is compared here.
@@ -133,14 +133,14 @@ class Bucket:
                     yield _object(meta)
 
     def head(self, key: str, version: str | None = None) -> Object:
-        """Returns what the store says of an object."""
+        """Returns the store's facts about an object."""
         import obstore
 
         options: Any = {"head": True} if version is None else {"head": True, "version": version}
         return _object(self._call(key, lambda store: obstore.get(store, key, options=options).meta))
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Deletes objects; one that is not there is no error."""
+        """Deletes objects; a missing object is not an error."""
         import obstore
 
         wanted = [*keys]
@@ -148,7 +148,8 @@ class Bucket:
             self._call("delete", lambda store: obstore.delete(store, wanted))
 
     def presign(self, key: str, expires_s: int = 3600, method: str = "GET") -> str:
-        """A URL that allows one method on one object without keys, for `expires_s` seconds (S3: a week at most)."""
+        """Returns a URL that allows one method on one object without keys, for `expires_s` seconds (S3: a week at
+        most)."""
         import obstore
 
         known: Any = method
@@ -158,7 +159,7 @@ class Bucket:
     # -- inside -------------------------------------------------------------------------------------------------
 
     def read(self, key: str, start: int, end: int, same: Object, version: str | None) -> Iterator[bytes]:
-        """Some bytes of an object that is still the same. Raises SetupError, Changed."""
+        """Yields some bytes of an object that is still the same. Raises SetupError, Changed."""
         import obstore
 
         options: Any = {"range": (start, end)}
@@ -175,7 +176,7 @@ class Bucket:
             yield bytes(piece)
 
     def _call(self, what: str, call: Callable[[Any], T]) -> T:
-        """Tries one endpoint after the other until one answers."""
+        """Tries the endpoints one after another until one answers."""
         from obstore.exceptions import BaseError, PreconditionError
 
         reasons: dict[str, str] = {}
@@ -206,7 +207,7 @@ class Bucket:
         )
 
     def said(self, error: Exception) -> str:
-        """An error of obstore in one line without secrets."""
+        """Returns an error of obstore in one line without secrets."""
         text = str(error)
         status = re.search(r"status code: (\d+)", text)
         code, message = re.search(r"<Code>([^<]*)", text), re.search(r"<Message>([^<]*)", text)
@@ -226,7 +227,7 @@ class Bucket:
         client: Any = {
             "connect_timeout": timedelta(seconds=transport.connect_s),
             "read_timeout": timedelta(seconds=transport.read_s),
-            "timeout": timedelta(hours=6),  # of a whole reply; silence is what tells that a store is down
+            "timeout": timedelta(hours=6),  # of a whole reply; a store that is down is noticed by its silence
             "allow_http": endpoint.startswith("http://"),
         }
         if transport.verify is False:
@@ -260,7 +261,7 @@ class Bucket:
 
 
 class _Ranges:
-    """A download in ranges; those that are on the disk are written down next to the file."""
+    """A download in ranges; the ranges on the disk are listed next to the file."""
 
     def __init__(self, bucket: Bucket, found: Object, into: Path, version: str | None) -> None:
         self._bucket, self._object, self._into, self._version = bucket, found, into, version
@@ -268,7 +269,7 @@ class _Ranges:
         self._state_path = into.with_name(into.name + ".state")
         self._done: set[int] = self._load()
         self._halted = threading.Event()
-        """One range has failed for good: the others need not continue."""
+        """Set when one range has failed for good: the others stop."""
 
     def forget(self) -> None:
         self._state_path.unlink(missing_ok=True)
@@ -355,7 +356,7 @@ class _Ranges:
 
 
 def endpoints_of(spec: S3Spec) -> tuple[str, ...]:
-    """`storage.s3.endpoints`, else those of $S3_ENDPOINT; empty: AWS."""
+    """Returns `storage.s3.endpoints`, else those of $S3_ENDPOINT; empty: AWS."""
     told = spec.endpoints or tuple(variable("S3_ENDPOINT").replace(",", " ").split())
     return tuple((place if "://" in place else f"http://{place}").rstrip("/") for place in told)
 
@@ -367,7 +368,7 @@ def _aws_keys_set() -> bool:
 
 
 def _is_down(error: Exception) -> bool:
-    """Returns True if another endpoint may do better: no answer, too busy, or failed inside."""
+    """Returns True if another endpoint may help: no answer, too busy, or an internal error."""
     status = re.search(r"status code: (\d+)", str(error))
     return status is None or int(status[1]) >= 500 or int(status[1]) == 429
 

@@ -4,9 +4,9 @@
     entries/<cid>.json  its size, and the digest of what lies there
     refs/<key>.json     the entry that a source had when it was fetched
     partial/<key>/      a download in flight, or broken off
-    locks/              held (flock) while something is fetched, used or deleted; their times say the last use
+    locks/              held (flock) during a fetch, use or deletion; their times are those of the last use
 
-Something appears under `objects` only as a whole: synced, then renamed. A lock ends with its process.
+An entry appears under `objects` only as a whole: synced, then renamed. A lock ends with its process.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from engine.core.cid import DAG_PB, cid_of_file, cid_of_json, parse
 from engine.core.errors import SetupError
 
 _POLL_S = 0.05
-"""The interval at which a process that waits for another one's download looks again."""
+"""The interval at which a process that waits for another process's download looks again, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Something in the cache that can't be evicted while this object lives."""
+    """An entry of the cache that can't be evicted while this object lives."""
 
     path: Path
     cid: str
@@ -41,12 +41,12 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The facts of one entry."""
+    """The facts about one entry."""
 
     cid: str
     name: str
     source: str
-    """The source that it was fetched from first, or made of, in one line."""
+    """Its first source, or its origin if it was made here, in one line."""
     size_bytes: int
     used_s: float
     """The time of its last use, in seconds since 1970."""
@@ -54,10 +54,10 @@ class Entry:
 
 
 class Cache:
-    """A folder of fetched things. Making one does no I/O."""
+    """A folder of fetched entries. Making the object does no I/O."""
 
     def __init__(self, root: Path, max_bytes: int | None = None) -> None:
-        """Above `max_bytes` the least recently used things are deleted, never those in use; None: no limit."""
+        """Above `max_bytes` the least recently used entries are deleted, never those in use; None: no limit."""
         self.root = root
         self._max_bytes = max_bytes
         self._objects, self._entries = root / "objects", root / "entries"
@@ -66,7 +66,7 @@ class Cache:
     # -- using --------------------------------------------------------------------------------------------------
 
     def use(self, cid: str, name: str | None = None) -> Held | None:
-        """The thing with this content id, a file also under another name; None when it is not here or not whole."""
+        """Returns the entry with this content id, a file also under another name; None if it is missing or damaged."""
         known = self._read(self._entries / f"{cid}.json")
         if known is None or "kind" not in known:
             return None
@@ -84,8 +84,8 @@ class Cache:
         return Held(path, cid, lease)
 
     def lookup(self, key: str) -> Held | None:
-        """Returns the entry that the source with this key had when it was fetched; None if it was not, or is no longer
-        here."""
+        """Returns the entry that the source with this key had when it was fetched; None if there was none, or it is
+        gone."""
         ref = self._read(self._refs / f"{key}.json")
         return None if ref is None else self.use(ref["cid"], ref.get("name"))
 
@@ -93,8 +93,8 @@ class Cache:
 
     @contextmanager
     def fetching(self, key: str, check: Callable[[], None], waiting: Callable[[], None]) -> Iterator[Path]:
-        """The folder for a download, with what an earlier one left there. One process at a time: others wait,
-        and call `check` meanwhile, which may raise; `waiting` is called once when there is a wait."""
+        """Yields the folder for a download, with the files of an earlier one. One process at a time: others wait, and
+        call `check` meanwhile, which may raise; `waiting` is called once when a wait begins."""
         self._locks.mkdir(parents=True, exist_ok=True)
         with (self._locks / f"{key}.fetch").open("ab") as lock:
             told = False
@@ -119,7 +119,8 @@ class Cache:
     ) -> Held:
         """Returns the entry of `source` with this key, made by one process for all; with `again` even if it is here.
 
-        `make` gets the folder of `fetching` and gives the finished file or folder, its content id and its name. Raises
+        `make` gets the folder of `fetching` and returns the finished file or folder, its content id and its name.
+        Raises
         OSError, SetupError, and what `make` and `check` raise.
         """
         held = None if again else self.lookup(key)
@@ -136,7 +137,7 @@ class Cache:
     def keep(self, made: Path, cid: str, name: str, source: str, replace: bool = False) -> Held:
         """Moves a finished file or folder in, and makes room for it. The caller has verified that it is `cid`.
 
-        What is there already is kept, unless it is broken; with `replace` only while somebody uses it.
+        An existing entry is kept, unless it is damaged; with `replace` only while it is in use.
         """
         self._locks.mkdir(parents=True, exist_ok=True)
         (self._locks / f"{cid}.lock").touch()
@@ -159,7 +160,7 @@ class Cache:
     def _move_in(self, made: Path, cid: str, name: str, source: str) -> None:
         is_file = made.is_file()
         digest = cid
-        if parse(cid).codec == DAG_PB:  # IPFS's tree of blocks, of which only the whole file is left
+        if parse(cid).codec == DAG_PB:  # IPFS's tree of blocks, of which only the file itself is left
             digest = cid_of_file(made) if is_file else tree_cid(made)
         size = sum(path.stat().st_size for path in ([made] if is_file else _files(made)))
         _sync(made)
@@ -176,7 +177,7 @@ class Cache:
         _sync_folder(self._objects)
 
     def refer(self, key: str, held: Held, source: str) -> None:
-        """Records the entry of a source, and drops the rest of the download."""
+        """Records the entry of a source, and deletes the rest of the download."""
         name = held.path.name if held.path.is_file() else None
         self._write(self._refs / f"{key}.json", {"source": source, "cid": held.cid, "name": name})
         shutil.rmtree(self._partial / key, ignore_errors=True)
@@ -184,7 +185,7 @@ class Cache:
     # -- looking after ------------------------------------------------------------------------------------------
 
     def entries(self) -> list[Entry]:
-        """All that is here, the most recently used first."""
+        """Returns all entries, the most recently used first."""
         found = []
         for path in self._entries.glob("*.json") if self._entries.is_dir() else ():
             known, lock = self._read(path), self._locks / f"{path.stem}.lock"
@@ -196,7 +197,7 @@ class Cache:
         return sorted(found, key=lambda entry: -entry.used_s)
 
     def verify(self, cid: str) -> bool:
-        """Returns True if the bytes on the disk are still those that were kept."""
+        """Returns True if the bytes on the disk are unchanged."""
         known = self._read(self._entries / f"{cid}.json")
         held = self.use(cid)
         if known is None or held is None:
@@ -205,11 +206,11 @@ class Cache:
         return digest == str(known["digest"])
 
     def remove(self, cid: str) -> bool:
-        """Deletes one thing; False when it is in use."""
+        """Deletes an entry; False when it is in use."""
         return self._delete(cid)
 
     def prune(self, max_bytes: int | None = None) -> list[Entry]:
-        """Deletes what broken-off downloads and deletions left, and what is above the limit; says what of that went."""
+        """Deletes leftovers of broken-off downloads and deletions, and entries above the limit; returns the latter."""
         for folder in self._partial.glob("*") if self._partial.is_dir() else ():
             with (self._locks / f"{folder.name}.fetch").open("ab") as lock:
                 if _try_lock(lock, fcntl.LOCK_EX):
@@ -250,7 +251,7 @@ class Cache:
             return not _try_lock(stream, fcntl.LOCK_EX)
 
     def _lease(self, cid: str) -> IO[bytes] | None:
-        """A shared lock on a thing, and the note that it was used now."""
+        """Takes a shared lock on an entry, and records its use."""
         path = self._locks / f"{cid}.lock"
         try:
             stream = path.open("rb")
@@ -260,7 +261,7 @@ class Cache:
             fcntl.flock(stream, fcntl.LOCK_SH)
             os.utime(path)
         except PermissionError:
-            pass  # somebody else's cache, or a read-only one, can be used all the same
+            pass  # a cache of another user, or a read-only one, works all the same
         except OSError as error:
             if error.errno != errno.EROFS:
                 stream.close()
@@ -268,7 +269,7 @@ class Cache:
         return stream
 
     def _under_name(self, path: Path, name: str) -> Path:
-        """The same file under the name that is requested: runtimes tell a format by the suffix."""
+        """Returns the same file under the requested name: runtimes tell a format by the suffix."""
         other = path.with_name(name)
         try:
             if not other.exists():
@@ -298,7 +299,7 @@ class Cache:
 
 
 def tree_cid(folder: Path) -> str:
-    """The content id of a folder: of the JSON object of its files' paths and their content ids."""
+    """Returns the content id of a folder: of the JSON object of its files' paths and their content ids."""
     return cid_of_json({str(path.relative_to(folder)): cid_of_file(path) for path in _files(folder)})
 
 

@@ -1,7 +1,7 @@
 """Reads a CAR stream (version 1) as it arrives: blocks with the content ids that the sender claims for them.
 
 Source: CARv1 (ipld.io/specs/transport/car/carv1): a varint and a DAG-CBOR header, then sections of a varint, a content
-id and a block. The header's roots say nothing that a client may rely on (Trustless Gateway, "CAR roots").
+id and a block. A client can't rely on the header's roots (Trustless Gateway, "CAR roots").
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _VERSION_1 = b"\x67version\x01"
 
 
 class CarReader:
-    """Arrivals it pieces, take blocks. Holds no more than one block and one piece."""
+    """Takes pieces as they arrive, yields blocks. Holds at most one block and one piece."""
 
     def __init__(self, max_block_bytes: int) -> None:
         self._buffer = bytearray()
@@ -25,7 +25,7 @@ class CarReader:
         self._begun = False
 
     def feed(self, piece: bytes) -> Iterator[tuple[Cid, bytes]]:
-        """The blocks that are now whole. Their content is not verified yet. Raises ValueError for what is not a CAR."""
+        """Yields the blocks that are complete now, not verified yet. Raises ValueError for bytes that are not a CAR."""
         self._buffer += piece
         while (section := self._section()) is not None:
             if not self._begun:
@@ -45,7 +45,7 @@ class CarReader:
         most = self._max_section_bytes if self._begun else _MAX_HEADER_BYTES
         head = bytes(self._buffer[:9])
         if not any(byte < 0x80 for byte in head) and len(head) < 9:
-            return None  # the length itself is not whole yet
+            return None  # the length itself is not complete yet
         size, start = read_varint(head)
         if size == 0 or size > most:
             raise ValueError(f"a section of {size} bytes")

@@ -1,7 +1,7 @@
-"""A file or folder of IPFS as a graph of blocks: those that are still missing, and the files that they make.
+"""A file or folder of IPFS as a graph of blocks: the missing blocks, and the files that the graph makes.
 
-Blocks wait on the disk until all are there; each is verified when it arrives and again when it is used, so that one
-which a crash has torn is fetched again.
+Blocks wait on the disk until all are there; each is verified on arrival and again on use, so that a block torn by a
+crash is fetched again.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from engine.core.cid import IDENTITY, Cid
 from engine.core.errors import SetupError
 
 MAX_DEPTH = 64
-"""Folders and parts of files within each other."""
+"""Folders and parts of files within each other, at most."""
 MAX_FILES = 100_000
-"""Files and folders of one model."""
+"""Files and folders of one model, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Role:
-    """The reason for a block: to find the way, or (no segments left) for all that is below it."""
+    """The reason for a block: the way to the path's end, or (no segments left) all that is below it."""
 
     segments: tuple[str, ...] = ()
     level: int = 0
@@ -39,7 +39,7 @@ class Blocks:
         folder.mkdir(parents=True, exist_ok=True)
 
     def read(self, cid: Cid) -> bytes | None:
-        """None: it is not here, or not whole."""
+        """Returns a block; None if it is missing or damaged."""
         if cid.hash_code == IDENTITY:
             return cid.digest
         try:
@@ -56,23 +56,24 @@ class Dag:
     """The known part of the graph. Blocks may be added in any order in which a parent comes before its parts."""
 
     def __init__(self, root: Cid, path: str, blocks: Blocks, max_bytes: int) -> None:
-        """Takes up the blocks that are already there. Raises SetupError."""
+        """Takes up the blocks that are already on the disk. Raises SetupError."""
         self._blocks = blocks
         self._max_bytes = max_bytes
         self._expanded: set[Cid] = set()
         self.wanted: dict[Cid, set[_Role]] = {}
         self.size_bytes = 0
-        """Of the blocks that are here."""
+        """Size of the blocks on the disk."""
         self.target: Cid | None = None
-        """The target of the path, once that is known."""
+        """The target of the path, once it is known."""
         segments = tuple(part for part in path.split("/") if part)
         if any(part in (".", "..") for part in segments):
             raise SetupError(f"{path!r}: a path on IPFS has no '.' or '..'")
         self._want(root, _Role(segments))
 
     def add(self, cid: Cid, block: bytes) -> bool:
-        """Takes a block that is missing; False for any other. Raises SetupError for one that is not `cid`, and for what
-        is not a file or folder."""
+        """Takes a missing block; False for any other. Raises SetupError for a block that is not `cid`, and for one that
+        is
+        not a file or folder."""
         if cid not in self.wanted:
             return False
         try:
@@ -86,7 +87,7 @@ class Dag:
         return True
 
     def _want(self, root: Cid, role: _Role) -> None:
-        """Notes what has to come, or continues at once with what is here already."""
+        """Notes a missing block, or continues at once with those on the disk."""
         waiting = [(root, role)]
         while waiting:
             cid, role = waiting.pop()
@@ -105,7 +106,7 @@ class Dag:
                 self._want(below, below_role)
 
     def _below(self, cid: Cid, block: bytes, role: _Role) -> list[tuple[Cid, _Role]]:
-        """Returns what a block leads to. Raises SetupError."""
+        """Returns the blocks that a block leads to. Raises SetupError."""
         self.size_bytes += len(block)
         if self.size_bytes > self._max_bytes:
             raise SetupError(f"it is larger than storage.max_bytes={self._max_bytes} allows")
@@ -123,7 +124,7 @@ class Dag:
     # -- the files ----------------------------------------------------------------------------------------------
 
     def write_out(self, into: Path) -> Path:
-        """Makes the file, or the folder with its files, when no block is missing any more. Raises SetupError."""
+        """Makes the file, or the folder with its files, once no block is missing. Raises SetupError."""
         assert self.target is not None
         shutil.rmtree(into, ignore_errors=True)
         self._left_bytes, self._left_files = self._max_bytes, MAX_FILES
@@ -145,7 +146,8 @@ class Dag:
         return decode(cid, block)
 
     def _write_file(self, node: Node, path: Path) -> None:
-        # Every part is held to the size that its parent says, so the root's size is the file's: a few blocks that name
+        # Every part is held to the size that its parent states, so the root's size is the file's: a few blocks that
+        # name
         # each other again and again can't make more.
         self._left_bytes -= node.size_bytes
         if self._left_bytes < 0:
@@ -183,7 +185,7 @@ class Dag:
                 self._write_folder(child, path, depth + 1)
 
     def _entries(self, node: Node, shards: set[Cid], level: int) -> Iterator[tuple[str, Cid]]:
-        """The names of a folder; `shards`: its parts so far."""
+        """Yields the names in a folder; `shards`: its parts so far."""
         if node.kind == "directory":
             yield from ((link.name, link.cid) for link in node.links)
             return
@@ -195,18 +197,18 @@ class Dag:
                 yield name, link.cid
             else:
                 if link.cid in shards or len(shards) > MAX_FILES or level > MAX_DEPTH:
-                    # Names are in the bucket of their hash, so two honest parts of a folder are never alike.
+                    # Names are in the bucket of their hash, so two honest parts of a folder always differ.
                     raise SetupError("a sharded folder repeats a part of itself, or has too many parts")
                 shards.add(link.cid)
                 yield from self._entries(self._node(link.cid), shards, level + 1)
 
 
 class Forged(SetupError):
-    """Somebody sent bytes under a content id that is not theirs."""
+    """Raised for bytes under a content id that is not theirs."""
 
 
 def _step(node: Node, role: _Role) -> tuple[Cid, _Role]:
-    """The next block on the way. Raises ValueError, SetupError."""
+    """Returns the next block on the way. Raises ValueError, SetupError."""
     name, rest = role.segments[0], role.segments[1:]
     if node.kind == "directory":
         for link in node.links:

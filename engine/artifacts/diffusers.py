@@ -8,9 +8,9 @@ from engine.artifacts import settings
 
 INDEX = "model_index.json"
 COMPUTING = ("text_encoder", "text_encoder_2", "text_encoder_3", "unet", "transformer")
-"""Parts that are computed with, next to `vae`, of which only the decoder is used."""
+"""Parts that compute, next to `vae`, of which only the decoder is used."""
 UNWANTED = ("safety_checker", "feature_extractor", "image_encoder")
-"""Parts of a checkpoint that no image is made with."""
+"""Parts of a checkpoint that are not used to make an image."""
 
 
 def parts(folder: Path) -> dict[str, tuple[str, str]]:
@@ -29,6 +29,6 @@ def listed(folder: Path) -> frozenset[str]:
 
 
 def with_weights(folder: Path) -> list[Path]:
-    """The folders of the listed parts that have weights and are loaded, whether they are there or not."""
+    """Returns the folders of the listed parts that have weights and are loaded, present or not."""
     names = listed(folder)
     return [folder / name for name in (*COMPUTING, "vae") if name in names]

@@ -11,7 +11,7 @@ from engine.schemas.sources import FileSourceSpec
 
 
 class FileSource:
-    """A file or folder on this machine, used where it lies."""
+    """A file or folder on this machine, used in place."""
 
     def __init__(self, spec: FileSourceSpec) -> None:
         self._spec = spec
@@ -20,7 +20,7 @@ class FileSource:
         return f"file {self._spec.path}"
 
     def fetch(self, job: Job) -> Artifact:
-        """Raises SetupError when nothing is there, with the nearest names of that folder."""
+        """Raises SetupError for a missing path, with the nearest names of its folder."""
         path = Path(self._spec.path).expanduser()
         if not path.exists():
             near = nearest(path.name, [entry.name for entry in path.parent.iterdir()]) if path.parent.is_dir() else ""

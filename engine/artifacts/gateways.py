@@ -24,14 +24,14 @@ from engine.transports.transport import HttpReply, origin
 DEFAULT = ("http://127.0.0.1:8080", "https://trustless-gateway.link")
 """A node on this machine (Kubo's default port), then the public gateway of the IPFS Foundation."""
 MAX_UNASKED_BYTES = 64 * 1024 * 1024
-"""A CAR with more than this of useless blocks is left."""
+"""Useless blocks in a CAR after which it is dropped, in bytes."""
 
 Take = Callable[[Cid, bytes], bool]
-"""Takes a block; False: it is not missing. Raises Forged."""
+"""Takes a block; False: it was not missing. Raises Forged."""
 
 
 class Gateways:
-    """The requests of one fetch to its gateways, and the known health of each."""
+    """The requests of one fetch to its gateways, and their known health."""
 
     def __init__(self, job: Job, web: Web) -> None:
         self._job, self._web, self._spec = job, web, job.spec.ipfs
@@ -39,9 +39,9 @@ class Gateways:
         self._reasons: dict[str, str] = {}
 
     async def car(self, root: Cid, path: str, take: Take) -> None:
-        """Takes what a CAR of all below the path brings, from the first gateway that sends one, be it whole or cut.
+        """Takes the blocks of a CAR of all below the path, from the first gateway that sends one, complete or cut.
 
-        Returns without a block when none does: single blocks are requested then. Raises SetupError.
+        Returns without a block if no gateway sends one: single blocks are requested then. Raises SetupError.
         """
         where = "/".join(["", "ipfs", str(root), *(quote(part, safe="") for part in path.split("/") if part)])
         headers = {"accept": "application/vnd.ipld.car; version=1; order=dfs; dups=n", "accept-encoding": "identity"}
@@ -74,7 +74,7 @@ class Gateways:
                 return
 
     async def block(self, cid: Cid) -> bytes:
-        """One block, verified. Raises SetupError when no gateway has it."""
+        """Returns one block, verified. Raises SetupError when no gateway has it."""
         pauses = delays()
         for left in reversed(range(self._job.spec.tries)):
             again = False
@@ -121,7 +121,7 @@ class Gateways:
         return bytes(block)
 
     async def _blocks(self, reply: HttpReply, take: Take) -> AsyncIterator[Cid]:
-        """Yields what of a CAR was taken. Raises ValueError, InferenceError, Forged."""
+        """Yields the blocks of a CAR that were taken. Raises ValueError, InferenceError, Forged."""
         reader, unasked = CarReader(self._spec.max_block_bytes), 0
         async for piece in reply.chunks():
             for cid, block in reader.feed(piece):
@@ -134,7 +134,7 @@ class Gateways:
         reader.close()
 
     def _note(self, attempt: Attempt, error: Exception) -> None:
-        """Marks a gateway as down, or broken off: others are tried first for a while."""
+        """Marks a gateway as down, or as broken off: others are tried first for a while."""
         attempt.failed()
         self._reasons[attempt.name] = reason(error) if isinstance(error, InferenceError) else str(error)
 
@@ -146,6 +146,6 @@ class Gateways:
 
 
 def gateways_of(spec: IpfsSpec) -> tuple[str, ...]:
-    """`storage.ipfs.gateways`, else those of $IPFS_GATEWAY, else DEFAULT."""
+    """Returns `storage.ipfs.gateways`, else those of $IPFS_GATEWAY, else DEFAULT."""
     told = spec.gateways or tuple(os.environ.get("IPFS_GATEWAY", "").replace(",", " ").split()) or DEFAULT
     return tuple((place if "://" in place else f"http://{place}").rstrip("/").removesuffix("/ipfs") for place in told)

@@ -1,4 +1,4 @@
-"""Reads the metadata of a GGUF file: what a runtime must know before it loads the weights.
+"""Reads the metadata of a GGUF file: the facts that a runtime needs before it loads the weights.
 
 Format: ggml's docs/gguf.md, version 3 (little endian; version 2 has the same layout).
 """
@@ -24,7 +24,7 @@ _BLOCKS = {
 
 
 def find(path: Path) -> Path:
-    """The GGUF file itself, or the only one in a folder. Raises SetupError."""
+    """Returns the GGUF file itself, or the only one in a folder. Raises SetupError."""
     if path.is_file():
         return path
     files = sorted(path.rglob("*.gguf"))
@@ -40,20 +40,20 @@ class TensorInfo:
 
     name: str
     shape: tuple[int, ...]
-    """Rows first, as numpy and torch have it."""
+    """Rows first, as in numpy and torch."""
     kind: int
-    """Its ggml type: how its numbers are stored."""
+    """Its ggml type: the storage of its numbers."""
     offset: int
-    """From the beginning of the file, in bytes."""
+    """Bytes from the beginning of the file."""
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    """The scalar and string metadata of the file; arrays (vocabularies) are skipped. Raises SetupError."""
+    """Returns the scalar and string metadata; arrays (vocabularies) are skipped. Raises SetupError."""
     return read(path)[0]
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[TensorInfo]]:
-    """The metadata as in `metadata`, and the table of tensors. Raises SetupError."""
+    """Returns the metadata as in `metadata`, and the table of tensors. Raises SetupError."""
     try:
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
@@ -68,7 +68,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[TensorInfo]]:
                 if value is not None:
                     found[key] = value
             table = _table(file, tensors, _alignment(found))
-        # OpenVINO reads past the end of a file that is cut, and takes the process with it.
+        # OpenVINO reads past the end of a truncated file, which kills the process.
         if any(tensor.offset + _size_bytes(tensor) > path.stat().st_size for tensor in table):
             raise _Damaged
         return found, table
@@ -77,7 +77,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[TensorInfo]]:
 
 
 class _Damaged(Exception):
-    """The file's numbers can't be true."""
+    """Raised for impossible numbers in a file."""
 
 
 def _alignment(found: dict[str, Any]) -> int:
@@ -88,7 +88,7 @@ def _alignment(found: dict[str, Any]) -> int:
 
 
 def context_length(path: Path) -> int | None:
-    """Tokens of prompt and answer together, as the file says."""
+    """Returns the file's number of tokens of prompt and answer together."""
     found = metadata(path)
     length = found.get(f"{found.get('general.architecture')}.context_length")
     if not length:
@@ -108,7 +108,7 @@ def _table(file: BinaryIO, count: int, alignment: int) -> list[TensorInfo]:
         dimensions = struct.unpack("<I", _exactly(file, 4))[0]
         if dimensions > _DIMENSIONS:
             raise _Damaged
-        # ggml names the fastest dimension first.
+        # ggml lists the fastest dimension first.
         shape = struct.unpack(f"<{dimensions}Q", _exactly(file, 8 * dimensions))[::-1]
         kind, offset = struct.unpack("<IQ", _exactly(file, 12))
         rows.append((name, shape, kind, offset))
@@ -117,7 +117,7 @@ def _table(file: BinaryIO, count: int, alignment: int) -> list[TensorInfo]:
 
 
 def _size_bytes(tensor: TensorInfo) -> int:
-    """Returns what a tensor takes in the file; 1 for a type that is not in the table."""
+    """Returns a tensor's bytes in the file; 1 for a type that is not in the table."""
     block, size_bytes = _BLOCKS.get(tensor.kind, (0, 1))
     return math.prod(tensor.shape) // block * size_bytes if block else size_bytes
 
@@ -144,7 +144,7 @@ def _string(file: BinaryIO) -> bytes:
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:
-    """Reads `size` bytes. A size is trusted only up to the file's end, for it takes memory before it is read."""
+    """Reads `size` bytes. The size is trusted only up to the file's end: memory is taken before the read."""
     if size > _READ_BYTES:
         _check_left(file, size)
     data = file.read(size)
@@ -164,7 +164,7 @@ def _check_left(file: BinaryIO, size: int) -> None:
 
 
 _READ_BYTES = 4096
-"""A size above this is compared with the file's before memory is taken."""
+"""A larger size is compared with the file's before memory is taken."""
 _DIMENSIONS = 4
 """Dimensions of a tensor, at most, in ggml."""
 _NESTED = 8

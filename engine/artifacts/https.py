@@ -27,7 +27,7 @@ class HttpsSource:
         return mask_shapes(f"{parts.scheme}://{parts.netloc}{parts.path}")
 
     def fetch(self, job: Job) -> Artifact:
-        """Raises SetupError: no such file, refused, another digest, too large, or broken off too often."""
+        """Raises SetupError: no such file, refused, another digest, too large, or interrupted too often."""
         spec = self._spec
         name = _file_name(spec.url)
         held = None
@@ -56,7 +56,7 @@ class HttpsSource:
 
 
 def _file_name(url: str) -> str:
-    """The last part of a URL's path, as a file name that can't leave its folder."""
+    """Returns the last part of a URL's path, as a file name that can't leave its folder."""
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     kept = "".join(character if character.isalnum() or character in "-_.+" else "_" for character in name)
     return kept.lstrip(".")[: os.pathconf("/", "PC_NAME_MAX") // 2] or "file"

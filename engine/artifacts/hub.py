@@ -20,7 +20,7 @@ from engine.core.errors import SetupError
 from engine.schemas.sources import HubSourceSpec
 
 REACH_S = 8.0
-"""The time that the hub may take to list the repository, name resolution included."""
+"""The time that the hub may take to list the repository, name resolution included, in seconds."""
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class HubSource:
             _within(REACH_S, lambda: HfApi().model_info(spec.repo, revision=spec.revision, timeout=REACH_S), "the hub")
             notify(f"downloading {self} from the hub")
             with _quiet():
-                # By the name that the spec has: the cache finds it again only under that name.
+                # By the spec's name: the cache finds it again only under that name.
                 return Path(snapshot_download(spec.repo, revision=spec.revision, allow_patterns=list(spec.files)))
         except GatedRepoError as error:
             raise SetupError("the repository is gated: accept its terms on the hub, then set HF_TOKEN") from error
@@ -105,7 +105,7 @@ def _unreachable(error: Exception) -> SetupError:
 
 
 def complete(path: Path, layout: str) -> bool:
-    """Returns True if a snapshot holds a whole model; one whose download was cut does not."""
+    """Returns True if a snapshot holds a whole model; after an interrupted download it does not."""
     if layout == "gguf":
         return any(path.rglob("*.gguf"))
     if layout == "openvino":
@@ -124,7 +124,8 @@ def _weights_whole(folder: Path) -> bool:
 
 
 def _within(limit_s: float, call: Callable[[], T], what: str) -> T:
-    """The call's result, or TimeoutError: name resolution has no timeout of its own and can take minutes."""
+    """Returns the call's result. Raises TimeoutError: name resolution has no timeout of its own and can take
+    minutes."""
     outcome: list[T] = []
     problem: list[BaseException] = []
 
@@ -146,7 +147,7 @@ def _within(limit_s: float, call: Callable[[], T], what: str) -> T:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the hub's bars from the terminal, where our own progress is."""
+    """Keeps the hub's progress bars from the terminal, which shows ours."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     if are_progress_bars_disabled():

@@ -1,4 +1,4 @@
-"""Source `ipfs`: a file or folder of IPFS, from gateways that need not be trusted."""
+"""Source `ipfs`: a file or folder of IPFS, from untrusted gateways."""
 
 from __future__ import annotations
 

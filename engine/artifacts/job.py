@@ -1,4 +1,4 @@
-"""One fetch: what the sources share while they work."""
+"""One fetch: the state that its sources share."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from engine.schemas.storage import StorageSpec
 T = TypeVar("T")
 
 Notify = Callable[[str], None]
-"""Told in one line when something slow begins, and how far it has come."""
+"""Called with one line when a slow step begins, and with its progress."""
 
 _LINE_EVERY_S = 5.0
 _POLL_S = 0.1
 
 
 class Stopped(Exception):
-    """The outcome is not needed any more."""
+    """Raised when the result is not needed any more."""
 
 
 @dataclass
@@ -37,14 +37,14 @@ class Job:
     cache: Cache
     offline: bool = False
     again: bool = False
-    """True: fetched even if it is cached."""
+    """True: fetch it even if it is cached."""
     notify: Notify = lambda line: None
     stop: threading.Event = field(default_factory=threading.Event)
     clock: Clock = field(default_factory=SystemClock)
     rng: Rng = field(default_factory=Random)
 
     def check(self) -> None:
-        """Raises Stopped."""
+        """Raises Stopped after a stop."""
         if self.stop.is_set():
             raise Stopped
 
@@ -57,7 +57,7 @@ class Job:
                 outcome.set_result(asyncio.run(self._watched(work)))
             except asyncio.CancelledError:
                 outcome.set_exception(Stopped())
-            except BaseException as error:  # the other side of a thread: it is raised again by `result`
+            except BaseException as error:  # raised again by `result`, in the other thread
                 outcome.set_exception(error)
 
         threading.Thread(target=body, name="artifacts", daemon=True).start()
@@ -78,7 +78,8 @@ class Job:
     def once(self, key: str, name: str, download: Callable[[Path], tuple[Path, str, str]]) -> Held:
         """Returns the entry of the source `name` with this key: from the cache, or downloaded by one process for all.
 
-        `download` gets a folder, with what a broken-off download left there, and gives the finished file or folder, its
+        `download` gets a folder, with the files of an interrupted download, and returns the finished file or folder,
+        its
         content id and its name. Raises SetupError, OSError.
         """
         held = None if self.again else self.cache.lookup(key)
@@ -114,7 +115,7 @@ class Progress:
 
 
 def megabytes(size_bytes: int | None) -> str:
-    """A size for people: 1.2 kB, 93.1 MB, 7.4 GB."""
+    """Formats a size for people: 1.2 kB, 93.1 MB, 7.4 GB."""
     size = float(size_bytes or 0)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000 or unit == "GB":

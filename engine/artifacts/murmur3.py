@@ -1,4 +1,4 @@
-"""MurmurHash3 for x64, the first 64 of its 128 bits: what IPFS sorts the names of a sharded folder by.
+"""MurmurHash3 for x64, the first 64 of its 128 bits: IPFS sorts the names of a sharded folder by it.
 
 Source: Austin Appleby's MurmurHash3.cpp, MurmurHash3_x64_128 (public domain algorithm), seed 0; multicodec's table,
 0x22 = murmur3-x64-64.
@@ -11,7 +11,7 @@ _C1, _C2 = 0x87C37B91114253D5, 0x4CF5AD432745937F
 
 
 def murmur3_x64_64(data: bytes) -> int:
-    """The hash as a number of 64 bits."""
+    """Returns the hash as a number of 64 bits."""
     h1 = h2 = 0
     whole = len(data) & ~15
     for place in range(0, whole, 16):

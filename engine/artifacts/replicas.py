@@ -1,4 +1,4 @@
-"""Several places that serve the same: the first healthy one is used, one that is down is left out for a while."""
+"""Several places that serve the same: the first healthy one is used, one that is down is skipped for a while."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from engine.middleware.breaker import Breaker, Permit
 from engine.schemas.policy.breaker import BreakerSpec
 
 _SPEC = BreakerSpec(consecutive_failures=1, min_calls=1, open_s=5.0, max_open_s=60.0, probes=1)
-"""One failure is enough: there is another place. The pause doubles with each failed return."""
+"""One failure is enough: there is another place. The pause doubles with each failure after a return."""
 
 
 class Attempt:
-    """One call of one place. Settle it with one of its methods."""
+    """One call to one place. Settle it with one of its methods."""
 
     def __init__(self, name: str, breaker: Breaker, permit: Permit | None, lock: threading.Lock) -> None:
         self.name = name
         self._breaker, self._permit, self._lock = breaker, permit, lock
 
     def worked(self) -> None:
-        """It answered, if only with a no."""
+        """Notes an answer, even a refusal."""
         self._settle(False)
 
     def failed(self) -> None:
-        """It is down, or lies."""
+        """Notes that the place is down, or sends wrong data."""
         self._settle(True)
 
     def _settle(self, failed: bool) -> None:
@@ -36,7 +36,7 @@ class Attempt:
 
 
 class Replicas:
-    """The places of one kind, in the user's order, with what is known of their health. Used from any thread."""
+    """The places of one kind, in the user's order, with their known health. Used from any thread."""
 
     def __init__(self, names: Sequence[str], clock: Clock, rng: Rng) -> None:
         self._breakers = {name: Breaker(name, _SPEC, clock, rng) for name in names}
@@ -44,17 +44,17 @@ class Replicas:
         self._banned: set[str] = set()
 
     def ban(self, name: str) -> None:
-        """Excludes a place for good: it sent something wrong."""
+        """Excludes a place for good: it sent wrong data."""
         self._banned.add(name)
 
     @property
     def names(self) -> list[str]:
-        """Those that may be used."""
+        """Returns the places that may be used."""
         return [name for name in self._breakers if name not in self._banned]
 
     def attempts(self) -> Iterator[Attempt]:
-        """One call of each place: first those that are well, then, as a last resort, those that were down, soonest
-        back first."""
+        """Yields one call to each place: healthy ones first, then, as a last resort, those that were down, soonest back
+        first."""
         later: list[tuple[float, str]] = []
         for name in self.names:
             breaker = self._breakers[name]

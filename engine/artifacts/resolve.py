@@ -20,7 +20,7 @@ from engine.schemas.storage import StorageSpec
 __all__ = ["SOURCES", "Artifact", "Job", "Notify", "Source", "default_cache", "disk_problem", "fetch", "job_of"]
 
 _POLL_S = 0.1
-"""The time after which a race notices that its winner is not needed any more."""
+"""The interval at which a race checks if its winner is still needed, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class Artifact:
     source: str
     """Their source, in one line."""
     cid: str | None = None
-    """The content id of what was fetched; None: not known without reading it all."""
+    """The content id of the fetched content; None: not known without reading it all."""
     lease: Any = field(default=None, repr=False, compare=False)
-    """The lease that keeps them in the cache."""
+    """The lock that keeps them in the cache."""
     cache: Cache | None = field(default=None, repr=False, compare=False)
-    """The cache of things made of them; None: the default cache."""
+    """The cache for files made of them; None: the default cache."""
 
 
 class Source(Protocol):
@@ -47,17 +47,18 @@ class Source(Protocol):
     def __init__(self, spec: object) -> None: ...
 
     def __str__(self) -> str:
-        """The source in one line, for messages."""
+        """Returns the source in one line, for messages."""
         ...
 
     def fetch(self, job: Job) -> Artifact:
-        """The files, from the cache when they are there. Blocks. Raises SetupError with the reason why not, OSError for
-        the disk, and Stopped soon after `job.stop` is set."""
+        """Returns the files, from the cache if they are there. Blocks. Raises SetupError with the reason, OSError for
+        the
+        disk, and Stopped soon after `job.stop` is set."""
         ...
 
 
 def job_of(storage: StorageSpec, *, cache_dir: Path | None = None, notify: Notify | None = None) -> Job:
-    """The settings of one fetch; `cache_dir` goes before `storage.cache_dir`."""
+    """Returns the settings of one fetch; `cache_dir` overrides `storage.cache_dir`."""
     own = Path(storage.cache_dir).expanduser() if storage.cache_dir else default_cache()
     offline = storage.offline or os.environ.get("ENGINE_OFFLINE", "") not in ("", "0")
     job = Job(storage, Cache(cache_dir or own, storage.cache_max_bytes), offline=offline)
@@ -73,11 +74,11 @@ def fetch(
     storage: StorageSpec | None = None,
     stop: threading.Event | None = None,
 ) -> Artifact:
-    """The files of `model` from one of its sources whose format is one of `formats`.
+    """Returns the files of `model` from one of its sources whose format is one of `formats`.
 
-    The first that works in their order, or with `storage.strategy=fastest` the one that is there first.
-    Blocks while it downloads; when another thread sets `stop` it raises Stopped soon, and what has come is gone on with
-    the next time. Raises SetupError that names each source with the reason why it could not be used.
+    Uses the first source that works, in their order, or with `storage.strategy=fastest` the first that is ready.
+    Blocks while it downloads; when another thread sets `stop` it raises Stopped soon, and a later fetch continues the
+    download. Raises SetupError that names each source with the reason why it could not be used.
     """
     if not model.sources:
         raise SetupError(
@@ -115,7 +116,7 @@ def _first(sources: dict[int, Source], job: Job, reasons: dict[int, str]) -> Art
 
 
 def _fastest(sources: dict[int, Source], job: Job, reasons: dict[int, str]) -> Artifact | None:
-    """All side by side; the others are cancelled, and not awaited, when the first is there."""
+    """Fetches all side by side; the others are cancelled, and not awaited, when the first is ready."""
     runs: dict[Future[Artifact], tuple[int, Job]] = {}
     for place, source in sources.items():
         own = replace(job, stop=threading.Event())
@@ -143,7 +144,7 @@ def _fastest(sources: dict[int, Source], job: Job, reasons: dict[int, str]) -> A
 def _into(outcome: Future[Artifact], source: Source, job: Job) -> None:
     try:
         outcome.set_result(source.fetch(job))
-    except BaseException as error:  # the other side of a thread: `result` raises it again
+    except BaseException as error:  # raised again by `result`, in the other thread
         outcome.set_exception(error)
 
 
@@ -152,7 +153,7 @@ def _reason(error: Exception, job: Job) -> str:
 
 
 def default_cache() -> Path:
-    """$ENGINE_CACHE, else $XDG_CACHE_HOME/ipfs-accelerate, else ~/.cache/ipfs-accelerate."""
+    """Returns $ENGINE_CACHE, else $XDG_CACHE_HOME/ipfs-accelerate, else ~/.cache/ipfs-accelerate."""
     own = os.environ.get("ENGINE_CACHE")
     if own:
         return Path(own).expanduser()
@@ -161,7 +162,7 @@ def default_cache() -> Path:
 
 
 def disk_problem(error: OSError, cache: Path) -> str:
-    """Says what kept us from writing into the cache and what to do."""
+    """Explains why the cache could not be written, with the next step."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"the disk is full ({error.filename or cache}); free space, or set ENGINE_CACHE to another disk"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):

@@ -69,7 +69,7 @@ class S3Source:
         wanted = {_below(item.key, self._spec.key) for item in objects}
         for path in [path for path in tree.rglob("*") if path.is_file()]:
             if PurePosixPath(path.relative_to(tree).as_posix()) not in wanted:
-                path.unlink()  # it was there when the download broke off, and is gone from the store
+                path.unlink()  # it was there in an earlier download, and is gone from the store
         return tree, tree_cid(tree), PurePosixPath(self._spec.key).name
 
 
@@ -78,7 +78,7 @@ def _mark(item: Object) -> list[Any]:
 
 
 def _below(key: str, prefix: str) -> PurePosixPath:
-    """An object's path in its folder. Raises SetupError when it would leave it."""
+    """Returns an object's path in its folder. Raises SetupError if it would leave it."""
     path = PurePosixPath(key[len(prefix) :])
     if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in key or "\0" in key:
         raise SetupError(f"{key!r} can't be a file's path; name the objects one by one")

@@ -1,7 +1,7 @@
 """Reads the nodes of IPFS's files and folders: dag-pb around UnixFS. Pure functions of bytes.
 
 Sources: UnixFS (specs.ipfs.tech/unixfs), "dag-pb Node", "dag-pb Types"; dag-pb (ipld.io/specs/codecs/dag-pb), "Format";
-Protocol Buffers encoding. Everything is bounded by the size of the block that it is in.
+Protocol Buffers encoding. The size of a block bounds every value in it.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ class Node:
 
     kind: Kind
     data: bytes
-    """Of a file: its first bytes, before those of its links."""
+    """A file's first bytes, before those of its links."""
     links: tuple[Link, ...]
     sizes: tuple[int, ...]
-    """Of a file: the number of bytes behind each link."""
+    """The number of bytes behind each link of a file."""
     fanout: int = 0
-    """Of a shard: how many buckets it has."""
+    """The number of buckets of a shard."""
 
     @property
     def size_bytes(self) -> int:
-        """Of a file: its number of bytes."""
+        """Returns the number of bytes of a file."""
         return len(self.data) + sum(self.sizes)
 
     @property
     def prefix_chars(self) -> int:
-        """Of a shard: how many characters of a link's name say its bucket."""
+        """Returns how many characters of a link's name in a shard are its bucket."""
         return len(f"{self.fanout - 1:X}")
 
 
 def decode(cid: Cid, block: bytes) -> Node:
-    """The node in a block. Raises ValueError for what is not a part of a file or folder."""
+    """Returns the node in a block. Raises ValueError for a block that is not part of a file or folder."""
     if cid.codec == RAW:
         return Node("file", block, (), ())
     if cid.codec != DAG_PB:
@@ -67,7 +67,7 @@ def decode(cid: Cid, block: bytes) -> Node:
 
 
 def bucket_prefix(name: str, fanout: int, level: int) -> str:
-    """Returns what the name of a link begins with that leads to `name`, `level` shards below the root shard.
+    """Returns the first characters of the link that leads to `name`, `level` shards below the root shard.
 
     Raises ValueError when the hash has no bits left: no such name.
     """
@@ -131,7 +131,7 @@ def _link(block: bytes) -> Link:
 
 
 def _fields(message: bytes) -> list[tuple[int, int | bytes]]:
-    """The fields of a protobuf message, in their order: number, and bytes or a whole number."""
+    """Returns the fields of a protobuf message, in order: number, and bytes or a whole number."""
     found: list[tuple[int, int | bytes]] = []
     place = 0
     while place < len(message):
@@ -155,7 +155,7 @@ def _fields(message: bytes) -> list[tuple[int, int | bytes]]:
 
 
 def _number(message: bytes, place: int) -> tuple[int, int]:
-    """A varint of protobuf, which may take 10 bytes and more than it need."""
+    """Returns a varint of protobuf, which may use up to 10 bytes, more than it needs."""
     number = 0
     for at in range(place, min(len(message), place + 10)):
         number |= (message[at] & 0x7F) << (7 * (at - place))

@@ -1,4 +1,4 @@
-"""HTTP for artifacts: redirects that take no credentials along, downloads that continue where they broke off.
+"""HTTP for artifacts: redirects without credentials, downloads that can be resumed.
 
 Sources: RFC 9110 (HTTP Semantics) sections 13.1.5 (If-Range), 14 (Range Requests), 15.4 (Redirection).
 """
@@ -25,9 +25,9 @@ from engine.transports.transport import HttpCall, HttpReply, Transport, origin
 
 MAX_REDIRECTS = 8
 SYNC_BYTES = 8 * 1024 * 1024
-"""So much is written between two syncs; after a power cut a download continues from the last one."""
+"""Bytes between two syncs; after a power cut a download continues from the last one."""
 MAX_HINT_S = 60.0
-"""A server that requests a longer pause is waited for no longer than this, in seconds."""
+"""The longest pause that a server's hint can cause, in seconds."""
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -54,7 +54,7 @@ class Web:
         await self._transport.aclose()
 
     async def get(self, url: str, headers: Mapping[str, str], private: Mapping[str, str] | None = None) -> HttpReply:
-        """The reply to a GET, redirects followed; `private` headers go to the URL's own origin only.
+        """Returns the reply to a GET, redirects followed; `private` headers go to the URL's own origin only.
 
         Raises Again (no connection, no reply), SetupError (a redirect that is refused).
         """
@@ -70,7 +70,7 @@ class Web:
             target = urljoin(at, reply.headers.get("location") or "")
             await reply.aclose()
             if origin(target) != home:
-                private = None  # not even when a later redirect comes back
+                private = None  # not even if a later redirect comes back
             if urlsplit(target).scheme not in ("http", "https"):
                 raise SetupError(f"{origin(at)} redirects to something that is not HTTP; check the address")
             if urlsplit(at).scheme == "https" and urlsplit(target).scheme != "https":
@@ -81,9 +81,9 @@ class Web:
     async def download(
         self, url: str, into: Path, sha256: str | None, private: Mapping[str, str], progress: Progress
     ) -> str:
-        """Fetches a file into `into`, going on with what is there, and returns its sha256 (hexadecimal).
+        """Fetches a file into `into`, continuing an earlier download, and returns its sha256 (hexadecimal).
 
-        Breaks are tried again, up to `storage.tries` times without a byte of progress. Raises SetupError.
+        Breaks are retried, up to `storage.tries` times without a byte of progress. Raises SetupError.
         """
         download = _Download(self, self._job, url, into, sha256, private, progress)
         while True:
@@ -121,16 +121,16 @@ class _Download:
         self.resumed = self._have > 0
 
     def forget(self) -> None:
-        """Drops the state: the file is whole."""
+        """Deletes the state: the file is complete."""
         self._state_path.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Drops the file as well: it is not what was requested."""
+        """Deletes the file as well: it is not the requested one."""
         self.forget()
         self._into.unlink(missing_ok=True)
 
     async def whole(self) -> None:
-        """Fetches until all is here. Raises SetupError."""
+        """Fetches until the file is complete. Raises SetupError."""
         failures, pauses = 0, delays()
         while True:
             before = self._have
@@ -154,15 +154,15 @@ class _Download:
         return found if isinstance(found, dict) else {}
 
     def _begin(self) -> int:
-        """Returns how much of what is on the disk can be built upon."""
+        """Returns how many bytes on the disk can be continued."""
         if not self._into.exists():
             return 0
         size = self._into.stat().st_size
-        # Without a digest at the end only what had reached the disk counts; a power cut may have torn the rest.
+        # Without a digest at the end only synced bytes count; a power cut may have torn the rest.
         return size if self._trusted else min(size, int(self._state.get("synced", 0)))
 
     async def _once(self) -> None:
-        """One request. Raises Again, SetupError."""
+        """Sends one request. Raises Again, SetupError."""
         headers = {"accept-encoding": "identity"}
         etag = self._state.get("etag")
         if self._have and (etag or self._trusted):
@@ -182,7 +182,7 @@ class _Download:
             await reply.aclose()
 
     def _place(self, reply: HttpReply) -> int | None:
-        """Sets where the body begins, and gives the file's size if it is known. Raises Again, SetupError."""
+        """Sets the position of the body, and returns the file's size if it is known. Raises Again, SetupError."""
         where, length = origin(self._url), reply.headers.get("content-length")
         said = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", reply.headers.get("content-range") or "")
         total = int(said[2]) if said and said[2] != "*" else None
@@ -257,7 +257,7 @@ class _Download:
 
 
 def refusal(reply: HttpReply, where: str) -> Exception:
-    """Returns what a status other than success means: Again, or SetupError."""
+    """Returns the error for a status other than success: Again, or SetupError."""
     status = reply.status
     if status in _AGAIN:
         hint = reply.headers.get("retry-after") or ""
@@ -272,13 +272,13 @@ def refusal(reply: HttpReply, where: str) -> Exception:
 
 
 def reason(error: InferenceError) -> str:
-    """A transport's error, with the knobs of `storage` in place of a provider's."""
+    """Returns a transport's error, with the knobs of `storage` in place of a provider's."""
     text = error.message.replace("provider.transport.", "storage.transport.")
     return text.replace("check provider.base_url and storage.transport.proxy", "check the address")
 
 
 def delays() -> Any:
-    """Pauses between tries, in seconds: they double, up to 30; each is the most of a random one (full jitter)."""
+    """Yields pauses between tries, in seconds: random (full jitter) up to a bound that doubles, up to 30."""
     found = backoff.expo(factor=0.5, max_value=30)
     next(found)  # the generator's first value is for `send`
     return found

@@ -1,4 +1,4 @@
-"""A decoder of the seed's rows on OpenVINO GenAI: exported as the runtime does it, then measured by its pipeline."""
+"""A decoder of the seed's rows on OpenVINO GenAI: exported as by the runtime, then measured with its pipeline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.schemas.hardware import OpenVinoHardwareSpec
 def exported(row: Row, kind: str, cache: str) -> tuple[Path, int]:
     """The folder of OpenVINO IR, within `cache`, and the model's parameters.
 
-    Made in a process of its own, for that takes far more memory than the result.
+    Made in a separate process, because it takes far more memory than the result.
     """
     command = module_command("engine.bench.genai", row.name, "none" if kind == "bf16" else kind, cache)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -38,7 +38,7 @@ def export(name: str, kind: str, cache: str) -> tuple[Path, int]:
     assert row.build is not None
     torch.manual_seed(0)
     model = row.build().eval()
-    words = {"<s>": 0, **{str(index): index for index in range(1, 256)}}  # what is measured has its tokens ready
+    words = {"<s>": 0, **{str(index): index for index in range(1, 256)}}  # the measured call gets tokens
     stand_in = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<s>"))
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
@@ -58,7 +58,7 @@ class Model:
         self._pipeline = open_pipeline(str(folder), hardware)
 
     def decode(self, inputs: dict[str, Any], tokens: int) -> None:
-        """Generates after the prompt, whatever the tokens say."""
+        """Generates the given number of tokens, without a stop token."""
         import openvino
         import openvino_genai
 

@@ -1,7 +1,7 @@
-"""`engine bench quantization`: what each `hardware.quantization` does to a model's size, speed and answers.
+"""`engine bench quantization`: the effect of each `hardware.quantization` on a model's size, speed and answers.
 
-Each kind runs in a process of its own (`python -m engine.bench.quantization FOLDER`). Drift is the cosine between what
-a kind answers and what full precision answers: an embedding's vector, or the logits after a prompt.
+Each kind runs in a separate process (`python -m engine.bench.quantization FOLDER`). Drift is the cosine between the
+answer of a kind and that of full precision: an embedding's vector, or the logits after a prompt.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _WHO = ("A gardener", "The committee", "My neighbour", "An engineer", "The young
 _DID = ("found the old map under the stairs", "wondered why the train was late again", "wrote three pages about whales",
         "paid for the repair in coins")  # fmt: skip
 TEXTS = tuple(f"{who} {did}." for who in _WHO for did in _DID)
-"""32 sentences; none of them is one that int8_full is calibrated with."""
+"""32 sentences, none of which calibrates int8_full."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Line:
 
 
 def run(spec: RunSpec, say: Callable[[str], None]) -> list[Line]:
-    """Measures every kind that the hardware of `spec` knows. Raises SetupError when it has none."""
+    """Measures every kind that the hardware of `spec` supports. Raises SetupError if it supports none."""
     hardware = devices.resolve(spec.hardware, spec.model)
     if isinstance(hardware, MpsHardwareSpec):
         raise SetupError("hardware: mps has no quantization. Next: hardware=cpu")
@@ -229,7 +229,7 @@ def _openvino_logits(artifact: resolve.Artifact, model: ModelSpec, hardware: Any
         await runtime.start()
         times = []
         for round in range(ROUNDS):
-            prompt = await runtime.encode_text(TEXTS[8 + round])  # a new one each time, for prefixes are kept
+            prompt = await runtime.encode_text(TEXTS[8 + round])  # a new prompt each time, because prefixes are cached
             started = time.perf_counter()
             asked = Sampling(max_tokens=NEW_TOKENS, temperature=0.0)
             tokens = [piece.tokens async for piece in runtime.generate(prompt, asked, whole=True)]

@@ -36,14 +36,14 @@ class Table:
 
 
 def number(value: float | None) -> str:
-    """Three figures that mean something."""
+    """Formats a number with three significant digits."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def machine() -> dict[str, Any]:
-    """Returns what the figures depend on."""
+    """Returns the facts that the figures depend on: cores, processor, versions, load."""
     versions = {
         name: importlib.metadata.version(name) for name in _PACKAGES if importlib.util.find_spec(name) is not None
     }

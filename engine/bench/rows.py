@@ -1,7 +1,7 @@
-"""The seed's rows: which architecture at which size, what one measured call is, and what was claimed of it.
+"""The seed's rows: the architecture and size of each, its measured call, and the claim about it.
 
 Models are built from their config at full size with fixed random weights: speed and memory do not depend on the values.
-Sizes: the checkpoints' published config.json, as transformers' own defaults where these are that checkpoint.
+Sizes: the checkpoints' published config.json, or transformers' defaults where they equal that checkpoint.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 PROMPT_TOKENS = 16
 NEW_TOKENS = 48
 WHISPER_TOKENS = 100
-"""Of 30 s of speech: 150 words a minute are 75 words, about 100 tokens."""
+"""Tokens of 30 s of speech: 150 words a minute are 75 words, about 100 tokens."""
 AUDIO_S = 30
 RATE = 16_000
 
@@ -28,18 +28,18 @@ class Row:
     claim: dict[str, float]
     """The old system's claims for a CPU, by the names of `measures`; empty: none."""
     build: Callable[[], Any] | None
-    """Makes the model; None: too large for a machine of this class, so it is planned only."""
+    """Makes the model; None: too large for a machine of this class, so it is only planned."""
     call: str
     """decode: `generate`; forward: one pass."""
     inputs: Callable[[Any], dict[str, Any]] | None = None
-    """Makes what one call reads."""
+    """Makes the inputs of one call."""
     prepare: Callable[[], Any] | None = None
     """Preprocessing of one query, timed on its own."""
     new_tokens: int = NEW_TOKENS
     rows: int = 1
     """Sentences in a call."""
     seconds: float = 0.0
-    """Of audio in a call."""
+    """Seconds of audio in a call."""
     note: str = ""
     variants: tuple[str, ...] = field(default=("torch bf16", "torch int8_dynamic"))
     """The contenders: a runtime and its precision or quantization; `genai` is OpenVINO with continuous batching."""
@@ -217,7 +217,7 @@ def _xclip_inputs(model: Any) -> dict[str, Any]:
 
 
 class _Once:
-    """Makes a thing when it is first requested."""
+    """Makes an object on its first use."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make

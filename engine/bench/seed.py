@@ -15,7 +15,7 @@ from engine.core.child_process import module_command
 from engine.core.errors import ConfigError, nearest
 
 LIMIT_S = 400.0
-"""A contender that takes longer is ended."""
+"""Time limit of a contender, in seconds."""
 MEASURES = {
     "tokens_s": ("tokens/s", True),
     "latency_s": ("s", False),
@@ -25,7 +25,7 @@ MEASURES = {
     "preprocessing_s": ("s of preprocessing", False),
     "memory_mb": ("MB", False),
 }
-"""A figure's unit, and whether more is better."""
+"""A figure's unit, and True if more is better."""
 _SPEED = ("tokens_s", "realtime", "query_ms", "sentence_ms", "latency_s")
 
 

@@ -1,7 +1,7 @@
 """One contender in its own process: `python -m engine.bench.worker ROW VARIANT CLOCK` prints its figures as JSON.
 
-CLOCK is wall (all cores, the time that went by) or cpu (one thread, the processor time that it took: what one core
-would need on a machine of its own; the measure for a machine that is busy with other work).
+CLOCK is wall (all cores, elapsed time) or cpu (one thread, processor time: the measure for a machine that is busy with
+other work).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Any
 from engine.bench.rows import ROWS, Row
 
 SHORT_TOKENS = 16
-"""Tokens of an answer whose whole time is the latency."""
+"""Tokens of the answer that the latency is measured with."""
 ROUNDS = 3
 LEAST_S = 0.2
-"""A round repeats the call until this much time has gone by."""
+"""A round repeats the call for at least this time, in seconds."""
 
 
 _CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def main(name: str, variant: str, clock: str) -> dict[str, Any]:
-    """The figures of one contender."""
+    """Returns the figures of one contender."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         return _figures(name, variant, clock, folder)
 
@@ -47,7 +47,7 @@ def _figures(name: str, variant: str, clock: str, folder: str) -> dict[str, Any]
     transformers.logging.set_verbosity_error()
     row = next(each for each in ROWS if each.name == name)
     if row.prepare is not None:
-        row.prepare()  # imports what it needs, which is not a part of the model's memory
+        row.prepare()  # its imports are not part of the model's memory
     threads = 1 if clock == "cpu" else None
     if variant.startswith("genai "):
         from engine.bench import genai

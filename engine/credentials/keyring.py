@@ -36,7 +36,7 @@ print(json.dumps(found))
 
 
 def read(provider: str, environ: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
-    """The names and values of a provider's keys; empty where there is no keyring, or it can't be opened unasked.
+    """Returns the names and values of a provider's keys; empty without a keyring, or if it would need a password.
 
     `environ` adds to the environment of the child, where PYTHON_KEYRING_BACKEND chooses the keyring.
     """
@@ -44,7 +44,7 @@ def read(provider: str, environ: Mapping[str, str] | None = None) -> list[tuple[
         return []
     try:
         done = subprocess.run(
-            # -P: not a `keyring.py` of the folder that a run is started in.
+            # -P: ignores a `keyring.py` in the folder that a run is started in.
             [sys.executable, "-P", "-c", _READ, SERVICE, provider],
             env=None if environ is None else {**os.environ, **environ},
             stdin=subprocess.DEVNULL,
@@ -52,7 +52,7 @@ def read(provider: str, environ: Mapping[str, str] | None = None) -> list[tuple[
             timeout=_LIMIT_S,
             start_new_session=True,
         )
-        # It fails where there is no keyring, or a locked one: what it says of that could hold anything.
+        # It fails without a keyring, or with a locked one: its message could hold anything.
         found = json.loads(done.stdout) if done.returncode == 0 else {}
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return []
@@ -60,6 +60,6 @@ def read(provider: str, environ: Mapping[str, str] | None = None) -> list[tuple[
 
 
 def place(provider: str) -> str:
-    """Returns where `read` looks, in words."""
+    """Describes the place that `read` searches."""
     missing = "" if find_spec("keyring") else "; not installed: pip install 'ipfs-accelerate[keyring]'"
     return f"the system's keyring (service {SERVICE}, user {provider}{missing})"

@@ -1,4 +1,4 @@
-"""The sources of keys, and the ways that keep their values out of everything that is written.
+"""Finds keys, and keeps their values out of all output.
 
 The only file that reads an environment variable for a secret.
 """
@@ -33,7 +33,7 @@ class Key:
     name: str
     secret: Secret
     place: str = ""
-    """The place that it was found in, such as `.env`."""
+    """Its source, such as `.env`."""
 
 
 def find_keys(
@@ -43,13 +43,13 @@ def find_keys(
     home: Path | None = None,
     folder: Path | None = None,
 ) -> list[Key]:
-    """The keys of a provider, in a stable order, each value once.
+    """Returns the keys of a provider, in a stable order, each value once.
 
     Places, in order: environment variables, `.env` in `folder` (it fills in variables that are not set), the
     credentials file in `home`, the system's keyring (where a key is required), the mounted file. The first place that
     holds a key is used, with all its keys: a stale key further down never joins a fresh one. Of several variables the
     first that is set is used, with its numbered ones (NAME, NAME_1, NAME_2 …, gaps allowed). Raises SetupError, which
-    never shows a value: a file that others can read, a broken file, a key with characters that can't are in a
+    never shows a value: a file that others can read, a broken file, a key with characters that can't be in a
     header, and NoKey: no key where one is required.
     """
     variables = os.environ if environ is None else environ
@@ -84,7 +84,8 @@ def find_keys(
 
 
 def bearer_token(name: str) -> Secret:
-    """A token of an environment variable (or of `.env` here) by its name. Raises SetupError when it is not set."""
+    """Returns a token from an environment variable (or `.env` here) by its name. Raises SetupError when it is not
+    set."""
     value = _secret_text(name)
     if not value:
         raise SetupError(f"the environment variable {name} is not set. Next: export {name}=…")
@@ -92,8 +93,8 @@ def bearer_token(name: str) -> Secret:
 
 
 def s3_keys(spec: S3Spec) -> tuple[Secret, Secret] | None:
-    """The access key's id and the secret key of an S3 store: from the variables that the spec names, `.env`, or the
-    fields `s3_access_key` and `s3_secret_key` of the credentials file. None: neither is set. Raises SetupError when
+    """Returns the access key's id and the secret key of an S3 store: from the variables that the spec names, `.env`, or
+    the fields `s3_access_key` and `s3_secret_key` of the credentials file. None: neither is set. Raises SetupError when
     only one of the two is."""
     access, secret = _secret_text(spec.access_key_env), _secret_text(spec.secret_key_env)
     if not access and not secret:
@@ -107,12 +108,13 @@ def s3_keys(spec: S3Spec) -> tuple[Secret, Secret] | None:
 
 
 def variable(name: str) -> str:
-    """An environment variable, else the same name in `.env`; empty: not set. Raises SetupError for a broken `.env`."""
+    """Returns an environment variable, else the same name in `.env`; empty: not set. Raises SetupError for a broken
+    `.env`."""
     return (os.environ.get(name) or _read_dotenv(Path.cwd() / ".env").get(name) or "").strip()
 
 
 def _secret_text(name: str) -> str:
-    """The same for a secret. Raises SetupError for what can't are in a header."""
+    """Returns the same for a secret. Raises SetupError for characters that can't be in a header."""
     value = variable(name)
     if not all("!" <= character <= "~" for character in value):
         raise SetupError(
@@ -123,7 +125,7 @@ def _secret_text(name: str) -> str:
 
 
 def sources(credential: CredentialSpec, provider: str) -> list[str]:
-    """The places where a provider's keys are looked for, in order, in words."""
+    """Describes the sources of a provider's keys, in order."""
     places = [f"env {name}, {name}_1…n" for name in credential.env]
     if credential.env:
         places.append(".env")
@@ -151,7 +153,7 @@ def _from_variables(names: Iterable[str], variables: Mapping[str, str]) -> list[
 
 
 def _numbered(name: str, values: Mapping[str, str]) -> list[tuple[str, str]]:
-    """`name` and `name_<number>` where they are set, by number."""
+    """Returns `name` and `name_<number>` if they are set, by number."""
     start = name + "_"
     numbers = sorted(
         int(other[len(start) :])
@@ -163,7 +165,7 @@ def _numbered(name: str, values: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _read_dotenv(path: Path) -> dict[str, str]:
-    """KEY=VALUE lines: `export`, comments, single quotes as they are, double quotes with \\n \\t \\" \\\\."""
+    """Reads KEY=VALUE lines: `export`, comments, single quotes as they are, double quotes with \\n \\t \\" \\\\."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -220,7 +222,7 @@ def _read_mounted(path: Path) -> list[tuple[str, str]]:
 
 
 def _reason(error: Exception) -> str:
-    """Returns why a file can't be read, without any of its content."""
+    """Returns the reason that a file can't be read, without any of its content."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not JSON"

@@ -28,7 +28,7 @@ _SECRET_SHAPES = re.compile(
 
 
 _CUT_CHARS = 6
-"""A text that stops this far into a secret, or further, shows too much of it."""
+"""A text that ends after this many characters of a secret, or more, shows too much of it."""
 
 
 _URL_SAFE = str.maketrans("+/", "-_")
@@ -47,12 +47,12 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value itself; only for the wire."""
+        """Returns the value itself; only for the wire."""
         return self._value
 
     def forms(self) -> tuple[str, ...]:
-        """Returns how it may be written by somebody who repeats it: as it is, in JSON, in a URL, within base64 at any
-        offset. Empty when it is so short that it may be a word."""
+        """Returns the forms in which a text may repeat it: as it is, in JSON, in a URL, within base64 at any offset.
+        Empty if it is so short that it may be a word."""
         value = self._value
         if len(value) < _WORD_CHARS:
             return ()
@@ -65,7 +65,7 @@ class Secret:
             escaped,
             escaped.replace("/", "\\/"),
         ]
-        found += [json.dumps(form)[1:-1] for form in found]  # what is escaped may be in JSON in its turn
+        found += [json.dumps(form)[1:-1] for form in found]  # an escaped form may be in JSON, too
         for offset, start in ((0, 0), (1, 2), (2, 3)):
             # Only the characters that hold none of the neighbours' bits.
             whole = (offset + len(value)) * 8 // 6
@@ -90,12 +90,12 @@ class Secret:
 
 
 def looks_like_secret(text: str) -> bool:
-    """Returns True if a text holds what looks like a key, a bearer token or a password in a URL."""
+    """Returns True if part of a text looks like a key, a bearer token or a password in a URL."""
     return _SECRET_SHAPES.search(text) is not None
 
 
 def mask_shapes(text: str) -> str:
-    """`text` with what looks like a key, a bearer token or a password in a URL masked."""
+    """Masks each part of `text` that looks like a key, a bearer token or a password in a URL."""
     return _SECRET_SHAPES.sub(MASK, text)
 
 
@@ -142,7 +142,7 @@ _NAMES_KEY = (
 def mask_bytes(data: bytes, forms: Iterable[bytes]) -> bytes:
     """Returns `data` with every one of `forms` masked, also where single characters are escaped.
 
-    Cheap where none is there, which is always but for a hostile server.
+    Cheap if none is there, which is the rule except with a hostile server.
     """
     forms = tuple(forms)
     return _pattern(forms).sub(_MASK_BYTES, data) if _holds(data, forms) else data
@@ -154,7 +154,7 @@ _ESCAPES = re.compile(rb"\\+(?:u00([0-7][0-9a-fA-F])|(/))|%([0-7][0-9a-fA-F])")
 
 _ESCAPED = re.compile(rb"\\u00[2-7]").search
 _QUOTED = re.compile(rb"%[2-7][0-9a-fA-F]").search
-"""Each begins with what is searched for at once, so that a text of other characters costs little."""
+"""Each begins with a fixed character, so that a text of other characters costs little."""
 
 
 def _holds(data: bytes, forms: tuple[bytes, ...]) -> bool:
@@ -168,7 +168,7 @@ def _holds(data: bytes, forms: tuple[bytes, ...]) -> bool:
 
 @lru_cache(maxsize=256)
 def _pattern(forms: tuple[bytes, ...]) -> re.Pattern[bytes]:
-    """Returns what matches any of the forms, longest first, each character as it is or escaped."""
+    """Returns a pattern of all the forms, longest first, each character as it is or escaped."""
     return re.compile(b"|".join(b"".join(map(_written, form)) for form in sorted(forms, key=len, reverse=True)))
 
 
@@ -178,7 +178,7 @@ def _written(code: int) -> bytes:
         return plain
     digits = b"".join(b"[%c%c]" % (digit, digit ^ 32) if digit > 57 else b"%c" % digit for digit in b"%02x" % code)
     slashes = rb"\\*" if code == ord("/") else b""
-    # The escapes come first: a backslash and a percent sign are also how an escape begins.
+    # The escapes come first: a backslash and a percent sign also begin an escape.
     return b"(?:\\\\+u00%s|%%%s|%s%s)" % (digits, digits, slashes, plain)
 
 
@@ -189,12 +189,12 @@ class StreamMask:
 
     def __init__(self, forms: tuple[bytes, ...]) -> None:
         self._forms = forms
-        # The first form is the secret as it is, the one whose characters are escaped; the others are longer already.
+        # The first form is the plain secret, the only one that may be escaped; the others are longer already.
         self._keep = max(len(forms[0]) * _ESCAPED_BYTES, *map(len, forms)) if forms else 0
         self._tail = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Returns the piece as it may be shown."""
+        """Returns the masked piece."""
         joined = self._tail + data
         if _holds(joined, self._forms):
             data = self._masked(joined, len(self._tail))
@@ -203,7 +203,7 @@ class StreamMask:
         return data
 
     def _masked(self, joined: bytes, cut: int) -> bytes:
-        """Returns what follows the cut. A secret that the cut divides is shown as the mask in its second part."""
+        """Returns the bytes after the cut. A secret across the cut is masked in its second part."""
         shown, begin = [], cut
         for found in _pattern(self._forms).finditer(joined):
             if found.end() > cut:

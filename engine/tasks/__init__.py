@@ -1,1 +1,1 @@
-"""Tasks: reads a canonical body and builds the canonical reply. One file a task; shared by the runtimes."""
+"""Tasks: reading of canonical bodies and building of canonical replies. One file a task; shared by the runtimes."""

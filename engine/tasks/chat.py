@@ -16,7 +16,7 @@ _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant"
 
 
 def read(body: dict[str, Any], pictures: bool = False) -> tuple[list[dict[str, Any]], Sampling]:
-    """The messages, with plain text, and the sampling. Raises InvalidRequest with the field's path.
+    """Returns the messages, with plain text, and the sampling. Raises InvalidRequest with the field's path.
 
     With `pictures` a message that has any keeps its content as a list: `text` parts, and `image` parts with `image`, as
     the request names it, and `where` is its path.
@@ -30,7 +30,7 @@ def read(body: dict[str, Any], pictures: bool = False) -> tuple[list[dict[str, A
 
 
 async def open_pictures(messages: list[dict[str, Any]], reader: MediaReader) -> list[dict[str, Any]]:
-    """The messages of `read`, their images as Media. Raises InvalidRequest with the place."""
+    """Returns the messages of `read`, their images as Media. Raises InvalidRequest with the place."""
     opened = []
     for message in messages:
         content = message["content"]
@@ -81,25 +81,25 @@ class Answer:
         self._head = {"id": f"chatcmpl-{request_id}", "created": created, "model": model}
 
     def reply(self, text: str, finish_reason: str | None, usage: Usage) -> dict[str, Any]:
-        """The whole answer."""
+        """Returns the whole answer."""
         message = {"role": "assistant", "content": text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
         return {**self._head, "object": "chat.completion", "choices": [choice], "usage": openai_usage(usage)}
 
     def opening(self) -> dict[str, Any] | None:
-        """The chunk that says who speaks."""
+        """Returns the chunk with the role."""
         return self._chunk({"role": "assistant", "content": ""})
 
     def part(self, text: str) -> dict[str, Any]:
-        """A chunk of text."""
+        """Returns a chunk of text."""
         return self._chunk({"content": text})
 
     def closing(self, finish_reason: str) -> dict[str, Any]:
-        """The chunk that says why the answer ended."""
+        """Returns the chunk with the finish reason."""
         return self._chunk({}, finish_reason)
 
     def totals(self, usage: Usage) -> dict[str, Any]:
-        """The chunk that `stream_options.include_usage` requests."""
+        """Returns the chunk for `stream_options.include_usage`."""
         return {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": openai_usage(usage)}
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:

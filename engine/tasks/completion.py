@@ -14,7 +14,7 @@ SUPPORTED = fields.SAMPLING_FIELDS | {"prompt"}
 
 
 def read(body: dict[str, Any]) -> tuple[str, Sampling]:
-    """The prompt and the sampling. Raises InvalidRequest with the field's path."""
+    """Returns the prompt and the sampling. Raises InvalidRequest with the field's path."""
     fields.check(body, SUPPORTED)
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
@@ -34,23 +34,23 @@ class Answer:
         self._head = {"id": f"cmpl-{request_id}", "object": "text_completion", "created": created, "model": model}
 
     def reply(self, text: str, finish_reason: str | None, usage: Usage) -> dict[str, Any]:
-        """The whole answer."""
+        """Returns the whole answer."""
         return {**self._chunk(text, finish_reason), "usage": openai_usage(usage)}
 
     def opening(self) -> dict[str, Any] | None:
-        """A completion begins with its text."""
+        """Returns None: a completion begins with its text."""
         return None
 
     def part(self, text: str) -> dict[str, Any]:
-        """A chunk of text."""
+        """Returns a chunk of text."""
         return self._chunk(text)
 
     def closing(self, finish_reason: str) -> dict[str, Any]:
-        """The chunk that says why the answer ended."""
+        """Returns the chunk with the finish reason."""
         return self._chunk("", finish_reason)
 
     def totals(self, usage: Usage) -> dict[str, Any]:
-        """The chunk that `stream_options.include_usage` requests."""
+        """Returns the chunk for `stream_options.include_usage`."""
         return {**self._head, "choices": [], "usage": openai_usage(usage)}
 
     def _chunk(self, text: str, finish_reason: str | None = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from engine.tasks.local_model import Embeddings
 
 SUPPORTED = frozenset(("input", "encoding_format"))
 TASKS = frozenset(("embedding", "sentence-similarity"))
-"""The answer of a model for sentence embeddings."""
+"""Tasks that a model for sentence embeddings answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,11 @@ class Ask:
 
     texts: list[str]
     base64: bool
-    """Vectors as base64 of little-endian float32, else as lists of numbers."""
+    """True: vectors as base64 of little-endian float32; False: as lists of numbers."""
 
 
 def read(body: dict[str, Any]) -> Ask:
-    """The texts and the form of the vectors. Raises InvalidRequest with the field's path."""
+    """Returns the texts and the form of the vectors. Raises InvalidRequest with the field's path."""
     fields.check(body, SUPPORTED)
     given = body.get("input")
     texts = [given] if isinstance(given, str) else given
@@ -48,7 +48,7 @@ def read(body: dict[str, Any]) -> Ask:
 
 
 def reply(ask: Ask, found: Embeddings, model: str) -> tuple[dict[str, Any], Usage]:
-    """The reply and its usage."""
+    """Returns the reply and its usage."""
     rows: list[Any]
     if ask.base64:
         rows = [base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii") for vector in found.vectors]
@@ -67,7 +67,7 @@ def reply(ask: Ask, found: Embeddings, model: str) -> tuple[dict[str, Any], Usag
 def check_order(body: dict[str, Any], given: Any) -> None:
     """Brings a provider's vectors into the order of the inputs. Raises Malformed unless each input has its vector.
 
-    `index` says which input a vector is for; a provider that leaves it out everywhere is taken to keep the order.
+    `index` names the input of a vector; if no vector has it, the provider is assumed to keep the order.
     """
     data = body["data"]
     count = len(given) if isinstance(given, list) and not all(type(item) is int for item in given) else 1
@@ -88,14 +88,14 @@ def check_order(body: dict[str, Any], given: Any) -> None:
 
 def pack(body: dict[str, Any]) -> None:
     """Packs a provider's vectors as base64 of little-endian float32, in place, where its wire knows only numbers.
-    Raises Malformed for what is not a number."""
+    Raises Malformed for a value that is not a number."""
     for item in body["data"]:
         vector = item["embedding"]
         if type(vector) is list:
             try:
                 numbers = array("f", vector)
             except (TypeError, OverflowError) as error:
-                raise Malformed(f"HTTP 200: a vector holds what is not a number: {error}") from error
+                raise Malformed(f"HTTP 200: a vector has a value that is not a number: {error}") from error
             if sys.byteorder == "big":
                 numbers.byteswap()
             item["embedding"] = base64.b64encode(numbers.tobytes()).decode("ascii")

@@ -1,4 +1,4 @@
-"""Which fields of a body a model in this process understands, and the sampling they request."""
+"""The fields of a body that a model in this process understands, and the sampling that they set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.tasks import structured
 from engine.tasks.local_model import Sampling
 
 DEFAULT_MAX_TOKENS = 256
-"""Tokens of an answer where the request sets no limit."""
+"""Tokens of an answer if the request sets no limit."""
 
 SAMPLING_FIELDS = frozenset(
     (
@@ -27,7 +27,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tools": ([],), "functions": ([],), "tool_choice": ("none", "auto"), "parallel_tool_calls": (True, False),
     "logit_bias": ({},), "modalities": (["text"],),
 }  # fmt: skip
-"""Values with which an unsupported field requests nothing special; they are accepted."""
+"""Values of unsupported fields that change nothing; they are accepted."""
 
 _RANGES = {
     "temperature": (0.0, 2.0),
@@ -39,7 +39,7 @@ _RANGES = {
 }
 _SEEDS = 2**63
 _MOST_K = 2**31 - 1
-"""The range that every runtime can hold: 64 and 32 bits with a sign."""
+"""The limits of every runtime: signed numbers of 64 and 32 bits."""
 _LEAST_TOP_P = 1e-9
 _MOST_MIN_P = 0.999999
 """Only the likeliest token is left, just as with 0 and 1, which not every runtime takes."""
@@ -61,7 +61,7 @@ def check(body: dict[str, Any], supported: frozenset[str]) -> None:
 
 
 def sampling(body: dict[str, Any]) -> Sampling:
-    """Returns how the answer's tokens are chosen. Raises InvalidRequest with the field's name."""
+    """Returns the sampling of the answer's tokens. Raises InvalidRequest with the field's name."""
     limit_field = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
     limit = _whole(body, limit_field, DEFAULT_MAX_TOKENS, least=1)
     numbers = {name: _number(body, name, *bounds) for name, bounds in _RANGES.items()}
@@ -79,7 +79,7 @@ def sampling(body: dict[str, Any]) -> Sampling:
 
 
 def fit(asked: Sampling, prompt_tokens: int, context_length: int) -> Sampling:
-    """The sampling with its length clipped to the context. Raises TooLong when the prompt leaves no room."""
+    """Returns the sampling with its length clipped to the context. Raises TooLong if the prompt leaves no room."""
     room = context_length - prompt_tokens
     if room < 1:
         raise TooLong(
@@ -90,7 +90,7 @@ def fit(asked: Sampling, prompt_tokens: int, context_length: int) -> Sampling:
 
 
 def text_of(content: Any, where: str) -> str:
-    """The text of a message's content, a string or a list of text parts. Raises InvalidRequest."""
+    """Returns the text of a message's content, a string or a list of text parts. Raises InvalidRequest."""
     if isinstance(content, str):
         return whole_text(content, where)
     if not isinstance(content, list):
@@ -105,7 +105,7 @@ def text_of(content: Any, where: str) -> str:
 
 
 def whole_text(text: str, where: str) -> str:
-    """The text as it is. Raises InvalidRequest for half of a UTF-16 pair, which no tokenizer reads."""
+    """Returns the text unchanged. Raises InvalidRequest for half of a UTF-16 pair, which no tokenizer reads."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

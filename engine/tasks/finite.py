@@ -12,14 +12,14 @@ from engine.core.errors import Malformed
 
 
 class NotFinite(Malformed):
-    """The model computed no number. It computes the same at the next try, and others may be well."""
+    """Raised for results that are not numbers. The model repeats them at the next try; other targets may not."""
 
     retryable = False
     counts_for_breaker = False
 
 
 def check(body: dict[str, Any]) -> None:
-    """Looks through a model's own reply. Raises NotFinite."""
+    """Checks a model's own reply. Raises NotFinite."""
     _check(body, "body")
 
 
@@ -33,7 +33,7 @@ def check_vectors(body: dict[str, Any]) -> None:
 
 
 def check_scores(results: list[dict[str, Any]]) -> None:
-    """Looks at the scores of a rerank. Raises NotFinite."""
+    """Checks the scores of a rerank. Raises NotFinite."""
     for result in results:
         score = result.get("relevance_score")
         if type(score) not in (int, float) or not _finite([score]):
@@ -61,7 +61,7 @@ def _check(value: Any, path: str) -> None:
 
 
 def _check_packed(text: str) -> None:
-    """Looks into float32 numbers as base64; leaves any other text alone."""
+    """Checks float32 numbers in base64; ignores any other text."""
     try:
         numbers = array("f", base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
@@ -71,7 +71,7 @@ def _check_packed(text: str) -> None:
 
 
 def _finite(numbers: list[Any]) -> bool:
-    """Adds the numbers up, which is the fastest way to find a NaN, an infinity or a null."""
+    """Sums the numbers, the fastest way to find a NaN, an infinity or a null."""
     try:
         return isfinite(sum(numbers))
     except (TypeError, OverflowError):

@@ -21,7 +21,8 @@ _OWN: dict[str, Any] = {
 
 
 def read(task: str, body: dict[str, Any]) -> Ask:
-    """The inputs and parameters of a body whose media were read. Raises InvalidRequest with the field's path."""
+    """Returns the inputs and parameters of a body whose media were read. Raises InvalidRequest with the field's
+    path."""
     form = _OWN.get(task)
     if form is None:
         return pipelines.read(task, body)
@@ -32,7 +33,8 @@ def read(task: str, body: dict[str, Any]) -> Ask:
 def reply(
     task: str, model: str, outputs: list[Any], body: dict[str, Any], ask: Ask, created: int
 ) -> tuple[dict[str, Any], Usage | None]:
-    """The canonical reply of a task, and what it used; `created` is in Unix seconds, for the forms that say it."""
+    """Returns the canonical reply of a task, and its usage; `created` is in Unix seconds, for the forms that have
+    it."""
     form = _OWN.get(task)
     if form is None:
         return pipelines.reply(task, model, outputs, ask.single), None

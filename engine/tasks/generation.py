@@ -25,9 +25,10 @@ NAMES = frozenset(_WHOLE) | frozenset(_NUMBERS) | _FLAGS | {"generate_parameters
 
 
 def options(parameters: dict[str, Any], where: str = "body.parameters") -> dict[str, Any]:
-    """The generation's settings, by transformers' names, and `seed`. Raises InvalidRequest with the field's path.
+    """Returns the generation's settings, by transformers' names, and `seed`. Raises InvalidRequest with the field's
+    path.
 
-    A temperature of 0 is greedy; one above requests sampling.
+    A temperature of 0 is greedy; a higher one samples.
     """
     nested = parameters.get("generate_parameters")
     if nested is not None and not isinstance(nested, dict):

@@ -1,7 +1,7 @@
 """Tasks `image` (OpenAI's: API reference, "Create image") and `text-to-image` (Hugging Face's: its schema of that name)
 for a model here.
 
-OpenAI has no words for what a diffusion model takes in addition to a prompt. The ones here are Hugging Face's, which
+OpenAI has no names for the other parameters of a diffusion model. The names here are Hugging Face's, which
 vLLM-Omni's and OpenVINO Model Server's image endpoints take in OpenAI's body, too.
 """
 
@@ -16,7 +16,7 @@ from engine.tasks import pipelines
 from engine.tasks.pipelines import Ask
 
 MOST_PICTURES = 10
-"""Of one request, as OpenAI has it."""
+"""Images of one request, as in OpenAI's API."""
 _SIDES = (8, 2048)
 """Pixels of a side, least and most."""
 _WHOLE = {"num_inference_steps": (1, 1000), "seed": (0, 2**62), "width": _SIDES, "height": _SIDES}
@@ -25,12 +25,12 @@ _SHARED = ("num_inference_steps", "guidance_scale", "negative_prompt", "seed")
 _FIELDS = frozenset(("prompt", "n", "size", "response_format", "output_format", *_SHARED))
 _NO_EFFECT = frozenset(("model", "user", "stream"))
 _ONLY = {"response_format": "b64_json", "output_format": "png"}
-"""Fields with one value that a model here can honour."""
+"""Fields of which a model here supports one value only."""
 _SIZE = re.compile(r"(\d{1,5})x(\d{1,5})\Z")
 
 
 def read(task: str, body: dict[str, Any]) -> Ask:
-    """The prompt and how it is painted. Raises InvalidRequest with the field's path."""
+    """Returns the prompt and the parameters. Raises InvalidRequest with the field's path."""
     if task == "text-to-image":
         ask = pipelines.read(task, body)
         return Ask(ask.inputs, ask.single, _painted(ask.parameters, "body.parameters") | {"n": 1})

@@ -1,4 +1,4 @@
-"""Tokens in OpenAI's words, and what is used of what is not sold by tokens."""
+"""Usage in OpenAI's form, and usage of services that are not sold by tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.core.usage import Usage
 
 
 def openai_usage(usage: Usage) -> dict[str, int]:
-    """The `usage` object of a reply."""
+    """Returns the `usage` object of a reply."""
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -18,7 +18,7 @@ def openai_usage(usage: Usage) -> dict[str, int]:
 
 
 def pieces(task: str, asked: dict[str, Any], reply: dict[str, Any]) -> Usage | None:
-    """Returns what a call used, by its body and its reply, where the provider counted no tokens; None: that can't get.
+    """Returns a call's usage by its body and reply, for a provider that counted no tokens; None if they do not show it.
 
     Speech is sold by the character of the text, a transcription by the second of the audio (`duration`, of the form
     verbose_json), images one by one (OpenAI's API reference, "Create speech", "Create transcription"; its pricing).

@@ -7,5 +7,5 @@ from __future__ import annotations
 
 import logging
 
-# Without a handler of its own, logging would print warnings to the standard error of programs that use the library.
+# Without a handler here, logging would print warnings to the standard error of programs that use the library.
 logging.getLogger("engine").addHandler(logging.NullHandler())

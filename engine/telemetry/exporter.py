@@ -17,7 +17,7 @@ PERIOD_S = 5.0
 """The time between two writes of the file."""
 _HOST = "127.0.0.1"
 _REQUEST_S = 5.0
-"""A scraper that takes longer to say what it needs is left."""
+"""Time limit for a scraper's request, in seconds."""
 
 log = logging.getLogger("engine.telemetry")
 
@@ -36,7 +36,7 @@ class Exporter:
 
     @property
     def port(self) -> int | None:
-        """Returns where it listens; None: it does not."""
+        """Returns the port that it listens on; None if it does not listen."""
         return self._socket.getsockname()[1] if self._socket is not None else None
 
     async def start(self) -> None:
@@ -81,14 +81,14 @@ class Exporter:
             self._try_to_write(path)
 
     def _try_to_write(self, path: Path) -> None:
-        """A disk that fills up must not end the work that is counted."""
+        """Writes the file; a full disk is only logged."""
         try:
             self._write(path)
         except OSError as error:
             log.warning("telemetry.prometheus_file: %s could not be written: %s", path, error.strerror)
 
     def _write(self, path: Path) -> None:
-        """On the loop, where the counting is done; a few kilobytes, not synced."""
+        """Writes the file on the loop that counts; a few kilobytes, not synced."""
         _replace(path, text(self._engine).encode())
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -98,7 +98,7 @@ class Exporter:
                 writer.write(self._reply(head.split(b"\r\n", 1)[0].decode("latin-1")))
                 await writer.drain()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            log.debug("a scraper went away, or said nothing that is HTTP")
+            log.debug("a scraper left, or sent something other than HTTP")
         finally:
             writer.close()
 
@@ -120,8 +120,8 @@ class Exporter:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """A reader sees the old file or the new one. The collector reads only names that end in .prom: not the temporary
-    one. Raises OSError."""
+    """Replaces the file: a reader sees the old one or the new one. The collector reads only names that end in .prom,
+    not the temporary one. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)

@@ -1,6 +1,6 @@
-"""The live state of the stages: circuits that opened, limits, levels, calls in flight, who waits.
+"""The live state of the stages: opened circuits, limits, levels, calls in flight, waiting requests.
 
-It is not a part of any result. What keeps such state is in the engine's Resources and may have a method `gauges`.
+It is not part of any result. Objects with such state are in the engine's Resources and may have a method `gauges`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ LABELS = {
     "hedge": ("target",),
     "cache": (),
 }
-"""The parts that follow the kind in the keys of our stages' resources; of others it is the target."""
+"""The parts after the kind in the keys of our stages' resources; in others it is the target."""
 
 
 GROWING = frozenset({"cuts", "evicted", "refused", "rejected", "rejections", "total", "trips"})
-"""The last words of names that only grow."""
+"""The last words of the names of counters."""
 
 
 @runtime_checkable
@@ -54,12 +54,12 @@ class Reading:
 
     @property
     def grows(self) -> bool:
-        """A counter, and no gauge."""
+        """Returns True for a counter, False for a gauge."""
         return self.name.rpartition("_")[2] in GROWING
 
 
 def readings(resources: Resources) -> list[Reading]:
-    """Every reading of everything that can be read. What has no `gauges` is passed over."""
+    """Returns all readings of all resources that have `gauges`."""
     readings = []
     for stage in dict.fromkeys([*LABELS, *resources.kinds()]):
         for place, thing in resources.items(stage).items():
@@ -74,7 +74,7 @@ def readings(resources: Resources) -> list[Reading]:
 
 
 def stages(resources: Resources) -> dict[str, list[dict[str, str | float]]]:
-    """The readings as plain data: by stage, a row for each thing, with its labels (texts) and its numbers."""
+    """Returns the readings as plain data: by stage, a row for each object, with its labels (texts) and its numbers."""
     found: dict[str, dict[tuple[str, ...], dict[str, str | float]]] = {}
     for reading in readings(resources):
         rows = found.setdefault(reading.stage, {})

@@ -51,7 +51,7 @@ class Histogram:
             self.max = value
 
     def merge(self, other: Histogram) -> None:
-        """Adds what the other has counted; the same as if every value had been added here."""
+        """Adds the other's counts, as if every value had been added here."""
         self.count += other.count
         self.sum += other.sum
         self.min = min(self.min, other.min)
@@ -61,7 +61,7 @@ class Histogram:
             self._buckets[bucket] = self._buckets.get(bucket, 0) + count
 
     def quantile(self, share: float) -> float | None:
-        """The value below or at which `share` (0 to 1) of the values are; None: nothing was counted."""
+        """Returns the value at or below which `share` (0 to 1) of the values are; None if nothing was counted."""
         if not self.count:
             return None
         rank = share * (self.count - 1)
@@ -75,8 +75,8 @@ class Histogram:
         return self.max
 
     def cumulative(self, bounds: Sequence[float]) -> list[int]:
-        """Returns how many values are at or below each of the rising bounds; some of up to 2 % more may be among
-        them."""
+        """Returns how many values are at or below each of the rising bounds; values up to 2 % larger may be
+        included."""
         counts = []
         seen = self._zeros
         buckets = sorted(self._buckets.items())
@@ -90,7 +90,7 @@ class Histogram:
         return counts
 
     def bars(self, most: int) -> list[tuple[float, float, int]]:
-        """The positive values in at most `most` classes of the same ratio: lower and upper bound, and how many."""
+        """Returns the positive values in at most `most` classes of the same ratio: lower bound, upper bound, count."""
         if not self._buckets:
             return []
         first, last = min(self._buckets), max(self._buckets)
@@ -102,7 +102,7 @@ class Histogram:
         return [(_GAMMA**start, _GAMMA ** (start + width), n) for start, n in zip(starts, counts, strict=True)]
 
     def summary(self) -> dict[str, Any] | None:
-        """Count, mean, extremes and the usual quantiles; None: nothing was counted."""
+        """Returns count, mean, extremes and the usual quantiles; None if nothing was counted."""
         if not self.count:
             return None
         return {

@@ -31,7 +31,7 @@ class LineRecord(msgspec.Struct):
     first_token_s: float | None = None
     cost: float | None = None
     usage: Usage | None = None
-    """Of the reply, where no attempt has its own."""
+    """The reply's usage, if no attempt has its own."""
     cache: str | None = None
 
 
@@ -40,7 +40,7 @@ class _Error(msgspec.Struct):
 
 
 class Line(msgspec.Struct):
-    """A line of results.jsonl, in the engine's own words: a provider's body may hold anything."""
+    """A line of results.jsonl, by the engine's own fields: a provider's body may hold anything."""
 
     engine: LineRecord
     error: _Error | None = None

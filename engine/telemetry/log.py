@@ -22,7 +22,7 @@ _SECRETS = (
 
 
 def redact(text: str) -> str:
-    """The text with anything that looks like a key replaced by ***. The last line of defence, not the first."""
+    """Replaces anything that looks like a key by ***. The last line of defence, not the first."""
     for pattern, replacement in _SECRETS:
         text = pattern.sub(replacement, text)
     return text
@@ -34,7 +34,7 @@ class _Formatter(logging.Formatter):
     default_msec_format = "%s.%03dZ"
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
-        """Keeps a message in its line: a row's id, or an answer, may hold a line that looks like ours."""
+        """Keeps a message on one line: a row's id, or an answer, may hold a line that looks like a log line."""
         record.message = one_line(record.message)
         return super().formatMessage(record)
 
@@ -45,12 +45,12 @@ class _Formatter(logging.Formatter):
 
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
-        """A log that a full disk refuses must not add its traceback to the error that the run ends with."""
+        """Drops the traceback of a full disk, which would hide the error that ends the run."""
 
 
 @contextmanager
 def run_log(path: Path, level: str = "info") -> Iterator[None]:
-    """Writes what the logger `engine` and its children say to a file while the context is open."""
+    """Writes the messages of the logger `engine` and its children to a file while the context is open."""
     handler = _LogFile(path, encoding="utf-8", delay=True)
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(level.upper())

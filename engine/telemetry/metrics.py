@@ -66,17 +66,17 @@ class Metrics:
         self._count(read.outcome, read.engine, read.engine.usage)
 
     def add_unreadable(self, ok: bool) -> None:
-        """Counts a request of which nothing is known but if it was answered: its cost is unknown."""
+        """Counts a request of which only `ok` is known: its cost is unknown."""
         self._count("ok" if ok else "internal", LineRecord(), None)
         self.requests[None, "normal"].cost_unknown += 1
 
     @property
     def total(self) -> RequestTally:
-        """All requests together."""
+        """Returns the sum of all requests."""
         return _merged(RequestTally, self.requests.values())
 
     def _count(self, outcome: str, record: _RecordLike, usage: Usage | None) -> None:
-        """`usage` is what the reply says; it counts where no attempt says its own."""
+        """`usage` is the reply's; it counts if no attempt has its own."""
         cell = (record.target, record.priority)
         tally = self.requests.get(cell)
         if tally is None:
@@ -116,7 +116,7 @@ class Metrics:
         return tally
 
     def summary(self, wall_s: float | None = None) -> dict[str, Any]:
-        """Everything counted, as plain data. `wall_s`, the seconds that it took, adds the rates."""
+        """Returns all counts as plain data. `wall_s`, the duration in seconds, adds the rates."""
         record = self._view(self.requests.values(), self.attempts.values(), wall_s)
         if wall_s is not None:
             record["wall_s"] = round(wall_s, 3)

@@ -2,7 +2,7 @@
 
 Source: open-telemetry/semantic-conventions-genai, docs/gen-ai/gen-ai-spans.md and gen-ai-metrics.md. An attempt is what
 these call a client operation. It alone has the tokens, and gen_ai.client.* counts attempts, so nothing counts twice.
-All is made afterwards, from the times in the result: a request pays nothing on its way.
+All are made afterwards, from the times in the result: a request in flight costs nothing.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _OF_METRICS = ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.
                "server.address", "server.port", "error.type")  # fmt: skip
 """The attributes of an attempt's span that its metrics have, too."""
 _EXPORT_S = 2
-"""Time for an export with its retries, in seconds, where no OTEL_* variable has another."""
+"""Time for an export with its retries, in seconds, unless an OTEL_* variable sets another."""
 _SAID_CHARS = 120
-"""Of what an exporter logs."""
+"""Characters shown of an exporter's message."""
 _INSTALL = "pip install 'ipfs-accelerate[otel]', or set telemetry.otel=false"
 
 
@@ -164,7 +164,7 @@ def _seconds(meter: Meter, name: str, about: str) -> Histogram:
 
 
 def _set_up_sdk() -> None:
-    """Gives the process the SDK's providers as the OTEL_* variables say, unless the program has set its own.
+    """Gives the process the SDK's providers by the OTEL_* variables, unless the program has set its own.
 
     Without OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER they go out by OTLP, as the specification's defaults have it.
     Raises SetupError: nothing would be recorded, or an exporter is missing.
@@ -174,13 +174,13 @@ def _set_up_sdk() -> None:
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return
     try:
-        # Private by its name, but the SDK's only reader of these variables, and what its distributions build on.
+        # Private by its name, but the SDK's only reader of these variables, and the base of its distributions.
         from opentelemetry.sdk._configuration import _OTelSDKConfigurator
     except ImportError as error:
         raise SetupError(
             f"telemetry.otel: opentelemetry-sdk is not installed, so nothing would be recorded: {_INSTALL}"
         ) from error
-    # Read when the exporters are made: theirs would have a process wait for 16 s at its end if there is no collector.
+    # Read when the exporters are made: with the default a process would wait for 16 s at its end without a collector.
     timed = "OTEL_EXPORTER_OTLP_TIMEOUT" in os.environ
     os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", str(_EXPORT_S))
     logging.getLogger("opentelemetry.exporter").addHandler(_FirstFailure())
@@ -200,7 +200,7 @@ def _set_up_sdk() -> None:
 
 
 class _FirstFailure(logging.Handler):
-    """Tells of the exporters' first failure in one line; they log each of their tries."""
+    """Reports the exporters' first failure in one line; they log each of their tries."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -226,5 +226,5 @@ def _default_exporters(signal: str) -> list[str]:
 
 
 def _ns(wall_s: float) -> int:
-    """Whole microseconds, which is what a float of this size holds."""
+    """Returns nanoseconds in whole microseconds, the precision of a float of this size."""
     return round(wall_s * 1e6) * 1000

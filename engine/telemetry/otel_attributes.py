@@ -1,6 +1,6 @@
 """The attributes of OpenTelemetry's GenAI conventions, from a target, a request, a reply and an attempt.
 
-Source: open-telemetry/semantic-conventions-genai, docs/gen-ai/gen-ai-spans.md. What the conventions have no word for is
+Source: open-telemetry/semantic-conventions-genai, docs/gen-ai/gen-ai-spans.md. Attributes outside the conventions are
 under `engine.`. Nothing here is content: neither prompts nor answers, nor messages that may quote them.
 """
 
@@ -19,7 +19,7 @@ Value = str | bool | int | float | list[str]
 Attributes = dict[str, Value]
 
 OPERATIONS: dict[str, str] = having("operation")
-"""gen_ai.operation.name by task; a task that the conventions do not know goes by its own name."""
+"""gen_ai.operation.name by task; a task outside the conventions keeps its own name."""
 _PROVIDERS = {
     "azure_openai": "azure.ai.openai",
     "claude": "anthropic",
@@ -57,13 +57,13 @@ class Place:
     in_process: bool
 
     def model_for(self, request: Request) -> str:
-        """The model that an attempt at this target requests."""
+        """Returns the model of an attempt at this target."""
         wanted = request.body.get("model")
         return wanted if self.open and isinstance(wanted, str) and wanted not in self.aliases else self.model
 
 
 def place_of(target: TargetSpec, primary: bool) -> Place:
-    """`primary`: it is the run's own target, not a fallback."""
+    """`primary`: the target is the run's own, not a fallback."""
     provider, model = target.provider, target.model
     attributes: Attributes = {"gen_ai.provider.name": _PROVIDERS.get(provider.name, provider.name)}
     if provider.kind == "remote":
@@ -107,7 +107,7 @@ def asked(request: Request) -> Attributes:
 
 
 def replied(body: dict[str, Any] | None) -> Attributes:
-    """Returns what a reply says of itself."""
+    """Returns the attributes of a reply."""
     if body is None:
         return {}
     attributes: Attributes = {}
@@ -121,7 +121,7 @@ def replied(body: dict[str, Any] | None) -> Attributes:
 
 
 def spent(usage: Usage) -> Attributes:
-    """The tokens of an attempt; cached and reasoning ones are a part of the others."""
+    """Returns the tokens of an attempt; cached and reasoning tokens are part of the others."""
     attributes: Attributes = {
         "gen_ai.usage.input_tokens": usage.input_tokens,
         "gen_ai.usage.output_tokens": usage.output_tokens,
@@ -138,7 +138,7 @@ def spent(usage: Usage) -> Attributes:
 
 
 def tried(attempt: Attempt) -> Attributes:
-    """Returns how an attempt went."""
+    """Returns the outcome of an attempt."""
     attributes: Attributes = {"engine.target": attempt.target, "engine.attempt.role": attempt.role}
     if attempt.endpoint is not None:
         attributes |= server(attempt.endpoint)
@@ -157,7 +157,7 @@ def tried(attempt: Attempt) -> Attributes:
 
 
 def served(request: Request, record: EngineRecord) -> Attributes:
-    """Returns how a whole request was served."""
+    """Returns the outcome of a whole request."""
     attributes: Attributes = {
         "engine.request.id": request.id or "",
         "engine.priority": record.priority,

@@ -14,7 +14,7 @@ from engine.core.request import Request
 
 
 def content(request: Request, reply: dict[str, Any] | None) -> dict[str, str]:
-    """The messages in and out. Embeddings have none, and a stream's answer is not kept."""
+    """Returns the messages in and out. Embeddings have none, and a stream's answer is not kept."""
     attributes = {}
     asked = _asked(request)
     if asked:
@@ -59,7 +59,7 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _part(part: dict[str, Any]) -> dict[str, Any]:
-    """An image or audio goes by its kind only: spans are no place for megabytes."""
+    """Names only the kind of an image or audio: megabytes do not belong into a span."""
     return _text(part.get("text")) if part.get("type") == "text" else {"type": part.get("type")}
 
 

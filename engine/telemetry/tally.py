@@ -13,7 +13,7 @@ ROLES = ("first", "retry", "fallback", "hedge", "rescue")
 
 
 class AttemptLike(Protocol):
-    """An Attempt, or what a line of results.jsonl says of one."""
+    """An Attempt, or its fields in a line of results.jsonl."""
 
     @property
     def target(self) -> str: ...
@@ -41,7 +41,7 @@ class RequestTally:
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = {}
         self.cached: dict[str, int] = {}
-        """Answered without an attempt of their own: `hit` from the cache, `shared` with an equal request."""
+        """Requests without an attempt of their own: `hit` from the cache, `shared` with an equal request."""
         self.cost_unknown = 0
         """Requests that were tried, of unknown cost in whole or in part."""
         self.latency = Histogram()
@@ -93,26 +93,26 @@ class AttemptTally:
         """By role and outcome."""
         self.usage = Usage()
         self.lost = Usage()
-        """The part of `usage` that attempts used which did not bring the answer."""
+        """The part of `usage` of attempts that did not bring the answer."""
         self.estimates = 0
-        """Attempts whose usage is an estimate, because the provider never said it."""
+        """Attempts whose usage is an estimate, because the provider did not report it."""
         self.estimated = Usage()
-        """The tokens that these may have used; not part of `usage`, which is what providers reported."""
+        """The tokens that these may have used; not part of `usage`, which providers reported."""
         self.picodollars: int | None = None
-        """The sum of the known costs, whole so that it is the same in any order; None: none is known."""
+        """The sum of the known costs, an integer so that the order does not matter; None if none is known."""
         self.cost_estimated = 0
         """The part of it that rests on estimates, in picodollars."""
         self.cost_unknown = 0
         """Attempts that used something of unknown cost."""
         self.latency = Histogram()
-        """Of the successful ones."""
+        """Duration of the successful attempts."""
         self.first_token = Histogram()
         self.speed = Histogram()
         """Output tokens a second of a successful attempt, the wait for its first token included."""
 
     @property
     def cost(self) -> float | None:
-        """The sum of the known costs, in US dollars; None: none is known."""
+        """Returns the sum of the known costs, in US dollars; None if none is known."""
         return None if self.picodollars is None else self.picodollars / PICO
 
     def add(self, attempt: AttemptLike) -> None:
@@ -166,7 +166,7 @@ class AttemptTally:
         self.speed.merge(other.speed)
 
     def summary(self, wall_s: float | None) -> dict[str, Any]:
-        """Rates need `wall_s`, the seconds that all of it took."""
+        """Returns the counts; rates need `wall_s`, the duration in seconds."""
         roles: dict[str, int] = {}
         outcomes: dict[str, int] = {}
         helped: dict[str, int] = {}
@@ -202,7 +202,7 @@ class AttemptTally:
         return record
 
     def times(self) -> dict[str, Any]:
-        """Of attempts, where those of whole requests are not meant."""
+        """Returns the times of attempts, not those of whole requests."""
         return {"latency_s": self.latency.summary(), "first_token_s": self.first_token.summary()}
 
 

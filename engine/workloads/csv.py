@@ -15,7 +15,7 @@ from engine.workloads.table import object_of, text_column
 
 _KEPT_BYTES = 200
 _KEPT_LINES = 8
-"""Of a row that is too long, its dead letter has so many bytes of so many of its first lines."""
+"""The dead letter of a row that is too long has this many of its first lines, of as many bytes each."""
 
 
 def open_csv(spec: CsvWorkloadSpec, form: Form, seed: int = 0) -> Source:
@@ -29,18 +29,18 @@ def open_csv(spec: CsvWorkloadSpec, form: Form, seed: int = 0) -> Source:
 
 
 class _Row:
-    """The lines of the row that is being read. Of one that is too long the csv module gets nothing but its quotes, so
-    that it finds the row's end; its text would be a part of what was meant."""
+    """The lines of the current row. If the row is too long, the csv module gets only its quotes, so that it finds the
+    row's end; half of its text would be wrong."""
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
         self.size = 0
-        """Bytes of all its lines, also of those that are not kept."""
+        """Bytes of all its lines, with those that are not kept."""
         self._quoted = False
-        """The next line begins inside a quoted cell."""
+        """True if the next line begins inside a quoted cell."""
 
     def clear(self) -> None:
-        """The next line begins a row."""
+        """Starts a new row."""
         self.lines.clear()
         self.size, self._quoted = 0, False
 
@@ -59,7 +59,7 @@ class _Row:
 
     @property
     def problem(self) -> str | None:
-        """The reason why it can't be read, if it is too long."""
+        """Returns the reason if the row is too long."""
         if self.size <= LINE_LIMIT_BYTES:
             return None
         limit = LINE_LIMIT_BYTES // (1024 * 1024)

@@ -18,7 +18,7 @@ def open_jsonl(spec: JsonlWorkloadSpec, form: Form, seed: int = 0) -> Source:
 
 
 def read_jsonl(path: Path) -> Iterator[Record]:
-    """Every line that is not blank."""
+    """Yields every line that is not blank."""
     with open_bytes(path) as stream:
         for number, line in read_lines(stream):
             if line and not line.isspace():

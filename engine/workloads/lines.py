@@ -15,14 +15,14 @@ _GZIP = b"\x1f\x8b"
 
 
 class LongLine(bytes):
-    """The beginning of a line that passes the limit; `size_bytes` is its whole length, `quotes` how many `"` it has."""
+    """The beginning of a line over the limit; `size_bytes` is its whole length, `quotes` the number of its `"`."""
 
     size_bytes: int
     quotes: int
 
 
 def read_lines(stream: IO[bytes], limit_bytes: int = LINE_LIMIT_BYTES) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines from 1, without their ends and without a byte order mark; a LongLine where one is too long."""
+    """Yields lines, numbered from 1, without their ends and a byte order mark; a LongLine for a line over the limit."""
     number = 0
     while line := stream.readline(limit_bytes + 1):
         number += 1
@@ -47,7 +47,7 @@ def _skip(stream: IO[bytes], line: bytes, limit_bytes: int) -> LongLine:
 
 
 def open_bytes(path: Path) -> IO[bytes]:
-    """The file's bytes, uncompressed if it is gzip. Raises OSError; a broken archive raises while it is read."""
+    """Opens the file's bytes, uncompressed if it is gzip. Raises OSError; a broken archive raises while it is read."""
     stream = path.open("rb", buffering=256 * 1024)
     if stream.peek(2)[:2] != _GZIP:  # type: ignore[attr-defined]
         return stream

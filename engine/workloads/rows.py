@@ -81,7 +81,7 @@ class Row:
     """Changes that made its line strict JSON."""
 
     def letter(self) -> bytes:
-        """The row as one line of JSON that is valid input again, and from which nothing is lost."""
+        """Returns the row as one line of JSON that is valid input again, without any loss."""
         if isinstance(self.raw, bytes):
             return self.raw
         if isinstance(self.raw, str):
@@ -90,7 +90,7 @@ class Row:
 
 
 def row_of(index: int, source: str, record: Record, form: Form) -> Row:
-    """The row of a record; never raises: a wrong one carries its error."""
+    """Returns the row of a record; never raises: an invalid row carries its error."""
     where = f"{source}:{record.line}"
     data = record.data
     if record.problem is not None:
@@ -107,7 +107,7 @@ def row_of(index: int, source: str, record: Record, form: Form) -> Row:
 
 
 def letter_of(record: Record, form: Form) -> bytes | None:
-    """The letter of the record's row, unless that is broken, at a fraction of the cost of reading it; None: read it."""
+    """Returns the letter of a valid row at a fraction of the cost of reading it; None: the row must be read."""
     data = record.data
     if record.problem is not None or isinstance(data, LongLine):
         return None
@@ -176,7 +176,7 @@ def _row_of_object(
 
 
 def _id_in(data: bytes | str | dict[str, Any]) -> str | None:
-    """The id in a line that is not JSON; None if no id can be read."""
+    """Returns the id in a line that is not JSON; None if no id can be read."""
     if isinstance(data, dict):
         return None
     text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
@@ -202,7 +202,7 @@ def _id_of(value: dict[str, Any]) -> str | None:
 
 
 def _line_of(value: dict[str, Any]) -> bytes | None:
-    """The broken line inside a dead letter; None: this is not one."""
+    """Returns the broken line inside a dead letter; None if it is not a dead letter."""
     if not value.keys() <= {"custom_id", "raw", "raw_base64"}:
         return None
     if isinstance(value.get("raw"), str):
@@ -277,7 +277,7 @@ def _task_of_url(url: Any) -> str:
 def _short_form(value: dict[str, Any], form: Form) -> tuple[str, dict[str, Any]]:
     given = [name for name in _SHORT if value.get(name) is not None]
     if given == ["prompt", "file"] or (given == ["prompt"] and value.get("image") is not None):
-        given.remove("prompt")  # what guides a transcription, or says what to do with an image
+        given.remove("prompt")  # guides a transcription, or describes the edit of an image
     if len(given) > 1 or (not given and value.get("image") is None):
         found = " and ".join(given) if given else (", ".join(sorted(value)[:6]) or "nothing")
         raise InvalidRequest(f"expected one of prompt, messages, input, file, inputs, or an OpenAI body; found {found}")
@@ -288,7 +288,7 @@ def _short_form(value: dict[str, Any], form: Form) -> tuple[str, dict[str, Any]]
         wanted = TEXT_FIELDS.get(task, name)
         if wanted != name and (name, task) != ("image", "image-edit"):
             raise InvalidRequest(
-                f"{name}: the task {task} takes {wanted}; say another task in the row or workload.task"
+                f"{name}: the task {task} takes {wanted}; name another task in the row or in workload.task"
             )
         return task, {**body, name: value[name]}
     body.update(_text(task, name, value[name]))
@@ -296,7 +296,7 @@ def _short_form(value: dict[str, Any], form: Form) -> tuple[str, dict[str, Any]]
 
 
 def _task_of_short(name: str, content: Any, form: Form) -> str:
-    """The task of a row that does not say it."""
+    """Returns the task of a row that does not name it."""
     if name == "messages":
         return "chat"
     if name == "prompt":
@@ -306,12 +306,12 @@ def _task_of_short(name: str, content: Any, form: Form) -> str:
     if name == "image":
         return form.task if form.stated else "image-edit"
     if name == "inputs" and TEXT_FIELDS[form.task] != "inputs":
-        raise InvalidRequest("inputs: which task? say it in the row (task) or in workload.task")
+        raise InvalidRequest("inputs: got no task; expected one in the row (task) or in workload.task")
     return "embedding" if name == "input" and not form.stated else form.task
 
 
 def _text(task: str, name: str, content: Any) -> dict[str, Any]:
-    """The body field that carries the row's text for this task."""
+    """Returns the body field with the row's text for this task."""
     wanted = TEXT_FIELDS.get(task, name)
     if name == "messages":
         if wanted != "messages":

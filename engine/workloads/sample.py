@@ -13,6 +13,6 @@ SAMPLES = Path(__file__).with_name("samples")
 
 
 def open_sample(spec: SampleWorkloadSpec, form: Form, seed: int = 0) -> Source:
-    """The sample that fits the task."""
+    """Returns the sample that fits the task."""
     path = SAMPLES / ("embedding.jsonl" if form.task == "embedding" else "chat.jsonl")
     return Source("sample", path.name, lambda: read_jsonl(path), form, spec.limit, path)

@@ -46,27 +46,27 @@ class Source:
     limit: int | None = None
     path: Path | None = None
     live: bool = False
-    """A pipe or a terminal: can be read once, and a read may wait."""
+    """True for a pipe or a terminal: it can be read once, and a read may wait."""
     stored_count: Callable[[], int] | None = None
     """The number of rows, if the file itself reports it."""
 
     @property
     def made(self) -> bool:
-        """Its rows are synthetic, not read: no call of it waits for a disk or a pipe."""
+        """Returns True if its rows are synthetic, not read: then no call waits for a disk or a pipe."""
         return False
 
     @property
     def closed_loop(self) -> ClosedLoop | None:
-        """Returns the users; None: rows that have no time of their own come as fast as the window lets them."""
+        """Returns the users; None if rows without arrival times come as fast as the window allows."""
         return None
 
     def __iter__(self) -> Iterator[Row]:
-        """Raises SetupError when the file can't be read on."""
+        """Raises SetupError when the file can't be read further."""
         return self.rows()
 
     def rows(self, known: Callable[[int, bytes], bool] | None = None) -> Iterator[Row]:
-        """The rows but those whose index and letter `known` says it knows: these may be passed over unread, which is
-        quicker. Raises SetupError when the file can't be read on."""
+        """Yields the rows except those whose index and letter `known` accepts: these may be skipped unread, which is
+        faster. Raises SetupError when the file can't be read further."""
         index = 0
         try:
             for record in itertools.islice(self.records(), self.limit):
@@ -78,7 +78,7 @@ class Source:
             raise _unreadable(self.name, index, error) from error
 
     def count(self) -> int | None:
-        """Returns how many rows there are, exactly; None: can't be known, or only at a cost. Raises SetupError."""
+        """Returns the exact number of rows; None if it is unknown, or costly to find out. Raises SetupError."""
         if self.live or self.path is None:
             return None
         if self.stored_count is not None:
@@ -95,12 +95,12 @@ class Source:
         return rows
 
     def describe(self) -> str:
-        """One line."""
+        """Describes the source in one line."""
         limit = f", at most {self.limit} rows" if self.limit is not None else ""
         return f"{self.kind} {self.name} ({self.form.task}{limit})"
 
     def fingerprint(self) -> dict[str, Any] | None:
-        """Returns what tells this file from another at the cost of 1 MiB: its size in bytes, and the content id of 16
+        """Returns an identity of the file at the cost of 1 MiB: its size in bytes, and the content id of 16
         blocks of 64 KiB spread over it, the first and the last among them. An edit between the blocks that keeps the
         size is found later: the journal has a digest of every row. None: live."""
         if self.live or self.path is None:
@@ -118,8 +118,8 @@ class Source:
 
 
 def find_file(name: str, knob: str = "workload.path") -> tuple[Path, bool]:
-    """The file that `knob` names, and whether it is live (a pipe). Raises ConfigError, with the nearest names of its
-    folder."""
+    """Returns the file that `knob` names, and True if it is live (a pipe). Raises ConfigError, with the nearest names
+    of its folder."""
     path = Path(name).expanduser()
     try:
         mode = path.stat().st_mode

@@ -12,7 +12,7 @@ from engine.workloads.txt import text_record
 
 
 def open_stdin(spec: StdinWorkloadSpec, form: Form, seed: int = 0) -> Source:
-    """Rows are served as they come in; they can't be read a second time."""
+    """Reads rows as they arrive; they can't be read a second time."""
     return Source("stdin", "stdin", lambda: _read(spec.format), form, spec.limit, live=True)
 
 

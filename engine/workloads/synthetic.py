@@ -1,6 +1,6 @@
 """Synthetic traffic: arrival times, lengths and priorities drawn from a seed, row by row.
 
-Each of the three has a random stream of its own, so that another rate leaves the prompts as they were.
+Each of the three has a random stream of its own, so that another rate does not change the prompts.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def open_synthetic(spec: SyntheticWorkloadSpec, form: Form, seed: int) -> Source
 
 @dataclass(frozen=True, slots=True)
 class SyntheticSource(Source):
-    """Rows that are made and not read; the same ones whenever it is iterated."""
+    """Rows that are made, not read; the same in every iteration."""
 
     spec: SyntheticWorkloadSpec = None  # type: ignore[assignment]  # after fields with defaults
     seed: int = 0
 
     def rows(self, known: Callable[[int, bytes], bool] | None = None) -> Iterator[Row]:
-        """All rows: one that is passed over must be made like any other. Raises SetupError for a trace that is out of
-        order or no list of numbers."""
+        """Yields all rows: a skipped row must be made like any other. Raises SetupError for a trace that is out of
+        order or not a list of numbers."""
         spec, task, parameters = self.spec, self.form.task, self.form.parameters
         priority = _priorities(spec, Random(f"{self.seed} priorities"))
         lengths = Random(f"{self.seed} lengths")
@@ -75,7 +75,7 @@ class SyntheticSource(Source):
             yield Row(index, id, request, None, raw, at_s)
 
     def count(self) -> int | None:
-        """None: closed loop, whose rows depend on how fast they are answered."""
+        """None in a closed loop, whose rows depend on the speed of the answers."""
         if self.spec.arrivals == "closed":
             return self.limit if self.spec.duration_s is None else None
         return sum(1 for _ in self._times())
@@ -104,7 +104,7 @@ class SyntheticSource(Source):
         return ClosedLoop(spec.users, spec.think_s, spec.duration_s, self.seed)
 
     def _times(self) -> Iterator[float | None]:
-        """Yields when each row comes, in seconds; None: as soon as a user of the closed loop is free."""
+        """Yields the arrival time of each row, in seconds; None: as soon as a user of the closed loop is free."""
         spec = self.spec
         if spec.arrivals == "closed":
             return itertools.repeat(None) if self.limit is None else itertools.repeat(None, self.limit)
@@ -121,7 +121,7 @@ class SyntheticSource(Source):
 
 
 class _Text:
-    """Prompts of a given number of words, cut from one long text; the number in front makes each its own."""
+    """Prompts of a given number of words, cut from one long text; the number in front makes each unique."""
 
     def __init__(self, lengths: LengthSpec) -> None:
         longest = math.ceil(lengths.median) if lengths.distribution == "constant" else lengths.max

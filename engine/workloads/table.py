@@ -1,4 +1,4 @@
-"""Rows of tables: which column is what."""
+"""Rows of tables: the meaning of their columns."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ BODY_COLUMNS = frozenset(
         "top_logprobs", "tools", "tool_choice", "user", "dimensions", "encoding_format",
     }
 )  # fmt: skip
-"""Columns that become fields of the body. Others come back as metadata: a provider would refuse a field `label`."""
+"""Columns that become fields of the body. Others become metadata: a provider would refuse a field `label`."""
 
 _TEXT_COLUMNS = ("prompt", "input", "text")
 _PLAIN = frozenset({"model", "user", "encoding_format"})
-"""Never read as JSON: a user called 42 is text."""
+"""Columns never read as JSON: a user called 42 is text."""
 
 
 def text_column(names: Sequence[str], wanted: str | None, source: str, form: Form) -> str | None:
@@ -81,7 +81,7 @@ def object_of(cells: Mapping[str, Any], column: str | None, form: Form) -> dict[
 def without_nulls(cell: Any) -> Any:
     """Returns a cell without the keys that have no value: a Parquet file has each key of any row in every row.
 
-    A mapping without any value left has none itself. The items of lists stay, so that their places do.
+    A mapping without values is a null, too. Lists keep all their items, and so their positions.
     """
     if isinstance(cell, list):
         return [without_nulls(item) for item in cell]

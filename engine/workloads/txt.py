@@ -25,7 +25,7 @@ def _read(path: Path) -> Iterator[Record]:
 
 
 def text_record(number: int, line: bytes) -> Record:
-    """The record of a line of text; one that is not UTF-8 says so."""
+    """Returns the record of a line of text, with a problem if it is not UTF-8."""
     if isinstance(line, LongLine):
         return Record(number, line)
     try:

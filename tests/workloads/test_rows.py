@@ -92,7 +92,7 @@ def test_a_row_without_an_id_is_called_by_its_place() -> None:
         (b'{"prompt": "\xff"}', "not UTF-8 at byte 13; save the file as UTF-8"),
         ({}, "expected one of prompt, messages, input, file, inputs, or an OpenAI body; found nothing"),
         ({"promt": "x"}, "found promt"),
-        ({"inputs": "x"}, "inputs: which task? say it in the row (task) or in workload.task"),
+        ({"inputs": "x"}, "inputs: got no task; expected one in the row (task) or in workload.task"),
         ({"file": "a.wav", "task": "chat"}, "file: the task chat takes messages"),
         ({"image": "a.png", "prompt": "x", "task": "image"}, "image: the task image takes prompt"),
         ({"image": "a.png"}, "the task image-edit needs prompt"),
