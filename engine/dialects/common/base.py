@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from engine.core.errors import InferenceError
+from engine.core.errors import InferenceError, InvalidRequest
 from engine.core.request import RateHints
-from engine.dialects.client import WireCall
+from engine.dialects.client import StreamDecoder, WireCall
 from engine.dialects.common.error_body import is_error, request_id
 from engine.dialects.common.json_body import reply_json
 
@@ -41,6 +41,9 @@ class HttpDialect:
         # A server that names no type, or a general one, may still stream; these two never are one.
         return self.stream_kind is not None and not kind.startswith((JSON, "text/html"))
 
+    def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
+        raise unstreamable(task)
+
     def error(self, status: int, headers: Mapping[str, str], content: bytes) -> InferenceError:
         return type(self).typed_error(status, headers, content, self._wall())
 
@@ -64,3 +67,8 @@ class HttpDialect:
         if type(body) is not dict or is_error(body):
             raise self.error(status, headers, content)
         return body
+
+
+def unstreamable(task: str) -> InvalidRequest:
+    """Returns the error for a streaming call of a task that has no streams on its wire."""
+    return InvalidRequest(f"task: an answer to {task} can't be streamed")

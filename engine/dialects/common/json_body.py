@@ -1,4 +1,4 @@
-"""Reads bytes for every dialect: JSON or a typed error, counts, names of models."""
+"""Reads bytes for every dialect: JSON or a typed error, names of models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import msgspec
 from engine.core.errors import InferenceError, InvalidRequest, Malformed
 from engine.core.lenient_json import read_again
 from engine.core.usage import Usage, token_count
-from engine.dialects.client import Reply
 from engine.dialects.common.error_body import excerpt, request_id
 
 _encode = msgspec.json.Encoder().encode
@@ -47,11 +46,6 @@ def reply_json(headers: Mapping[str, str], content: bytes) -> Any:
         return _decode(content)
     except UNREADABLE as error:
         raise malformed(f"the body is not JSON ({error})", headers, content) from error
-
-
-def counted(tokens: int, request_id: str | None) -> Reply:
-    """The canonical reply to a `token-count`, which is free of charge."""
-    return Reply({"object": "token-count", "model": "", "input_tokens": tokens}, Usage(), request_id)
 
 
 def malformed(what: str, headers: Mapping[str, str], content: bytes) -> Malformed:

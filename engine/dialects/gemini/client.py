@@ -9,22 +9,18 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import msgspec
-
 from engine.core.errors import InferenceError, InvalidRequest
 from engine.dialects.client import Reply, WireCall
-from engine.dialects.common.base import HttpDialect
 from engine.dialects.common.boundary import reads_reply
 from engine.dialects.common.error_body import request_id
-from engine.dialects.common.json_body import counted, lenient, names
+from engine.dialects.common.json_body import lenient, names, written
+from engine.dialects.common.token_counter import TokenCounter
 from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.gemini.errors import typed_error
 from engine.dialects.gemini.reply import chat_reply, embedding_reply
 from engine.dialects.gemini.request import wire_body
 from engine.dialects.gemini.stream import GeminiStreamDecoder
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 _IN_EMBEDDING = frozenset(("input", "model", "dimensions", "encoding_format", "stream", "stream_options", "extra_body"))
 _EMBEDDING_EXTRAS = {"task_type": "taskType", "title": "title"}
 
@@ -33,20 +29,19 @@ _COUNTING = ("messages", "tools", "tool_choice", "response_format", "extra_body"
 """The canonical fields that have tokens, or say where there are some."""
 
 
-class GeminiDialect(HttpDialect):
+class GeminiDialect(TokenCounter):
     """Gemini's own wire."""
 
     tasks = frozenset({"chat", "embedding", "token-count"})
     list_path = "/models?pageSize=1000"
     typed_error = typed_error
+    count_field = "totalTokens"
 
     def encode(
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
     ) -> WireCall:
         if task == "token-count":
-            if stream:
-                raise InvalidRequest("task: a count can't be streamed")
-            return self.count_tokens(body, model=model, drop_unsupported=drop_unsupported)
+            return self._encode_count(body, model, stream, drop_unsupported)
         unsupported = Unsupported("Gemini", drop_unsupported)
         if task == "chat":
             wire = _chat_body(body, model, unsupported)
@@ -58,29 +53,19 @@ class GeminiDialect(HttpDialect):
             method = ":batchEmbedContents" if "requests" in wire else ":embedContent"
         else:
             raise InvalidRequest(f"task: {task!r} is not on Gemini's wire; it has chat, embedding and token-count")
-        return WireCall("POST", _resource(model) + method, _json(wire), warnings=unsupported.warnings)
+        return WireCall("POST", _resource(model) + method, written(wire), warnings=unsupported.warnings)
 
     def count_tokens(self, body: dict[str, Any], *, model: str, drop_unsupported: bool = False) -> WireCall:
-        """The call that counts a chat body's input tokens, free of charge; `token_count` reads its reply.
-
-        Fields that say how to answer are passed over. Raises InvalidRequest for what the wire can't count."""
         unsupported = Unsupported("Gemini", drop_unsupported)
         wire = _chat_body({name: body[name] for name in _COUNTING if name in body}, model, unsupported)
         resource = _resource(model)
         asked = {"generateContentRequest": {"model": resource[1:], **wire}}
-        return WireCall("POST", resource + ":countTokens", _json(asked), warnings=unsupported.warnings)
-
-    def token_count(self, status: int, headers: Mapping[str, str], content: bytes) -> int:
-        """Input tokens, from the reply to `count_tokens`. Raises an InferenceError."""
-        count = self.reply_object(status, headers, content).get("totalTokens")
-        if type(count) is not int:
-            raise self.error(status, headers, content)
-        return count
+        return WireCall("POST", resource + ":countTokens", written(asked), warnings=unsupported.warnings)
 
     @reads_reply
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         if task == "token-count":
-            return counted(self.token_count(status, headers, content), request_id(headers))
+            return self._decode_count(status, headers, content)
         response = self.reply_object(status, headers, content)
         named = request_id(headers)
         if named is None:
@@ -164,10 +149,3 @@ def _embedding_body(body: dict[str, Any], model: str, unsupported: Unsupported) 
             raise InvalidRequest(f"body.input.{index}: Gemini embeds texts, not tokens; send the text itself")
         requests.append({"model": resource, "content": {"parts": [{"text": text}]}, **options})
     return {"requests": requests}
-
-
-def _json(wire: dict[str, Any]) -> bytes:
-    try:
-        return _encode(wire)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidRequest(f"body: can't be written as JSON: {error}") from error

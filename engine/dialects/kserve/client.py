@@ -12,8 +12,8 @@ from typing import Any
 
 from engine.core.errors import InvalidRequest
 from engine.core.server_info import ServerInfo
-from engine.dialects.client import Reply, StreamDecoder, WireCall
-from engine.dialects.common.base import HttpDialect
+from engine.dialects.client import Reply, WireCall
+from engine.dialects.common.base import HttpDialect, unstreamable
 from engine.dialects.common.boundary import reads_reply, writes_request
 from engine.dialects.common.error_body import is_error, request_id
 from engine.dialects.common.json_body import lenient, malformed, names
@@ -41,7 +41,7 @@ class KServeDialect(HttpDialect):
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
     ) -> WireCall:
         if stream:
-            raise InvalidRequest(f"task: an answer to {task} can't be streamed")
+            raise unstreamable(task)
         unsupported = Unsupported("the KServe wire", drop_unsupported)
         asked = ask(task, body, unsupported)
         message: dict[str, Any] = {}
@@ -71,9 +71,6 @@ class KServeDialect(HttpDialect):
         except (ValueError, RecursionError) as error:
             raise malformed(f"not a reply of the KServe wire ({error})", headers, content) from error
         return Reply(reply, None, request_id(headers) or body.get("id"))
-
-    def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
-        raise InvalidRequest(f"task: an answer to {task} can't be streamed")
 
     def probe(self) -> WireCall:
         """The list of models: an extension that Triton and MLServer have, and others answer with 404."""

@@ -13,6 +13,7 @@ from typing import Any
 from engine.core.errors import InvalidRequest
 from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, WireCall
+from engine.dialects.common.base import unstreamable
 from engine.dialects.common.boundary import reads_reply
 from engine.dialects.common.error_body import request_id
 from engine.dialects.common.json_body import malformed
@@ -45,7 +46,7 @@ class KServeGrpcDialect(KServeDialect):
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
     ) -> WireCall:
         if stream:
-            raise InvalidRequest(f"task: an answer to {task} can't be streamed")
+            raise unstreamable(task)
         unsupported = Unsupported("the KServe wire", drop_unsupported)
         asked = ask(task, body, unsupported)
         try:

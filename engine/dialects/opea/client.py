@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.core.errors import InvalidRequest, ServerFailed
 from engine.dialects.client import Reply, StreamDecoder, WireCall
+from engine.dialects.common.base import unstreamable
 from engine.dialects.common.boundary import reads_reply, writes_request
 from engine.dialects.common.error_body import is_error, request_id
 from engine.dialects.common.json_body import lenient, malformed, written
@@ -40,7 +41,7 @@ class OpeaDialect(OpenAIDialect):
         if task not in self.tasks:
             raise InvalidRequest(f"task: {task!r} is not on OPEA's wire; one of: {', '.join(sorted(self.tasks))}")
         if stream and task != "chat":
-            raise InvalidRequest(f"task: an answer to {task} can't be streamed")
+            raise unstreamable(task)
         unsupported = Unsupported("OPEA's service", drop_unsupported)
         if task == "chat" and model in MEGASERVICES:
             call = WireCall("POST", f"/{model}", written(megaservice(model, body, stream, unsupported)))

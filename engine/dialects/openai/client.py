@@ -16,10 +16,10 @@ from engine.core.request import RateHints
 from engine.core.task_table import TASKS, having
 from engine.core.usage import Usage
 from engine.dialects.client import Reply, StreamDecoder, WireCall
-from engine.dialects.common.base import HttpDialect
+from engine.dialects.common.base import HttpDialect, unstreamable
 from engine.dialects.common.boundary import DEFECTS, odd_reply
 from engine.dialects.common.error_body import excerpt, is_error, request_id
-from engine.dialects.common.json_body import lenient, names
+from engine.dialects.common.json_body import UNREADABLE, lenient, names
 from engine.dialects.common.retry_hints import rate_hint
 from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.openai.errors import typed_error
@@ -63,7 +63,7 @@ class OpenAIDialect(HttpDialect):
         warnings: list[str] = []
         if stream:
             if TASKS[task].stream == "never":
-                raise InvalidRequest(f"task: an answer to {task} can't be streamed")
+                raise unstreamable(task)
             body = _streamed(task, body, model, self.stream_usage)
         elif "stream" in body or "stream_options" in body or "stream_format" in body:
             # OpenAI refuses stream options where nothing is streamed.
@@ -103,7 +103,7 @@ class OpenAIDialect(HttpDialect):
                     body = _decode(content)
             except Malformed as error:
                 failure = error
-            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 raise Malformed(
                     f"HTTP 200: the body is not JSON ({error}): {excerpt(content)}",
                     status=status,
@@ -134,7 +134,7 @@ class OpenAIDialect(HttpDialect):
         if task == "speech":
             return SpeechStreamDecoder(self._wall)
         if not TASKS[task].ends:
-            raise InvalidRequest(f"task: an answer to {task} can't be streamed")
+            raise unstreamable(task)
         return EventStreamDecoder(task, self._wall)
 
     def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:

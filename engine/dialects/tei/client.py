@@ -8,37 +8,28 @@ only /embed knows: `normalize`, `truncate`, `truncation_direction`, `prompt_name
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.core.errors import InvalidRequest
-from engine.core.request import RateHints
 from engine.core.server_info import ServerInfo
-from engine.dialects.client import Reply, StreamDecoder, WireCall
-from engine.dialects.common.base import HttpDialect
+from engine.dialects.client import Reply, WireCall
+from engine.dialects.common.base import unstreamable
 from engine.dialects.common.boundary import reads_reply, writes_request
 from engine.dialects.common.error_body import request_id
 from engine.dialects.common.json_body import lenient, malformed, names, reply_json, written
 from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.discovery import DiscoveryReply
-from engine.dialects.openai.client import OpenAIDialect
 from engine.dialects.tei import reply as tei_reply
 from engine.dialects.tei.request import WRITES
-from engine.dialects.tgi.errors import typed_error
+from engine.dialects.tgi.hugging_face import HuggingFaceDialect
 
 
-class TeiDialect(HttpDialect):
+class TeiDialect(HuggingFaceDialect):
     """Text Embeddings Inference."""
 
     tasks = frozenset(WRITES)
-    list_path = "/info"
     stream_kind = None
-    typed_error = typed_error
-
-    def __init__(self, wall: Callable[[], float] = time.time) -> None:
-        super().__init__(wall)
-        self._openai = OpenAIDialect(wall)
 
     @writes_request
     def encode(
@@ -46,7 +37,7 @@ class TeiDialect(HttpDialect):
     ) -> WireCall:
         unsupported = Unsupported("Text Embeddings Inference", drop_unsupported)
         if stream:
-            raise InvalidRequest(f"task: an answer to {task} can't be streamed")
+            raise unstreamable(task)
         write = WRITES.get(task)
         if write is None:
             raise InvalidRequest(f"task: {task!r} is not on TEI's wire; one of: {', '.join(sorted(WRITES))}")
@@ -67,13 +58,6 @@ class TeiDialect(HttpDialect):
             raise malformed(f"not a reply to {task}", headers, content)
         reply.provider_request_id = request_id(headers)
         return reply
-
-    def stream_decoder(self, task: str, *, show_usage: bool = True) -> StreamDecoder:
-        raise InvalidRequest(f"task: an answer to {task} can't be streamed")
-
-    def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
-        """The server itself sends none; what is before it, such as an Inference Endpoint's proxy, may."""
-        return self._openai.rate_hints(headers)
 
     def models(self, content: bytes) -> list[str]:
         """The server's one model, under its name and, where that is another, its id."""

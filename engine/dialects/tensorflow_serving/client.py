@@ -15,9 +15,10 @@ from typing import Any
 from engine.core.errors import InvalidRequest
 from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, WireCall
+from engine.dialects.common.base import unstreamable
 from engine.dialects.common.boundary import reads_reply, writes_request
-from engine.dialects.common.error_body import is_error, request_id
-from engine.dialects.common.json_body import lenient, malformed, reply_json, written
+from engine.dialects.common.error_body import request_id
+from engine.dialects.common.json_body import lenient, malformed, written
 from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.discovery import DiscoveryReply
 from engine.dialects.kserve.client import KServeDialect, segment
@@ -42,7 +43,7 @@ class PredictDialect(KServeDialect):
         self, task: str, body: dict[str, Any], *, model: str, stream: bool, drop_unsupported: bool = False
     ) -> WireCall:
         if stream:
-            raise InvalidRequest(f"task: an answer to {task} can't be streamed")
+            raise unstreamable(task)
         unsupported = Unsupported("TensorFlow Serving's wire", drop_unsupported)
         by_rows = body.get("row_format", task == "embedding")
         asked = ask(task, {name: value for name, value in body.items() if name != "row_format"}, unsupported)
@@ -68,11 +69,7 @@ class PredictDialect(KServeDialect):
 
     @reads_reply
     def decode(self, task: str, status: int, headers: Mapping[str, str], content: bytes) -> Reply:
-        if status != 200:
-            raise self.error(status, headers, content)
-        body = reply_json(headers, content)
-        if type(body) is not dict or is_error(body):
-            raise self.error(status, headers, content)
+        body = self.reply_object(status, headers, content)
         try:
             reply = canonical(task, "", _tensors(task, body))
         except ValueError as error:

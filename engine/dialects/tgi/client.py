@@ -6,40 +6,30 @@ Source: the server's OpenAPI document (huggingface.github.io/text-generation-inf
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.core.errors import InvalidRequest, Malformed
-from engine.core.request import RateHints
 from engine.core.server_info import ServerInfo
 from engine.dialects.client import Reply, StreamDecoder, WireCall
-from engine.dialects.common.base import HttpDialect
 from engine.dialects.common.boundary import reads_reply, writes_request
 from engine.dialects.common.error_body import is_error, request_id
 from engine.dialects.common.json_body import lenient, names, reply_json, written
 from engine.dialects.common.unsupported import Unsupported
 from engine.dialects.discovery import DiscoveryReply
-from engine.dialects.openai.client import OpenAIDialect
 from engine.dialects.tgi import reply as tgi_reply
 from engine.dialects.tgi import request
-from engine.dialects.tgi.errors import typed_error
+from engine.dialects.tgi.hugging_face import HuggingFaceDialect
 from engine.dialects.tgi.stream import TgiChatDecoder, TgiStreamDecoder
 from engine.schemas.provider import StreamEnd
 
 
-class TgiDialect(HttpDialect):
+class TgiDialect(HuggingFaceDialect):
     """Text Generation Inference."""
 
     tasks = frozenset(("chat", "completion"))
-    list_path = "/info"
-    typed_error = typed_error
     stream_end: StreamEnd = "finish"
     stream_usage = True
-
-    def __init__(self, wall: Callable[[], float] = time.time) -> None:
-        super().__init__(wall)
-        self._openai = OpenAIDialect(wall)
 
     @writes_request
     def encode(
@@ -82,10 +72,6 @@ class TgiDialect(HttpDialect):
         if task == "chat":
             return TgiChatDecoder(self._wall, show_usage=show_usage, end=self.stream_end)
         return TgiStreamDecoder(self._wall, show_usage=show_usage)
-
-    def rate_hints(self, headers: Mapping[str, str]) -> RateHints | None:
-        """The server itself sends none; what is before it, such as an Inference Endpoint's proxy, may."""
-        return self._openai.rate_hints(headers)
 
     def models(self, content: bytes) -> list[str]:
         """The server's one model."""
