@@ -16,7 +16,7 @@ import msgspec
 from engine.core.errors import InferenceError, Malformed
 from engine.dialects.client import Dialect, WireCall
 from engine.dialects.common.error_body import excerpt
-from engine.dialects.common.json_body import lenient
+from engine.dialects.common.json_body import UNREADABLE, lenient
 
 RUNNING, ENDED, FAILED = "running", "ended", "failed"
 _PENDING = frozenset(("pending", "running", "processing", "uploading", "notstarted", "queued", "inprogress"))
@@ -160,7 +160,7 @@ def object_of(heard: Heard, dialect: Dialect, good: Sequence[int] = (200, 201)) 
         raise dialect.error(heard.status, heard.headers, heard.content)
     try:
         body = _decode(heard.content)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Malformed(
             f"HTTP {heard.status}: the body is not JSON ({error}): {excerpt(heard.content)}", status=heard.status
         ) from error
@@ -183,7 +183,7 @@ def file_pending(heard: Heard) -> bool | None:
     """True while the provider works on an uploaded file, False afterwards; None if the reply does not say it."""
     try:
         body = _decode(heard.content)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     if heard.status != 200 or type(body) is not dict:
         return None

@@ -17,6 +17,7 @@ from engine.dialects.anthropic.server_reply import wire_message
 from engine.dialects.anthropic.server_request import canonical_chat
 from engine.dialects.anthropic.server_stream import AnthropicStreamEncoder
 from engine.dialects.common.boundary import reads_request, writes
+from engine.dialects.common.json_body import UNREADABLE
 from engine.dialects.server import ClientCall
 
 _encode = msgspec.json.Encoder().encode
@@ -37,7 +38,7 @@ class AnthropicServerDialect:
     def read(self, path: str, parts: Mapping[str, str], headers: Mapping[str, str], content: bytes) -> ClientCall:
         try:
             wire = _decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise InvalidRequest(f"the body is not JSON: {error}") from error
         if type(wire) is not dict:
             raise InvalidRequest(f"the body: expected an object, got {type(wire).__name__}")

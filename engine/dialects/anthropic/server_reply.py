@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import Malformed
+from engine.dialects.common.json_body import UNREADABLE
 
 _decode = msgspec.json.Decoder().decode
 
@@ -80,7 +81,7 @@ def _content(message: dict[str, Any]) -> list[dict[str, Any]]:
         function = call["function"]
         try:
             given = _decode(function.get("arguments") or "{}")
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise Malformed(
                 f"the model's call of {function.get('name')} has arguments that are not JSON: {error}"
             ) from error

@@ -13,37 +13,22 @@ from typing import Any
 
 import msgspec
 
-from engine.core.errors import InferenceError, Malformed, Truncated
+from engine.core.errors import Malformed, Truncated
 from engine.core.stream import Chunk
 from engine.dialects.anthropic.errors import error_from
 from engine.dialects.anthropic.reply import FINISH_REASONS, finish_of, read_usage, refused
-from engine.dialects.common.boundary import take_again
-from engine.dialects.common.event_stream import EventDecoder
+from engine.dialects.common.event_stream import JsonEventDecoder
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 
 
-class AnthropicStreamDecoder(EventDecoder):
+class AnthropicStreamDecoder(JsonEventDecoder):
     """Canonical chunks from a stream that `message_stop` ends; without it, the stream is truncated."""
 
-    __slots__ = (
-        "_answered",
-        "_blocks",
-        "_calls",
-        "_head",
-        "_show_usage",
-        "_stop",
-        "_usage",
-        "_wall",
-    )
+    __slots__ = ("_answered", "_blocks", "_calls", "_stop", "_usage")
 
     def __init__(self, wall: Callable[[], float] = time.time, *, show_usage: bool = True) -> None:
-        super().__init__()
-        self._wall = wall
-        self._show_usage = show_usage
-        self._head: dict[str, Any] | None = None
-        """The fields of every chunk, once the message has started."""
+        super().__init__(wall, show_usage=show_usage)
         self._blocks: dict[int, _Block] = {}
         """The content blocks that are open."""
         self._calls = 0
@@ -53,12 +38,6 @@ class AnthropicStreamDecoder(EventDecoder):
         """Stop reason and what belongs to it."""
         self._usage: dict[str, Any] = {}
         """As told until now; every count is a total."""
-
-    def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
-        self._take(_decode(payload), chunks)
-
-    def _again(self, error: Exception, payload: bytes, chunks: list[Chunk]) -> InferenceError | None:
-        return take_again(error, payload, lambda event: self._take(event, chunks))
 
     def finish(self) -> list[Chunk]:
         chunks: list[Chunk] = []

@@ -14,7 +14,6 @@ import msgspec
 
 from engine.core.errors import InvalidRequest, Malformed
 from engine.dialects.common.error_body import excerpt, request_id
-from engine.dialects.common.json_body import UNREADABLE, lenient
 
 if TYPE_CHECKING:
     from engine.dialects.client import Reply, WireCall
@@ -51,18 +50,6 @@ def odd_reply(error: Exception, status: int, headers: Mapping[str, str], content
 def odd_event(error: Exception, payload: bytes) -> Malformed:
     """The error for an event of a stream that can't be read."""
     return Malformed(f"the stream has an event that is not as documented ({_cause(error)}): {excerpt(payload)}")
-
-
-def take_again(error: Exception, payload: bytes, take: Callable[[Any], None]) -> Malformed | None:
-    """Gives `take` an event that is not strict JSON once more, read leniently. Returns the failure, if there is one."""
-    value = lenient(payload) if isinstance(error, UNREADABLE) else None
-    if value is not None:
-        try:
-            take(value)
-            return None
-        except DEFECTS as another:
-            error = another
-    return odd_event(error, payload)
 
 
 def reads_reply(decode: D) -> D:

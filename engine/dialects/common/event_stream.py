@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import msgspec
 
 from engine.core.errors import InferenceError, Malformed
 from engine.core.stream import Chunk
 from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
 from engine.dialects.common.boundary import DEFECTS, odd_event
+from engine.dialects.common.json_body import UNREADABLE, lenient
+
+_decode = msgspec.json.Decoder().decode
 
 
 class EventDecoder(ABC):
@@ -61,3 +67,33 @@ class EventDecoder(ABC):
     @abstractmethod
     def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
         """Adds an event's chunks, and notes an end or a failure. May raise any of DEFECTS."""
+
+
+class JsonEventDecoder(EventDecoder):
+    """Canonical chunks from events of JSON; an event that is not strict JSON is read leniently."""
+
+    __slots__ = ("_head", "_show_usage", "_wall")
+
+    def __init__(self, wall: Callable[[], float] = time.time, *, show_usage: bool = True) -> None:
+        super().__init__()
+        self._wall = wall
+        self._show_usage = show_usage
+        self._head: dict[str, Any] | None = None
+        """The fields of every chunk, once the first event of the answer has come."""
+
+    def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
+        self._take(_decode(payload), chunks)
+
+    def _again(self, error: Exception, payload: bytes, chunks: list[Chunk]) -> InferenceError | None:
+        body = lenient(payload) if isinstance(error, UNREADABLE) else None
+        if body is None:
+            return odd_event(error, payload)
+        try:
+            self._take(body, chunks)
+        except DEFECTS as another:
+            return odd_event(another, payload)
+        return None
+
+    @abstractmethod
+    def _take(self, body: Any, chunks: list[Chunk]) -> None:
+        """Adds the chunks of an event's JSON, and notes an end or a failure. May raise any of DEFECTS."""

@@ -13,14 +13,12 @@ import msgspec
 from engine.core.errors import InvalidRequest
 from engine.dialects.common.unsupported import Unsupported
 
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 UNSIGNED = "skip_thought_signature_validator"
 """Replaces the signature of a call that another model made, or whose signature is lost: Gemini 3 refuses a call
 without one (guide "Thought signatures", frequent questions)."""
 RESOLUTIONS = {"low": "MEDIA_RESOLUTION_LOW", "high": "MEDIA_RESOLUTION_HIGH"}
-_SYSTEM = ("system", "developer")
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _KEYS = {
     "system": {"role", "content"},

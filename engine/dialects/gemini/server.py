@@ -13,6 +13,7 @@ import msgspec
 
 from engine.core.errors import InferenceError, InvalidRequest
 from engine.dialects.common.boundary import reads_request, writes
+from engine.dialects.common.json_body import UNREADABLE
 from engine.dialects.common.server import client_key
 from engine.dialects.gemini.server_errors import wire_error
 from engine.dialects.gemini.server_reply import wire_embeddings, wire_response
@@ -52,7 +53,7 @@ class GeminiServerDialect:
             raise InvalidRequest("alt: this server streams server-sent events only; request …?alt=sse")
         try:
             wire = _decode(content)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise InvalidRequest(f"the body is not JSON: {error}") from error
         warnings: list[str] = []
         model = parts["model"]

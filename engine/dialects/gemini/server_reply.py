@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import Malformed
+from engine.dialects.common.json_body import UNREADABLE
 
 _decode = msgspec.json.Decoder().decode
 
@@ -80,7 +81,7 @@ def wire_call(call_id: str | None, name: str | None, arguments: str, signature: 
     """The part of a call. Raises Malformed when its arguments are no object."""
     try:
         given = _decode(arguments or "{}")
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Malformed(f"the model's call of {name} has arguments that are not JSON: {error}") from error
     if type(given) is not dict:
         raise Malformed(f"the model's call of {name} has arguments that are not an object")

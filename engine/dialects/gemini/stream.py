@@ -17,9 +17,9 @@ import msgspec
 from engine.core.errors import InferenceError, Truncated
 from engine.core.stream import Chunk
 from engine.core.usage import Usage
-from engine.dialects.common.boundary import take_again
 from engine.dialects.common.error_body import is_error
-from engine.dialects.common.event_stream import EventDecoder
+from engine.dialects.common.event_stream import JsonEventDecoder
+from engine.dialects.common.json_body import UNREADABLE
 from engine.dialects.gemini.errors import blocked, error_from, filtered
 from engine.dialects.gemini.reply import (
     answer_of,
@@ -36,26 +36,13 @@ _TAIL_BYTES = 64 * 1024
 """Of what follows the last event: room for an error."""
 
 
-class GeminiStreamDecoder(EventDecoder):
+class GeminiStreamDecoder(JsonEventDecoder):
     """Canonical chunks from a stream. Calls come whole, as on the wire."""
 
-    __slots__ = (
-        "_candidates",
-        "_head",
-        "_last",
-        "_metadata",
-        "_show_usage",
-        "_tail",
-        "_tail_size",
-        "_wall",
-    )
+    __slots__ = ("_candidates", "_last", "_metadata", "_tail", "_tail_size")
 
     def __init__(self, wall: Callable[[], float] = time.time, *, show_usage: bool = True) -> None:
-        super().__init__()
-        self._wall = wall
-        self._show_usage = show_usage
-        self._head: dict[str, Any] | None = None
-        """The fields of every chunk, once the first response has come."""
+        super().__init__(wall, show_usage=show_usage)
         self._candidates: dict[int, _Candidate] = {}
         self._metadata: dict[str, Any] | None = None
         """The usage as told until now; each event tells all of it."""
@@ -80,12 +67,6 @@ class GeminiStreamDecoder(EventDecoder):
             self._tail_size += len(data)
         self._read(events, chunks)
         return chunks
-
-    def _event(self, name: bytes, payload: bytes, chunks: list[Chunk]) -> None:
-        self._take(_decode(payload), chunks)
-
-    def _again(self, error: Exception, payload: bytes, chunks: list[Chunk]) -> InferenceError | None:
-        return take_again(error, payload, lambda event: self._take(event, chunks))
 
     def finish(self) -> list[Chunk]:
         rest = b"" if self.ended else self._sse.rest().strip()
@@ -204,7 +185,7 @@ class GeminiStreamDecoder(EventDecoder):
             return None
         try:
             body = _decode(tail[start : end + 1])
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        except UNREADABLE:
             return None
         return error_from(body, 200, {}, self._wall()) if is_error(body) else None
 

@@ -16,6 +16,7 @@ from engine.core.errors import InferenceError, Malformed, ServerFailed, Truncate
 from engine.core.stream import Chunk
 from engine.dialects.codecs.sse import MAX_EVENT_BYTES, SseDecoder
 from engine.dialects.common.error_body import excerpt, is_error
+from engine.dialects.common.json_body import UNREADABLE
 from engine.dialects.openai.errors import error_from
 from engine.dialects.openai.stream import OpenAIStreamDecoder
 from engine.schemas.provider import StreamEnd
@@ -130,7 +131,7 @@ class OpeaStreamDecoder:
         answer."""
         try:
             body = msgspec.json.decode(payload)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        except UNREADABLE:
             return False
         if not is_error(body):
             return False

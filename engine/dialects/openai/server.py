@@ -22,6 +22,7 @@ from engine.core.stream import Chunk
 from engine.core.task_table import TASKS, having
 from engine.core.usage import Usage
 from engine.dialects.common.boundary import reads_request, writes
+from engine.dialects.common.json_body import UNREADABLE
 from engine.dialects.common.server import client_key, unpacked
 from engine.dialects.openai.multipart_forms import FILES, decode_form
 from engine.dialects.openai.score import read_score_request, score_reply
@@ -238,7 +239,7 @@ def _reply_type(task: str, form: Any) -> str:
 def _read_body(content: bytes) -> dict[str, Any]:
     try:
         body = _decode(content)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from error
     if type(body) is not dict:
         raise InvalidRequest("the body is not a JSON object")

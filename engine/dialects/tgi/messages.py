@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from engine.core.errors import InvalidRequest
+from engine.dialects.common.json_body import UNREADABLE
 from engine.dialects.common.unsupported import Unsupported
 
 _decode = msgspec.json.Decoder().decode
@@ -95,6 +96,6 @@ def _call(call: Any, at: str) -> Any:
         return call
     try:
         given = _decode(arguments or "{}")
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise InvalidRequest(f"{at}.function.arguments: not JSON: {error}") from error
     return {**call, "function": {**function, "arguments": given}}
