@@ -22,7 +22,7 @@ from engine.core.stream import Chunk
 from engine.core.task_table import TASKS, having
 from engine.core.usage import Usage
 from engine.dialects.common.boundary import reads_request, writes
-from engine.dialects.common.json_body import UNREADABLE
+from engine.dialects.common.json_body import asked_json
 from engine.dialects.common.server import client_key, unpacked
 from engine.dialects.openai.multipart_forms import FILES, decode_form
 from engine.dialects.openai.score import read_score_request, score_reply
@@ -30,7 +30,6 @@ from engine.dialects.server import ClientCall, StreamEncoder
 from engine.media.reader import CONTENT_TYPES
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 
 PATHS = {
     f"/v1{record.path}": task for task, record in TASKS.items() if record.path
@@ -72,7 +71,7 @@ class OpenAIServerDialect:
         task = PATHS[path.partition("?")[0]]
         said = headers.get("content-type", "")
         form = task in FILES and said.lower().startswith("multipart/form-data")
-        body = decode_form(task, content, said) if form else _read_body(content)
+        body = decode_form(task, content, said) if form else asked_json(content)
         for field, kind, expected in TASKS[task].needs:
             if not isinstance(body.get(field), kind):
                 raise InvalidRequest(f"body.{field}: expected {expected}")
@@ -234,16 +233,6 @@ def _reply_type(task: str, form: Any) -> str:
     if task in ("transcription", "audio-translation") and isinstance(form, str):
         return _TEXTS.get(form, "application/json")
     return "application/json"
-
-
-def _read_body(content: bytes) -> dict[str, Any]:
-    try:
-        body = _decode(content)
-    except UNREADABLE as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
-    if type(body) is not dict:
-        raise InvalidRequest("the body is not a JSON object")
-    return body
 
 
 def _in_form(body: dict[str, Any], form: Any) -> dict[str, Any]:
