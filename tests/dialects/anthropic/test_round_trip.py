@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
@@ -207,6 +208,7 @@ JUNK = st.sampled_from([None, 7, -1.5, True, "", "x", [], [7], ["x"], {}, {"type
 @st.composite
 def damaged(draw: st.DrawFn, whole: Any) -> Any:
     """`whole` with junk in one place."""
+    whole = deepcopy(whole)  # its parts may be constants of this module
     places: list[tuple[Any, Any]] = []
 
     def walk(value: Any) -> None:
