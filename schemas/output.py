@@ -39,6 +39,9 @@ class OutputSpec(Spec):
     show: Literal["auto", "on", "off"] = "auto"
     """Answers on standard output as they are durable. auto: on a terminal, of standard input and of runs of at most 100
     rows; on and off: always and never."""
+    table: Literal["csv", "jsonl", "parquet", "arrow"] | None = None
+    """A table next to results.jsonl: the columns of each row, its answer or error, target, tokens, cost and latency.
+    parquet and arrow need the extra `parquet`. null: none."""
     media: Literal["inline", "files"] = "inline"
     """The form of images and audio in results. inline: base64 in results.jsonl; files: the folder `media` of the run's
     directory, and their paths in results.jsonl."""

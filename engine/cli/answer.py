@@ -17,6 +17,7 @@ from engine.core.clock import SystemClock
 from engine.core.errors import ConfigError, Interrupted
 from engine.core.virtual_time import VirtualClock, VirtualTimeLoop
 from engine.executors.services import Services
+from engine.runs import table
 from engine.runs.directory import RunDirectory, open_run
 from engine.runs.in_flight import Progress
 from engine.runs.manifest import ConfigSource, Provenance
@@ -34,6 +35,7 @@ def answer(spec: RunSpec, known: Provenance | None = None) -> int:
     """Runs a spec to its end and returns the exit code. Everything that can be refused is refused before it starts."""
     source = open_source(spec.workload, spec.model.tasks, spec.seed, spec.prompt)
     operations.check(spec, source)
+    table.check(spec)
     loop = VirtualTimeLoop() if in_virtual_time(spec, source) else None
     clock = SystemClock() if loop is None else VirtualClock(loop)
     engine = Engine(spec, services=Services(clock=clock, seed=spec.seed, notify=_note))

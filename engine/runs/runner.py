@@ -37,6 +37,7 @@ from engine.runs.pending_rows import PendingRows
 from engine.runs.results import materialise
 from engine.runs.statistics import write_statistics
 from engine.runs.stop_signal import StopSignal
+from engine.runs.table import write_table
 from engine.schemas import RunSpec
 from engine.workloads.open import Source, open_source
 
@@ -372,11 +373,22 @@ class _Execution:
             total_s = round(sum(session.wall_s or 0.0 for session in manifest.sessions), 3)
             manifest.wall_s = max(manifest.wall_s, total_s)
 
+    def _write_table(self) -> None:
+        """Writes `output.table`; what goes wrong there never stops the results."""
+        kind = self._spec.output.table
+        if kind is None:
+            return
+        try:
+            write_table(self._run, self._spec, kind)
+        except Exception as error:  # results.jsonl is there; a column of an odd type must not fail the run
+            self._say(f"output.table: the table can't be written: {type(error).__name__}: {error}")
+
     def _finish(self, rows: int) -> Summary:
         """Writes results, metrics, report, and last the status."""
         run, manifest = self._run, self._run.manifest
         self._end_session()
         materialise(run, rows, MediaFiles(run.path) if self._spec.output.media == "files" else None)
+        self._write_table()
         manifest.ok, manifest.failed = counts(run.journal)
         manifest.rows, manifest.finished, manifest.status = rows, iso_utc(time.time()), "finished"
         manifest.record_software()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Iterator
+from typing import Any
 
 from engine.core.lenient_json import read_again
 from engine.core.registry import WORKLOADS
+from engine.schemas import RunSpec
 from engine.schemas.prompt import PromptSpec
 from engine.schemas.workload import WorkloadSpec
 from engine.workloads.prompt import prompt_of
@@ -16,7 +19,7 @@ from engine.workloads.source import ClosedLoop, Source
 COLUMN_ROWS = 100
 """Rows whose keys are a file's columns, where the file has no header."""
 
-__all__ = ["ClosedLoop", "Form", "Row", "Source", "check_rows", "open_source"]
+__all__ = ["ClosedLoop", "Form", "Row", "Source", "check_rows", "columns_of", "open_cells", "open_source"]
 
 
 def open_source(
@@ -42,18 +45,37 @@ def open_source(
     return source
 
 
+def open_cells(spec: RunSpec) -> Source:
+    """Returns the workload of a run whose records are the cells of its source, not requests. Raises as open_source."""
+    opener = WORKLOADS.get(spec.workload.kind)
+    source: Source = opener(spec.workload, Form(cells=True), spec.seed)
+    return source
+
+
+def columns_of(source: Source) -> Iterator[dict[str, Any]] | None:
+    """Yields the columns of each row of a source: cells of a table, keys of a JSON line, `text` of a line of text. None
+    for a source that can't be read again, or has no rows of its own."""
+    return None if source.live or source.made else _cells(source)
+
+
+def _cells(source: Source) -> Iterator[dict[str, Any]]:
+    for record in itertools.islice(source.records(), source.limit):
+        if isinstance(record.data, dict):
+            yield record.data
+        elif isinstance(record.data, str):
+            yield {"text": record.data}
+        else:
+            value: Any = None
+            with contextlib.suppress(ValueError):
+                value = read_again(record.data)[0]
+            yield value if isinstance(value, dict) else {}
+
+
 def _columns(source: Source) -> list[str]:
     """Returns the names of the columns of the first rows, in their order."""
     names: dict[str, None] = {}
-    for record in itertools.islice(source.records(), COLUMN_ROWS):
-        if isinstance(record.data, dict):
-            names |= dict.fromkeys(record.data)
-        elif isinstance(record.data, str):
-            names["text"] = None
-        else:
-            with contextlib.suppress(ValueError):
-                value = read_again(record.data)[0]
-                names |= dict.fromkeys(value if isinstance(value, dict) else ())
+    for cells in itertools.islice(_cells(source), COLUMN_ROWS):
+        names |= dict.fromkeys(cells)
     return list(names)
 
 

@@ -51,6 +51,8 @@ class Form:
     parameters: dict[str, Any] = field(default_factory=dict)
     prompt: Prompt | None = None
     """Makes a request of a row's columns; None: rows are requests already."""
+    cells: bool = False
+    """Rows are read as the source has them, to be shown, not sent."""
 
 
 @dataclass(frozen=True, slots=True)

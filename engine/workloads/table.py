@@ -29,6 +29,7 @@ def text_column(names: Sequence[str], wanted: str | None, source: str, form: For
     Raises ConfigError."""
     if form.prompt is not None:
         form.prompt.check(names, source)
+    if form.prompt is not None or form.cells:
         return None
     if wanted is not None:
         if wanted not in names:
@@ -51,6 +52,8 @@ def object_of(cells: Mapping[str, Any], column: str | None, form: Form) -> dict[
 
     With a prompt, all cells as they are.
     """
+    if form.cells:
+        return dict(cells)
     if form.prompt is not None:
         read = ("metadata", "deadline_s")
         return {name: _read(cell) if name in read else without_nulls(cell) for name, cell in cells.items()}
