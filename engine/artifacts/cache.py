@@ -120,8 +120,7 @@ class Cache:
         """Returns the entry of `source` with this key, made by one process for all; with `again` even if it is here.
 
         `make` gets the folder of `fetching` and returns the finished file or folder, its content id and its name.
-        Raises
-        OSError, SetupError, and what `make` and `check` raise.
+        Raises OSError, SetupError, and what `make` and `check` raise.
         """
         held = None if again else self.lookup(key)
         if held is not None:

@@ -72,8 +72,7 @@ class Dag:
 
     def add(self, cid: Cid, block: bytes) -> bool:
         """Takes a missing block; False for any other. Raises SetupError for a block that is not `cid`, and for one that
-        is
-        not a file or folder."""
+        is not a file or folder."""
         if cid not in self.wanted:
             return False
         try:

@@ -79,8 +79,7 @@ class Job:
         """Returns the entry of the source `name` with this key: from the cache, or downloaded by one process for all.
 
         `download` gets a folder, with the files of an interrupted download, and returns the finished file or folder,
-        its
-        content id and its name. Raises SetupError, OSError.
+        its content id and its name. Raises SetupError, OSError.
         """
         held = None if self.again else self.cache.lookup(key)
         if held is not None:

@@ -52,8 +52,7 @@ class Source(Protocol):
 
     def fetch(self, job: Job) -> Artifact:
         """Returns the files, from the cache if they are there. Blocks. Raises SetupError with the reason, OSError for
-        the
-        disk, and Stopped soon after `job.stop` is set."""
+        the disk, and Stopped soon after `job.stop` is set."""
         ...
 
 

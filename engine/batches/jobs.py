@@ -139,8 +139,7 @@ class Jobs:
 
     async def answer(self, row: Row) -> Result:
         """Returns the row's result. Raises CancelledError for a row that is left for a resume, SetupError when no
-        further
-        job can be made."""
+        further job can be made."""
         request = row.request
         assert request is not None
         if not self._fits(request):

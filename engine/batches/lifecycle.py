@@ -212,8 +212,7 @@ class JobLifecycle:
 
     async def watch(self, job: Job) -> JobView:
         """Polls a job until it has ended. Raises Void when the provider does not know it any more: its replies said so
-        for
-        `settle_s`, and its list does not have the job either."""
+        for `settle_s`, and its list does not have the job either."""
         record, pause, step = job.record, Pause(self.spec), -1
         assert record.provider_id is not None
         absence = Absence(self._clock, self.spec.settle_s)
@@ -250,8 +249,7 @@ class JobLifecycle:
 
     async def _listed(self, job: Job) -> JobView | None:
         """Returns the job from the provider's list; None if it is not there, or there is no list. A list that can't be
-        read
-        now is read again."""
+        read now is read again."""
         record, pause = job.record, Pause(self.spec)
         while True:
             try:

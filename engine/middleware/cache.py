@@ -207,8 +207,7 @@ class Cache(Middleware):
 
     def __init__(self, next: Stage, spec: CacheSpec, answers: Answers, defaults: dict[str, Any]) -> None:
         """`defaults` are the values of fields that a body leaves out. Each instance keeps its answers apart: an answer
-        of
-        one chain's targets is not an answer of another chain's."""
+        of one chain's targets is not an answer of another chain's."""
         self.next = next
         self.spec = spec
         self.answers = answers

@@ -58,8 +58,7 @@ class AdaptiveLimit:
     above that multiple of the best one eases the limit, once a round. Waiting calls are served in the order of arrival.
 
     After the first refusal calls are paced: a quota is a number of calls a minute, whatever is in flight, and calls
-    that
-    end together must not begin together.
+    that end together must not begin together.
     """
 
     def __init__(self, spec: ConcurrencySpec, clock: Clock) -> None:

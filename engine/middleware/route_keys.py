@@ -60,8 +60,7 @@ class KeyRing:
 
     A throttle cools the key for as long as the hint says: other keys are preferred. A second throttle in a row, of a
     call that began after the first, bars it for that time: a call would only be refused. When more than half of the
-    keys
-    cool at once, their account is throttled, and all of them are barred. `auth` parks a key until `unpark`,
+    keys cool at once, their account is throttled, and all of them are barred. `auth` parks a key until `unpark`,
     `quota_exhausted` until the reset that the provider named. A key that has worked is not parked by one request's
     `auth`, which may be about that request: a second request decides.
     """

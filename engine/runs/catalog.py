@@ -48,8 +48,7 @@ class RunInfo:
     path: Path
     status: str
     """running, interrupted, stalled, spent, failed, finished, or crashed: the manifest has running, but no process
-    holds
-    the run."""
+    holds the run."""
     started: str
     rows: int | None
     ok: int

@@ -1,4 +1,4 @@
-"""The shared part of the backends for models in this process: loading by task, prompts, and the way of a request."""
+"""The shared part of the backends for models in this process: loading by task, prompts, and the path of a request."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class Pipeline(Protocol):
 class BackendRuntime:
     """A model on one backend: an encoder, pipelines, or a generator with its prompts, by the model's tasks.
 
-    A backend says how each is loaded (`_load_*`), and has the name and the extra that its errors name.
+    A backend defines how each is loaded (`_load_*`), and has the name and the extra that its errors use.
     """
 
     name: ClassVar[str]
-    """As errors name the backend."""
+    """The backend's name in errors."""
     extra: ClassVar[str]
-    """The extra of this package that brings it."""
+    """The extra of this package that installs it."""
     inline_characters: ClassVar[int] = 0
-    """Prompts shorter than this are encoded on the event loop, for a thread would cost more."""
+    """Prompts shorter than this are encoded on the event loop, because a thread would cost more."""
     error_line: ClassVar[int] = 0
-    """The line of the backend's own error that says what is wrong."""
+    """The line of the backend's own error with the cause."""
 
     def __init__(self, kind: str, model: ModelSpec, artifact: Artifact, seed: int) -> None:
         self._kind = kind
@@ -81,7 +81,7 @@ class BackendRuntime:
             ) from error
         except EngineError:
             raise
-        except Exception as error:  # bad files make the backends raise anything
+        except Exception as error:  # damaged files make the backends raise anything
             lines = str(error).strip().splitlines() or [type(error).__name__]
             reason = await asyncio.to_thread(checkpoint.damage, self._artifact.path)
             raise SetupError(
@@ -102,7 +102,7 @@ class BackendRuntime:
         """Raises Internal if the backend has found an answer to be wrong."""
 
     async def aclose(self) -> None:
-        """Stops what is in flight and frees the model."""
+        """Cancels the requests in flight and frees the model."""
         generator, self._generator, self._prompts = self._generator, None, None
         encoder, self._encoder = self._encoder, None
         loaded, self._pipelines = self._pipelines, {}
@@ -144,7 +144,7 @@ class BackendRuntime:
         )
 
     async def embed(self, texts: list[str]) -> Embeddings:
-        """Returns one vector for each text, pooled and normalised as the model's files say."""
+        """Returns one vector for each text, pooled and normalised by the model's files."""
         if self._encoder is None:
             raise Internal("the model is not loaded")
         try:

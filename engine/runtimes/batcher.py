@@ -1,6 +1,6 @@
-"""Batches for a model in this process: what waits when the model becomes free goes together, as far as it fits.
+"""Batches for a model in this process: all rows that wait when the model becomes free, as far as they fit.
 
-Nothing waits for company: while one batch is computed, the next one gathers.
+No row waits for others: while one batch is computed, the next one gathers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Item:
 
     content: Any
     kind: Hashable
-    """Only items of one kind go together; None: always alone."""
+    """Only items of one kind share a batch; None: always alone."""
     tokens: int
     """The share of the budget that each of its rows takes, before padding."""
     done: asyncio.Future[Any]
@@ -44,7 +44,7 @@ class Counts:
 
 
 class Batcher:
-    """Gathers items and computes them on its own threads, each of which takes a fair share of what waits."""
+    """Gathers items and computes them on its own threads, each of which takes a fair share of the waiting items."""
 
     def __init__(self, run: Run, name: str, *, max_rows: int, max_tokens: int, threads: int = 1) -> None:
         """At most `max_rows` rows in a batch, and at most `max_tokens` tokens with padding, but one item at least."""
@@ -65,7 +65,7 @@ class Batcher:
             thread.start()
 
     async def compute(self, content: Any, kind: Hashable, tokens: int, rows: int = 1) -> Any:
-        """The result for one item. A caller who leaves takes its item away if it still waits."""
+        """Returns the result for one item. A caller who leaves takes its item away if it still waits."""
         item = Item(content, kind, tokens, asyncio.get_running_loop().create_future(), rows)
         with self._some:
             if self._closed:
@@ -75,7 +75,7 @@ class Batcher:
         return await item.done
 
     def close(self) -> None:
-        """Ends the threads after the batches that are in flight; what still waits fails. Blocks."""
+        """Ends the threads after the batches in flight; waiting items fail. Blocks."""
         with self._some:
             self._closed = True
             left, self._waiting = self._waiting, deque()
@@ -99,9 +99,9 @@ class Batcher:
                     self._under_way -= _rows(batch)
 
     def _next(self) -> list[Item]:
-        """The oldest item, and those of its kind that fit best with it: the nearest in length.
+        """Takes the oldest item, and those of its kind that fit best with it: the nearest in length.
 
-        None is padded too much, and none of several threads takes more than its share of all rows that are here.
+        No row is padded too much, and no thread takes more than its share of all rows that are here.
         """
         while self._waiting and self._waiting[0].done.cancelled():
             self._waiting.popleft()
@@ -160,7 +160,7 @@ def too_much_padding(tokens: int, longest: int) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Returns True if torch or OpenVINO says that memory is short: they have no common type for it."""
+    """Returns True if torch or OpenVINO reports a lack of memory: they have no common type for it."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
@@ -170,7 +170,7 @@ def _rows(batch: Sequence[Item]) -> int:
 
 
 def _settle(batch: Sequence[Item], outcome: list[Any] | Exception) -> None:
-    """Gives every item its result, or all the exception, on the event loops of those who wait."""
+    """Gives every item its result, or all the exception, on the event loops of their callers."""
     results = [outcome] * len(batch) if isinstance(outcome, Exception) else outcome
     pairs = zip(batch, results, strict=True)
     hand_over(((item.done.get_loop(), (item.done, result)) for item, result in pairs), _arrive)

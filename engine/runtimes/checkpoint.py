@@ -1,4 +1,4 @@
-"""Loads a checkpoint whole: a weight that the files lack is an error, never a random number."""
+"""Loads a complete checkpoint: a weight that the files lack is an error, never a random number."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load(cls: Any, folder: Path | str, *, unused: Iterable[str] = (), **options:
 
 
 def damage(path: Path) -> str | None:
-    """Returns the first file of a model that can't be read, with the reason; None if each can."""
+    """Returns the first file of a model that can't be read, with the reason; None if all can."""
     for file in sorted([path] if path.is_file() else path.rglob("*")):
         reason = _unreadable(file)
         if reason is not None:
@@ -47,6 +47,6 @@ def _unreadable(file: Path) -> str | None:
 
             with safe_open(file, "np"):
                 pass
-    except Exception as error:  # SafetensorError has no base of its own; a file that is broken is broken in any way
+    except Exception as error:  # SafetensorError has no base of its own; a broken file raises anything
         return f"{type(error).__name__}: {error}"
     return None

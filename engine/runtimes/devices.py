@@ -50,15 +50,15 @@ def is_own(hardware: HardwareSpec) -> bool:
 
 
 def runtime_of(hardware: HardwareSpec) -> Any:
-    """Returns the class of the runtime for a hardware; of a plug-in's kind, the plug-in. Raises ConfigError."""
+    """Returns the runtime class for a hardware; for a plug-in's kind, the plug-in. Raises ConfigError."""
     return RUNTIMES.get(_RUNTIMES.get(hardware.kind, hardware.kind))
 
 
 def resolve(hardware: HardwareSpec, model: ModelSpec | None = None) -> Concrete:
-    """The concrete hardware for a spec. Raises SetupError when this machine or environment does not have it.
+    """Returns the concrete hardware for a spec. Raises SetupError if this machine or environment does not have it.
 
-    auto: CUDA if torch is installed and sees a GPU, else OpenVINO if it is installed, else torch on the CPU; of these
-    the first that reads one of the model's sources.
+    auto: CUDA if torch is installed and sees a GPU, otherwise OpenVINO if it is installed, otherwise torch on the CPU;
+    of these the first that reads one of the model's sources.
     """
     if isinstance(hardware, AutoHardwareSpec):
         return _best(hardware, model)
@@ -79,7 +79,7 @@ def resolve(hardware: HardwareSpec, model: ModelSpec | None = None) -> Concrete:
 
 
 def _check_packages(hardware: Concrete) -> None:
-    """The package that a knob needs in addition to the runtime."""
+    """Returns the package that a knob needs in addition to the runtime."""
     if not isinstance(hardware, MpsHardwareSpec):
         needed = QUANTIZERS[hardware.kind].get(hardware.quantization)
         if needed is not None and not installed(needed):
@@ -122,7 +122,7 @@ def _best(hardware: AutoHardwareSpec, model: ModelSpec | None) -> Concrete:
 def _reads(hardware: Concrete, model: ModelSpec) -> bool:
     formats = runtime_of(hardware).formats(model)
     if isinstance(hardware, OpenVinoHardwareSpec) and "openvino" in formats:
-        formats = ("gguf", "openvino")  # a generator; exporting its safetensors takes a minute, and is to be requested
+        formats = ("gguf", "openvino")  # a generator; the export of its safetensors takes a minute: only on request
     return any(source.format in formats for source in model.sources)
 
 
@@ -156,7 +156,7 @@ def _check_cuda(hardware: CudaHardwareSpec) -> None:
 
 
 def _check_tensor_parallel(gpus: int) -> None:
-    """Tensor parallelism runs one process a GPU; torchrun starts them and says so in the environment."""
+    """Checks tensor parallelism: it runs one process a GPU, which torchrun starts and announces in the environment."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         raise SetupError(
             f"hardware.tensor_parallel: needs one process a GPU, started by torchrun. "
@@ -195,19 +195,19 @@ def _check_openvino(hardware: OpenVinoHardwareSpec) -> None:
 
 
 def cuda_devices() -> int:
-    """GPUs that torch can use. Imports torch."""
+    """Counts the GPUs that torch can use. Imports torch."""
     import torch
 
     return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
 
 
 def installed(*modules: str) -> bool:
-    """Returns True if all of these packages are here; imports none."""
+    """Returns True if all of these packages are installed; imports none."""
     return all(importlib.util.find_spec(module) is not None for module in modules)
 
 
 def _driver_gpus() -> int:
-    """Returns the GPUs that the drivers show: importing torch takes seconds."""
+    """Returns the GPUs that the drivers report: importing torch takes seconds."""
     return max(_gpus_of(*driver) for driver in _DRIVERS)
 
 

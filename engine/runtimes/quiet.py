@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers' bars and warnings from the terminal, where our own progress is."""
+    """Keeps transformers' bars and warnings from the terminal, which shows our progress."""
     from transformers.utils import logging as hub_logging
 
     shown, level = hub_logging.is_progress_bar_enabled(), hub_logging.get_verbosity()

@@ -1,4 +1,4 @@
-"""Copies of one model behind one queue: each request goes to the copy that has the least to do."""
+"""Copies of one model behind one queue: each request goes to the least busy copy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def spread_hardware(hardware: Any) -> list[Any]:
-    """The hardware of each replica: on CUDA the next GPU, elsewhere a share of the threads that were requested."""
+    """Returns the hardware of each replica: on CUDA the next GPU, elsewhere a share of the requested threads."""
     count = hardware.replicas
     if isinstance(hardware, CudaHardwareSpec):
         return [hardware.model_copy(update={"device": hardware.device + place}) for place in range(count)]
@@ -24,7 +24,7 @@ def spread_hardware(hardware: Any) -> list[Any]:
 
 
 class Replicas:
-    """A runtime made of runtimes. `loads` is how many calls each of them has now."""
+    """A runtime made of runtimes. `loads`: the present calls of each."""
 
     def __init__(self, runtimes: Sequence[Runtime]) -> None:
         self._runtimes = list(runtimes)
@@ -36,7 +36,7 @@ class Replicas:
         self.reads_pictures = False
 
     async def start(self) -> None:
-        """Loads them one after the other, so that loading needs the memory of one. Raises SetupError."""
+        """Loads them one after another, so that loading needs the memory of one. Raises SetupError."""
         for runtime in self._runtimes:
             await runtime.start()
         self.context_length = min(runtime.context_length for runtime in self._runtimes)
@@ -48,21 +48,21 @@ class Replicas:
         await asyncio.gather(*(runtime.aclose() for runtime in self._runtimes))
 
     async def encode_chat(self, messages: list[dict[str, Any]]) -> Any:
-        """By the first: all have the same tokenizer."""
+        """Uses the first: all have the same tokenizer."""
         return await self._runtimes[0].encode_chat(messages)
 
     async def encode_text(self, text: str) -> Any:
-        """By the first."""
+        """Uses the first."""
         return await self._runtimes[0].encode_text(text)
 
     async def check(self, sampling: Sampling) -> None:
-        """By the first."""
+        """Uses the first."""
         await self._runtimes[0].check(sampling)
 
     async def generate(
         self, prompt: Any, sampling: Sampling, *, whole: bool = False
     ) -> AsyncGenerator[TextDelta, None]:
-        """On the least loaded; it counts as busy until the answer ends or is closed."""
+        """Uses the least busy; it counts as busy until the answer ends or is closed."""
         place = self._take()
         try:
             async with aclosing(self._runtimes[place].generate(prompt, sampling, whole=whole)) as pieces:
@@ -72,11 +72,11 @@ class Replicas:
             self._give_back(place)
 
     async def embed(self, texts: list[str]) -> Embeddings:
-        """On the least loaded."""
+        """Uses the least busy."""
         return await self._on_one(lambda runtime: runtime.embed(texts))
 
     async def infer(self, task: str, ask: Ask) -> list[Any]:
-        """On the least loaded."""
+        """Uses the least busy."""
         return await self._on_one(lambda runtime: runtime.infer(task, ask))
 
     async def _on_one(self, call: Callable[[Runtime], Awaitable[T]]) -> T:

@@ -1,4 +1,4 @@
-"""Text in and vectors out: what the runtimes' sentence encoders share."""
+"""Text in and vectors out: the shared part of the runtimes' sentence encoders."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ class Forward(Protocol):
     """A loaded model. `threads` of them may call it at once."""
 
     dtype: Any
-    """Of the tokens and the mask."""
+    """The type of the tokens and the mask."""
     max_tokens: int
-    """In one call, with padding."""
+    """Tokens in one call, with padding."""
     threads: int
 
     def __call__(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """A pooled vector a text, (texts, hidden), from tokens and their mask, both (texts, longest). Blocks."""
+        """Returns a pooled vector a text, (texts, hidden), from tokens and their mask, both (texts, longest).
+        Blocks."""
         ...
 
 
@@ -46,7 +47,7 @@ class SentenceEncoder:
         self._callers = 0
 
     async def embed(self, texts: list[str]) -> Embeddings:
-        """One vector for each text. Raises RuntimeError."""
+        """Returns one vector for each text. Raises RuntimeError."""
         self._callers += 1
         texts = self._model.prepared(texts)
         try:
@@ -56,7 +57,7 @@ class SentenceEncoder:
                 read = await asyncio.to_thread(read_texts, self._tokenizer, texts)
             vectors = np.empty((len(texts), self._width), np.float32)
             lengths = [len(ids) for ids in read.ids]
-            # Several callers share the threads; only one who is alone is cut up to fill them all.
+            # Several callers share the threads; only a single caller is split to fill them all.
             parts = max(1, self._threads // self._callers)
             made = buckets(lengths, self._max_tokens, parts)
             await asyncio.gather(*(self._encode(read, bucket, vectors) for bucket in made))
@@ -65,12 +66,12 @@ class SentenceEncoder:
         return Embeddings(vectors, lengths, read.cut)
 
     def close(self) -> None:
-        """Waits for what is in flight and frees the model; what still waits fails. Blocks."""
+        """Waits for the batches in flight and frees the model; waiting texts fail. Blocks."""
         self._batches.close()
         self._forward = None
 
     async def _encode(self, read: Texts, bucket: Bucket, vectors: np.ndarray) -> None:
-        """Puts the vectors of the bucket's texts where they belong; halves a bucket that does not fit the memory."""
+        """Stores the vectors of the bucket's texts; halves a bucket that does not fit the memory."""
         try:
             found = await self._batches.compute(
                 [read.ids[row] for row in bucket.rows], "texts", bucket.length, len(bucket.rows)
@@ -88,7 +89,7 @@ class SentenceEncoder:
             vectors[bucket.rows] = found
 
     def _run(self, parts: list[list[list[int]]]) -> list[np.ndarray]:
-        """The vectors of each part from the tokens of its texts."""
+        """Returns the vectors of each part from the tokens of its texts."""
         forward = self._forward
         assert forward is not None
         vectors = forward(*padded([ids for part in parts for ids in part], forward.dtype))

@@ -25,7 +25,7 @@ class Head:
 
     steps: tuple[Step, ...] = ()
     width: int | None = None
-    """Numbers of a vector after the steps; None: as many as before."""
+    """Numbers of a vector after the steps; None: unchanged."""
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """Returns the sentence vectors (texts, width), float32, of pooled ones (texts, hidden)."""
@@ -35,7 +35,7 @@ class Head:
 
 
 def read(folder: Path, modules: list[dict[str, Any]]) -> Head:
-    """Loads the modules that follow the pooling. Raises SetupError for a module that is not known."""
+    """Loads the modules after the pooling. Raises SetupError for an unknown module."""
     steps: list[Step] = []
     width: int | None = None
     for module in modules:
@@ -45,7 +45,7 @@ def read(folder: Path, modules: list[dict[str, Any]]) -> Head:
         elif kind == "Dense":
             step, width = _dense(folder / module.get("path", ""))
             steps.append(step)
-        elif kind != "Dropout":  # does nothing outside of training
+        elif kind != "Dropout":  # only for training
             raise SetupError(
                 f"model.sources: {folder}/modules.json: module {kind} after the pooling is not supported; expected "
                 "Dense or Normalize. Fix: use another model, or serve this one with TEI (provider=tei)"

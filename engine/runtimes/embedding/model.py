@@ -36,15 +36,15 @@ class SentenceModel:
     pooling: str
     """mean, cls or max."""
     normalize: bool
-    """The pooled vectors are scaled to length 1."""
+    """True: the pooled vectors are scaled to length 1."""
     max_tokens: int
     """Longer texts are cut to this many tokens, special tokens included."""
     head: Head = field(default_factory=Head)
-    """Modules that follow, which the forward pass does not compute."""
+    """Modules after the pooling, which the forward pass does not compute."""
     prompt: str = ""
     """The beginning of every text: the prompt of `default_prompt_name`."""
     lower: bool = False
-    """Texts are put in lower case."""
+    """True: texts are put in lower case."""
 
     def prepared(self, texts: list[str]) -> list[str]:
         """Returns the texts as the model reads them."""
@@ -59,12 +59,12 @@ class Texts:
 
     ids: list[list[int]]
     cut: list[int]
-    """Indices of those that were longer than the model reads."""
+    """Indices of the texts that were longer than the model reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Texts of about the same length, which are encoded together."""
+    """Texts of similar length, which are encoded together."""
 
     rows: list[int]
     """Their indices in the request."""
@@ -73,7 +73,7 @@ class Bucket:
 
 
 def read(folder: Path, max_tokens: int | None = None) -> SentenceModel:
-    """The settings in `folder`; `max_tokens` overrules the folder's. Raises SetupError."""
+    """Reads the settings in `folder`; `max_tokens` overrides the folder's. Raises SetupError."""
     config = settings.read_object(folder / "config.json")
     if not config:
         raise SetupError(f"model.sources: {folder} has no config.json, so it is not a model's folder")
@@ -100,7 +100,7 @@ def read(folder: Path, max_tokens: int | None = None) -> SentenceModel:
 
 
 def tokenizer(folder: Path, max_tokens: int) -> Tokenizer:
-    """The folder's fast tokenizer, cutting at `max_tokens`, without padding. Raises SetupError."""
+    """Returns the folder's fast tokenizer, which cuts at `max_tokens`, without padding. Raises SetupError."""
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
@@ -120,7 +120,7 @@ def read_texts(made: Tokenizer, texts: list[str]) -> Texts:
 
 
 def padded(texts: list[list[int]], dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The texts' tokens and their mask, both of shape (texts, longest), padded on the right with 0."""
+    """Returns the texts' tokens and their mask, both of shape (texts, longest), padded on the right with 0."""
     import numpy as np
 
     ids = np.zeros((len(texts), max(map(len, texts))), dtype)
@@ -134,7 +134,7 @@ def padded(texts: list[list[int]], dtype: Any) -> tuple[np.ndarray, np.ndarray]:
 def buckets(lengths: list[int], budget_tokens: int, at_least: int = 1) -> list[Bucket]:
     """Cuts texts into buckets of similar length, the longest first.
 
-    A bucket holds at most `budget_tokens` with its padding. With `at_least` > 1 the work is cut fine enough for that
+    A bucket holds at most `budget_tokens` with its padding. With `at_least` > 1 the buckets are small enough for that
     many threads. Within a bucket no text is padded by more than a quarter, unless it is a handful of tokens.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
@@ -154,7 +154,7 @@ def buckets(lengths: list[int], budget_tokens: int, at_least: int = 1) -> list[B
 
 
 SMALLEST_BUCKET_TOKENS = 128
-"""Cutting finer costs more in calls than it saves."""
+"""Smaller buckets cost more in calls than they save."""
 
 
 def _prompt(folder: Path, pooling: dict[str, Any]) -> str:

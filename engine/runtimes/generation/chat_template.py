@@ -48,7 +48,7 @@ def refused(messages: list[dict[str, Any]], error: Exception) -> InvalidRequest:
 
 
 def missing(name: str) -> InvalidRequest:
-    """Returns the error for a chat with a model that has no template."""
+    """Returns the error for a chat with a model without a template."""
     return InvalidRequest(f"task: got chat; expected completion, for {name} has no chat template. Fix: send `prompt`")
 
 

@@ -1,4 +1,4 @@
-"""The way of pieces from a runtime's thread to the event loops that wait for them."""
+"""Delivers pieces from a runtime's thread to the event loops that wait for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Delivery:
-    """The pieces of one answer on their way to one caller; the runtime's thread reads `cancelled` and `whole`.
+    """The pieces of one answer for one caller; the runtime's thread reads `cancelled` and `whole`.
 
     To iterate over it is to wait for them, up to the last one. Raises the InferenceError that ended the answer.
     """
@@ -23,10 +23,10 @@ class Delivery:
 
     def __init__(self, whole: bool = False) -> None:
         self.whole = whole
-        """The caller needs the answer in one piece, at its end."""
+        """True: the caller needs the answer in one piece, at its end."""
         self.loop = asyncio.get_running_loop()
         self.cancelled = False
-        """The caller has left; nothing more is needed."""
+        """True: the caller has left; nothing more is needed."""
         self._complete = False
         self._pieces: deque[TextDelta] = deque()
         self._error: InferenceError | None = None
@@ -36,7 +36,7 @@ class Delivery:
         return self
 
     async def __anext__(self) -> TextDelta:
-        """Returns what has arrived since the last call, as one piece."""
+        """Returns all that has arrived since the last call, as one piece."""
         if self._complete:
             raise StopAsyncIteration
         while not self._pieces:
@@ -52,7 +52,7 @@ class Delivery:
         return piece
 
     def arrive(self, item: TextDelta | InferenceError) -> None:
-        """On the caller's loop."""
+        """Runs on the caller's loop."""
         if isinstance(item, TextDelta):
             self._pieces.append(item)
         else:
@@ -62,15 +62,15 @@ class Delivery:
 
 
 def deliver(items: Sequence[tuple[Delivery, TextDelta | InferenceError]]) -> None:
-    """From the runtime's thread: hands each caller its item, with one wake-up for each event loop."""
+    """Hands each caller its item, from the runtime's thread, with one wake-up for each event loop."""
     for delivery, _ in hand_over(((item[0].loop, item) for item in items), _arrive):
         delivery.cancelled = True
 
 
 def hand_over(items: Iterable[tuple[asyncio.AbstractEventLoop, T]], take: Callable[[list[T]], None]) -> list[T]:
-    """From a runtime's thread: `take` gets each event loop's items on that loop, with one wake-up for each.
+    """Calls `take` with each event loop's items on that loop, from a runtime's thread, with one wake-up for each.
 
-    Those whose loop was closed with its callers come back: they have no reader any more.
+    Returns the items whose loop was closed with its callers: they have no reader any more.
     """
     loops: dict[asyncio.AbstractEventLoop, list[T]] = {}
     for loop, item in items:

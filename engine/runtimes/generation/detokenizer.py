@@ -1,20 +1,20 @@
-"""From tokens to text while they are generated: whole characters only, and nothing of a stop string."""
+"""Turns tokens into text while they are generated: whole characters only, and no part of a stop string."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 Decode = Callable[[list[list[int]]], list[str]]
-"""The text of each list of tokens, special tokens left out."""
+"""Returns the text of each list of tokens, without special tokens."""
 
 _STUCK = 16
-"""Steps without a new character after which bytes that never become one are given up."""
+"""Steps without a new character after which incomplete bytes are dropped."""
 
 
 class Detokenizer:
     """The text of one answer as its tokens arrive.
 
-    A tokenizer's text of a token can depend on the tokens before it (a leading space, a character in several tokens),
+    A token's text can depend on the tokens before it (a leading space, a character in several tokens),
     so each new piece is the difference between the text of a short window with and without the new tokens.
     """
 
@@ -24,7 +24,7 @@ class Detokenizer:
         self._stop = tuple(text for text in stop if text)
         self._ids: list[int] = []
         self._start = 0
-        """The beginning of the window."""
+        """Start of the window."""
         self._known = 0
         """Tokens whose text has been taken."""
         self._stuck = 0
@@ -32,19 +32,19 @@ class Detokenizer:
         self._hold = ""
         """Text that may turn out to be the beginning of a stop string."""
         self.stopped = False
-        """A stop string was met."""
+        """True once a stop string was met."""
 
     def push(self, tokens: Sequence[int]) -> None:
         self._ids.extend(tokens)
 
     @property
     def windows(self) -> tuple[list[int], list[int]]:
-        """The tokens of the window whose text is known, and the whole window."""
+        """Returns the tokens of the window whose text is known, and the whole window."""
         return self._ids[self._start : self._known], self._ids[self._start :]
 
     def take(self, before: str, after: str, last: bool) -> str:
-        """The new text, from the two windows' texts; `last` gives back what was held."""
-        # U+FFFD at the end is a character whose bytes are still to come.
+        """Returns the new text, from the two windows' texts; `last` releases the text that was held."""
+        # U+FFFD at the end is an incomplete character.
         whole = after.rstrip("\ufffd")
         grown = len(whole) > len(before) and len(whole) == len(after)
         if not grown and not last:
@@ -69,7 +69,7 @@ class Detokenizer:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` with which `stop` begins."""
+    """Returns the length of the longest end of `text` with which `stop` begins."""
     for size in range(min(len(text), len(stop) - 1), 0, -1):
         if stop.startswith(text[-size:]):
             return size
@@ -77,7 +77,7 @@ def _overlap(text: str, stop: str) -> int:
 
 
 def advance(texts: Sequence[Detokenizer], lasts: Sequence[bool], decode: Decode) -> list[str]:
-    """The new text of each answer; all are decoded in one call."""
+    """Returns the new text of each answer; all are decoded in one call."""
     windows: list[list[int]] = []
     for text in texts:
         before, after = text.windows

@@ -17,7 +17,7 @@ class Generator(Protocol):
 
     @property
     def steps(self) -> int:
-        """Steps that were computed, each for all sequences together."""
+        """Counts the computed steps, each for all sequences together."""
         ...
 
     def check(self, schema: str) -> None:
@@ -34,7 +34,7 @@ class Generator(Protocol):
 
 
 async def check(generator: Generator | None, sampling: Sampling) -> None:
-    """Raises as `Generator.check`, and Internal when there is no generator."""
+    """Raises as `Generator.check`, and Internal without a generator."""
     if generator is None:
         raise Internal("the model is not loaded")
     if sampling.schema is not None:
@@ -50,7 +50,7 @@ async def answer(
     whole: bool,
     verify: Callable[[], None] | None = None,
 ) -> AsyncGenerator[TextDelta, None]:
-    """The answer, as Runtime.generate gives it. `verify` is called at every piece, and raises if there is a reason."""
+    """Yields the answer, as Runtime.generate. Calls `verify` at every piece, which may raise."""
     if generator is None:
         raise Internal("the model is not loaded")
     if len(prompt) >= context_length:

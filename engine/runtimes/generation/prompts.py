@@ -11,7 +11,7 @@ from engine.runtimes.generation import vision_chat
 from engine.runtimes.generation.chat_template import ChatTemplate, missing, refused
 
 INLINE_CHARACTERS = 4000
-"""A longer text is tokenised on a thread; a shorter one costs less than the way there."""
+"""A longer text is tokenised on a thread; for a shorter one the hand-over would cost more."""
 
 
 class Prompt:
@@ -33,11 +33,12 @@ class Prompts(Protocol):
     """Makes prompts; every call blocks."""
 
     def of_text(self, text: str) -> Prompt:
-        """The text's tokens as they are."""
+        """Returns the text's tokens, without a template."""
         ...
 
     def of_chat(self, messages: list[dict[str, Any]]) -> Prompt:
-        """By the model's own chat template. Raises InvalidRequest without one, and for messages that it refuses."""
+        """Renders the model's own chat template. Raises InvalidRequest without one, and for messages that it
+        refuses."""
         ...
 
 
@@ -53,7 +54,7 @@ class GenAiPrompts:
             try:
                 self._template = ChatTemplate(tokenizer.chat_template, special)
             except TemplateError:
-                self._template = None  # OpenVINO GenAI may read it all the same
+                self._template = None  # OpenVINO GenAI may still read it
 
     def of_text(self, text: str) -> Prompt:
         ids = self._tokenizer.encode(text, add_special_tokens=False).input_ids
@@ -72,7 +73,7 @@ class GenAiPrompts:
 
 
 class HubPrompts:
-    """Lists of tokens. `name` is the model's, for what is said of it."""
+    """Makes lists of tokens. `name` is the model's, for errors."""
 
     def __init__(self, tokenizer: Any, name: str) -> None:
         self._tokenizer = tokenizer
@@ -93,7 +94,7 @@ class HubPrompts:
 
 
 class VisualPrompts(HubPrompts):
-    """Lists of tokens, with the tensors of the chat's images as `dtype`."""
+    """Makes lists of tokens, with the tensors of the chat's images as `dtype`."""
 
     def __init__(self, processor: Any, name: str, dtype: Any) -> None:
         super().__init__(processor.tokenizer, name)

@@ -1,4 +1,4 @@
-"""Generations in flight in torch: what each has of its answer, and how new tokens become pieces for its caller."""
+"""Generations in flight in torch: the state of each answer, and the pieces that new tokens become for its caller."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ class Row:
         self.unsent = 0
         """Tokens since the last piece."""
         self.ended = False
-        """The last piece, or an error, is on its way."""
+        """True: the last piece, or an error, is on its way."""
 
     @property
     def said(self) -> bool:
-        """Returns True if some of the answer has gone to the caller."""
+        """Returns True if part of the answer has gone to the caller."""
         return self.generated > self.unsent
 
     def restart(self) -> None:
-        """Forgets what was generated, of which nothing has gone to the caller."""
+        """Drops the generated tokens, none of which has gone to the caller."""
         self.text = Detokenizer(self.sampling.stop)
         self.generated = self.unsent = 0
 
 
 def accept(news: Iterable[tuple[Row, Sequence[int], bool]], ends: frozenset[int], decode: Decode) -> None:
-    """Takes each row's new tokens and delivers their text. The flag says that no more tokens will come.
+    """Takes each row's new tokens and delivers their text. The flag marks the last tokens.
 
-    `ends` are the tokens that end an answer; they count, and their text is left out by `decode`.
+    `ends` are the tokens that end an answer; they count, but `decode` leaves them out.
     """
     rows: list[Row] = []
     reasons: list[str | None] = []
@@ -66,7 +66,7 @@ def accept(news: Iterable[tuple[Row, Sequence[int], bool]], ends: frozenset[int]
 
 
 def fail(rows: Iterable[Row], error: InferenceError) -> None:
-    """Ends the rows that have not ended with the error."""
+    """Ends the rows that are still running with the error."""
     failed: list[tuple[Delivery, TextDelta | InferenceError]] = []
     for row in rows:
         if not row.ended:
@@ -76,13 +76,13 @@ def fail(rows: Iterable[Row], error: InferenceError) -> None:
 
 
 def ends_of(model: Any) -> frozenset[int]:
-    """The tokens that end a model's answers."""
+    """Returns the tokens that end a model's answers."""
     eos = model.generation_config.eos_token_id
     return frozenset(token for token in (eos if isinstance(eos, list) else [eos]) if token is not None)
 
 
 def decoder(tokenizer: Any) -> Decode:
-    """The tokenizer's text of many lists of tokens in one call, special tokens left out."""
+    """Returns the text of many lists of tokens in one call of the tokenizer, without special tokens."""
 
     def decode(windows: list[list[int]]) -> list[str]:
         decoded: list[str] = tokenizer.backend_tokenizer.decode_batch(windows, skip_special_tokens=True)

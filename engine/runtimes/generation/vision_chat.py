@@ -1,4 +1,4 @@
-"""Chat about images: which models can, and how their processors read a conversation."""
+"""Chat about images: the models that support it, and their processors' reading of a conversation."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def is_visual(folder: Path) -> bool:
 
 
 def encode(processor: Any, messages: list[dict[str, Any]], dtype: Any) -> tuple[list[int], dict[str, Any]]:
-    """The prompt's tokens by the model's own chat template, and further inputs of `generate`: pixel_values and their
-    like, as `dtype`. Blocks. Raises InvalidRequest."""
+    """Returns the prompt's tokens by the model's own chat template, and further inputs of `generate`: pixel_values and
+    their like, as `dtype`. Blocks. Raises InvalidRequest."""
     if not getattr(processor, "chat_template", None):
         raise InvalidRequest("this model has no chat template. Next: use the task image-to-text")
     try:

@@ -1,7 +1,7 @@
-"""Which GPU holds which module of a model, planned from its config alone: the model is built on torch's meta device.
+"""Plans the GPU of each module from a model's config alone: the model is built on torch's meta device.
 
-What must stay together is transformers' `_no_split_modules`; tensors that are shared (tied words) are counted once and
-stay where they were first put. The map has the form of transformers' `device_map`: module name → device.
+Transformers' `_no_split_modules` stay together; tensors that are shared (tied words) are counted once and stay where
+they were first put. The map has the form of transformers' `device_map`: module name → device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Device = int | Literal["cpu"]
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """A module that can't be spread further."""
+    """A module that can't be split further."""
 
     name: str
     bytes: int
@@ -35,7 +35,7 @@ class Spread:
     """Weights on each device."""
 
     def lines(self) -> list[str]:
-        """One a device: how much it holds, and from which module to which."""
+        """Describes each device: its bytes, and its first and last module."""
         found = []
         for device in self.bytes:
             names = [name for name, where in self.map.items() if where == device]
@@ -46,14 +46,14 @@ class Spread:
 
 
 def model_class(tasks: Sequence[str]) -> Any:
-    """The class of transformers that loads a model for these tasks: its modules' names depend on it."""
+    """Returns the class of transformers that loads a model for these tasks: its modules' names depend on it."""
     from transformers import AutoModel, AutoModelForCausalLM
 
     return AutoModelForCausalLM if {"chat", "completion"} & set(tasks) else AutoModel
 
 
 def sketch(folder: Path, cls: Any) -> Any:
-    """The model of a folder's config.json without weights, as `cls` would load it. Raises SetupError."""
+    """Builds the model of a folder's config.json without weights, as `cls` would load it. Raises SetupError."""
     import torch
     from transformers import AutoConfig
 
@@ -68,9 +68,9 @@ def sketch(folder: Path, cls: Any) -> Any:
 
 
 def spread(model: Any, hardware: CudaHardwareSpec, memory: Mapping[Device, int], item_bytes: float) -> Spread:
-    """The map for `hardware.device_map`; `memory`: bytes that each device has for weights, in their order.
+    """Returns the map for `hardware.device_map`; `memory`: each device's bytes for weights, in the devices' order.
 
-    Raises SetupError when it does not fit, ConfigError for a name that the model does not have.
+    Raises SetupError if the weights do not fit, ConfigError for a name that the model does not have.
     """
     found = pieces(model, item_bytes)
     if isinstance(hardware.device_map, dict):
@@ -82,14 +82,16 @@ def spread(model: Any, hardware: CudaHardwareSpec, memory: Mapping[Device, int],
 
 
 def memory_of(hardware: CudaHardwareSpec, free: Mapping[Device, int]) -> dict[Device, int]:
-    """Bytes for weights on each device: `max_memory_gib` where it names devices, else nine tenths of what is free."""
+    """Returns the bytes for weights on each device: `max_memory_gib` if it names devices, otherwise nine tenths of the
+    free memory."""
     if hardware.max_memory_gib:
         return {device: int(gib * GIB) for device, gib in hardware.max_memory_gib.items()}
     return {device: size * 9 // 10 for device, size in free.items()}
 
 
 def pieces(model: Any, item_bytes: float) -> list[TextDelta]:
-    """The modules in the order of the forward pass, each with the bytes of the weights that no earlier one has."""
+    """Yields the modules in the order of the forward pass, each with the bytes of the weights that no earlier one
+    has."""
     whole = set(getattr(model, "_no_split_modules", None) or ())
     seen: set[int] = set()
     found: list[TextDelta] = []
@@ -113,7 +115,7 @@ def pieces(model: Any, item_bytes: float) -> list[TextDelta]:
 
 
 def _even(found: Sequence[TextDelta], limits: Mapping[Device, int]) -> dict[Device, int]:
-    """Limits that give each GPU about the same; the last GPU and the CPU take what is left, up to their own."""
+    """Returns limits that give each GPU a similar share; the last GPU and the CPU take the rest, up to their own."""
     gpus = [device for device in limits if device != "cpu"]
     if not gpus:
         return dict(limits)
@@ -146,7 +148,7 @@ def _fill(found: Sequence[TextDelta], limits: Mapping[Device, int], given: Mappi
 
 
 def _named(model: Any, found: Sequence[TextDelta], given: Mapping[str, Device]) -> Spread:
-    """The user's own map, checked against the model's modules: each weight needs a place."""
+    """Checks the user's own map against the model's modules: each weight needs a device."""
     names = {name for name, _ in model.named_modules()} - {""}
     for name in given:
         if name not in names:

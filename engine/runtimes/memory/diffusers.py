@@ -15,18 +15,18 @@ from typing import Any
 from engine.artifacts import diffusers, settings
 
 _KEPT_AT_ONCE = 3
-"""Tensors of full size with the channels of the second level."""
+"""Tensors of full size with the channels of the second level that exist at once."""
 _OWN_SIDE = 64
-"""Of the latents, where the config says none."""
+"""Side of the latents, if the config has none."""
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors of the parts that are loaded."""
+    """Returns the safetensors of the parts that are loaded."""
     return [file for part in diffusers.with_weights(folder) for file in sorted(part.glob("*.safetensors"))]
 
 
 def activation_bytes(folder: Path, item_bytes: float) -> int:
-    """Of one image in the model's own size; 0 where the configs of its parts are not known."""
+    """Estimates the bytes of one image in the model's own size; 0 if the configs of its parts are not known."""
     vae, network = _config(folder / "vae"), _config(folder / "unet") or _config(folder / "transformer")
     channels = vae.get("block_out_channels")
     if not isinstance(channels, list) or not channels:

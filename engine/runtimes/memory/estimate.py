@@ -45,15 +45,15 @@ BATCH_TOKENS = 2048
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The content of the files."""
+    """The sizes of a model's tensors."""
 
     parameters: int
     linear: int
-    """Of these, in matrices: what quantization makes smaller. The embedding of words is not among them."""
+    """The part of them in matrices, which quantization shrinks. The embedding of words is not among them."""
     stored_bytes: int
 
     def bytes_as(self, dtype: str | None, quantization: str = "none") -> int:
-        """In memory as `dtype` (None: as stored), with quantized linear layers."""
+        """Returns the bytes in memory as `dtype` (None: as stored), with quantized linear layers."""
         if dtype is None and quantization == "none":
             return self.stored_bytes
         each = self.stored_bytes / max(1, self.parameters) if dtype is None else DTYPE_BYTES[dtype]
@@ -80,15 +80,15 @@ class Shape:
     """Layers that keep a state of fixed size instead of keys and values; not counted."""
 
     def kv_bytes(self, sequences: int, tokens: int, item_bytes: float) -> int:
-        """Keys and values of `sequences` with `tokens` each."""
+        """Returns the bytes of the keys and values of `sequences` with `tokens` each."""
         full = max(0, self.layers - len(self.windows) - self.linear_layers)
         kept = full * tokens + sum(min(window, tokens) for window in self.windows) + self.cross_layers * tokens
         return math.ceil(2 * kept * sequences * self.kv_heads * self.head_dim * item_bytes)
 
     def activation_bytes(self, tokens: int, rows: int, item_bytes: float) -> int:
-        """One forward pass over `tokens` in `rows`: the residual, queries, keys, values and attention's output, or both
-        halves of the gated feed-forward network, whichever is more; and the last logits as float32, twice (sampling
-        keeps a copy)."""
+        """Returns the bytes of one forward pass over `tokens` in `rows`: the residual, queries, keys, values and
+        attention's output, or both halves of the gated feed-forward network, whichever is more; and the last logits as
+        float32, twice (sampling keeps a copy)."""
         attention = 6 * self.hidden
         network = 2 * self.hidden + 3 * self.intermediate
         return math.ceil(tokens * max(attention, network) * item_bytes + 2 * rows * self.vocabulary * 4)
@@ -96,7 +96,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """In bytes."""
+    """An estimate in bytes."""
 
     weights: int
     kv_sequence: int
@@ -110,7 +110,7 @@ class Estimate:
 
     @property
     def least(self) -> int:
-        """Returns what a single request of full length needs: below this the model is of no use."""
+        """Returns the bytes for a single request of full length: with less the model is useless."""
         return self.weights + self.kv_sequence + self.activations
 
     @property
@@ -118,7 +118,7 @@ class Estimate:
         return self.weights + self.kv_all + self.activations
 
     def times(self, replicas: int) -> Estimate:
-        """For several copies."""
+        """Returns the estimate for several copies."""
         return replace(
             self,
             weights=self.weights * replicas,
@@ -128,7 +128,7 @@ class Estimate:
         )
 
     def said(self) -> str:
-        """The parts of what is needed, in one line."""
+        """Describes the parts in one line."""
         parts = [f"weights {_size(self.weights)}"]
         if self.kv_sequence:
             whose = f" for one sequence of {self.tokens} tokens" if self.kv_all != self.kv_sequence else ""
@@ -141,7 +141,7 @@ def _size(count: int) -> str:
 
 
 def weights_of(artifact: Artifact) -> Weights:
-    """From the headers of the files; the tensors are not read. Raises SetupError for a damaged file."""
+    """Reads the headers of the files, not the tensors. Raises SetupError for a damaged file."""
     if artifact.format == "gguf":
         return _gguf_weights(gguf.find(artifact.path))
     if artifact.format == "openvino":
@@ -166,7 +166,7 @@ def weights_of(artifact: Artifact) -> Weights:
 
 
 def safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
-    """Name → dtype, shape, data_offsets. Format: safetensors' README, "Format". Raises SetupError."""
+    """Returns name → dtype, shape, data_offsets. Format: safetensors' README, "Format". Raises SetupError."""
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -215,7 +215,7 @@ def _gguf_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape | None:
-    """From the fields of a config.json, also of a model of several parts (the text's part counts). None: not known."""
+    """Reads the fields of a config.json, also of a model of several parts (the text's part counts). None if unknown."""
     for part in ("text_config", "decoder", "language_config"):
         if isinstance(config.get(part), Mapping):
             return shape_of(config[part])
@@ -276,7 +276,7 @@ def estimate(
 
 
 def weights_of_config(folder: Path, tasks: Sequence[str]) -> Weights:
-    """Returns what a folder with nothing but a config.json describes: built on the meta device. Imports torch.
+    """Returns the size of the model in a config.json, built on the meta device. Imports torch.
 
     Raises SetupError where the config can't be built.
     """
@@ -290,7 +290,8 @@ def weights_of_config(folder: Path, tasks: Sequence[str]) -> Weights:
 
 
 def at_hand(model: ModelSpec, formats: tuple[str, ...], storage: StorageSpec) -> Artifact | None:
-    """The model's files if they are on this machine, or else the folder with its config.json; nothing is fetched."""
+    """Returns the model's files if they are on this machine, or else the folder with its config.json; fetches
+    nothing."""
     try:
         return resolve.fetch(model, formats, storage=storage.model_copy(update={"offline": True}))
     except SetupError:
@@ -308,7 +309,7 @@ def at_hand(model: ModelSpec, formats: tuple[str, ...], storage: StorageSpec) ->
 
 
 def of(artifact: Artifact, model: ModelSpec, hardware: Concrete) -> Estimate:
-    """Returns what the model will take on the hardware, for all its replicas together. Raises SetupError for damaged
+    """Estimates the memory of the model on the hardware, for all its replicas together. Raises SetupError for damaged
     files."""
     bare = artifact.path.is_dir() and not any(artifact.path.rglob("*.safetensors")) and artifact.format == "safetensors"
     weights = weights_of_config(artifact.path, model.tasks) if bare else weights_of(artifact)
@@ -330,7 +331,7 @@ def of(artifact: Artifact, model: ModelSpec, hardware: Concrete) -> Estimate:
 
 
 def _cache_gib(hardware: Concrete) -> float | None:
-    """The size of continuous batching's KV cache, where it is fixed."""
+    """Returns the size of continuous batching's KV cache, if it is fixed."""
     if isinstance(hardware, OpenVinoHardwareSpec):
         return hardware.kv_cache_gib
     if isinstance(hardware, CudaHardwareSpec) and hardware.continuous_batching:
@@ -341,13 +342,13 @@ def _cache_gib(hardware: Concrete) -> float | None:
 def _of_pictures(found: Estimate, folder: Path, hardware: Concrete) -> Estimate:
     dtype = _dtype(hardware)
     work = memory_pictures.activation_bytes(folder, DTYPE_BYTES[dtype] if dtype is not None else 4.0)
-    # On OpenVINO torch's weights stay next to those of the graphs, which other inputs may be converted anew from.
+    # On OpenVINO torch's weights stay next to those of the graphs: other inputs may need another conversion.
     copies = 2 if isinstance(hardware, OpenVinoHardwareSpec) else 1
     return replace(found, weights=found.weights * copies, activations=work)
 
 
 def check(found: Estimate, hardware: Concrete, name: str) -> None:
-    """Raises SetupError with the numbers and the next step when not even one request of full length fits."""
+    """Raises SetupError with the numbers and the next step if not even one request of full length fits."""
     limit = int(hardware.memory_limit_gib * GIB) if hardware.memory_limit_gib else free.free_bytes(hardware)
     if limit is None or found.least <= limit:
         return
@@ -368,7 +369,7 @@ def check(found: Estimate, hardware: Concrete, name: str) -> None:
 
 
 def _dtype(hardware: Concrete) -> str | None:
-    """The arithmetic that `auto` will choose, without importing torch; None: OpenVINO keeps weights as stored."""
+    """Returns the type that `auto` will choose, without importing torch; None: OpenVINO keeps weights as stored."""
     if isinstance(hardware, OpenVinoHardwareSpec):
         return None
     if isinstance(hardware, CpuHardwareSpec) and hardware.quantization == "int8_dynamic":

@@ -9,10 +9,10 @@ from engine.schemas.hardware import CudaHardwareSpec
 
 
 def free_bytes(hardware: Concrete) -> int | None:
-    """Returns what is free on the device: the GPU's own count, else Linux's MemAvailable within the control group's
+    """Returns the free memory of the device: the GPU's own count, else Linux's MemAvailable within the control group's
     limit.
 
-    None: this system does not say.
+    None: this system does not report it.
     """
     if isinstance(hardware, CudaHardwareSpec):
         import torch
@@ -29,7 +29,7 @@ def free_bytes(hardware: Concrete) -> int | None:
 
 
 def _group_free() -> int | None:
-    """Returns what the control group still allows (version 2: memory.max, memory.current)."""
+    """Returns the bytes that the control group still allows (version 2: memory.max, memory.current)."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit = (folder / "memory.max").read_text(encoding="ascii").strip()

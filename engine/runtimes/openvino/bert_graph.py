@@ -23,9 +23,10 @@ _GELU = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 
 
 def build(folder: Path, model: SentenceModel) -> ov.Model:
-    """The graph: input_ids and attention_mask, int32 (batch, length), to sentence vectors, float32 (batch, hidden).
+    """Builds the graph: input_ids and attention_mask, int32 (batch, length), to sentence vectors, float32 (batch,
+    hidden).
 
-    Raises SetupError for an architecture that it does not know.
+    Raises SetupError for an unknown architecture.
     """
     from safetensors.numpy import load_file
 
@@ -43,7 +44,7 @@ def build(folder: Path, model: SentenceModel) -> ov.Model:
 
 
 class _Bert:
-    """The weights and the sizes, while the graph is built."""
+    """The weights and the sizes during the build."""
 
     def __init__(self, weights: dict[str, Any], model: SentenceModel) -> None:
         prefix = "bert." if "bert.embeddings.word_embeddings.weight" in weights else ""
@@ -64,7 +65,7 @@ class _Bert:
         mask = op.parameter([-1, -1], Type.i32, name="attention_mask")
         seen = op.convert(mask, "f32")
         hidden = self._embed(ids)
-        # 0 where a token may be looked at, a large negative number where it is padding.
+        # 0 for a token that counts, a large negative number for padding.
         bias = op.multiply(
             op.subtract(_const(np.float32(1)), op.unsqueeze(seen, _axes(1, 2))), _const(np.float32(-1e9))
         )

@@ -8,16 +8,16 @@ import torch
 from torch.utils import _pytree as pytree
 
 TOLERANCE = {"f32": 1e-3, "bf16": 8e-2, "f16": 2e-2}
-"""The largest distance of an output from torch's in float32: largest difference ÷ largest number."""
+"""The largest allowed distance of an output from torch's in float32: largest difference ÷ largest number."""
 
 
 def leaves(output: Any) -> list[torch.Tensor]:
-    """The tensors of an output of any form, in their order."""
+    """Returns the tensors of an output of any form, in their order."""
     return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)]
 
 
 def distance(wanted: list[torch.Tensor], found: list[torch.Tensor]) -> float:
-    """The largest difference ÷ the largest number, of the worst output. Raises ValueError for other shapes."""
+    """Returns the largest difference ÷ the largest number, of the worst output. Raises ValueError for other shapes."""
     worst = 0.0
     for first, second in zip(wanted, found, strict=True):
         if first.shape != second.shape:
@@ -30,7 +30,7 @@ def distance(wanted: list[torch.Tensor], found: list[torch.Tensor]) -> float:
 
 
 def cosine(wanted: list[torch.Tensor], found: list[torch.Tensor]) -> float:
-    """The least cosine between two outputs of numbers, each taken as one vector."""
+    """Returns the smallest cosine between two outputs of numbers, each taken as one vector."""
     least = 1.0
     for first, second in zip(wanted, found, strict=True):
         if first.is_floating_point() and first.numel() > 1:
@@ -40,6 +40,6 @@ def cosine(wanted: list[torch.Tensor], found: list[torch.Tensor]) -> float:
 
 
 def said(problem: BaseException) -> str:
-    """The last line of a converter's long message."""
+    """Returns the last line of a converter's long message."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     return (lines[-1] if lines else "no reason was given")[:240]

@@ -1,8 +1,8 @@
 """The one Core of OpenVINO in this process.
 
-A Core loads a plug-in of its own for each device, and the CPU's gives the thread that loads it another stack for
-signals (OpenVINO 2026.4). Of two that end in the order in which they began, the second puts the first one's freed stack
-back, and the next signal, such as Ctrl-C, ends the process.
+A Core loads a plug-in of its own for each device, and the CPU's plug-in gives the thread that loads it another stack
+for signals (OpenVINO 2026.4). If two Cores end in the order in which they began, the second one restores the first
+one's freed stack, and the next signal, such as Ctrl-C, ends the process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 @functools.cache
 def core() -> Any:
-    """Made at the first call, and never freed."""
+    """Returns the Core, made at the first call and never freed."""
     import openvino
 
     return openvino.Core()

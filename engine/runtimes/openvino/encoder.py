@@ -21,13 +21,13 @@ class OpenVinoForward:
 
     dtype = np.int32
     max_tokens = 512
-    """More gains nothing on a core, and delays who comes next."""
+    """More tokens gain nothing on a core, and delay the next caller."""
 
     def __init__(self, folder: Path, model: SentenceModel, hardware: OpenVinoHardwareSpec) -> None:
         self.threads = 1
         properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision_of(hardware)}
         if hardware.device == "CPU":
-            # A stream with a single thread loses nothing to synchronisation between the cores.
+            # A stream with a single thread loses no time to synchronisation between the cores.
             self.threads = hardware.threads or _cores()
             properties |= {"NUM_STREAMS": self.threads, "INFERENCE_NUM_THREADS": self.threads}
         calibration = _calibration(folder, model, hardware)
@@ -36,7 +36,7 @@ class OpenVinoForward:
         self._local = threading.local()
 
     def __call__(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """A vector a text."""
+        """Returns a vector a text."""
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self._compiled.create_infer_request()
@@ -45,7 +45,7 @@ class OpenVinoForward:
 
 
 def _calibration(folder: Path, model: SentenceModel, hardware: OpenVinoHardwareSpec) -> list[Any]:
-    """Inputs that int8_full measures activations with, a text each."""
+    """Yields the inputs with which int8_full measures activations, a text each."""
     if hardware.quantization != "int8_full":
         return []
     texts = read_texts(tokenizer(folder, model.max_tokens), list(calibration_texts(hardware.calibration_texts)))
@@ -61,5 +61,5 @@ def precision_of(hardware: OpenVinoHardwareSpec) -> str:
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Counts the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -30,23 +30,24 @@ from engine.runtimes.openvino.quantization import quantize_openvino
 from engine.runtimes.quiet import quiet
 
 RECIPE = 2
-"""Counts the changes of what is written; an older copy in the cache is then made anew."""
+"""Version of the output: a cached copy of an older version is made again."""
 _CANNOT = "cannot.txt"
-"""Kept instead of a model that can't be exported: why, so that it is not tried at every start."""
+"""Kept instead of a model that can't be exported: the reason, so that it is not tried at every start."""
 
 log = logging.getLogger("engine.runtimes")
 
 
 class CannotExport(SetupError):
-    """OpenVINO GenAI has no way to run this architecture."""
+    """Raised for an architecture that OpenVINO GenAI can't run."""
 
 
 def exported(artifact: Artifact, kind: str) -> Held:
-    """A folder of OpenVINO IR with weights quantized as `kind`, in the artifact's cache. Blocks, up to a minute for 30
-    layers.
+    """Returns a folder of OpenVINO IR with weights quantized as `kind`, in the artifact's cache. Blocks, up to a minute
+    for 30 layers.
 
-    Raises CannotExport when GenAI can't run the architecture or answers other than torch, SetupError for its tokenizer,
-    OSError or SetupError when the cache can't be written, ValueError or RuntimeError when the files can't be loaded.
+    Raises CannotExport if GenAI can't run the architecture or answers differently from torch, SetupError for its
+    tokenizer, OSError or SetupError when the cache can't be written, ValueError or RuntimeError when the files can't be
+    loaded.
     """
     versions = {name: importlib.metadata.version(name) for name in ("openvino", "openvino-tokenizers", "transformers")}
     versions["recipe"] = str(RECIPE)
@@ -86,14 +87,14 @@ def _export(source: Path, temp: Path) -> Path:
 
 
 def _tried(model: Any, folder: Path) -> list[Exception]:
-    """Exports into the folder, with the mask and then without; why it can't be done, or nothing."""
+    """Exports into the folder, with the mask and then without; returns the reason if it can't be done."""
     problems: list[Exception] = []
     prompt = export_check.prompt_of(model)
     for masked in (True, False) if not _windowed(model) else (True,):
         try:
             _save_graph(model, folder, masked)
             away = export_check.away(model, folder, prompt)
-        except Exception as problem:  # the boundary: exporters and plug-ins fail in ways of their own
+        except Exception as problem:  # the boundary: exporters and plug-ins raise types of their own
             problems.append(problem)
             continue
         if away <= TOLERANCE["f32" if model.dtype == torch.float32 else "bf16"]:
@@ -114,11 +115,11 @@ def _windowed(model: Any) -> bool:
 
 
 def _save_graph(model: Any, folder: Path, masked: bool) -> None:
-    """The forward pass with its growing cache as state. Raises whatever the exporter raises."""
+    """Exports the forward pass with its growing cache as state. Raises the exporter's errors."""
     import openvino
     from transformers.exporters import OpenVINOConfig, OpenVINOExporter
 
-    # Sizes that differ from each other and from 1, which torch.export takes for constants.
+    # Sizes that differ from each other and from 1, which torch.export treats as constants.
     rows, before, now = 2, 7, 3
     ids = torch.arange(rows * (before + now)).reshape(rows, -1) % model.config.get_text_config().vocab_size
     with torch.no_grad():
@@ -130,7 +131,7 @@ def _save_graph(model: Any, folder: Path, masked: bool) -> None:
             inputs["position_ids"] = torch.arange(before, before + now).repeat(rows, 1)
         graph = OpenVINOExporter().export(model, inputs, OpenVINOConfig(dynamic=True, stateful=True)).program
     if graph.has_rt_info(["runtime_options"]):
-        del graph.rt_info["runtime_options"]  # the exporter fixes the arithmetic, which the hardware is to choose
+        del graph.rt_info["runtime_options"]  # the exporter fixes the precision, which the hardware should choose
     openvino.save_model(graph, str(folder / "openvino_model.xml"), compress_to_fp16=False)
 
 

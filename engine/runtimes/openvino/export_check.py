@@ -1,8 +1,8 @@
-"""Checks that OpenVINO GenAI generates with a graph as torch does, before the graph is kept.
+"""Checks that OpenVINO GenAI generates with a graph like torch, before the graph is kept.
 
-Both read the same prompt. GenAI generates some tokens, and torch says of each whether it would have chosen it, too, and
-as surely. A window of attention or a scaled rotary embedding shows only after more tokens than it spans, so the prompt
-is longer than that, where the model can read so much in some seconds.
+Both read the same prompt. GenAI generates some tokens, and torch checks for each whether it would have chosen it, too,
+and with the same probability. A window of attention or a scaled rotary embedding shows only after more tokens than it
+spans, so the prompt is longer than that, if the model can read it in some seconds.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from engine.runtimes.openvino import signal_stack
 
 GENERATED_TOKENS = 8
 PROMPT_TOKENS = 12
-"""At least, and beyond a window."""
+"""Tokens of the prompt at least, and beyond a window."""
 MOST_TOKENS = 1024
 MOST_WORK = 6e11
-"""Of a window that is checked, in tokens, and in tokens times parameters: some seconds on two processors."""
+"""Largest check of a window, in tokens times parameters: some seconds on two processors."""
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size")
 
 log = logging.getLogger("engine.runtimes")
 
 
 def prompt_of(model: Any) -> torch.Tensor:
-    """The ids of the check's prompt, shape (1, tokens): longer than a window, where that is soon enough.
+    """Returns the ids of the check's prompt, shape (1, tokens): longer than a window, if that is fast enough.
 
-    Warns of what lies too far away to be checked.
+    Warns of windows that are too large to be checked.
     """
     turns = set(_turns(model.config.get_text_config()))
     most = min(MOST_TOKENS, int(MOST_WORK / model.num_parameters()))
@@ -46,7 +46,7 @@ def prompt_of(model: Any) -> torch.Tensor:
 
 
 def _turns(config: Any) -> Iterator[int]:
-    """After how many tokens the model begins to do something else."""
+    """Returns the number of tokens after which the model computes differently."""
     positions = getattr(config, "max_position_embeddings", None)
     for name in _WINDOWS:
         window = getattr(config, name, None)
@@ -64,10 +64,10 @@ def _turns(config: Any) -> Iterator[int]:
 
 
 def away(model: Any, folder: Path, prompt: torch.Tensor) -> float:
-    """Returns how far GenAI is from torch at worst, as a share of torch's largest logit.
+    """Returns GenAI's largest distance from torch, as a share of torch's largest logit.
 
-    Of each token that GenAI chose: how far torch's logit of it is below torch's best, and how far apart the logarithms
-    of its probability are. Raises RuntimeError when GenAI can't run the graph.
+    For each token that GenAI chose: the distance of its logit in torch from torch's best one, and the distance between
+    the two logarithms of its probability. Raises RuntimeError when GenAI can't run the graph.
     """
     chosen, sure = _generated(folder, prompt)
     tokens = torch.tensor([chosen])
@@ -88,8 +88,8 @@ def _arguments(model: Any) -> set[str]:
 
 @signal_stack.kept()
 def _generated(folder: Path, prompt: torch.Tensor) -> tuple[list[int], list[float]]:
-    """The likeliest tokens after the prompt and the logarithms of their probabilities, by continuous batching in
-    float32. Raises RuntimeError."""
+    """Returns the likeliest tokens after the prompt and the logarithms of their probabilities, by continuous batching
+    in float32. Raises RuntimeError."""
     import openvino
     import openvino_genai
 

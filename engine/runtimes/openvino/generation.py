@@ -26,9 +26,9 @@ PROMPT_TOKENS_A_STEP = 256
 """Tokens that one step computes at most, over all sequences; OpenVINO GenAI's own default."""
 
 GATHER_S = 0.001
-"""The time that the first request after an idle time waits for company, in seconds."""
+"""The time that the first request after an idle time waits for others, in seconds."""
 FAILURES_IN_A_ROW = 3
-"""Steps that may fail one after the other before the model counts as broken."""
+"""Failed steps in a row after which the model counts as broken."""
 
 
 class _Running:
@@ -40,12 +40,12 @@ class _Running:
         self.handle = handle
         self.delivery = delivery
         self.tokens = 0
-        """Generated since the last piece."""
+        """Tokens generated since the last piece."""
         self.text = Detokenizer(sampling.stop)
 
 
 class ContinuousGenerator:
-    """The thread that owns a ContinuousBatchingPipeline. `steps` counts what it computed, for measurements."""
+    """The thread that owns a ContinuousBatchingPipeline. `steps` counts its steps, for measurements."""
 
     def __init__(self, pipeline: Any, seed: int) -> None:
         self._pipeline = pipeline
@@ -58,15 +58,15 @@ class ContinuousGenerator:
         self._gate = threading.Lock()
         self._closing = False
         self._ended: Internal | None = None
-        """The reason why no further request is taken, when it was not `close`."""
+        """The error that later requests get, unless `close` ended the thread."""
         self.steps = 0
         self._thread = threading.Thread(target=self._run, name="openvino-generation", daemon=True)
         self._thread.start()
 
     def check(self, schema: str) -> None:
-        """Finds out whether answers can be held to the schema. Blocks. Raises InvalidRequest.
+        """Checks if answers can be held to the schema. Blocks. Raises InvalidRequest.
 
-        A schema that was not checked can fail in a step, which takes all that are in flight with it.
+        A schema that was not checked can fail in a step, which fails all requests in flight.
         """
         self._schemas.check(schema)
 
@@ -109,7 +109,7 @@ class ContinuousGenerator:
         self._fail_all(self._ended or Internal("the model was closed while it was generating"))
 
     def _admit(self) -> None:
-        """Takes in new requests; waits for one when there is nothing to do."""
+        """Takes in new requests; waits for one when idle."""
         wait = not self._running and not self._pipeline.has_non_finished_requests()
         while True:
             try:
@@ -131,7 +131,7 @@ class ContinuousGenerator:
         self._count += 1
         try:
             handle = self._pipeline.add_request(self._count, tokens, self._config(sampling))
-        except Exception as error:  # what the pipeline refuses is this request's failure, not the others'
+        except Exception as error:  # a refusal by the pipeline is this request's failure, not the others'
             deliver([(delivery, Internal(f"openvino refused the request: {error}"))])
             return
         self._running.append(_Running(handle, delivery, sampling))
@@ -190,7 +190,7 @@ class ContinuousGenerator:
         deliver(items)
 
     def _read(self, run: _Running) -> str | None:
-        """Takes the tokens that have come; says why the generation ended if it did."""
+        """Takes the new tokens; returns the finish reason if the generation ended."""
         import openvino_genai
 
         handle = run.handle
@@ -231,7 +231,7 @@ def _no_room() -> TooLong:
 
 @signal_stack.kept()
 def open_pipeline(path: str, hardware: OpenVinoHardwareSpec) -> Any:
-    """A ContinuousBatchingPipeline for a GGUF file or a folder of OpenVINO IR. Blocks. Raises RuntimeError."""
+    """Makes a ContinuousBatchingPipeline for a GGUF file or a folder of OpenVINO IR. Blocks. Raises RuntimeError."""
     import openvino_genai
 
     scheduler = openvino_genai.SchedulerConfig()

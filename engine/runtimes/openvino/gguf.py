@@ -1,4 +1,4 @@
-"""GGUF weights on OpenVINO without loss: OpenVINO GenAI's own model of the file, with its weights put right.
+"""GGUF weights on OpenVINO without loss: OpenVINO GenAI's own model of the file, with corrected weights.
 
 GenAI reads formats whose blocks have a minimum (Q4_1, Q4_K) as 4-bit weights with a 4-bit zero point. The block's true
 zero lies between two integers, so every weight of a block is off by up to half a step in the same direction: a model
@@ -24,9 +24,9 @@ from engine.runtimes.openvino.cache import kept
 from engine.runtimes.openvino.core import core
 
 RECIPE = 1
-"""Counts the changes of what is written; an older copy in the cache is then made anew."""
+"""Version of the output: a cached copy of an older version is made again."""
 WITH_MINIMUM = {3: "Q4_1", 12: "Q4_K"}
-"""The ggml types, of those that GenAI reads, whose zero point it rounds."""
+"""The ggml types that GenAI reads with a rounded zero point."""
 
 
 def needs_repair(path: Path) -> bool:
@@ -35,7 +35,7 @@ def needs_repair(path: Path) -> bool:
 
 
 def repaired(artifact: Artifact, path: Path) -> Held:
-    """A folder of OpenVINO IR with the weights of `path`, the artifact's file, made once and kept in its cache.
+    """Returns a folder of OpenVINO IR with the weights of `path`, the artifact's file, made once and kept in its cache.
 
     Blocks, some seconds. Raises OSError or SetupError when the cache can't be written and RuntimeError when OpenVINO
     can't read the file.
@@ -48,7 +48,7 @@ def repaired(artifact: Artifact, path: Path) -> Held:
 
 @signal_stack.kept()
 def _convert(path: Path, temp: Path) -> Path:
-    """GenAI writes its model next to the file it reads; the weights are then replaced in that model."""
+    """Lets GenAI write its model next to the file it reads, and replaces the weights in that model."""
     import openvino
     import openvino_genai
 
@@ -70,7 +70,7 @@ def _convert(path: Path, temp: Path) -> Path:
 
 
 class Weights:
-    """The tensors of a GGUF file, found again by what GenAI made of them."""
+    """The tensors of a GGUF file, found by GenAI's version of them."""
 
     def __init__(self, path: Path) -> None:
         metadata, tensors = read(path)
@@ -81,7 +81,7 @@ class Weights:
         self._left = [tensor for tensor in tensors if tensor.kind in WITH_MINIMUM]
 
     def put_right(self, model: Any) -> int:
-        """Replaces every 4-bit weight that has a tensor in the file; gives their number."""
+        """Replaces every 4-bit weight that has a tensor in the file; returns their number."""
         done = 0
         for multiply in model.get_ordered_ops():
             found = _four_bit(multiply)
@@ -94,9 +94,9 @@ class Weights:
         return done
 
     def _exact(self, rounded: np.ndarray) -> np.ndarray | None:
-        """The exact values of what GenAI read as `rounded`, shape (rows, groups, 32); None: not in the file."""
+        """Returns the exact values of GenAI's `rounded`, shape (rows, groups, 32); None if they are not in the file."""
         columns = rounded.shape[1] * rounded.shape[2]
-        # Half a step of a group is what rounding may shift; a step is a fifteenth of its range.
+        # Half a step of a group is the most that rounding shifts; a step is a fifteenth of its range.
         tolerance = np.ptp(rounded, axis=2, keepdims=True) / 15 + 1e-6
         for tensor in self._left:
             if tensor.shape != (rounded.shape[0], columns):
@@ -113,7 +113,7 @@ class Weights:
         return None
 
     def _orders(self, tensor: TensorInfo, whole: np.ndarray) -> list[np.ndarray]:
-        """As stored, and with llama.cpp's order of the rows of queries and keys undone."""
+        """Returns the tensor as stored, without llama.cpp's order of the rows of queries and keys."""
         orders = [whole]
         heads = next((count for name, count in self._heads.items() if f".{name}." in tensor.name), None)
         if heads is not None:
@@ -122,7 +122,7 @@ class Weights:
         return orders
 
     def _read(self, tensor: TensorInfo, rows: int) -> np.ndarray:
-        """The first rows of a tensor, dequantized to float32."""
+        """Returns the first rows of a tensor, dequantized to float32."""
         from gguf import GGMLQuantizationType
         from gguf.quants import dequantize, quant_shape_to_byte_shape
 
@@ -134,7 +134,7 @@ class Weights:
 
 
 def _four_bit(multiply: Any) -> tuple[Any, Any, Any] | None:
-    """The weight, zero point and scale of `(weight - zero) * scale`, when the weight has 4 bits."""
+    """Returns weight, zero point and scale of `(weight - zero) * scale` for a weight of 4 bits."""
     if multiply.get_type_name() != "Multiply":
         return None
     subtract, scale = (multiply.input_value(place).get_node() for place in (0, 1))
@@ -155,7 +155,7 @@ def _values(weight: Any, zero: Any, scale: Any) -> np.ndarray:
 
 
 def _nibbles(constant: Any) -> np.ndarray:
-    """A u4 constant as float32; two values lie in a byte, the lower half first."""
+    """Returns a u4 constant as float32; a byte has two values, the lower half first."""
     packed = constant.data.view(np.uint8).ravel()
     values = np.empty(packed.size * 2, np.float32)
     values[0::2], values[1::2] = packed & 15, packed >> 4
@@ -165,12 +165,12 @@ def _nibbles(constant: Any) -> np.ndarray:
 
 
 def _replace(multiply: Any, exact: np.ndarray) -> None:
-    """Puts 8-bit weights, with their own zero point and scale for each group, where the 4-bit ones are."""
+    """Replaces 4-bit weights by 8-bit ones, with a zero point and scale for each group."""
     from openvino import opset13
 
     low = np.minimum(exact.min(axis=2, keepdims=True), 0.0)
     high = np.maximum(exact.max(axis=2, keepdims=True), 0.0)
-    # The scale is stored as float16: the weights are quantized with what will be read back.
+    # The scale is stored as float16: quantize the weights with the stored value.
     scale = np.maximum((high - low) / 255, 1e-7).astype(np.float16).astype(np.float32)
     zero = np.clip(np.rint(-low / scale), 0, 255)
     weight = np.clip(np.rint(exact / scale) + zero, 0, 255)

@@ -1,10 +1,13 @@
 """A compiled part of a generating model: the tensors of its inputs by name, its outputs in the part's own form.
 
-What makes a step quick: - What comes out as it went in, such as the keys and values of an encoder's output, is not an
-output of the graph: it would be copied at every step, twice. Such an input is bound once, in the arithmetic that the
-graph computes with and, for keys, turned as the product with them reads it. - The graph keeps the cache itself where it
-can (`openvino_state`). Elsewhere it is filled in place from the second step on, as torch fills it, instead of being
-made anew from its parts.
+Three things make a step quick:
+
+- An input that is returned unchanged, such as the keys and values of an encoder's output, is not an output of the
+graph:
+  it would be copied twice at every step. It is bound once, in the graph's precision and, for keys, transposed as the
+  product reads them.
+- The graph keeps the cache itself if it can (`openvino_state`).
+- Otherwise the cache is filled in place from the second step on, as in torch, not rebuilt from its parts.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ class _Bound:
 
     given: torch.Tensor
     fed: torch.Tensor
-    """The same numbers in the graph's own form; it reads this memory."""
+    """The same numbers in the graph's own form; the graph reads this memory."""
 
 
 @dataclass(slots=True)
@@ -43,44 +46,44 @@ class _Steady:
     """A generation in flight, whose cache is filled in place."""
 
     given: dict[str, Any]
-    """The inputs of the last step: a step with other names, constants or objects is another generation's."""
+    """The inputs of the last step: a step with other names, constants or objects belongs to another generation."""
     held: dict[str, torch.Tensor]
-    """Tensors of other objects that come in at every step, such as an encoder's output."""
+    """Tensors of other objects that are inputs of every step, such as an encoder's output."""
     slots: dict[str, tuple[Any, str]]
-    """By the name of an input in the cache: the layer and its attribute."""
+    """Name of an input in the cache → the layer and its attribute."""
     fills: list[tuple[tuple[Any, str], int]]
-    """The slots that a step fills, each with the place of its output."""
+    """The slots that a step fills, each with the index of its output."""
     kind: type[ModelOutput]
     fields: list[tuple[str, Any]]
-    """Of the output: the place of an output of the graph, or the name of the input that it is."""
+    """Fields of the output: the index of an output of the graph, or the name of the input that it equals."""
     kept: Kept | None = None
     """The cache, if the graph keeps it."""
 
 
 class Graph:
-    """A graph with the inputs and outputs of a module. `program` is changed; `example`: what it was exported with."""
+    """A graph with the inputs and outputs of a module. Changes `program`; `example`: the inputs of its export."""
 
     def __init__(self, program: Any, metadata: Any, target: Target, example: Mapping[str, Any]) -> None:
         self._target = target
         self._count = len(program.outputs)
         names = [_name(port).removeprefix("output.") for port in program.outputs]
         self._through = _taken_out(program)
-        """By the place of an output: the input that it is."""
+        """Index of an output → the input that it equals."""
         self._turned = _bound_as_read(program, set(self._through.values()), target.precision)
-        """Inputs whose last two axes the graph has the other way round."""
+        """Inputs whose last two axes are swapped in the graph."""
         kept = _folded(program, target, example, set(self._through.values()))
         self._folded = {place: name for place, name in enumerate(names) if name in kept}
-        """By the place of an output: the input that it was, of a cache that the graph keeps."""
+        """Index of an output → its input in a cache that the graph keeps."""
         taken = self._through.keys() | self._folded.keys()
         self._own = [place for place in range(self._count) if place not in taken]
-        """The places of the outputs that the graph has."""
+        """The indices of the outputs that the graph has."""
         self._metadata = metadata
         self._steady: _Steady | None = None
         self._kept: weakref.ref[Kept] | None = None
         self.compute(program)
 
     def compute(self, program: Any) -> None:
-        """Computes with this version of the program, such as one with smaller weights, from now on."""
+        """Computes with this version of the program from now on, such as one with smaller weights."""
         self.let_go()
         compiled = self._target.compile(program)
         self._ports = {_name(port): port for port in compiled.inputs}
@@ -90,7 +93,7 @@ class Graph:
         self._states = openvino_state.states(self._request)
 
     def goes_on(self, given: Mapping[str, Any]) -> bool:
-        """Returns True if this is the next step of the generation that the last call was of."""
+        """Returns True if this is the next step of the last call's generation."""
         if self._steady is None or (self._steady.kept is not None and not self._steady.kept.here):
             return False
         last = self._steady.given
@@ -123,7 +126,7 @@ class Graph:
         return output
 
     def _keep(self, steady: _Steady, before: Mapping[str, torch.Tensor]) -> None:
-        """From now on the cache is in the graph only, if the generation continues token by token."""
+        """Keeps the cache in the graph only, from now on, if the generation continues token by token."""
         slots = {name: steady.slots[name] for name in self._states}
         name, (layer, attribute) = next(iter(slots.items()))
         after = getattr(layer, attribute)
@@ -147,7 +150,7 @@ class Graph:
         return steady.kind(**values)
 
     def _infer(self, inputs: Mapping[str, Any]) -> dict[int, torch.Tensor]:
-        """The graph's own outputs, by their place among all. Raises RuntimeError."""
+        """Computes the graph's own outputs, by their index among all. Raises RuntimeError."""
         for name, port in self._ports.items():
             self._feed(name, port, inputs[name])
         self._request.infer()
@@ -180,7 +183,7 @@ def _name(port: Any) -> str:
 
 
 def _taken_out(program: Any) -> dict[int, str]:
-    """Takes the outputs out of the program that are inputs: by the place of the output, the name of the input."""
+    """Removes the outputs that equal inputs from the program: index of the output → name of the input."""
     results = list(program.outputs)
     found = {place: name for place, port in enumerate(results) if (name := _unchanged(port)) is not None}
     for place in found:
@@ -200,7 +203,7 @@ def _folded(program: Any, target: Target, example: Mapping[str, Any], through: s
 
 
 def _unchanged(port: Any) -> str | None:
-    """The name of the input that an output of a graph is, if it is one."""
+    """Returns the name of the input that an output of a graph equals, if any."""
     node = port.get_node().input_value(0).get_node()
     while node.get_type_name() in ("ConvertLike", "Convert") and (
         node.get_element_type() == node.input_value(0).get_element_type()
@@ -210,7 +213,7 @@ def _unchanged(port: Any) -> str | None:
 
 
 def _bound_as_read(program: Any, names: set[str], precision: str) -> set[str]:
-    """Changes the inputs of these names to the form that they are read in, and names those that are turned for it."""
+    """Changes the inputs of these names to the form in which they are read; returns those that are transposed."""
     turned = set()
     for parameter in program.get_parameters():
         name = _name(parameter.output(0))
@@ -235,7 +238,7 @@ def _bound_as_read(program: Any, names: set[str], precision: str) -> set[str]:
 
 
 def _alike(last: Any, value: Any) -> bool:
-    """Returns True if a graph that took one takes the other: see `openvino_parts._form`."""
+    """Returns True if a graph that accepts one accepts the other: see `openvino_parts._form`."""
     if isinstance(value, torch.Tensor):
         return (
             isinstance(last, torch.Tensor)
@@ -249,7 +252,7 @@ def _alike(last: Any, value: Any) -> bool:
 def _steady(
     given: dict[str, Any], output: Any, leaves: list[torch.Tensor], through: Mapping[int, str]
 ) -> _Steady | None:
-    """Returns how to continue from this step, and the cache that came in takes the place of the one that came out; None
+    """Returns the plan of the next steps, and puts the incoming cache in place of the outgoing one; None
     where more than tensors may change from step to step."""
     caches = {name: value for name, value in given.items() if isinstance(value, Cache)}
     if len(caches) != 1 or not isinstance(output, ModelOutput):
@@ -286,7 +289,7 @@ def _steady(
 
 
 def _slots(cache: Any) -> dict[str, tuple[Any, str]]:
-    """The places of a cache's tensors by their names; empty where a layer keeps more than its keys and values."""
+    """Returns the places of a cache's tensors by name; empty if a layer keeps more than its keys and values."""
     found = {}
     for path in get_leaf_tensors({"": cache}):
         path = path.removeprefix(".")

@@ -33,7 +33,7 @@ log = logging.getLogger("engine.runtimes")
 
 
 class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
-    """Replaces `model` for callers. Other names or constants of inputs are converted anew."""
+    """Replaces `model` for callers. Other names or constants of inputs need another conversion."""
 
     def __init__(self, model: Any, target: Target) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
         self.__dict__["_source"] = model
         self._target = target
         self._open: dict[tuple[Any, ...], Run] = {}
-        """By the names of the inputs, the constants, and how images are cut up."""
+        """Open graphs, by the names of the inputs, the constants, and the geometry of images."""
         self._fixed: dict[tuple[Any, ...], Run] = {}
-        """By the shapes as well, of inputs whose shapes an open graph can't take."""
+        """Fixed graphs, by the shapes as well, for shapes that an open graph can't take."""
         self.routes: list[str] = []
         """The conversions, one line each."""
         self.drifts: list[float] = []
         """The cosine with torch's outputs, of each graph that was quantized."""
-        # Pipelines look at the signature to see what a model takes.
+        # Pipelines read the signature to see the model's inputs.
         self.forward = functools.update_wrapper(functools.partial(self._forward), model.forward)
         self.eval()
 
@@ -85,7 +85,7 @@ class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
             return self._first_right(tensors, constants, routes)
 
     def _first_right(self, tensors: Tensors, constants: dict[str, Any], routes: Mapping[str, Any]) -> Run:
-        """The first route whose outputs agree with torch's. Raises Internal."""
+        """Returns the first route whose outputs agree with torch's. Raises Internal."""
         model, problems = self.__dict__["_source"], []
         with torch.inference_mode(False), torch.no_grad():
             given = {name: value.clone() for name, value in tensors.items()}
@@ -95,7 +95,7 @@ class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
                     made: _Converted = convert(model, _example(given) if routes is _OPEN else given, constants)
                     run = made.on(self._target)
                     error = distance(wanted, leaves(run(given)))
-                except Exception as problem:  # the boundary: converters and plug-ins fail in ways of their own
+                except Exception as problem:  # the boundary: converters and plug-ins raise types of their own
                     problems.append(f"{route}: {type(problem).__name__}: {said(problem)}")
                     continue
                 if error <= self._target.tolerance:
@@ -108,7 +108,7 @@ class OpenVinoModule(torch.nn.Module):  # type: ignore[misc]
         )
 
     def _quantized(self, made: _Converted, given: Tensors, wanted: list[torch.Tensor]) -> Run:
-        """The same with smaller weights. Raises Internal when that changes the answers."""
+        """Returns the graph with smaller weights. Raises Internal if that changes the answers."""
         smaller = replace(made, graph=self._target.quantized(made.graph, [made.feed(given)]))
         run = smaller.on(self._target)
         name = type(self.__dict__["_source"]).__name__
@@ -124,10 +124,10 @@ class _Converted:
     output: Callable[[Any, Tensors], Any]
     """Returns the outputs of the compiled graph, in the model's own form."""
     feed: Callable[[Tensors], Any]
-    """The graph's own inputs, as OpenVINO takes them."""
+    """Returns the graph's own inputs, as OpenVINO takes them."""
 
     def on(self, target: Target) -> Run:
-        """Compiled. Raises RuntimeError."""
+        """Compiles the graph. Raises RuntimeError."""
         return functools.partial(self.output, target.compile(self.graph))
 
 
@@ -143,7 +143,7 @@ def _by_export(dynamic: bool, model: Any, inputs: Tensors, constants: dict[str, 
     runner = get_runner_class(ExportFormat.OPENVINO)
 
     def output(compiled: Any, tensors: Tensors) -> Any:
-        # A request that failed once answers wrongly ever after, so each pass has its own.
+        # A request that failed once gives wrong answers from then on, so each pass has its own.
         return runner(compiled, metadata)(**tensors)
 
     def feed(tensors: Tensors) -> dict[str, Any]:
@@ -188,15 +188,15 @@ _FIXED = {"exporter, fixed shapes": functools.partial(_by_export, False), "trace
 
 
 def _open_axes(tensor: torch.Tensor | None) -> dict[int, Any] | None:
-    """The axes that may differ from call to call: all but the channels of an image; torch.export closes those that the
-    model binds."""
+    """Returns the axes that may differ between calls: all but the channels of an image; torch.export closes those that
+    the model binds."""
     if tensor is None:
         return None
     return {axis: torch.export.Dim.AUTO for axis in range(tensor.dim()) if not (tensor.dim() == 4 and axis == 1)}
 
 
 def _example(tensors: Tensors) -> Tensors:
-    """The inputs with two rows: torch.export takes a size of 1 for a constant."""
+    """Returns the inputs with two rows: torch.export treats a size of 1 as a constant."""
     if any(value.dim() == 0 or value.shape[0] != 1 for value in tensors.values()):
         return tensors
     return {name: torch.cat([value, value]) for name, value in tensors.items()}

@@ -47,11 +47,11 @@ class OpenVinoParts:
         self._name = type(model).__name__
 
     def as_torch(self) -> _AsTorch:
-        """While this is entered, every part is computed by torch."""
+        """Computes every part with torch while it is entered."""
         return _AsTorch(self._parts)
 
     def check(self) -> None:
-        """Raises Internal when not a single part runs on OpenVINO."""
+        """Raises Internal if not a single part runs on OpenVINO."""
         if not self.routes and self.problems:
             raise Internal(
                 f"OpenVINO can't run {self._name} ({'; '.join(self.problems[:3])}). "
@@ -82,9 +82,9 @@ class _Part:
         self._name = type(module).__name__
         self._names = tuple(inspect.signature(self.torch).parameters)
         self._graphs: dict[Any, Graph | None] = {}
-        """None: it can't be converted."""
+        """Form of the inputs → its graph; None: it can't be converted."""
         self._last: Graph | None = None
-        # `generate` looks at the signature at every step, to see what a model takes.
+        # `generate` reads the signature at every step, to see the model's inputs.
         self.forward = functools.update_wrapper(functools.partial(self._forward), self.torch)
         self.forward.__signature__ = inspect.signature(self.torch)  # type: ignore[attr-defined]
         module.forward = self.forward
@@ -101,10 +101,10 @@ class _Part:
             return self.torch(**given)
         if form not in self._graphs:
             if _short(given):
-                # torch.export takes a length of 1 for a constant: the next step shows what grows.
+                # torch.export treats a length of 1 as a constant: the next step shows which axis grows.
                 return self._by_torch(given)
             self._graphs[form] = self._converted(given)
-            # Without a problem what torch computes between the graphs is little.
+            # Without a problem torch computes little between the graphs.
             use_here(None if self._whole.problems else 1)
         self._last = self._graphs[form]
         if self._last is None:
@@ -130,15 +130,15 @@ class _Part:
                     return self._checked(_twice(given))
                 except Internal:
                     raise
-                except Exception as problem:  # the boundary: converters and plug-ins fail in ways of their own
+                except Exception as problem:  # the boundary: converters and plug-ins raise types of their own
                     self._whole.problems.append(f"{self._name}: {type(problem).__name__}: {said(problem)}")
                     log.info("%s stays torch's: %s", self._name, self._whole.problems[-1])
                     return None
 
     def _checked(self, example: dict[str, Any]) -> Graph | None:
-        """A graph of the forward pass; None when it is too far from torch.
+        """Returns a graph of the forward pass; None if it is too far from torch.
 
-        Raises whatever the converter raises, and Internal when quantization changes the answers.
+        Raises the converter's errors, and Internal when quantization changes the answers.
         """
         target = self._whole.target
         wanted = leaves(self.torch(**_copied(example)))
@@ -159,7 +159,7 @@ class _Part:
 
 
 def _once(graph: Graph, example: dict[str, Any]) -> list[torch.Tensor]:
-    """The tensors of the output, for a step that nothing follows."""
+    """Returns the tensors of the output, for a step without a successor."""
     output = graph(_copied(example))
     graph.let_go()
     return leaves(output)
@@ -188,7 +188,7 @@ def _short(given: dict[str, Any]) -> bool:
 
 
 def _twice(given: dict[str, Any]) -> dict[str, Any]:
-    """The inputs with two rows where there is one: torch.export takes a size of 1 for a constant."""
+    """Returns the inputs with two rows in place of one: torch.export treats a size of 1 as a constant."""
     tensors = [leaf for leaf in pytree.tree_leaves(given) if isinstance(leaf, torch.Tensor)]
     one_row = all(tensor.dim() > 0 and tensor.shape[0] == 1 for tensor in tensors if tensor.dim() > 1)
 
@@ -202,6 +202,6 @@ def _twice(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _copied(given: dict[str, Any]) -> dict[str, Any]:
-    """A forward pass writes into the caches that it is given."""
+    """Copies all tensors for a forward pass, which writes into its caches."""
     made: dict[str, Any] = pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, given)
     return made

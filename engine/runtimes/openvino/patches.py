@@ -1,4 +1,4 @@
-"""Operations of torch that OpenVINO's converter lacks, written with others that it has, while a model is converted.
+"""Operations of torch that OpenVINO's converter lacks, replaced by others during a conversion.
 
 Each rewrite gives the same numbers. Sources: the definition of each operation in torch's documentation; for the
 triangular solve, the sum of powers of a nilpotent matrix, here as a product of log2(n) factors.
@@ -20,12 +20,12 @@ GEOMETRY = ("image_sizes", "image_grid_thw", "video_grid_thw", "grid_thw", "spat
 for each geometry."""
 
 Rewrite = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""From the original to what is in for it."""
+"""Original → replacement."""
 
 
 @contextlib.contextmanager
 def rewritten(model: torch.nn.Module) -> Iterator[None]:
-    """While this is entered, the forward pass of `model` uses only what the converter of traces knows."""
+    """Limits the forward pass of `model` to operations that the converter of traces supports, while it is entered."""
     places = [*_places(), *_geometry_of(model)]
     originals = [getattr(owner, name) for owner, name, _ in places]
     for (owner, name, rewrite), original in zip(places, originals, strict=True):
@@ -66,7 +66,7 @@ def _places() -> list[tuple[Any, str, Rewrite]]:
 
 
 def _geometry_of(model: torch.nn.Module) -> list[tuple[Any, str, Rewrite]]:
-    """Returns what the files of a model use of transformers' functions of the geometry of images."""
+    """Returns transformers' functions of the geometry of images that the files of a model use."""
     from transformers import vision_utils
 
     files = {type(module).__module__ for module in model.modules()}
@@ -79,7 +79,7 @@ def _geometry_of(model: torch.nn.Module) -> list[tuple[Any, str, Rewrite]]:
 
 
 def _outside(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Computed next to the trace: what comes out is a constant of the graph."""
+    """Computes a value outside the trace: the result is a constant of the graph."""
 
     def constant(*args: Any, **kwargs: Any) -> Any:
         state = torch._C._get_tracing_state()
@@ -130,7 +130,7 @@ def _arange(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _bucketize(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Counts the boundaries that a value reaches; OpenVINO's own takes the wrong side for one that is equal."""
+    """Counts the boundaries that a value reaches; OpenVINO's own operation puts an equal value on the wrong side."""
 
     def bucketize(input: Any, boundaries: Any, *, out_int32: bool = False, right: bool = False) -> Any:
         values = input.unsqueeze(-1) if isinstance(input, torch.Tensor) else input
@@ -141,7 +141,7 @@ def _bucketize(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _cat(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Without what is empty and has one dimension only, as a cache that begins: torch passes over it, too."""
+    """Concatenates without empty tensors of one dimension, such as a new cache: torch skips them, too."""
 
     def cat(tensors: Any, *args: Any, **kwargs: Any) -> Any:
         full = [tensor for tensor in tensors if tensor.dim() != 1 or int(tensor.shape[0])]
@@ -167,7 +167,7 @@ def _diff(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _full(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A trace has no operation that fills with a truth value."""
+    """Fills with a truth value, for which a trace has no operation."""
 
     def full(size: Any, fill_value: Any, **kwargs: Any) -> Any:
         if isinstance(fill_value, bool):
@@ -178,7 +178,7 @@ def _full(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _full_like(original: Callable[..., Any]) -> Callable[..., Any]:
-    """As above."""
+    """Fills as above."""
 
     def full_like(input: Any, fill_value: Any, **kwargs: Any) -> Any:
         return original(input, int(fill_value) if isinstance(fill_value, bool) else fill_value, **kwargs)
@@ -187,7 +187,7 @@ def _full_like(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _scatter(original: Callable[..., Any]) -> Callable[..., Any]:
-    """As above."""
+    """Fills as above."""
 
     def scatter(self: Any, dim: int, index: Any, src: Any = None, **kwargs: Any) -> Any:
         value = kwargs.pop("value", src)
@@ -226,12 +226,12 @@ def _nan_to_num(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _new_full(original: Callable[..., Any]) -> Callable[..., Any]:
-    """OpenVINO can't write into a part of what this makes, but into zeros."""
+    """Adds the value to zeros: OpenVINO can write into a part of these, not of `new_full`'s tensor."""
     return lambda self, size, fill_value, **kwargs: self.new_zeros(size, **kwargs) + fill_value
 
 
 def _pad_sequence(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`torch.nn.utils.rnn.pad_sequence` calls this one."""
+    """Pads sequences; `torch.nn.utils.rnn.pad_sequence` calls it."""
 
     def pad_sequence(
         sequences: Any, batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right"
@@ -254,7 +254,7 @@ def _rows(repeats: torch.Tensor) -> Any:
 
 
 def _rfft(original: Callable[..., Any]) -> Callable[..., Any]:
-    """OpenVINO's CPU plug-in makes no signal longer, so that is done beforehand."""
+    """Pads the signal beforehand, which OpenVINO's CPU plug-in can't."""
 
     def rfft(input: Any, n: int | None = None, dim: int = -1, norm: str | None = None) -> Any:
         if n is not None:
@@ -280,7 +280,7 @@ def _meshgrid(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _repeat_interleave(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Another number of repeats for each row: each place of the output counts how many rows end before it."""
+    """Repeats each row by its own number: each place of the output counts how many rows end before it."""
 
     def repeat_interleave(input: Any, repeats: Any = None, dim: int | None = None, **kwargs: Any) -> Any:
         if repeats is None:
@@ -294,7 +294,7 @@ def _repeat_interleave(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _squeeze(original: Callable[..., Any]) -> Callable[..., Any]:
-    """The axes of length 1 by their numbers: without them OpenVINO knows no rank."""
+    """Removes axes of length 1 by their numbers: without them OpenVINO does not know the rank."""
 
     def squeeze(self: Any, *dim: Any, **kwargs: Any) -> Any:
         if dim or kwargs:
@@ -308,7 +308,7 @@ def _squeeze(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _unfold(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Windows as a selection of places; OpenVINO's own knows no tensor of three dimensions."""
+    """Selects windows by index; OpenVINO's own operation does not take three dimensions."""
 
     def unfold(self: Any, dimension: int, size: int, step: int) -> Any:
         axis = dimension % self.dim()
@@ -321,7 +321,7 @@ def _unfold(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _solve_triangular(original: Callable[..., Any]) -> Callable[..., Any]:
-    """(1 + N)⁻¹ = (1 - N) (1 + N²) (1 + N⁴) … for a strictly triangular N, whose n-th power is 0."""
+    """Inverts by (1 + N)⁻¹ = (1 - N) (1 + N²) (1 + N⁴) … for a strictly triangular N, whose n-th power is 0."""
 
     def solve(a: Any, b: Any, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Any:
         one = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)

@@ -12,7 +12,7 @@ from engine.runtimes.torch.quantization import CALIBRATION, SMOOTHING, _openvino
 
 
 def quantize_openvino(graph: Any, kind: str, inputs: Sequence[Any] = ()) -> Any:
-    """The graph with smaller weights; `inputs`: what int8_full measures activations with."""
+    """Returns the graph with smaller weights; `inputs`: the texts with which int8_full measures activations."""
     if kind == "none":
         return graph
     import nncf
@@ -38,7 +38,7 @@ def quantize_openvino(graph: Any, kind: str, inputs: Sequence[Any] = ()) -> Any:
 
 
 def calibration_texts(path: str | None) -> tuple[str, ...]:
-    """The lines of the file, or our own sentences. Raises SetupError."""
+    """Returns the lines of the file, or our own sentences. Raises SetupError."""
     if path is None:
         return CALIBRATION
     try:

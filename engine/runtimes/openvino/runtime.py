@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("engine.runtimes")
 
 _AS_THEY_ARE = ("gguf", "openvino", "onnx", "torchscript")
-"""Layouts whose weights keep the type that they have."""
+"""Layouts whose weights keep their type."""
 
 
 class OpenVinoRuntime(BackendRuntime):
@@ -54,12 +54,13 @@ class OpenVinoRuntime(BackendRuntime):
         self._made: Held | None = None
         """Files made of the artifact's; they can't be evicted while this is set."""
         self._parts: list[OpenVinoParts] = []
-        """Graphs of models that generate, and not with OpenVINO GenAI."""
+        """Graphs of models that generate without OpenVINO GenAI."""
         self.device = f"openvino:{hardware.device}"
 
     @classmethod
     def formats(cls, model: ModelSpec) -> tuple[str, ...]:
-        """Encoders and pipelines from safetensors; generators from GGUF or IR, else exported from safetensors."""
+        """Returns the layouts: encoders and pipelines from safetensors; generators from GGUF or IR, or exported from
+        safetensors."""
         if embedding.TASKS.issuperset(model.tasks or ("chat",)):
             return ("safetensors",)
         if PIPELINES.keys() & set(model.tasks):
@@ -98,7 +99,7 @@ class OpenVinoRuntime(BackendRuntime):
         else:
             shape = memory.shape_of(memory.config_of(self._artifact))
             own = shape.context if shape else None
-        # The tokenizer cuts a prompt at the model's own length, so no longer context can be promised.
+        # The tokenizer cuts a prompt at the model's own length, which bounds the context.
         self.context_length = min(self._model.context_length or own or 2048, own or 2**31)
         if self._artifact.format != "safetensors":
             self._open_pipeline(path)
@@ -139,7 +140,7 @@ class OpenVinoRuntime(BackendRuntime):
         self._generate_by_parts(AutoModelForImageTextToText, processor.tokenizer)
 
     def _generate_by_parts(self, cls: Any, tokenizer: Any) -> None:
-        """transformers' generation over graphs of the forward pass, in static batches."""
+        """Makes a generator of transformers over graphs of the forward pass, in static batches."""
         from engine.runtimes.quiet import quiet
         from engine.runtimes.torch.static_batches import StaticGenerator
 
@@ -168,7 +169,7 @@ class OpenVinoRuntime(BackendRuntime):
         target = self._target()
 
         def convert(model: Any) -> Any:
-            if isinstance(model, Path):  # a graph as it is
+            if isinstance(model, Path):  # a ready graph
                 return target.compile(model)
             if hasattr(model, "can_generate") and model.can_generate():
                 self._put_parts(model)
@@ -183,7 +184,7 @@ class OpenVinoRuntime(BackendRuntime):
         self.device = f"openvino:{self._hardware.device}:{target.precision}{self._quantization()}"
 
     def _put_parts(self, model: Any) -> None:
-        """The forward passes of a model that generates, on OpenVINO. Raises SetupError."""
+        """Puts the forward passes of a model that generates on OpenVINO. Raises SetupError."""
         from engine.runtimes.openvino.parts import OpenVinoParts
 
         if self._hardware.quantization == "int8_full":
@@ -191,7 +192,7 @@ class OpenVinoRuntime(BackendRuntime):
         self._parts.append(OpenVinoParts(model, self._target()))
 
     def _target(self) -> Target:
-        """Returns where and how graphs are computed."""
+        """Returns the device and precision of the graphs."""
         from engine.runtimes.openvino.encoder import precision_of
         from engine.runtimes.openvino.target import Target
 
@@ -202,11 +203,11 @@ class OpenVinoRuntime(BackendRuntime):
         return Target(self._hardware.device, precision, properties, self._hardware.quantization)
 
     def _quantization(self) -> str:
-        """As the device's name says it."""
+        """Returns the device's own name."""
         return "" if self._hardware.quantization == "none" else f":{self._hardware.quantization}"
 
     async def aclose(self) -> None:
-        """Stops what is in flight and frees the model."""
+        """Cancels the requests in flight and frees the model."""
         await super().aclose()
         self._made = None
 

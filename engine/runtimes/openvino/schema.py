@@ -1,7 +1,7 @@
 """The part of JSON Schema that OpenVINO GenAI's grammar engine (xgrammar) reads; it would leave out the rest silently.
 
 Each keyword was tried on OpenVINO GenAI 2026.4: an answer that the schema forbids was offered token by token, and these
-are the keywords with which it was let through.
+keywords let it pass.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LEFT_OUT = {
     "array": ("uniqueItems", "contains", "minContains", "maxContains", "additionalItems"),
     "object": ("dependentRequired", "dependentSchemas", "dependencies"),
 }
-"""Not read, by the type to which they apply."""
+"""Keywords that are not read, by their type."""
 _READ = {
     "integer": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
     "number": (),
@@ -32,7 +32,7 @@ _READ = {
 }  # fmt: skip
 _KEYWORDS = {name for table in (_LEFT_OUT, _READ) for names in table.values() for name in names}
 _CHOICES = ("$ref", "const", "enum", "anyOf", "oneOf", "allOf")
-"""Of these the first that is there is read, and nothing next to it."""
+"""Only the first of these in a schema is read, and nothing next to it."""
 _FORMATS = frozenset(
     (
         "email", "date", "time", "date-time", "duration", "ipv4", "ipv6", "hostname", "uuid", "uri", "uri-reference",
@@ -47,7 +47,7 @@ _NEXT = "OpenVINO GenAI would not hold the answer to it. Next: write the schema 
 
 
 def check(schema: Any, where: str) -> None:
-    """Raises InvalidRequest, with the place below `where`, for what would have no effect."""
+    """Raises InvalidRequest, with the path below `where`, for keywords without effect."""
     if not isinstance(schema, dict):
         return
     for name in _NEVER:
@@ -66,7 +66,7 @@ def check(schema: Any, where: str) -> None:
 def _check_choice(schema: dict[str, Any], choice: str, where: str) -> None:
     beside = _KEYWORDS.union(_CHOICES, ("type",)) - {choice}
     if choice in ("const", "enum"):
-        beside -= {"type"}  # it says again what the values show
+        beside -= {"type"}  # repeats the type of the values
     dropped = [name for name in schema if name in beside]
     if dropped:
         raise InvalidRequest(
@@ -89,7 +89,7 @@ def _check_types(schema: dict[str, Any], where: str) -> None:
 
 
 def _meant(schema: dict[str, Any]) -> list[str]:
-    """The type that the engine takes where none is said."""
+    """Returns the type that the engine assumes if none is given."""
     if "properties" in schema or "additionalProperties" in schema:
         return ["object"]
     return ["array"] if "items" in schema or "prefixItems" in schema else []
@@ -109,13 +109,13 @@ def _check_text(schema: dict[str, Any], where: str) -> None:
 
 
 def _repeats(pattern: str) -> int:
-    """Returns the number of times that the innermost part may repeat if all counts were inside each other."""
+    """Returns the product of all counts: the repeats of the innermost part if all were nested."""
     counts = re.findall(r"\{(\d{1,9})(?:,(\d{0,9}))?\}", pattern)
     return math.prod(max(int(least), int(most or 0), 1) for least, most in counts)
 
 
 def _schemas(schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The schemas in this one, with their paths."""
+    """Yields the schemas in this one, with their paths."""
     for name in ("properties", "patternProperties", "$defs", "definitions"):
         if isinstance(schema.get(name), dict):
             for key, inner in schema[name].items():

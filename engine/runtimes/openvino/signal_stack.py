@@ -1,8 +1,8 @@
-"""The stack that a thread's signal handlers run on, next to OpenVINO GenAI, which leaves a freed one behind.
+"""Restores the stack for a thread's signal handlers, because OpenVINO GenAI leaves a freed one behind.
 
-OpenVINO's CPU plug-in gives the thread that loads it another stack, and the thread that frees it the one from before.
+OpenVINO's CPU plug-in gives the thread that loads it another stack, and the thread that frees it the previous one.
 OpenVINO GenAI loads one for the tokenizer and one for the model, and frees them in the same order: the thread is left
-with the first one's stack, which is freed, and the next signal, such as Ctrl-C, ends the process (2026.4).
+with the first one's freed stack, and the next signal, such as Ctrl-C, ends the process (2026.4).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Stack(ctypes.Structure):
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """The calling thread has the same stack after the block, or the function, as before it."""
+    """Gives the calling thread the same stack after the block, or the function, as before it."""
     if sys.platform != "linux":
         yield
         return
@@ -34,6 +34,6 @@ def kept() -> Iterator[None]:
     try:
         yield
     finally:
-        # A stack that AMX registers do not fit on is refused once OpenVINO has requested them.
+        # A stack too small for AMX registers is refused once OpenVINO has requested them.
         if swap(ctypes.byref(before), None) != 0:
             swap(ctypes.byref(_Stack(None, _DISABLE, 0)), None)

@@ -1,8 +1,8 @@
-"""A cache that a graph keeps itself from step to step, where OpenVINO computes attention over it in place.
+"""A cache that a graph keeps from step to step, where OpenVINO computes attention over it in place.
 
-As inputs and outputs the keys and values are copied at every step, and attention with fewer keys than queries makes
-them as many as the queries first: for 700 tokens that takes as long as the weights of a model of half a billion
-parameters. Who reads the cache meanwhile gets its tensors back, and the next step starts from them.
+As inputs and outputs the keys and values are copied at every step, and attention with fewer keys than queries first
+repeats them: for 700 tokens that takes as long as the weights of a model of half a billion parameters. A reader of the
+cache gets its tensors back, and the next step starts from them.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from transformers.cache_utils import DynamicLayer
 from engine.core.errors import Internal
 
 ORDER = "beam_idx"
-"""The input that says which row of the last step each row continues from."""
+"""The input with the row of the last step that each row continues from."""
 _GROWS = 2
-"""The axis of a cache's tensor that is its length; [rows, heads, length, width]."""
+"""The axis of a cache's tensor for its length; [rows, heads, length, width]."""
 
 
 class KeptLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types
-    """A layer of a cache whose tensors are in a graph; a layer becomes one, and a plain one again, in place."""
+    """A layer of a cache whose tensors are in a graph; converted from and to a plain layer in place."""
 
     kept: Kept
 
     @property
     def keys(self) -> torch.Tensor:
         self.kept.give_back()
-        return self.keys  # of a plain layer now
+        return self.keys  # the layer is plain now
 
     @keys.setter
     def keys(self, value: torch.Tensor) -> None:
@@ -64,30 +64,30 @@ class Kept:
     def __init__(self, states: Mapping[str, Any], slots: Mapping[str, tuple[Any, str]], rows: int, length: int) -> None:
         """`states` and `slots` (a layer and its attribute) by the same names; `length`: tokens of a row."""
         self.here = True
-        """Until the tensors are given back."""
+        """True until the tensors are given back."""
         self._states = states
         self._slots = {name: (weakref.ref(layer), attribute) for name, (layer, attribute) in slots.items()}
-        """Not kept alive from here: a cache without a holder need not be given back."""
+        """A weak reference: a cache without a holder need not be given back."""
         self.length = length
         self.order = np.arange(rows, dtype=np.int32)
-        """The rows of the last step that those of the next one continue from."""
+        """The rows of the last step from which the next one continues."""
         for layer, attribute in slots.values():
             layer.__class__ = KeptLayer
             layer.kept = self
-            layer.__dict__[attribute] = None  # its place stays: who takes a layer apart goes by the order
+            layer.__dict__[attribute] = None  # keeps its place: code that takes a layer apart relies on the order
 
     def reorder(self, rows: torch.Tensor, layer: KeptLayer) -> None:
-        """The next step continues from these rows. A cache says so of all its layers; the first one's word is taken."""
+        """Continues the next step from these rows. A cache calls it for all its layers; the first call counts."""
         if layer is next(iter(self._slots.values()))[0]():
             self.order = self.order[rows.numpy()]
 
     def went_on(self) -> None:
-        """Another step was computed."""
+        """Notes that another step was computed."""
         self.length += 1
         self.order = np.arange(len(self.order), dtype=np.int32)
 
     def give_back(self) -> None:
-        """Makes the layers plain ones with their tensors. Raises Internal when a step was left half done."""
+        """Makes the layers plain again, with their tensors. Raises Internal if a step was left half done."""
         self.here = False
         tensors = {name: read(state) for name, state in self._states.items()}
         lengths = {tensor.shape[_GROWS] for tensor in tensors.values()}
@@ -103,9 +103,9 @@ class Kept:
 
 
 def folded(program: Any, names: Iterable[str]) -> bool:
-    """Makes the inputs of these names, and the outputs that follow them, state of the program.
+    """Turns the inputs of these names, and the outputs that follow them, into state of the program.
 
-    False: it can't be, and the program is as it was.
+    Returns False if that is impossible, and leaves the program unchanged.
     """
     pairs = {name: _pair(program, name) for name in names}
     if not pairs or any(pair is None for pair in pairs.values()):
@@ -128,7 +128,7 @@ def folded(program: Any, names: Iterable[str]) -> bool:
 
 
 def states(request: Any) -> dict[str, Any]:
-    """The states of a request by the names of the inputs that they were."""
+    """Returns the states of a request by the names of their former inputs."""
     return {state.name.partition("output.")[2]: state for state in request.query_state()}
 
 
@@ -138,13 +138,13 @@ def write(state: Any, tensor: torch.Tensor) -> None:
 
 
 def read(state: Any) -> torch.Tensor:
-    """The tensor of a cache that is in the state."""
-    tensor = state.state  # whose memory the array is a view of
+    """Returns the tensor of a cache that is in the state."""
+    tensor = state.state  # the array is a view of its memory
     return torch.from_numpy(tensor.data.copy())
 
 
 def _pair(program: Any, name: str) -> tuple[Any, Any] | None:
-    """The input and the output of this name, if the output is the input and what a step adds, of the same shape."""
+    """Returns the input and the output of this name if a step only appends to the input, in the same shape."""
     source = next((port for port in program.inputs if f"input.{name}" in port.get_names()), None)
     result = next((port for port in program.outputs if f"output.{name}" in port.get_names()), None)
     if source is None or result is None or source.get_element_type() != openvino.Type.f32:
@@ -162,12 +162,12 @@ def _pair(program: Any, name: str) -> tuple[Any, Any] | None:
 
 
 def _sizes(shape: Any) -> list[int | None]:
-    """None: any."""
+    """Returns a shape; None: any."""
     return [axis.get_length() if axis.is_static else None for axis in shape]
 
 
 def _is_all(node: Any) -> bool:
-    """Returns True if a node cuts out of a tensor what is the whole tensor."""
+    """Returns True if a node's slice of a tensor is the whole tensor."""
     if node.get_type_name() != "Slice":
         return False
     bounds = [node.input_value(place).get_node() for place in (1, 2, 3)]
@@ -178,9 +178,9 @@ def _is_all(node: Any) -> bool:
 
 
 def _begin_empty(program: Any, order: Any) -> None:
-    """Gives every state a beginning without tokens; OpenVINO computes attention in place only where there is one."""
+    """Gives every state an initial value without tokens, without which OpenVINO does not compute attention in place."""
     rows = opset13.shape_of(order, output_type="i64")
-    none = opset13.subtract(rows, rows)  # not a constant, which would be taken for the state's own shape
+    none = opset13.subtract(rows, rows)  # not a constant, which would count as the state's own shape
     for op in program.get_ordered_ops():
         if op.get_type_name() != "ReadValue":
             continue
@@ -192,7 +192,7 @@ def _begin_empty(program: Any, order: Any) -> None:
 
 
 def _share_heads(program: Any) -> None:
-    """Says once more that several queries share the keys and values of a head, in the form that OpenVINO knows:
+    """Repeats that several queries share the keys and values of a head, in the form that OpenVINO recognises:
     transformers' exporter says it with shapes."""
     for op in program.get_ordered_ops():
         if op.get_type_name() != "ScaledDotProductAttention":

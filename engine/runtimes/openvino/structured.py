@@ -1,8 +1,8 @@
 """Checks that OpenVINO GenAI can hold an answer to a schema, before the request joins the others.
 
-The grammar is made inside a step of the pipeline, where one that fails takes every other answer with it. So it is made
-here first, by the same engine: a model with one operation, and the tokenizer of the real one, generates one token.
-What the engine would leave out of a schema is refused by `openvino_schema`.
+The grammar is made inside a step of the pipeline, where a failure takes every other answer with it. So it is made here
+first, by the same engine: a model with one operation, and the tokenizer of the real one, generates one token.
+`openvino_schema` refuses the keywords that the engine would leave out.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from engine.runtimes.openvino import signal_stack
 from engine.tasks.structured import SCHEMA
 
 KEPT = 1024
-"""Schemas whose check is remembered."""
+"""Number of schemas whose check is cached."""
 
 
 class SchemaCheck:
-    """The schemas of one tokenizer."""
+    """Checks schemas for one tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._pipeline: Any = None
-        """Made when a first schema comes."""
+        """Made for the first schema."""
         self._good: OrderedDict[str, None] = OrderedDict()
         self._gate = threading.Lock()
 
     def check(self, schema: str) -> None:
-        """Blocks for milliseconds, and seconds where a schema has thousands of values.
+        """Checks a schema: milliseconds, or seconds for one with thousands of values. Blocks.
 
         Raises InvalidRequest, and Internal after `close`.
         """
@@ -48,7 +48,7 @@ class SchemaCheck:
                 self._good.popitem(last=False)
 
     def close(self) -> None:
-        """Frees the tokenizer and what was made with it."""
+        """Frees the tokenizer and the pipeline."""
         with self._gate:
             self._tokenizer = self._pipeline = None
 
@@ -70,7 +70,7 @@ class SchemaCheck:
 
 
 def _reason(error: RuntimeError) -> str:
-    """The engine's message without the place in its source and the condition that begin it."""
+    """Returns the engine's message without its place in the source and its condition."""
     line = str(error).strip().splitlines()[-1]
     message = line.rpartition(".cc:")[2].partition(": ")[2] or line
     return message.partition(" is false: ")[2] or message
@@ -78,7 +78,7 @@ def _reason(error: RuntimeError) -> str:
 
 @signal_stack.kept()
 def _pipeline(tokenizer: Any) -> Any:
-    """A pipeline whose every logit is 0: (rows, tokens) to (rows, tokens, vocabulary)."""
+    """Returns a pipeline whose every logit is 0: (rows, tokens) to (rows, tokens, vocabulary)."""
     import numpy as np
     import openvino
     import openvino_genai
@@ -96,5 +96,5 @@ def _pipeline(tokenizer: Any) -> Any:
         path = Path(folder) / "even.xml"
         openvino.save_model(openvino.Model([ops.result(logits)], [ids, mask, beams], "even"), path)
         weights = openvino.Tensor(np.frombuffer(path.with_suffix(".bin").read_bytes(), np.uint8))
-        # Not the default attention, which looks in the graph for one to page.
+        # Not the default attention, which needs a graph with attention.
         return openvino_genai.LLMPipeline(path.read_text(), weights, tokenizer, "CPU", ATTENTION_BACKEND="SDPA")

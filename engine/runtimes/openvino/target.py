@@ -15,7 +15,7 @@ from engine.runtimes.openvino.core import core
 from engine.runtimes.openvino.quantization import quantize_openvino
 
 LEAST_COSINE = {"int8": 0.98, "int8_full": 0.95, "int4": 0.9}
-"""Between a quantized graph's outputs and those of torch in float32, for the inputs that it was made with."""
+"""Smallest cosine between a quantized graph's outputs and those of torch in float32, for the inputs of its export."""
 
 log = logging.getLogger("engine.runtimes")
 
@@ -25,7 +25,7 @@ class Target:
     """A device of OpenVINO and its arithmetic."""
 
     device: str
-    """OpenVINO's name of it."""
+    """OpenVINO's name for it."""
     precision: str
     """f32, bf16 or f16."""
     properties: Mapping[str, str] = field(default_factory=dict)
@@ -34,22 +34,22 @@ class Target:
 
     @property
     def tolerance(self) -> float:
-        """Returns how far an output may be from torch's, before quantization."""
+        """Returns the largest allowed distance of an output from torch's, before quantization."""
         return TOLERANCE[self.precision]
 
     def compile(self, graph: Any) -> Any:
-        """Raises RuntimeError."""
+        """Compiles a graph. Raises RuntimeError."""
         told = {**self.properties, "INFERENCE_PRECISION_HINT": self.precision}
         if self.device == "CPU":
-            told["KV_CACHE_PRECISION"] = self.precision  # not eight bits unless they are requested
+            told["KV_CACHE_PRECISION"] = self.precision  # OpenVINO's default is eight bits
         return core().compile_model(graph, self.device, told)
 
     def quantized(self, graph: Any, inputs: Sequence[Any] = ()) -> Any:
-        """The graph with smaller weights; `inputs`: what int8_full measures activations with."""
+        """Returns the graph with smaller weights; `inputs`: the texts with which int8_full measures activations."""
         return quantize_openvino(graph, self.quantization, inputs)
 
     def check_drift(self, name: str, wanted: list[torch.Tensor], found: list[torch.Tensor]) -> float:
-        """The cosine of a quantized graph's outputs with torch's. Raises Internal when they are too far from them."""
+        """Returns the cosine of a quantized graph's outputs with torch's. Raises Internal if it is too small."""
         drift, least = cosine(wanted, found), LEAST_COSINE[self.quantization]
         if drift < least:
             raise Internal(

@@ -1,1 +1,1 @@
-"""Our own pipelines, one file a kind, and what loads a pipeline and its model."""
+"""Our own pipelines, one file a kind, and the loading of pipelines and their models."""

@@ -1,4 +1,4 @@
-"""The shared part of our pipelines: loads them, and has their models generate."""
+"""The shared part of our pipelines: loads them, and generates with their models."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class OwnPipeline(Pipeline):  # type: ignore[misc]  # transformers has no types
     """A pipeline for one forward pass a row, or for `generate`."""
 
     models: ClassVar[tuple[str, ...]] = ()
-    """transformers' classes that a model of this task may be, the likeliest first."""
+    """transformers' classes for models of this task, the likeliest first."""
     unused: ClassVar[tuple[str, ...]] = ()
-    """Beginnings of names of weights that the task does not compute with."""
+    """Beginnings of names of weights that the task does not use."""
     parts: ClassVar[tuple[str, ...]] = ("tokenizer",)
     """The parts that prepare its inputs."""
     _default_generation_config = GenerationConfig(max_new_tokens=256)
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, kind: torch.dtype) -> Any:
-        """The pipeline with the model in `folder`. Raises OSError, ValueError, RuntimeError or ImportError."""
+        """Loads the pipeline with the model in `folder`. Raises OSError, ValueError, RuntimeError or ImportError."""
         parts = {
             name: getattr(transformers, _PARTS[name]).from_pretrained(folder, local_files_only=True)
             for name in cls.parts
@@ -51,7 +51,7 @@ class OwnPipeline(Pipeline):  # type: ignore[misc]  # transformers has no types
         )
 
     def generated(self, inputs: dict[str, Any], options: dict[str, Any]) -> Any:
-        """Returns what the model generates for `inputs`; `seed` in `options` seeds it."""
+        """Generates for `inputs`; `seed` in `options` seeds it."""
         options = dict(options)
         seed = options.pop("seed", None)
         if seed is not None:

@@ -1,9 +1,9 @@
 """The table of our own pipelines, one file a kind, in the form of transformers' (`Pipeline`: preprocess, _forward,
 postprocess).
 
-They are for the tasks that transformers has no pipeline for, or an incomplete one. One whose model is not
-of transformers' has the form and not the base class: `preprocess` gives a list of rows, `forward` a batch of them,
-`postprocess` gets the outputs of all rows.
+They are for tasks for which transformers has no pipeline, or an incomplete one. A pipeline for a model outside
+transformers has the same methods without the base class: `preprocess` returns a list of rows, `forward` takes a batch
+of them, `postprocess` gets the outputs of all rows.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ OWN = {
     "voice-activity": "voice_activity:VoiceActivity",
     "speech-recognition": "speech_recognition:SpeechRecognition",
 }
-"""Module and class, by the name that engine.tasks.pipelines gives it."""
+"""Name in engine.tasks.pipelines → module and class."""
 
 
 def own(name: str) -> Any:
-    """The class; None: it is one of transformers' own."""
+    """Returns the class; None for one of transformers' own."""
     where = OWN.get(name)
     if where is None:
         return None

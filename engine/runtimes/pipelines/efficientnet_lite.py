@@ -19,9 +19,9 @@ from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
 
 CLASSES = Path(__file__).with_name("imagenet_classes.txt")
 SIDE = 224
-"""Pixels of the image that the network sees, both ways."""
+"""Pixels a side of the image that the network reads."""
 _MARGIN = 32
-"""Pixels that are cut away of the shorter side before that, in all."""
+"""Pixels cut from the shorter side before that, in all."""
 _BLOCKS = (
     (1, 3, 1, 1, 32, 16), (2, 3, 2, 6, 16, 24), (2, 5, 2, 6, 24, 40), (3, 3, 2, 6, 40, 80), (3, 5, 1, 6, 80, 112),
     (4, 5, 2, 6, 112, 192), (1, 3, 1, 6, 192, 320),
@@ -55,7 +55,7 @@ class EfficientNetLite(PreTrainedModel):  # type: ignore[misc]
         self.post_init()
 
     def forward(self, pixel_values: torch.Tensor) -> Any:
-        """A score for each class."""
+        """Returns a score for each class."""
         found = functional.relu6(self.bn0(self.conv_stem(pixel_values)))
         for block in self.blocks:
             found = block(found)
@@ -86,7 +86,7 @@ class _Block(nn.Module):  # type: ignore[misc]
 
 
 class _Convolution(nn.Conv2d):  # type: ignore[misc]
-    """With TensorFlow's padding "SAME" for sides that the stride divides: the odd row goes below and to the right."""
+    """Pads as TensorFlow's "SAME", for sides that the stride divides: the odd row is below and on the right."""
 
     def __init__(self, before: int, after: int, kernel: int, *, stride: int = 1, groups: int = 1) -> None:
         super().__init__(before, after, kernel, stride, groups=groups, bias=False)
@@ -102,14 +102,14 @@ def _norm(width: int) -> nn.BatchNorm2d:
 
 
 class PictureClasses(ImageClassificationPipeline):  # type: ignore[misc]
-    """transformers' pipeline with a network that it does not know."""
+    """transformers' pipeline with a network of our own."""
 
     def check_model_type(self, supported_models: Any) -> None:
-        """Nothing to check: `load` gave it the network."""
+        """Skips the check: `load` gave it the network."""
 
 
 def load(path: Path, device: torch.device, kind: torch.dtype) -> PictureClasses:
-    """The pipeline, its weights as `kind` on `device`. Raises ValueError for another state dict."""
+    """Loads the pipeline, its weights as `kind` on `device`. Raises ValueError for another state dict."""
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError) as error:

@@ -13,7 +13,7 @@ from engine.runtimes import checkpoint
 from engine.runtimes.pipelines.base import OwnPipeline
 
 SAMPLES = 100
-"""Futures that are drawn from a model that gives a distribution; their mean is the forecast."""
+"""Samples drawn from a model that returns a distribution; their mean is the forecast."""
 
 
 class Forecast(OwnPipeline):
@@ -28,7 +28,7 @@ class Forecast(OwnPipeline):
 
     @staticmethod
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Several series as one batch."""
+        """Makes one batch of several series."""
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     @classmethod
@@ -110,7 +110,7 @@ class Forecast(OwnPipeline):
         return {"forecast": found}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
-        """The numbers to come, in the form of those that were given."""
+        """Returns the forecast, in the form of the inputs."""
         forecast = model_outputs["forecast"][0].float()
         if forecast.dim() == 2 and forecast.shape[1] == 1:
             forecast = forecast[:, 0]

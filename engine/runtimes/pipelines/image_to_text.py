@@ -13,7 +13,7 @@ from engine.runtimes.pipelines.base import OwnPipeline
 from engine.tasks import generation
 
 QUESTION = "Describe this image in one sentence."
-"""The request for a caption to a model that only talks."""
+"""The prompt for a caption to a model that only chats."""
 
 
 class Caption(OwnPipeline):
@@ -23,14 +23,14 @@ class Caption(OwnPipeline):
     models: ClassVar[tuple[str, ...]] = ("AutoModelForImageTextToText",)
     parts = ("tokenizer", "image_processor")
     exact_lengths = True
-    """Rows are only computed together when none has to be padded: not every decoder of images knows masks."""
+    """True: rows share a batch only without padding: not every decoder of images supports masks."""
     _pipeline_calls_generate = True
     _load_tokenizer = True
     _load_image_processor = True
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, kind: torch.dtype) -> Any:
-        """The pipeline, with the model's processor where it has one. Raises as OwnPipeline.load."""
+        """Loads the pipeline, with the model's processor if it has one. Raises as OwnPipeline.load."""
         pipe = super().load(folder, device, kind)
         processor = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
         pipe.processor = processor if isinstance(processor, transformers.ProcessorMixin) else None
@@ -43,7 +43,7 @@ class Caption(OwnPipeline):
         return {"prompt": prompt} if prompt else {}, generation.options(asked), {}
 
     def preprocess(self, picture: Any, prompt: str | None = None) -> dict[str, Any]:
-        """The tensors of one image, and of a text that the answer begins with or replies to."""
+        """Makes the tensors of one image, and of a text that the answer continues or replies to."""
         return self._prepared(picture, prompt, QUESTION)
 
     def _prepared(self, picture: Any, text: str | None, default: str | None) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Caption(OwnPipeline):
         return {"output_ids": ids}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> Any:
-        """The caption."""
+        """Returns the caption."""
         return {"generated_text": self._text(model_outputs)}
 
     def _text(self, model_outputs: dict[str, Any]) -> str:
@@ -87,7 +87,7 @@ class Caption(OwnPipeline):
 
 
 class PictureAnswer(Caption):
-    """Answers a question about an image: in a model's own words, or from a list that it knows (ViLT)."""
+    """Answers a question about an image: in free text, or from a fixed list (ViLT)."""
 
     models = ("AutoModelForVisualQuestionAnswering", "AutoModelForImageTextToText")
 
@@ -101,7 +101,7 @@ class PictureAnswer(Caption):
         return {}, {}, {"top_k": top_k} if top_k is not None else {}
 
     def preprocess(self, asked: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
-        """The tensors of an image and its question."""
+        """Makes the tensors of an image and its question."""
         if self.processor is None:
             made = self.tokenizer(asked["question"], return_tensors="pt")
             return {**made, **self.image_processor(asked["image"], return_tensors="pt")}
@@ -113,7 +113,7 @@ class PictureAnswer(Caption):
         return {"logits": self.model(**model_inputs).logits}
 
     def postprocess(self, model_outputs: dict[str, Any], top_k: int = 5) -> Any:
-        """The answer, or the likeliest ones of the list with their scores, as sigmoids."""
+        """Returns the answer, or the likeliest ones of the list with their scores, as sigmoids."""
         if "output_ids" in model_outputs:
             return [{"answer": self._text(model_outputs)}]
         scores = model_outputs["logits"][0].sigmoid()

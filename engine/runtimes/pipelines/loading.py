@@ -1,4 +1,4 @@
-"""Loads the pipeline for a task: transformers' own, or one of ours, from any layout that its model comes in."""
+"""Loads the pipeline for a task: transformers' own, or one of ours, from any layout of its model."""
 
 from __future__ import annotations
 

@@ -23,17 +23,17 @@ from engine.runtimes.quiet import quiet
 from engine.tasks.pipelines import PIPELINES, Ask
 
 MAX_TOKENS = {"cpu": 2048, "cuda": 32768, "mps": 8192}
-"""In one batch, with padding."""
+"""Tokens of one batch, with padding."""
 MEDIUM_TOKENS = 256
-"""The tokens that an image or another tensor without tokens counts as."""
+"""The number of tokens that an image or another tensor without tokens counts as."""
 _PADDED = frozenset({"input_ids", "attention_mask", "token_type_ids", "special_tokens_mask", "offset_mapping"})
-"""Tensors that may be filled up to the longest of a batch, because a mask says what counts."""
+"""Tensors that may be padded to the longest of a batch, because a mask marks the rest."""
 
 
 class PipelineModel:
     """A loaded pipeline. Making one blocks. Raises OSError, ValueError, RuntimeError or ImportError.
 
-    `convert` makes what computes out of the loaded model, such as a model of OpenVINO; None: the model itself does.
+    `convert` returns the object that computes, such as a model of OpenVINO; None: the loaded model itself does.
     """
 
     def __init__(
@@ -50,23 +50,23 @@ class PipelineModel:
         self.pipe: Any = loading.load(task, artifact, device, dtype)
         if convert is not None:
             self._convert(convert)
-        # One of ours without transformers' base class has rows, too.
+        # A pipeline of ours without transformers' base class has rows, too.
         self._chunked = isinstance(self.pipe, ChunkPipeline) or not isinstance(self.pipe, Pipeline)
         self._collate = self._collation()
-        # One thread: a tokenizer that several threads use at once refuses ("already borrowed").
+        # One thread: a tokenizer refuses parallel use ("already borrowed").
         self._desk = ThreadPoolExecutor(1, thread_name_prefix=f"prepare-{task}")
         self.batches = Batcher(
             self._run, f"model-{task}", max_rows=max_rows if self._collate else 1, max_tokens=MAX_TOKENS[device.type]
         )
 
     def _convert(self, convert: Callable[[Any], Any]) -> None:
-        if hasattr(self.pipe, "convert"):  # a model of several parts, each of which computes
+        if hasattr(self.pipe, "convert"):  # a model of several parts that compute
             self.pipe.convert(convert)
         else:
             self.pipe.model = convert(self.pipe.model)
 
     async def answer(self, ask: Ask) -> list[Any]:
-        """The outputs, one for each input, as JSON has them. Raises InvalidRequest, SetupError, Internal."""
+        """Returns the outputs, one for each input, as JSON values. Raises InvalidRequest, SetupError, Internal."""
         try:
             options = self.pipe._sanitize_parameters(**ask.parameters)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -77,7 +77,7 @@ class PipelineModel:
         return await asyncio.gather(*jobs)
 
     def close(self) -> None:
-        """Waits for what is in flight and frees the model. Blocks."""
+        """Waits for the batches in flight and frees the model. Blocks."""
         self.batches.close()
         self._desk.shutdown(wait=True, cancel_futures=True)
         self.pipe = None
@@ -134,10 +134,10 @@ class PipelineModel:
         return await self.batches.compute((item, options), kind, tokens)
 
     def _kind(self, item: dict[str, Any], options: dict[str, Any]) -> tuple[Hashable, int]:
-        """Returns what may go together with this, and how many tokens it has."""
+        """Returns the kind of a row, whose members may share a batch, and its number of tokens."""
         shapes: list[Hashable] = [tuple(sorted((name, repr(value)) for name, value in options.items()))]
         if options.get("seed") is not None or getattr(self.pipe, "alone", False):
-            return None, MEDIUM_TOKENS  # a seed promises the same answer again, whatever else is waiting
+            return None, MEDIUM_TOKENS  # a seed promises the same answer again, whatever else waits
         masked = "attention_mask" in item and not getattr(self.pipe, "exact_lengths", False)
         tokens = self.pipe.tokens(item, options) if hasattr(self.pipe, "tokens") else 0
         for name in sorted(item):
@@ -155,12 +155,12 @@ class PipelineModel:
 
     def _run(self, rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[Any]:
         options = rows[0][1]
-        # transformers warns of settings that overrule others, which here is meant.
+        # transformers warns of settings that override others, which is intended here.
         with quiet() if self.pipe._pipeline_calls_generate else nullcontext():
             return self._computed([item for item, _ in rows], options)
 
     def _computed(self, rows: list[dict[str, Any]], options: dict[str, Any]) -> list[Any]:
-        # A pipeline takes out of a row what is not for the model, and a row may be computed twice.
+        # A pipeline removes fields from a row that are not for the model, and a row may be computed twice.
         items = [dict(row) for row in rows]
         if len(items) == 1 or self._collate is None:
             return [self.pipe.forward(item, **options) for item in items]
@@ -183,7 +183,7 @@ class PipelineModel:
     def _finish(self, outputs: list[Any], where: str, options: dict[str, Any]) -> Any:
         try:
             found = self.pipe.postprocess(outputs if self._chunked else outputs[0], **options)
-            # An audio is made a file of, not a list of numbers.
+            # Audio becomes a file, not a list of numbers.
             return found if self._known.pipeline == "synthesis" else decoding.plain(found)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise InvalidRequest(f"{where}, or the parameters: {_said(error)}") from error
@@ -200,7 +200,7 @@ def by_pipeline(tasks: Iterable[str], make: Callable[[str], PipelineModel]) -> d
 
 
 def _in_float32(output: Any) -> Any:
-    """An output whose numbers are of the device's own arithmetic: what is made of them, such as a softmax, is not."""
+    """Converts outputs to float32: a softmax over the device's own precision would be inexact."""
     if isinstance(output, torch.Tensor):
         return output.float() if output.is_floating_point() else output
     if isinstance(output, dict):

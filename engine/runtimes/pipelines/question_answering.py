@@ -1,4 +1,4 @@
-"""Answers as parts of a text that is given: extractive question answering."""
+"""Answers as parts of a given text: extractive question answering."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from engine.core.errors import InvalidRequest
 from engine.runtimes.pipelines.base import OwnPipeline
 
 _NEVER = -1e4
-"""The logit of a place where no answer can begin or end."""
+"""The logit of a position where no answer can begin or end."""
 
 
 class QuestionAnswering(OwnPipeline, ChunkPipeline):  # type: ignore[misc]  # transformers has no types
-    """A long context is read in windows that overlap; the best spans of all count.
+    """Reads a long context in overlapping windows, and returns the best spans of all.
 
     A span's score is the product of the probabilities of its beginning and its end, each over its window (Devlin et
     al., 2018, section 4.2).
@@ -37,7 +37,7 @@ class QuestionAnswering(OwnPipeline, ChunkPipeline):  # type: ignore[misc]  # tr
     def preprocess(
         self, asked: dict[str, str], max_seq_len: int = 384, doc_stride: int = 128, max_question_len: int = 64
     ) -> Iterator[dict[str, Any]]:
-        """The windows. Raises ValueError when the settings leave no room for the context."""
+        """Yields the windows. Raises ValueError if the settings leave no room for the context."""
         question, context = asked["question"], asked["context"]
         most = min(
             max_seq_len,
@@ -83,7 +83,7 @@ class QuestionAnswering(OwnPipeline, ChunkPipeline):  # type: ignore[misc]  # tr
         max_answer_len: int = 15,
         handle_impossible_answer: bool = False,
     ) -> Any:
-        """The best answer, or with `top_k` above 1 a list of them, each with its place in the context."""
+        """Returns the best answer, or with `top_k` above 1 a list of them, each with its position in the context."""
         found: dict[tuple[int, int], float] = {}
         nothing = 1.0
         for output in model_outputs:
@@ -103,7 +103,7 @@ class QuestionAnswering(OwnPipeline, ChunkPipeline):  # type: ignore[misc]  # tr
 
 
 def _spans(output: dict[str, Any], top_k: int, longest: int) -> tuple[list[tuple[tuple[int, int], float]], float]:
-    """The likeliest spans of a window, and the probability that it holds no answer: of its first token."""
+    """Returns the likeliest spans of a window, and the probability of no answer: that of its first token."""
     allowed = torch.tensor(output["allowed"])
     length = len(allowed)
     masked = allowed.clone()

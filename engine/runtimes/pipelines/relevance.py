@@ -28,7 +28,7 @@ class Relevance(OwnPipeline):
         return {}, {}, {}
 
     def preprocess(self, pair: dict[str, str]) -> dict[str, Any]:
-        """The tokens of both; of a pair that is too long, the document is cut."""
+        """Returns the tokens of both; for a pair that is too long, the document is cut."""
         most = min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 1_000_000))
         cut = {"truncation": "only_second", "max_length": most} if most < 1_000_000 else {}
         special = self.tokenizer.num_special_tokens_to_add(pair=True)

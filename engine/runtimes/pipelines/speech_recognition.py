@@ -1,7 +1,7 @@
 """Speech to text: Whisper, other encoder-decoders, and models with a CTC head, with the times of words and parts.
 
-Long audio: Whisper continues from window to window by its own timestamps (its paper, section 3.8); all others read
-windows that overlap, whose middles are put together (transformers' `chunk_iter`).
+Long audio: Whisper continues from window to window by its own timestamps (its paper, section 3.8); all other models
+read overlapping windows, whose middles are joined (transformers' `chunk_iter`).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from engine.core.errors import InvalidRequest, nearest
 from engine.runtimes.pipelines.whisper_suppress import quickened
 
 WINDOW_S = 30.0
-"""Of models other than Whisper."""
+"""Seconds of a window, for models other than Whisper."""
 OVERLAP_S = 5.0
-"""On each side of a window; what is heard there is only context."""
+"""Seconds on each side of a window that are only context."""
 PAUSE_S = 0.6
-"""A part of a transcript ends at a pause of so many seconds, where the model itself tells only of words."""
+"""A pause after which a segment of a transcript ends, in seconds, for models that return only words."""
 LONGEST_PART_S = 12.0
 SILENCE = 1e-4
 """A peak below this, 80 dB under full scale, is silence."""
 
 
 class SpeechRecognition(AutomaticSpeechRecognitionPipeline):  # type: ignore[misc]  # transformers has no types
-    """Its result has text, language, seconds, parts and words; times are in seconds."""
+    """Its result has text, language, seconds, segments as `parts`, and words; times are in seconds."""
 
     transformers_task = "automatic-speech-recognition"
 
@@ -83,7 +83,7 @@ class SpeechRecognition(AutomaticSpeechRecognitionPipeline):  # type: ignore[mis
         return options
 
     def _known(self, language: str) -> str:
-        """The code of a language, given as code or English name. Raises InvalidRequest for one that is not known."""
+        """Returns the code of a language, given as code or English name. Raises InvalidRequest for an unknown one."""
         codes = {token[2:-2] for token in self.model.generation_config.lang_to_id}
         code: str = TO_LANGUAGE_CODE.get(language.lower(), language.lower())
         if code not in codes:
@@ -97,20 +97,20 @@ class SpeechRecognition(AutomaticSpeechRecognitionPipeline):  # type: ignore[mis
                 raise InvalidRequest(f"{where}: this model can't {_CANT[name]}; leave it out, or choose a Whisper")
 
     def preprocess(self, inputs: np.ndarray, **options: Any) -> Iterator[dict[str, Any]]:
-        """The windows, each with the length of the whole."""
+        """Yields the windows, each with the length of the whole."""
         if self.type != "seq2seq_whisper":
             options = {**options, "chunk_length_s": WINDOW_S, "stride_length_s": OVERLAP_S}
         seconds = len(inputs) / self.feature_extractor.sampling_rate
         silent = float(np.abs(inputs).max(initial=0.0)) < SILENCE
         for item in super().preprocess(inputs, **options):
-            # A window that is the whole has no edges to cut away.
+            # A window that is the whole audio has no edges to cut.
             whole = item["is_last"] and item.get("stride", (0, 0, 0))[1:] == (0, 0) and self.type == "seq2seq"
             kept = {name: value for name, value in item.items() if not (whole and name == "stride")}
             yield {**kept, "seconds": seconds, "silent": silent}
 
     def _forward(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
         if self.type == "seq2seq_whisper" and not options.get("return_timestamps"):
-            # Timestamps are what Whisper finds its way through a long audio by.
+            # Whisper uses its timestamps to move through a long audio.
             frames = model_inputs["input_features"].shape[-1]
             options["return_timestamps"] = frames > self.feature_extractor.nb_max_frames
         language = options.pop("return_language", None)
@@ -121,9 +121,9 @@ class SpeechRecognition(AutomaticSpeechRecognitionPipeline):  # type: ignore[mis
     def postprocess(
         self, model_outputs: list[dict[str, Any]], return_timestamps: Any = None, language: str | None = None
     ) -> dict[str, Any]:
-        """The transcript."""
+        """Returns the transcript."""
         seconds = float(model_outputs[0]["seconds"])
-        if model_outputs[0]["silent"]:  # a Whisper makes words of silence
+        if model_outputs[0]["silent"]:  # a Whisper invents words for silence
             return {"text": "", "language": language, "seconds": seconds, "parts": [], "words": []}
         outputs = [{name: each[name] for name in each if name not in ("seconds", "silent")} for each in model_outputs]
         if self.type == "seq2seq_whisper":
@@ -176,12 +176,12 @@ def _timed(chunk: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def _end(end: float | None, start: float, seconds: float) -> float:
-    """A part whose end was not said lasts to the end of the audio."""
+    """Ends a segment without an end time at the end of the audio."""
     return seconds if end is None else max(min(float(end), seconds), start)
 
 
 def _parts(words: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Words in parts: a pause ends one, and so does its length."""
+    """Splits words into segments, at a pause or at a length."""
     parts: list[dict[str, Any]] = []
     for word in words:
         last = parts[-1] if parts else None

@@ -16,15 +16,15 @@ from engine.tasks import generation
 VOCODER = "vocoder"
 """Folder next to the model's config.json with a vocoder, for models that only make a spectrogram (SpeechT5)."""
 VOICES = "voices"
-"""Folder with a vector a voice, NAME.npy, for models that take one (SpeechT5)."""
+"""Folder with a vector for each voice, NAME.npy, for models that need one (SpeechT5)."""
 
 
 class Synthesis(TextToAudioPipeline):  # type: ignore[misc]  # transformers has no types
-    """Its result has samples, float32 in -1 … 1, and rate, a second."""
+    """Its result has samples, float32 in -1 … 1, and rate, samples a second."""
 
     transformers_task = "text-to-audio"
     alone = True
-    """Rows are of different lengths, and a wave has no mask."""
+    """True: rows have different lengths, and a wave has no mask."""
 
     def __init__(self, *args: Any, model: Any, **kwargs: Any) -> None:
         self._folder = Path(model.name_or_path)
@@ -69,7 +69,7 @@ class Synthesis(TextToAudioPipeline):  # type: ignore[misc]  # transformers has 
         return {"samples": torch.from_numpy(np.atleast_1d(found["audio"])), "rate": found["sampling_rate"]}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
-        """The audio as it is."""
+        """Returns the audio unchanged."""
         return {"samples": model_outputs["samples"], "rate": int(model_outputs["rate"])}
 
     def _voice(self, voice: str | None) -> torch.Tensor:

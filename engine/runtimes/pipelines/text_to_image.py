@@ -1,8 +1,8 @@
 """Images from text through diffusers: Stable Diffusion and whatever else its `DiffusionPipeline` loads from a folder
 with a `model_index.json`.
 
-Each image has a seed of its own, from which its noise is drawn, so that what is computed next to it makes no
-difference. No safety checker is loaded: what a model paints is not looked at.
+Each image has a seed of its own, from which its noise is drawn, so that other images in the batch do not change it. No
+safety checker is loaded: images are not checked.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class Pictures:
     _pipeline_calls_generate = False
 
     def __init__(self, pipe: Any) -> None:
-        """`pipe` is diffusers'."""
+        """`pipe` is the pipeline of diffusers."""
         self._pipe = pipe
         self._takes = frozenset(inspect.signature(pipe.__call__).parameters)
         self.model = pipe.unet if getattr(pipe, "unet", None) is not None else pipe.transformer
         self._scale = int(pipe.vae_scale_factor)
         side = getattr(self.model.config, "sample_size", None) or pipe.default_sample_size
         self._own_size = tuple(side[:2]) if isinstance(side, list | tuple) else (side, side)
-        """Height and width of the latents of a request without a size."""
+        """Returns height and width of the latents of a request without a size."""
 
     @classmethod
     def load(cls, folder: Path, device: torch.device, kind: torch.dtype) -> Pictures:
@@ -85,7 +85,7 @@ class Pictures:
             return cls(pipe.to(device))
 
     def convert(self, convert: Callable[[Any], Any]) -> None:
-        """Puts each part that computes through `convert`, and the result in its place."""
+        """Replaces each part that computes by the result of `convert`."""
         for name in layout.COMPUTING:
             part = getattr(self._pipe, name, None)
             if part is not None:
@@ -93,7 +93,7 @@ class Pictures:
         self._pipe.vae.decoder = convert(self._pipe.vae.decoder)
 
     def tokens(self, row: dict[str, Any], options: dict[str, Any]) -> int:
-        """Positions of the latents of its images: what a batch is measured by."""
+        """Returns the positions of the latents of its images, the measure of a batch."""
         return len(row["prompts"]) * self._positions(options)
 
     def _positions(self, options: dict[str, Any]) -> int:
@@ -111,7 +111,7 @@ class Pictures:
         for name in ("width", "height"):
             if told.get(name, 0) % self._scale:
                 raise ValueError(f"the {name} must be a multiple of {self._scale} pixels, not {told[name]}")
-        # A seed promises the same image, so a request that has one is computed with nothing else next to it.
+        # A seed promises the same image, so a request with a seed is computed alone.
         within = {**told, "seed": seed} if seed is not None else told
         before = {"n": n, "seed": seed, "negative_prompt": negative_prompt, "positions": self._positions(told)}
         return before, within, {}
@@ -119,7 +119,7 @@ class Pictures:
     def preprocess(
         self, prompt: str, *, n: int, seed: int | None, negative_prompt: str | None, positions: int
     ) -> list[dict[str, Any]]:
-        """Returns what is computed together at most, each with a seed an image. Raises TooLong."""
+        """Returns the largest groups that are computed together, each image with its seed. Raises TooLong."""
         self._check_length(prompt, "the prompt")
         self._check_length(negative_prompt or "", "negative_prompt")
         if seed is None:
@@ -148,14 +148,14 @@ class Pictures:
 
     @staticmethod
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Several images as one batch."""
+        """Makes one batch of several images."""
         batch: dict[str, Any] = {"seeds": torch.cat([row["seeds"] for row in rows])}
         for name in rows[0].keys() - {"seeds"}:
             batch[name] = [text for row in rows for text in row[name]]
         return batch
 
     def forward(self, batch: dict[str, Any], seed: int | None = None, **painted: Any) -> dict[str, torch.Tensor]:
-        """The images as bytes, shape (images, height, width, 3)."""
+        """Returns the images as bytes, shape (images, height, width, 3)."""
         negative = {"negative_prompt": batch["negatives"]} if "negatives" in batch else {}
         generators = [torch.Generator().manual_seed(int(each)) for each in batch["seeds"]]
         with _quiet():
@@ -165,7 +165,7 @@ class Pictures:
         return {"pictures": (made.float().permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8).cpu()}
 
     def postprocess(self, outputs: list[dict[str, torch.Tensor]]) -> list[Any]:
-        """The images of a prompt."""
+        """Returns the images of a prompt."""
         from PIL import Image
 
         return [Image.fromarray(picture.numpy()) for output in outputs for picture in output["pictures"]]
@@ -173,7 +173,7 @@ class Pictures:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the notes of diffusers and transformers from the terminal, where our own progress is."""
+    """Keeps the notes of diffusers and transformers from the terminal, which shows our progress."""
     from diffusers.utils import logging as own
 
     from engine.runtimes.quiet import quiet

@@ -10,11 +10,11 @@ from engine.tasks import generation
 
 
 class TextToText(OwnPipeline):
-    """Reads a text and writes another. Subclasses say which."""
+    """Reads a text and writes another; subclasses define the tasks."""
 
     models = ("AutoModelForSeq2SeqLM",)
     result: str
-    """The name of the text in an output, as Hugging Face's Inference API has it."""
+    """The name of the text in an output, as in Hugging Face's Inference API."""
     _pipeline_calls_generate = True
     _load_tokenizer = True
 
@@ -24,7 +24,7 @@ class TextToText(OwnPipeline):
         return before, generation.options(asked), after
 
     def preprocess(self, text: str, truncation: Any = False, **languages: str) -> dict[str, Any]:
-        """The tokens. Raises TooLong, and ValueError for languages that the model does not know."""
+        """Returns the tokens. Raises TooLong, and ValueError for languages that the model does not know."""
         text = self._prefix(languages) + text
         cut = {"truncation": True, "max_length": self._most()} if truncation and self._most() else {}
         if languages and hasattr(self.tokenizer, "_build_translation_inputs"):
@@ -54,7 +54,7 @@ class TextToText(OwnPipeline):
         return {"output_ids": self.generated(dict(model_inputs), {**settings, **options})}
 
     def postprocess(self, model_outputs: dict[str, Any], clean_up_tokenization_spaces: bool = False) -> dict[str, str]:
-        """The text, by its name."""
+        """Returns the text, by its name."""
         text = self.tokenizer.decode(
             model_outputs["output_ids"][0],
             skip_special_tokens=True,
@@ -63,13 +63,13 @@ class TextToText(OwnPipeline):
         return {self.result: text}
 
     def _most(self) -> int | None:
-        """Tokens that the model reads; None: its positions are relative, so there is no bound."""
+        """Returns the tokens that the model reads; None: its positions are relative, so there is no bound."""
         said = [self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", None)]
         known = [int(each) for each in said if each is not None and each < 1_000_000]
         return min(known) if known else None
 
     def _specific(self, languages: dict[str, str]) -> dict[str, Any]:
-        """Returns what a T5's config says of one task: its prefix, and settings for the generation."""
+        """Returns the settings of one task in a T5's config: its prefix, and settings for the generation."""
         known = getattr(self.model.config, "task_specific_params", None) or {}
         name = self.task_name
         if languages:
@@ -94,7 +94,7 @@ class Summarization(TextToText):
 
 
 class Translation(TextToText):
-    """Writes a text in another language; models that know several take the languages from `src_lang` and `tgt_lang`."""
+    """Translates a text; models that know several languages take them from `src_lang` and `tgt_lang`."""
 
     result = "translation_text"
     task_name = "translation"

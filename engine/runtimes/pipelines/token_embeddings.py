@@ -10,7 +10,7 @@ from engine.runtimes.pipelines.base import OwnPipeline
 
 
 class TokenVectors(OwnPipeline):
-    """The model's last hidden states, one vector a token."""
+    """Returns the model's last hidden states, one vector a token."""
 
     models = ("AutoModel",)
     unused = ("pooler.",)
@@ -20,7 +20,7 @@ class TokenVectors(OwnPipeline):
         return ({"truncation": asked["truncation"]} if "truncation" in asked else {}), {}, {}
 
     def preprocess(self, text: str, truncation: bool = True) -> dict[str, Any]:
-        """The tokens, cut to what the model reads."""
+        """Returns the tokens, cut to the model's length."""
         most = min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 1_000_000))
         cut = {"truncation": True, "max_length": most} if truncation and most < 1_000_000 else {}
         return dict(self.tokenizer(text, return_tensors="pt", **cut))
@@ -29,7 +29,7 @@ class TokenVectors(OwnPipeline):
         return {"vectors": self.model(**model_inputs)[0], "mask": model_inputs["attention_mask"]}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[list[float]]:
-        """The vectors, padding left out."""
+        """Returns the vectors, without padding."""
         kept = model_outputs["vectors"][0][model_outputs["mask"][0].bool()]
         found: list[list[float]] = kept.tolist()
         return found
@@ -46,7 +46,7 @@ class SparseVector(TokenVectors):
         return {"weights": weights.amax(1)}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> list[dict[str, Any]]:  # type: ignore[override]
-        """Index and value of each weight that is not 0, as Text Embeddings Inference has them."""
+        """Returns index and value of each weight that is not 0, as Text Embeddings Inference does."""
         weights = model_outputs["weights"][0]
         found = weights.nonzero().flatten().tolist()
         return [{"index": index, "value": float(weights[index])} for index in found]

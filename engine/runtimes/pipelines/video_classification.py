@@ -10,13 +10,13 @@ from engine.core.errors import InvalidRequest
 
 
 class VideoClasses(VideoClassificationPipeline):  # type: ignore[misc]  # transformers has no types
-    """Its inputs are functions that give the images of a video: how many, and every how many-th."""
+    """Its inputs are functions that return the images of a video: their number, and the step between frames."""
 
     transformers_task = "video-classification"
     _load_image_processor = True
 
     def preprocess(self, frames: Any, num_frames: int | None = None, frame_sampling_rate: int = 1) -> Any:
-        """The tensors of the images. Raises InvalidRequest."""
+        """Makes the tensors of the images. Raises InvalidRequest."""
         for name, value in (("num_frames", num_frames), ("frame_sampling_rate", frame_sampling_rate)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise InvalidRequest(f"body.parameters.{name}: expected a whole number of at least 1, got {value!r}")

@@ -1,4 +1,4 @@
-"""Parts of an audio with speech: Silero VAD, which gives each 32 ms the probability of speech.
+"""Parts of an audio with speech: Silero VAD, which returns the probability of speech for each 32 ms.
 
 Source of the windows and of the outcome of the probabilities: silero-vad's `utils_vad.py` (`OnnxWrapper`,
 `get_speech_timestamps`), without its cut of speech that is too long.
@@ -17,17 +17,17 @@ from engine.core.errors import InvalidRequest
 
 RATE = 16_000
 WINDOW = 512
-"""Samples that one probability is of."""
+"""Samples behind one probability."""
 _CONTEXT = 64
 """Samples before a window that the graph reads with it."""
 _STATE = (2, 1, 128)
-"""Shape of what the graph remembers."""
+"""Shape of the graph's state."""
 _DEFAULTS = {
     "threshold": 0.5, "min_speech_duration_ms": 250, "min_silence_duration_ms": 100, "speech_pad_ms": 30,
 }  # fmt: skip
 _LONGEST_MS = 60_000
 _FALLS_BY = 0.15
-"""Speech continues until a probability is so far below the threshold."""
+"""Speech continues until a probability is this far below the threshold."""
 
 
 class VoiceActivity:
@@ -37,19 +37,19 @@ class VoiceActivity:
     image_processor: Any = None
     feature_extractor = SimpleNamespace(sampling_rate=RATE)
     collate = None
-    """An audio goes alone: what was heard decides what is heard next."""
+    """Never batched: the state after one window is an input of the next."""
     _preprocess_params: dict[str, Any] = {}
     _forward_params: dict[str, Any] = {}
     _postprocess_params: dict[str, Any] = {}
     _pipeline_calls_generate = False
 
     def __init__(self, model: Any) -> None:
-        """`model` is a TorchScript module, or the path of a graph that `convert` will make something of that runs."""
+        """`model` is a TorchScript module, or the path of a graph that `convert` turns into one that runs."""
         self.model = model
 
     @classmethod
     def load(cls, path: Path, device: torch.device, kind: torch.dtype) -> VoiceActivity:
-        """From TorchScript, always in float32, or from ONNX. Raises RuntimeError or ValueError for another file."""
+        """Loads TorchScript, always in float32, or ONNX. Raises RuntimeError or ValueError for another file."""
         if path.suffix == ".onnx":
             return cls(path)
         model = torch.jit.load(str(path), map_location=device)
@@ -58,7 +58,7 @@ class VoiceActivity:
         return cls(model)
 
     def convert(self, convert: Callable[[Any], Any]) -> None:
-        """Puts what `convert` makes of the model in its place."""
+        """Replaces the model by the result of `convert`."""
         self.model = convert(self.model)
 
     def _sanitize_parameters(self, **asked: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -72,13 +72,13 @@ class VoiceActivity:
         return {}, {}, {**_DEFAULTS, **told}
 
     def preprocess(self, samples: Any) -> list[dict[str, Any]]:
-        """The audio in windows, the last one filled up with silence."""
+        """Returns the audio in windows, the last one padded with silence."""
         sound = torch.as_tensor(samples, dtype=torch.float32)
         windows = torch.nn.functional.pad(sound, (0, -len(sound) % WINDOW)).reshape(1, -1, WINDOW)
         return [{"windows": windows, "samples": len(sound)}]
 
     def forward(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The probability of speech in each window."""
+        """Returns the probability of speech in each window."""
         windows = row["windows"][0]
         run = self._by_torch if isinstance(self.model, torch.nn.Module) else self._by_graph
         with torch.no_grad():
@@ -90,7 +90,7 @@ class VoiceActivity:
         return [float(self.model(window, RATE)) for window in windows.to(device)]
 
     def _by_graph(self, windows: torch.Tensor) -> list[float]:
-        """A graph remembers nothing itself: its state goes out of one call and into the next."""
+        """Runs a graph without a state of its own: the state returned by one call is an input of the next."""
         import numpy as np
 
         request, state, found = self.model.create_infer_request(), np.zeros(_STATE, np.float32), []
@@ -110,7 +110,7 @@ class VoiceActivity:
         min_silence_duration_ms: float,
         speech_pad_ms: float,
     ) -> dict[str, Any]:
-        """The parts with speech, in seconds."""
+        """Returns the parts with speech, in seconds."""
         found = spoken(
             outputs[0]["probabilities"],
             outputs[0]["samples"],
@@ -133,10 +133,10 @@ def spoken(
     least_silence: float,
     pad: int,
 ) -> list[tuple[int, int]]:
-    """The parts with speech, as first and last sample; all lengths are in samples.
+    """Returns the parts with speech, as first and last sample; all lengths are in samples.
 
-    Speech begins at a window with `threshold` and ends where it has been silent for `least_silence`. What is shorter
-    than `least_speech` is left out, and the rest gets `pad` on both sides, or half of a shorter pause.
+    Speech begins at a window with `threshold` and ends after a silence of `least_silence`. Parts shorter than
+    `least_speech` are left out, and the rest gets `pad` on both sides, or half of a shorter pause.
     """
     ends_below = max(threshold - _FALLS_BY, 0.01)
     found: list[tuple[int, int]] = []

@@ -25,7 +25,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 from engine.artifacts import settings
 
 _TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
-"""By CTranslate2's id; 5, bfloat16, is read as bits."""
+"""CTranslate2's id → type; 5, bfloat16, is read as bits."""
 _BFLOAT16 = 5
 _VERSION = 6
 _LAYER = (
@@ -43,7 +43,7 @@ _CROSS = (
 
 
 def load(folder: Path, kind: torch.dtype) -> tuple[Any, Any, Any]:
-    """The model, its weights as `kind`, its tokenizer and its feature extractor. Raises ValueError or OSError."""
+    """Loads the model, its weights as `kind`, its tokenizer and its feature extractor. Raises ValueError or OSError."""
     weights = read(folder / "model.bin")
     tokenizer = WhisperTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), pad_token="<|endoftext|>")
     config = _config(weights)
@@ -60,7 +60,7 @@ def load(folder: Path, kind: torch.dtype) -> tuple[Any, Any, Any]:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The variables of a `model.bin`, by CTranslate2's names; 8-bit weights as the numbers that they encode.
+    """Reads the variables of a `model.bin`, by CTranslate2's names; 8-bit weights are decoded to numbers.
     Raises ValueError."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
@@ -134,7 +134,8 @@ def _config(weights: dict[str, np.ndarray]) -> WhisperConfig:
 
 
 def _renamed(weights: dict[str, np.ndarray], config: WhisperConfig) -> dict[str, torch.Tensor]:
-    """The weights by transformers' names: CTranslate2 keeps a layer's queries, keys and values in one matrix."""
+    """Returns the weights by transformers' names: CTranslate2 keeps a layer's queries, keys and values in one
+    matrix."""
     found: dict[str, np.ndarray] = {}
 
     def put(theirs: str, ours: str) -> None:
@@ -165,7 +166,7 @@ def _renamed(weights: dict[str, np.ndarray], config: WhisperConfig) -> dict[str,
 
 
 def _generation(said: dict[str, Any], tokenizer: Any, config: WhisperConfig) -> GenerationConfig:
-    """Returns what transformers' `generate` has to know, as the checkpoints of openai/whisper-* say it."""
+    """Returns the settings of transformers' `generate`, as in the checkpoints of openai/whisper-*."""
     ids = tokenizer.convert_tokens_to_ids
     start, end = ids("<|startoftranscript|>"), ids("<|endoftext|>")
     languages = {f"<|{code}|>": ids(f"<|{code}|>") for code in LANGUAGES}
@@ -192,4 +193,4 @@ def _generation(said: dict[str, Any], tokenizer: Any, config: WhisperConfig) -> 
 
 
 ENGLISH_ONLY = 51864
-"""Tokens of the models that know nothing but English; the others have more."""
+"""Number of tokens of English-only models; the others have more."""

@@ -1,7 +1,7 @@
-"""Tokens that Whisper never says, made impossible by their places.
+"""Suppresses tokens that Whisper never says, by their index.
 
-transformers' own processors look for every token of the vocabulary in the list of those tokens, at every step, the ones
-for the first step too: on a CPU that takes longer than half of a small Whisper's step.
+transformers' own processors search the list of those tokens for every token of the vocabulary, at every step, also for
+the tokens of the first step: on a CPU that takes longer than half of a small Whisper's step.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _QUICK = {SuppressTokensLogitsProcessor: _Suppress, SuppressTokensAtBeginLogitsP
 
 
 def quickened(model: Any) -> Any:
-    """The same Whisper, whose `generate` uses the processors above in the place of transformers'."""
+    """Makes the same Whisper with a `generate` that uses the processors above instead of transformers'."""
     own = type(model)._retrieve_logit_processors
 
     def retrieve(self: Any, *args: Any, **kwargs: Any) -> Any:

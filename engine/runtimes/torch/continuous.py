@@ -1,8 +1,8 @@
 """Continuous batching with torch: requests join and leave between steps, by transformers' managers.
 
-Greedy requests have a manager of their own, so that nothing sorts the vocabulary for them; sampled ones have another.
-Each is opened by its first request. What a manager can't do (images, schemas, penalties, min_p, a seed of the
-request's own) goes to static batches.
+Greedy requests have a manager of their own, so that they skip the sort of the vocabulary; sampled requests have
+another. Each is opened by its first request. Requests that a manager can't serve (images, schemas, penalties, min_p, a
+seed of their own) go to static batches.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ POLL_S = 0.005
 IDLE_S = 1.0
 """The time that it waits for a request before it checks if the process is ending, in seconds."""
 SHARES = (0.45, 0.6)
-"""Of the memory that is then free: the first manager's part and the second's. A fifth is left for static batches."""
+"""Share of the free memory for the first manager and for the second. A fifth is left for static batches."""
 FAILURES_IN_A_ROW = 3
-"""Managers that may fail without having generated a token before their requests go to static batches."""
+"""Managers that may fail without a token before their requests go to static batches."""
 SMALLER = 0.7
-"""The share of a cache's size that is left after the device ran out of memory."""
+"""Factor on a cache's size after the device ran out of memory."""
 PAGE_MARGIN = 16
 """Tokens from the end of a page within which a request is not cancelled."""
 GIB = 2**30
@@ -43,7 +43,7 @@ log = logging.getLogger("engine.runtimes")
 
 
 def generator(model: Any, tokenizer: Any, hardware: CudaHardwareSpec, seed: int) -> Generator:
-    """Continuous batching if the hardware's settings and the model allow it, else static batches. Blocks."""
+    """Makes continuous batching if the hardware's settings and the model allow it, else static batches. Blocks."""
     if hardware.continuous_batching:
         try:
             paged = torch_paged.prepared(model, hardware)
@@ -58,8 +58,8 @@ def generator(model: Any, tokenizer: Any, hardware: CudaHardwareSpec, seed: int)
 class ContinuousGenerator:
     """Two managers and static batches over the weights of one model.
 
-    `paged` is the model as the managers run it, with an attention of its own possibly. `cache_bytes` is for both KV
-    caches; None: what is free.
+    `paged` is the model as the managers run it, possibly with another attention. `cache_bytes` is for both KV caches;
+    None: the free memory.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ContinuousGenerator:
 
     @property
     def steps(self) -> int:
-        """Forward passes of all three."""
+        """Counts the forward passes of all three."""
         return self._static.steps + self._greedy.steps + self._sampled.steps
 
     def check(self, schema: str) -> None:
@@ -124,7 +124,7 @@ class ContinuousGenerator:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """While it is open, no manager draws from torch's generator, which is one for all."""
+        """Keeps the managers from torch's generator, which they share, while it is open."""
         with self._gate, ExitStack() as stack:
             manager = self._sampled.manager
             if manager is not None:
@@ -136,20 +136,20 @@ class ContinuousGenerator:
 
 
 class _Running:
-    """A row in a manager."""
+    """A row of a manager."""
 
     __slots__ = ("row", "seen", "taken")
 
     def __init__(self, row: Row) -> None:
         self.row = row
         self.seen = 0
-        """Tokens of the answer that have come."""
+        """Tokens of the answer so far."""
         self.taken = 0
-        """Those that became text: of a whole answer none before its end."""
+        """Tokens that became text; for a whole answer 0 before its end."""
 
 
 class _Lane:
-    """One manager, opened when it is needed, and the thread that hands it requests and reads its tokens."""
+    """One manager, opened on demand, and the thread that hands it requests and reads its tokens."""
 
     def __init__(
         self, name: str, opened: Callable[[float], Any], static: StaticGenerator, model: Any, tokenizer: Any
@@ -188,7 +188,7 @@ class _Lane:
         sequences.fail([row], Internal("the model was closed while a request was on its way"))
 
     def leave(self) -> None:
-        """Ends the thread after its present step; returns at once."""
+        """Ends the thread after its current step; returns at once."""
         with self._gate:
             self._closing = True
         self._inbox.put(None)
@@ -202,21 +202,19 @@ class _Lane:
             if self._running and not self._closing:
                 try:
                     self._read()
-                except (
-                    Exception
-                ) as error:  # whatever comes out of the manager is its requests' failure; no request may hang
+                except Exception as error:  # any error of the manager is its requests' failure; no request may hang
                     self._end(error)
         self._end(Internal("the model was closed while it was generating"))
         sequences.fail(self._left(), Internal("the model was closed before it answered"))
 
     def _admit(self) -> None:
-        """Hands new requests to the manager; waits for one when there is nothing to do."""
+        """Hands new requests to the manager; waits for one when idle."""
         idle = not self._running
         while not self._closing:
             try:
                 row = self._inbox.get(block=idle, timeout=IDLE_S)
             except Empty:
-                # The manager's thread would keep alive a process that ends without `close`.
+                # The manager's thread would keep a process alive that ends without `close`.
                 self._closing = self._closing or not threading.main_thread().is_alive()
                 if idle:
                     continue
@@ -236,12 +234,13 @@ class _Lane:
             self._count += 1
             name = f"{self._name}-{self._count}"
             self._running[name] = _Running(row)
-            # Where steps overlap, a whole answer comes token by token, too: its place in a page says when to cancel it.
+            # Where steps overlap, a whole answer comes token by token, too: its position in a page decides the
+            # cancellation.
             streaming = self._overlapping or not row.delivery.whole
             most = min(row.sampling.max_tokens, left)
             if self.manager.add_request(row.ids, name, most, streaming=streaming, **self._options(row.sampling)):
                 return
-            del self._running[name]  # it has ended; that is not this request's failure
+            del self._running[name]  # it has ended; this request did not fail
             self._end(self.manager.background_thread_status.fatal_error)
         self._static.submit(row.ids, row.sampling, row.delivery)
 
@@ -251,12 +250,12 @@ class _Lane:
         return torch_paged.sampling_options(sampling.temperature, sampling.top_p, sampling.top_k, self._vocabulary)
 
     def _open(self) -> bool:
-        """Returns True if there is a manager now. After too many failures none is tried any more."""
+        """Returns True if there is a manager now. After too many failures no new one is opened."""
         if self._failures >= FAILURES_IN_A_ROW:
             return False
         try:
             self.manager = self._opened(self._scale)
-        except Exception as error:  # the boundary: no memory, or what the device raises; static batches need less
+        except Exception as error:  # the boundary: no memory, or an error of the device; static batches need less
             log.warning("continuous batching of %s requests can't start: %s; static batches", self._name, error)
             self._failures = FAILURES_IN_A_ROW
             return False
@@ -297,7 +296,7 @@ class _Lane:
         sequences.fail([self._running.pop(name).row], failed)
 
     def _cancel(self) -> None:
-        """Takes out of the manager what has met a stop string or lost its caller, as soon as that is safe."""
+        """Removes requests that met a stop string or lost their caller from the manager, as soon as that is safe."""
         for name, running in list(self._running.items()):
             row = running.row
             if (row.ended or row.delivery.cancelled) and (
@@ -307,7 +306,8 @@ class _Lane:
                 del self._running[name]
 
     def _end(self, error: BaseException | None) -> None:
-        """Fails what is running and frees the manager; the next request opens another, smaller if memory ran out."""
+        """Fails the running requests and frees the manager; the next request opens another, smaller if memory ran
+        out."""
         manager, self.manager = self.manager, None
         failed = error if isinstance(error, Internal) else Internal(f"torch failed while generating: {_said(error)}")
         sequences.fail([running.row for running in self._running.values()], failed)
@@ -317,7 +317,7 @@ class _Lane:
         self._past_steps += getattr(manager, "current_batch", 0)
         try:
             torch_paged.end(manager)
-        except Exception as late:  # a broken device refuses even this; its requests have their error already
+        except Exception as late:  # a broken device raises here, too; its requests have their error already
             log.warning("continuous batching of %s requests did not end cleanly: %s", self._name, late)
         if not self._closing:
             self._failures += 1
@@ -343,7 +343,7 @@ def inside_page(answered: int, tokens: int) -> bool:
 
 
 def _plain(sampling: Sampling) -> bool:
-    """Returns True if a manager can do it."""
+    """Returns True if a manager can serve it."""
     penalties = (sampling.frequency_penalty, sampling.presence_penalty, sampling.repetition_penalty - 1.0)
     return (
         not any(penalties)

@@ -13,7 +13,7 @@ from engine.runtimes.embedding.model import SentenceModel
 from engine.runtimes.torch.loading import TorchHardware, device, pretrained
 
 MAX_TOKENS = {"cpu": 1024, "cuda": 16384, "mps": 4096}
-"""In one forward pass, with padding."""
+"""Tokens in one forward pass, with padding."""
 
 
 class TorchForward:
@@ -29,7 +29,7 @@ class TorchForward:
         self.max_tokens = MAX_TOKENS[self._device.type]
 
     def __call__(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """A vector a text."""
+        """Returns a vector a text."""
         with torch.inference_mode():
             return self._vectors(ids, mask)
 

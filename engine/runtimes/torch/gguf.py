@@ -1,7 +1,7 @@
 """Loads a GGUF file into a transformers model.
 
-transformers' own way reads the whole file three times with a slow reader (30 s for a model of 100 MB) and requests
-accelerate. For plain Llama files this is done here in a few seconds; any other architecture goes transformers' way.
+transformers' own way reads the whole file three times with a slow reader (30 s for a model of 100 MB) and needs
+accelerate. Plain Llama files are read here in a few seconds; any other architecture is left to transformers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from engine.runtimes import checkpoint
 
 
 def load(path: Path, kind: torch.dtype) -> tuple[Any, Any]:
-    """The model, its weights as `kind`, and its tokenizer. Raises ValueError, OSError or SetupError."""
+    """Loads the model, its weights as `kind`, and its tokenizer. Raises ValueError, OSError or SetupError."""
     metadata, tensors = read(path)
     if not _is_plain_llama(metadata, tensors):
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
@@ -38,7 +38,7 @@ def load(path: Path, kind: torch.dtype) -> tuple[Any, Any]:
 
 
 def _is_plain_llama(metadata: dict[str, Any], tensors: list[TensorInfo]) -> bool:
-    """Without experts, scaled rotations or Mistral's window, which need more than the names below."""
+    """Returns True for a model without experts, scaled rotations or Mistral's window, which need other names."""
     special = any(key.startswith(("llama.rope.scaling", "llama.expert")) for key in metadata)
     frequencies = any(tensor.name.startswith("rope_freqs") for tensor in tensors)
     named = str(metadata.get("general.name", "")).lower()
@@ -70,7 +70,7 @@ def _llama_config(metadata: dict[str, Any], tensors: list[TensorInfo], vocabular
 
 
 def _weights(path: Path, tensors: list[TensorInfo], model: Any, kind: torch.dtype) -> dict[str, torch.Tensor]:
-    """Every parameter of the model that the file has, by the model's name for it."""
+    """Yields every parameter of the model that the file has, by the model's name for it."""
     from gguf import MODEL_ARCH, GGMLQuantizationType, get_tensor_name_map
     from gguf.quants import dequantize, quant_shape_to_byte_shape
 

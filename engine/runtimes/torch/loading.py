@@ -1,4 +1,4 @@
-"""Loads generators with transformers, in the arithmetic that the device is best at."""
+"""Loads generators with transformers, in the device's best precision."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ TorchHardware = CpuHardwareSpec | CudaHardwareSpec | MpsHardwareSpec
 
 
 def dtype(hardware: TorchHardware) -> torch.dtype:
-    """Returns the arithmetic: the configured one, or what the device computes natively and fastest.
+    """Returns the precision: the configured one, or the device's fastest native one.
 
     On CPUs with AVX512-BF16 or AMX, bfloat16 was measured at 1.3 times (alone) to 2 times (8 together) the tokens a
     second of float32; elsewhere it is emulated and slower. float16 is about 100 times slower on a CPU.
     """
     if isinstance(hardware, CpuHardwareSpec) and hardware.quantization == "int8_dynamic":
-        return torch.float32  # what its kernels take and give
+        return torch.float32  # the type of its kernels
     if hardware.dtype != "auto":
         chosen: torch.dtype = getattr(torch, hardware.dtype)
         return chosen
@@ -42,18 +42,18 @@ def dtype(hardware: TorchHardware) -> torch.dtype:
 
 
 def device(hardware: TorchHardware) -> torch.device:
-    """The device that a model which is not spread runs on."""
+    """Returns the device of a model that is not spread."""
     return torch.device(f"cuda:{hardware.device}" if isinstance(hardware, CudaHardwareSpec) else hardware.kind)
 
 
 def set_threads(hardware: TorchHardware) -> None:
-    """torch has one number of threads for the whole process; the model that was loaded last decides."""
+    """Sets torch's number of threads, one for the whole process; the model loaded last decides."""
     if hardware.threads is not None:
         torch.set_num_threads(hardware.threads)
 
 
 def generator(artifact: Artifact, hardware: TorchHardware) -> tuple[Any, Any]:
-    """The model and its tokenizer. Raises OSError, ValueError, RuntimeError, ImportError or SetupError."""
+    """Loads the model and its tokenizer. Raises OSError, ValueError, RuntimeError, ImportError or SetupError."""
     kind = dtype(hardware)
     if artifact.format == "gguf":
         _check_gguf(hardware)
@@ -66,7 +66,7 @@ def generator(artifact: Artifact, hardware: TorchHardware) -> tuple[Any, Any]:
 
 
 def visual(folder: Path, hardware: TorchHardware) -> tuple[Any, Any]:
-    """A model that reads images, and its processor. Raises as `generator`."""
+    """Loads a model that reads images, and its processor. Raises as `generator`."""
     with quiet():
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
     return pretrained(AutoModelForImageTextToText, folder, hardware), processor
@@ -85,7 +85,7 @@ def pretrained(cls: Any, folder: Path, hardware: TorchHardware, unused: Iterable
 
 
 def prepared(model: Any, hardware: TorchHardware) -> Any:
-    """A loaded model, quantized and compiled as `hardware` says. Raises SetupError."""
+    """Returns a loaded model, quantized and compiled by `hardware`. Raises SetupError."""
     model = model.eval()
     if isinstance(hardware, MpsHardwareSpec):
         return model
@@ -96,7 +96,8 @@ def prepared(model: Any, hardware: TorchHardware) -> Any:
 
 
 def _places(cls: Any, folder: Path, hardware: TorchHardware, kind: torch.dtype) -> dict[str, Any]:
-    """Returns what `from_pretrained` gets of where the weights go, and of quantization that happens while it reads."""
+    """Returns the arguments of `from_pretrained` for the devices of the weights, and for quantization during
+    loading."""
     if not isinstance(hardware, CudaHardwareSpec):
         return {}
     told = quantization.bitsandbytes(hardware.quantization, kind)
@@ -109,13 +110,13 @@ def _places(cls: Any, folder: Path, hardware: TorchHardware, kind: torch.dtype) 
         model = device_map.sketch(folder, cls)
         found = device_map.spread(model, hardware, device_map.memory_of(hardware, free), kind.itemsize)
         return {**told, "device_map": found.map}
-    if told:  # bitsandbytes can't be moved after it was loaded
+    if told:  # a model of bitsandbytes can't be moved once loaded
         return {**told, "device_map": {"": hardware.device}}
     return {}
 
 
 def check_pipelines(hardware: TorchHardware) -> None:
-    """Raises SetupError for what is not done to the models of transformers' pipelines."""
+    """Raises SetupError for options that models of transformers' pipelines do not support."""
     if not isinstance(hardware, CudaHardwareSpec):
         return
     if hardware.device_map != "none" or hardware.tensor_parallel:

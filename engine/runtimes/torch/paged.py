@@ -1,7 +1,7 @@
-"""transformers' continuous batching: whether a model can be run by it, with which attention, and its managers.
+"""transformers' continuous batching: the models that it can run, their attention, and its managers.
 
-A manager owns a KV cache in pages and a thread that computes one step after the other for all its requests, see
-transformers/generation/continuous_batching. A request's cache is a list of pages, so nothing is padded.
+A manager owns a KV cache in pages and a thread that computes one step after another for all its requests, see
+transformers/generation/continuous_batching. A request's cache is a list of pages, so there is no padding.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from engine.runtimes.quiet import quiet
 from engine.schemas.hardware import CudaHardwareSpec
 
 PAGE_TOKENS = 256
-"""Tokens of a page of the cache: transformers' own default, and what flash attention reads pages of."""
+"""Tokens of a page of the cache: transformers' default, and the page size of flash attention."""
 PROMPT_TOKENS_A_STEP = memory.BATCH_TOKENS
-"""Tokens that one step computes at most, so that it takes no more memory than the plan says."""
+"""Tokens that one step computes at most, which keeps it within the planned memory."""
 FREE_SHARE = 0.9
-"""Of the memory that is free: what a cache of a given size and its buffers may take."""
+"""Share of the free memory that a cache of a given size and its buffers may take."""
 TRIAL_TOKENS = 8
 BEHIND = 0.08
-"""The largest distance of a token's logit from the best one ÷ the largest: arithmetic in another order, in bfloat16."""
+"""The largest distance of a token's logit from the best one ÷ the largest: another order of sums, in bfloat16."""
 _OWN = (
     "bad_words_ids", "begin_suppress_tokens", "encoder_repetition_penalty", "epsilon_cutoff", "eta_cutoff",
     "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id", "guidance_scale", "min_length",
     "min_new_tokens", "no_repeat_ngram_size", "remove_invalid_values", "renormalize_logits", "sequence_bias",
     "suppress_tokens", "top_h", "typical_p", "watermarking_config",
 )  # fmt: skip
-"""Fields of a generation_config.json that change what is generated, and that requests here don't speak of."""
+"""Fields of a generation_config.json that change the output, and that requests do not set."""
 _NEUTRAL: tuple[Any, ...] = (None, False, 0, 1, [])
 
 log = logging.getLogger("engine.runtimes")
 
 
 class Unsuited(Exception):
-    """The reason why a model is left to static batches."""
+    """Raised, with the reason, for a model that is left to static batches."""
 
 
-# It has a handler of its own that writes to the terminal; what it says of failures is in the requests' errors, too.
+# Its own handler writes to the terminal; its reports of failures are in the requests' errors, too.
 logging.getLogger("ContinuousBatchingLogger").setLevel(logging.CRITICAL + 1)
 
 
@@ -70,7 +70,8 @@ def open_manager(
 
 
 def page_bytes(model: Any) -> int:
-    """Keys and values of a page's tokens in all layers. Raises ValueError for a model without such a cache."""
+    """Returns the bytes of a page's keys and values in all layers. Raises ValueError for a model without such a
+    cache."""
     shape = memory.shape_of(model.config.to_dict())
     if shape is None:
         raise ValueError("its config.json does not say how large its KV cache is")
@@ -78,18 +79,19 @@ def page_bytes(model: Any) -> int:
 
 
 def sampling_options(temperature: float, top_p: float, top_k: int, vocabulary: int) -> dict[str, float | int]:
-    """A sampled request's own numbers, in the types that the manager insists on. It takes `top_k` 0 for 1, not all."""
+    """Returns a sampled request's own numbers, in the manager's types. It reads `top_k` 0 as 1, not as all."""
     return {"temperature": float(temperature), "top_p": float(top_p), "top_k": min(top_k or vocabulary, vocabulary)}
 
 
 def room(manager: Any) -> int:
-    """Tokens of one request, prompt and answer, that its cache holds. One that outgrew it would end them all."""
+    """Returns the most tokens of one request, prompt and answer, that the cache holds. A larger one would end them
+    all."""
     config = manager.continuous_batching_config
     return int(config.num_blocks * config.page_size)
 
 
 def prepared(model: Any, hardware: CudaHardwareSpec) -> Any:
-    """The model as a manager runs it. Blocks for a few steps, in which it is tried. Raises Unsuited."""
+    """Returns the model as a manager runs it. Blocks for a few trial steps. Raises Unsuited."""
     if hardware.compile:
         raise Unsuited("hardware.compile compiles the model for static batches")
     if hardware.device_map != "none" or hardware.tensor_parallel:
@@ -101,7 +103,7 @@ def prepared(model: Any, hardware: CudaHardwareSpec) -> Any:
 
 
 def check(model: Any) -> None:
-    """Raises Unsuited for what a manager can't do, or does wrong without saying so."""
+    """Raises Unsuited for models that a manager can't run, or runs wrongly without an error."""
     config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
     own = [name for name in _OWN if getattr(model.generation_config, name, None) not in _NEUTRAL]
@@ -114,15 +116,15 @@ def check(model: Any) -> None:
 
 
 def _nested(rope: dict[str, Any]) -> Iterator[Any]:
-    """The rope types of models that have one for each kind of layer."""
+    """Returns the rope types of models that have one for each kind of layer."""
     for value in rope.values():
         if isinstance(value, dict):
             yield value.get("rope_type")
 
 
 def attentions(model: Any) -> list[str]:
-    """The implementations to try: flash attention where it is installed and the GPU and the model have it; the last is
-    the one that the model was loaded with."""
+    """Returns the implementations to try: flash attention if it is installed and the GPU and the model support it;
+    last, the one that the model was loaded with."""
     found = []
     if model.device.type == "cuda" and model._supports_flash_attn and model.dtype in (torch.bfloat16, torch.float16):
         generation = torch.cuda.get_device_capability(model.device)[0]
@@ -135,17 +137,17 @@ def attentions(model: Any) -> list[str]:
 
 
 def settle(model: Any) -> Any:
-    """A twin with the first attention with which a manager generates what the model itself does. Raises Unsuited."""
+    """Makes a twin with the first attention with which a manager generates like the model itself. Raises Unsuited."""
     problem = "its layers have neither torch's attention nor flash attention"
     for attention in attentions(model):
-        if attention == "eager":  # which would be slower than static batches
+        if attention == "eager":  # slower than static batches
             continue
         try:
             paged = twin(model)
             with quiet():
                 paged.set_attn_implementation(attention)
             behind = _trial(paged)
-        except Exception as error:  # the boundary: whatever an architecture raises is the reason to leave it alone
+        except Exception as error:  # the boundary: any error of an architecture is the reason to leave it alone
             problem = f"{type(error).__name__}: {error}"
             continue
         if behind <= BEHIND:
@@ -156,17 +158,18 @@ def settle(model: Any) -> Any:
 
 
 def twin(model: Any) -> Any:
-    """The same weights in modules of their own.
+    """Makes modules of their own over the same weights.
 
     A forward pass of transformers 5.23 changes the model's config and changes it back (`is_causal`, in
-    `merge_with_config_defaults`), and some models keep more between two passes. Threads that share a model would read
-    each other's, and answer wrongly.
+    `merge_with_config_defaults`), and some models keep more state between two passes. Threads that share a model would
+    read each other's state, and answer wrongly.
     """
     return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
 def _trial(model: Any) -> float:
-    """Generates after two prompts together; how far the worst token is behind the best of a plain forward pass."""
+    """Generates after two prompts together; returns the largest distance from the best token of a plain forward
+    pass."""
     width = model.config.get_text_config().vocab_size
     prompts = [[(7 + 13 * place) % width for place in range(length)] for length in (5, 12)]
     config = ContinuousBatchingConfig(
@@ -210,7 +213,7 @@ def _behind(model: Any, prompt: list[int], answer: list[int]) -> float:
 def _made(model: Any, config: ContinuousBatchingConfig, sampled: bool) -> Any:
     model = twin(model)
     if model.device.type == "cuda":
-        torch.cuda.set_device(model.device)  # of this thread; the manager measures and allocates on the current one
+        torch.cuda.set_device(model.device)  # for this thread; the manager measures and allocates on the current device
     with quiet():
         manager = model.init_continuous_batching(_generation_config(model, sampled), config)
         manager.warmup()  # makes the cache here, where its errors can be caught
@@ -218,7 +221,7 @@ def _made(model: Any, config: ContinuousBatchingConfig, sampled: bool) -> Any:
 
 
 def _generation_config(model: Any, sampled: bool) -> Any:
-    """The model's own, without what requests say. For each number that is set here, a request has its own."""
+    """Returns the model's generation config without fields that requests set. A request overrides each number here."""
     config = copy.deepcopy(model.generation_config)
     numbers = (
         {"temperature": 0.5, "top_k": 1, "top_p": 0.5} if sampled else dict.fromkeys(("temperature", "top_k", "top_p"))

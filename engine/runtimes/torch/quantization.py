@@ -1,4 +1,4 @@
-"""Smaller weights: what `hardware.quantization` does to a model that was loaded in full precision.
+"""Smaller weights: applies `hardware.quantization` to a model that was loaded in full precision.
 
 torch: linear layers only; embeddings and the layer that scores words stay (they are often one and the same tensor, and
 the answers depend on it most). int8_dynamic: torch.ao.quantization.quantize_dynamic, 8-bit weights, activations
@@ -14,9 +14,9 @@ from typing import Any
 from engine.core.errors import SetupError
 
 GROUP_SIZES = (128, 64, 32)
-"""Weights that share a scale with int4, the largest that divides every layer's width."""
+"""Group sizes of int4, of weights that share a scale; the largest that divides every layer's width is used."""
 SMOOTHING = 0.7
-"""SmoothQuant's alpha (Xiao et al. 2022, arXiv:2211.10438): how much of the activations' outliers the weights take."""
+"""SmoothQuant's alpha (Xiao et al. 2022, arXiv:2211.10438): the share of the activations' outliers moved to weights."""
 _WORDS_OUT = ("lm_head", "embed_out", "output_projection", "proj_out")
 _SENTENCES = (
     "The {0} was open all {1}.", "How do I reset the {0} before {1}?", "A short note about the {0}, written last {1}.",
@@ -26,11 +26,11 @@ _SENTENCES = (
 _THINGS = (("library", "summer"), ("router", "Monday"), ("harbour", "week"), ("museum", "Sunday"), ("wheat", "year"),
            ("contract", "March"), ("station", "midnight"), ("report", "Friday"))  # fmt: skip
 CALIBRATION = tuple(sentence.format(*pair) for sentence in _SENTENCES for pair in _THINGS)
-"""64 short sentences, for activations of an encoder of general text."""
+"""64 short sentences, for the activations of an encoder of general text."""
 
 
 def quantize_torch(model: Any, kind: str) -> Any:
-    """The model with its linear layers quantized. Raises SetupError where its layers can't be."""
+    """Quantizes the linear layers of the model. Raises SetupError if they can't be."""
     if kind in ("none", "bnb_int8", "bnb_int4"):
         return model
     import torch
@@ -78,7 +78,7 @@ def _int4(group: int, device: str) -> Any:
 
 
 def bitsandbytes(kind: str, dtype: Any) -> dict[str, Any]:
-    """Returns what transformers' `from_pretrained` gets for bnb_int8 and bnb_int4; nothing for the others."""
+    """Returns the arguments of transformers' `from_pretrained` for bnb_int8 and bnb_int4; empty for the others."""
     if kind not in ("bnb_int8", "bnb_int4"):
         return {}
     from transformers import BitsAndBytesConfig
@@ -93,7 +93,7 @@ def bitsandbytes(kind: str, dtype: Any) -> dict[str, Any]:
 
 
 def _sensitive(graph: Any) -> list[str]:
-    """Returns what int8_full leaves as it is in an encoder of `openvino_bert`.
+    """Returns the layers that int8_full leaves alone in an encoder of `openvino_bert`.
 
     Attention's output in every layer, and the second half of the feed-forward network in the last third of the layers:
     their activations have outliers. all-MiniLM-L6-v2, cosine with float32, least of 32 sentences: 0.980 with everything
@@ -106,7 +106,7 @@ def _sensitive(graph: Any) -> list[str]:
 
 
 def _openvino_group(graph: Any) -> int:
-    """The largest size of a group that divides the width of every weight of a MatMul."""
+    """Returns the largest group size that divides the width of every weight of a MatMul."""
     widths = set()
     for node in graph.get_ordered_ops():
         if node.get_type_name() == "MatMul":
@@ -122,7 +122,7 @@ def _inner(name: str) -> bool:
 
 
 def _conv1d_to_linear(model: Any) -> None:
-    """GPT-2's own linear layer, with the weight the other way round, as what quantizers know."""
+    """Replaces GPT-2's own linear layer, which has its weight transposed, by one that quantizers support."""
     import torch
     from transformers.pytorch_utils import Conv1D
 

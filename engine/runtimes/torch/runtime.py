@@ -36,7 +36,7 @@ class TorchRuntime(BackendRuntime):
 
     @classmethod
     def formats(cls, model: ModelSpec) -> tuple[str, ...]:
-        """safetensors; generators also from GGUF, when the package gguf is installed."""
+        """Returns the layouts: safetensors; for generators also GGUF, if the package gguf is installed."""
         if PIPELINES.keys() & set(model.tasks):
             return formats(model.tasks, "torchscript")
         if embedding.TASKS.issuperset(model.tasks or ("chat",)) or importlib.util.find_spec("gguf") is None:

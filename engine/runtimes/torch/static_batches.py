@@ -1,7 +1,7 @@
-"""Generation with torch and transformers: one thread, static batches of requests that request the same sampling.
+"""Generation with torch and transformers: one thread, static batches of requests with the same sampling.
 
-What waits when a batch ends is generated together, padded on the left; each row streams, stops and is cancelled alone.
-A batch that does not fit the memory is generated again in halves.
+All requests that wait when a batch ends are generated together, padded on the left; each row streams, stops and is
+cancelled alone. A batch that does not fit the memory is generated again in halves.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class StaticGenerator:
         sequences.fail(self._waiting, Internal("the model was closed before it answered"))
 
     def _next_batch(self) -> list[Row]:
-        """The longest-waiting request and those that can be generated with it."""
+        """Takes the longest-waiting request and those that can be generated with it."""
         self._admit(block=not self._waiting)
         self._waiting = [row for row in self._waiting if not row.delivery.cancelled]
         if not self._waiting:
@@ -114,12 +114,12 @@ class StaticGenerator:
                 return
 
     def _compute(self, batch: list[Row]) -> None:
-        """Generates; nothing is raised. Rows that have said nothing yet begin again when the memory was too small."""
+        """Generates; raises nothing. Rows without delivered text begin again if the memory was too small."""
         try:
             with nullcontext() if batch[0].sampling.seed is None else self._alone():
                 self._generate(batch)
             return
-        except Exception as error:  # whatever the model raises is these requests' failure; no request may hang
+        except Exception as error:  # any error of the model is these requests' failure; no request may hang
             silent = [row for row in batch if not row.ended and not row.said]
             again = silent if is_out_of_memory(error) and len(batch) > 1 else []
             failed = Internal(f"torch failed while generating: {type(error).__name__}: {error}")
@@ -159,7 +159,7 @@ class StaticGenerator:
             )
 
     def _processors(self, batch: list[Row], prompt_length: int) -> list[LogitsProcessor]:
-        """Returns what transformers has no option for; the schemas come last, when the penalties have been taken."""
+        """Returns processors for options that transformers lacks; schemas come last, after the penalties."""
         processors: list[LogitsProcessor] = []
         sampling = batch[0].sampling
         if sampling.frequency_penalty or sampling.presence_penalty:
@@ -209,7 +209,7 @@ class _Stream(BaseStreamer):  # type: ignore[misc]  # transformers has no types
 
 
 class _Ended(StoppingCriteria):  # type: ignore[misc]  # transformers has no types
-    """Ends each row by itself: its own max_tokens, its stop strings, its caller gone."""
+    """Ends each row by itself: at its own max_tokens, its stop strings, or when its caller has left."""
 
     def __init__(self, generator: StaticGenerator, batch: list[Row]) -> None:
         self._generator = generator
@@ -220,7 +220,7 @@ class _Ended(StoppingCriteria):  # type: ignore[misc]  # transformers has no typ
 
 
 def _kind(sampling: Sampling) -> tuple[Any, ...]:
-    """Requests with the same kind can share a batch; greedy ones need not agree on what only sampling reads."""
+    """Returns the kind of a request, whose members can share a batch; greedy ones may differ in sampling options."""
     penalties = (sampling.repetition_penalty, sampling.frequency_penalty, sampling.presence_penalty)
     if sampling.temperature == 0:
         return (*penalties, 0.0, 1.0, 0, 0.0, None)
@@ -228,7 +228,7 @@ def _kind(sampling: Sampling) -> tuple[Any, ...]:
 
 
 def _options(sampling: Sampling) -> dict[str, Any]:
-    """transformers' names for a sampling; what is not named here is as the model's generation_config.json says."""
+    """Returns a sampling by transformers' names; other options are those of the model's generation_config.json."""
     options: dict[str, Any] = {
         "do_sample": sampling.temperature > 0,
         "repetition_penalty": sampling.repetition_penalty,

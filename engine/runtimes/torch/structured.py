@@ -1,4 +1,4 @@
-"""JSON that a schema describes, for transformers' generation: llguidance says which tokens may come next.
+"""JSON that follows a schema, for transformers' generation: llguidance selects the tokens that may come next.
 
 A grammar's state ("matcher") belongs to one answer. It allows the end of the text exactly where the JSON is complete.
 """
@@ -18,7 +18,7 @@ from engine.core.errors import InferenceError, Internal, InvalidRequest, SetupEr
 from engine.tasks.structured import SCHEMA
 
 KEPT = 64
-"""Grammars that are kept for the next request with the same schema."""
+"""Grammars kept for later requests with the same schema."""
 _WHITESPACE = r"\x20|\x0A[\x20\x09]{0,40}"
 """A space, or a new line with its indent: small models that may write any whitespace write nothing else."""
 
@@ -30,12 +30,12 @@ class Grammars:
         self._tokenizer = tokenizer
         self._ends = sorted(ends)
         self._vocabulary: Any = None
-        """llguidance's form of the tokenizer: half a second to make, so only when a first schema comes."""
+        """Returns llguidance's form of the tokenizer: it takes half a second, so it is made for the first schema."""
         self._made: OrderedDict[str, Any] = OrderedDict()
         self._gate = threading.Lock()
 
     def fresh(self, schema: str) -> Any:
-        """A matcher at its beginning. Raises InvalidRequest for a schema that makes no grammar, SetupError without
+        """Returns a matcher at its start. Raises InvalidRequest for a schema that makes no grammar, SetupError without
         llguidance."""
         with self._gate:
             if schema not in self._made:
@@ -99,7 +99,8 @@ class SchemaMask(LogitsProcessor):  # type: ignore[misc]  # transformers has no 
 
 
 def _allowed(bits: bytes, width: int) -> torch.Tensor:
-    """Which of `width` tokens may come next. A model may have more logits than tokens; the rest is never allowed."""
+    """Returns which of `width` tokens may come next. A model may have more logits than tokens; the rest is
+    forbidden."""
     allowed = np.zeros(width, np.bool_)
     known = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")[:width]
     allowed[: len(known)] = known

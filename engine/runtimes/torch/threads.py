@@ -1,7 +1,7 @@
 """The number of threads that torch uses for the work of one thread.
 
-Its threads continue looking for work for some milliseconds after each operation: next to another library that computes
-on the same cores, such as OpenVINO between two steps of a generation, that costs more than they bring.
+Its threads look for work for some milliseconds after each operation: next to another library that computes on the same
+cores, such as OpenVINO between two steps of a generation, that costs more than it brings.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import torch
 
 
 def use_here(count: int | None) -> None:
-    """From now on torch computes with `count` threads in the calling thread, None: as many as elsewhere."""
-    torch.get_num_threads()  # a thread takes the process's number at its first question, over what was set before
+    """Sets torch's threads for the calling thread to `count`; None: as many as elsewhere."""
+    torch.get_num_threads()  # a thread reads the process's number at its first call, and would overwrite ours
     with ThreadPoolExecutor(1) as another:
         elsewhere = another.submit(torch.get_num_threads).result()
         torch.set_num_threads(count or elsewhere)
-        # A thread that begins later takes the number that was set last, by any thread.
+        # A later thread starts with the number that any thread set last.
         another.submit(torch.set_num_threads, elsewhere).result()
