@@ -33,7 +33,7 @@ def prompts(round: int, count: int) -> list[list[dict[str, str]]]:
 
 
 def timed(count: int, answer: Callable[[list[list[dict[str, str]]]], int]) -> None:
-    """Serves rounds: `answer` gets the chats, gives the number of new tokens."""
+    """Serves rounds: `answer` gets the chats, returns the number of new tokens."""
     round = 0
 
     def measure() -> float:
@@ -135,7 +135,7 @@ def transformers_(count: int, folder: str) -> None:
 
 
 def as_safetensors(gguf: Path, folder: Path) -> None:
-    """The GGUF file's values."""
+    """Returns the GGUF file's values."""
     import torch
 
     from engine.runtimes.torch import gguf as torch_gguf

@@ -77,7 +77,7 @@ def contest(contenders: dict[str, list[str]], rounds: int = 7) -> dict[str, Cont
 
 
 def table(results: dict[str, Contender], unit: str, base: str) -> str:
-    """Markdown: median, spread, and the ratio to `base` of the medians."""
+    """Returns Markdown: median, spread, and the ratio to `base` of the medians."""
     lines = [f"| contender | {unit}, median (min–max) | × {base} |", "|---|--:|--:|"]
     for name, contender in results.items():
         low, high = min(contender.figures), max(contender.figures)
@@ -95,13 +95,13 @@ def has_nncf() -> bool:
 
 
 def machine(*packages: str) -> str:
-    """One line: cores, Python, and the versions of what was compared."""
+    """Returns one line: cores, Python, and the versions of the contenders."""
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
     return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; {versions}"
 
 
 def peer_python(*packages: str) -> str:
-    """A Python that has the peers, on top of what this one has. Installed once, below benchmarks/.peers."""
+    """Returns a Python that has the peers, on top of this one's packages. Installed once, below benchmarks/.peers."""
     python = PEERS / "bin" / "python"
     if not python.exists():
         venv.create(PEERS, with_pip=True)

@@ -31,7 +31,7 @@ Ask = tuple[str, int]
 
 
 def asks(round: int) -> list[Ask]:
-    """Other prompts in each round, or they would be cached."""
+    """Returns other prompts in each round, which would be cached otherwise."""
     chance = random.Random(round)
     return [
         (
@@ -43,7 +43,7 @@ def asks(round: int) -> list[Ask]:
 
 
 def timed(answer: Callable[[list[Ask]], int]) -> None:
-    """Serves rounds: `answer` gives the number of new tokens."""
+    """Serves rounds: `answer` returns the number of new tokens."""
     round = 0
 
     def measure() -> float:
@@ -87,7 +87,7 @@ def through_engine(name: str, *overrides: str) -> None:
 
 
 def loaded(path: str) -> tuple[Any, Any]:
-    """The model and its tokenizer, with the attention that the engine would take."""
+    """Loads the model and its tokenizer, with the attention that the engine would use."""
     import torch
     import transformers
 
@@ -99,7 +99,7 @@ def loaded(path: str) -> tuple[Any, Any]:
 
 
 def continuous(path: str) -> None:
-    """transformers' own manager, all of a round handed to it at once."""
+    """Runs transformers' own manager, with all requests of a round at once."""
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
     model, tokenizer = loaded(path)
@@ -122,7 +122,7 @@ def continuous(path: str) -> None:
 
 
 def static(path: str) -> None:
-    """`generate` for 32 prompts at a time in the order in which they come, padded on the left."""
+    """Runs `generate` for 32 prompts at a time in the order of arrival, padded on the left."""
     import torch
 
     model, tokenizer = loaded(path)
@@ -171,7 +171,7 @@ def main(name: str, *overrides: str) -> None:
         f"engine {off}": [*me, "engine", name, *overrides, off],
     }
     print(f"{machine('torch', 'transformers')}; {torch.cuda.get_device_name()}, {name}")
-    # One after the other, or each would take its share of the GPU's memory.
+    # One after another, or each would take its share of the GPU's memory.
     results = {label: contest({label: command}, rounds=5)[label] for label, command in contenders.items()}
     print(f"\n{table(results, 'tokens/s', bare)}")
 

@@ -50,7 +50,7 @@ REPLY: dict[str, Any] = {
     "usage": USED,
 }
 SERVERS = {"tgi": "openai"}
-"""Whose server direction makes a dialect's replies, where that is another's: TGI's chat goes by OpenAI's path."""
+"""Dialect → the one whose server makes its replies, if that is another: TGI's chat uses OpenAI's path."""
 CHAT_GOAL_US, CHUNK_GOAL_US, VECTORS_GOAL = 15.0, 5.0, 5.0
 
 
@@ -85,7 +85,7 @@ def _row(name: str, rounds: int) -> str:
 
 
 def _wire(name: str) -> tuple[bytes, list[bytes]]:
-    """A reply, and the pieces of a stream, as a server of this dialect sends them."""
+    """Returns a reply, and the pieces of a stream, as a server of this dialect sends them."""
     server = SERVER_DIALECTS.get(SERVERS.get(name, name))()
     whole = ClientCall("chat", dict(BODY), False, "m", None)
     streamed = ClientCall("chat", {**BODY, "stream_options": {"include_usage": True}}, True, "m", None)

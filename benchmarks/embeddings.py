@@ -27,7 +27,7 @@ SENTENCES = [
     f"the price of {first} and the price of {second} rose in {town} this year"
     for first, second, town in list(product(GOODS, GOODS, TOWNS))[:768]
 ]
-"""16 tokens each, with the two that mark the ends. Of one length, so that sorting gains nothing."""
+"""16 tokens each, with the two at the ends. Of one length, so that sorting gains nothing."""
 
 
 def engine_on(together: int, *words: str) -> None:
@@ -71,7 +71,7 @@ def peer(path: str) -> None:
 
 
 def bare(kind: str, path: str) -> None:
-    """The model alone: no tokenizer, no engine."""
+    """Runs the model alone: no tokenizer, no engine."""
     import numpy as np
     import torch
     from transformers import AutoModel

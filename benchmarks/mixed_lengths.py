@@ -62,7 +62,7 @@ def engine_on(hardware: str) -> None:
 
 
 def fixed(hardware: str, path: str) -> None:
-    """The same encoder's own compute, a request a batch."""
+    """Runs the same encoder's own compute, a request a batch."""
     from concurrent.futures import ThreadPoolExecutor
 
     import numpy as np

@@ -50,7 +50,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "rescue": ("test_rescue.py", "test_rescue_splice.py"),
     "rescue_splice": ("test_rescue_splice.py", "test_rescue.py"),
 }
-"""Of a file whose tests are not just those of its own name."""
+"""Files with tests other than those of their own name."""
 EVERY = ("test_layers.py",)
 """Tests of every file, in addition to the quick ones of tests/test_chain.py."""
 OPTIONS = (
@@ -60,7 +60,7 @@ OPTIONS = (
     "--assert=plain",  # rewriting them costs more than running them
 )
 MEMORY_BYTES = 8 << 30
-"""For one mutant; one that eats more is killed."""
+"""Memory of one mutant; one that takes more is killed."""
 
 
 # -- mutants ------------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ _PROSE_FIELDS = frozenset({"annotation", "returns", "decorator_list", "bases"})
 
 @dataclass(frozen=True)
 class Mutant:
-    """One wrong change. `name` stays the same while the function around it does."""
+    """One wrong change. `name` does not change as long as the function around it does not."""
 
     name: str
     line: int
@@ -102,7 +102,7 @@ class Mutant:
 
 
 def mutants(path: Path) -> Iterator[Mutant]:
-    """Every mutant of a file, in order."""
+    """Yields every mutant of a file, in order."""
     tree = ast.parse(path.read_text())
     seen: Counter[str] = Counter()
     for where, holder, field, index, node in list(_sites(tree)):
@@ -119,7 +119,7 @@ def mutants(path: Path) -> Iterator[Mutant]:
 
 
 def _sites(node: ast.AST, where: str = "") -> Iterator[tuple[str, ast.AST, str, int | None, ast.AST]]:
-    """Every node that may be changed: the function that it is in, and the field that holds it."""
+    """Yields every node that may be changed: its function, and the field that holds it."""
     if isinstance(node, ast.JoinedStr):
         values = [part for part in node.values if isinstance(part, ast.FormattedValue)]
         for part in values:
@@ -145,7 +145,7 @@ def _below(
 
 
 def _changes(node: ast.AST, inside: bool) -> Iterator[ast.AST]:
-    """Yields what may be in a node's place. `inside` a function or class, where statements may be left out."""
+    """Yields the replacements of a node. `inside` a function or class, where statements may be left out."""
     if isinstance(node, ast.Compare):
         for place, op in enumerate(node.ops):
             for other in _COMPARISONS.get(type(op), ()):
@@ -192,7 +192,7 @@ def _may_go(node: ast.AST) -> bool:
 
 
 def _plain(test: ast.expr) -> bool:
-    """A condition that no other change turns round."""
+    """Returns True for a condition that no other change inverts."""
     return not isinstance(test, ast.Compare | ast.BoolOp | ast.UnaryOp | ast.Constant)
 
 
@@ -208,7 +208,7 @@ def _put(holder: ast.AST, field: str, index: int | None, node: ast.AST) -> None:
 
 
 def _shown(node: ast.AST) -> str:
-    """One line: of a condition only its head."""
+    """Returns one line: of a condition only its head."""
     if isinstance(node, ast.If | ast.While):
         return f"{type(node).__name__.lower()} {ast.unparse(node.test)}"
     return " ".join(ast.unparse(node).split())
@@ -218,7 +218,7 @@ def _shown(node: ast.AST) -> str:
 
 
 class _Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives a mutant where a module is imported."""
+    """Supplies a mutant when a module is imported."""
 
     def __init__(self, module: str, path: Path, code: CodeType) -> None:
         self.module, self.path, self.code = module, path, code
@@ -236,7 +236,7 @@ class _Instead(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def preload() -> None:
-    """Imports all that no mutant can change; forks have it for nothing."""
+    """Imports all modules that no mutant can change, so that forks have them at no cost."""
     sys.dont_write_bytecode, sys.pycache_prefix = False, str(STATE / "bytecode")
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "EXAMPLES": "10"}
     import pytest
@@ -246,7 +246,7 @@ def preload() -> None:
 
 
 def start(file: Path, code: CodeType | None, limit_s: float) -> int:
-    """Runs the file's tests in a fork, against the mutant `code` or the file as it is. Gives the fork's pid."""
+    """Runs the file's tests in a fork, against the mutant `code` or the unchanged file. Returns the fork's pid."""
     pid = os.fork()
     if pid:
         return pid
@@ -316,7 +316,7 @@ class Ledger:
 
 
 def examine(file: Path, processes: int) -> tuple[list[Mutant], Ledger]:
-    """Runs the mutants of one file that are not known yet. Exits when the tests fail without any."""
+    """Runs the mutants of one file without a known outcome. Exits if the tests fail without a mutant."""
     ledger, every = Ledger(file), list(mutants(file))
     left = [each for each in every if each.name not in ledger.killed and each.name not in ledger.survived]
     if left:
@@ -356,7 +356,8 @@ def _run(file: Path, left: list[Mutant], ledger: Ledger, processes: int, limit_s
 
 
 def equivalent() -> set[str]:
-    """The names of the mutants that change nothing. Exits when one has no reason: an indented line below its group."""
+    """Reads the names of the mutants that change nothing. Exits if one has no reason: an indented line below its
+    group."""
     found: set[str] = set()
     group: list[str] = []
     for line in EQUIVALENT.read_text().splitlines():

@@ -40,7 +40,7 @@ class Entry:
 
     @property
     def is_peer(self) -> bool:
-        """It needs the peers' packages, not ours."""
+        """True if it needs the peers' packages, not ours."""
         return self.maker.startswith("peers:") or "httpx2" in self.arguments.values()
 
     def command(self, python: str, origin: str) -> list[str]:
@@ -59,7 +59,7 @@ class Table:
     entries: dict[str, Entry]
     server: str = "nginx"
     difference: bool = False
-    """Compared by subtraction: the base is the work that all of them do."""
+    """Compared by subtraction: the base is the work that all contenders share."""
 
 
 def tables() -> list[Table]:
@@ -131,7 +131,7 @@ def tables() -> list[Table]:
 
 
 def chosen(words: list[str]) -> list[Table]:
-    """The tables that were requested, cut to what was requested."""
+    """Returns the requested tables, with the requested contenders."""
     found = tables()
     for table in found:
         if words and not any(word in table.title for word in words):
@@ -142,7 +142,7 @@ def chosen(words: list[str]) -> list[Table]:
 
 
 def compare(table: Table, python: str, origin: str, rounds: int) -> str:
-    """Runs a table's contenders in turn. Markdown: CPU with its spread, the comparisons, the rate."""
+    """Runs a table's contenders in turn. Returns Markdown: CPU with its spread, the comparisons, the rate."""
     running = {
         name: Contender(name, entry.command(python if entry.is_peer else sys.executable, origin))
         for name, entry in table.entries.items()
@@ -170,7 +170,7 @@ def compare(table: Table, python: str, origin: str, rounds: int) -> str:
 
 @contextmanager
 def paced_server() -> Iterator[str]:
-    """The origin of a process that serves paced streams."""
+    """Yields the origin of a process that serves paced streams."""
     command = [sys.executable, str(Path(__file__).resolve()), "--paced"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def measure(rows: int, folder: Path) -> tuple[float, float, float]:
-    """Rows/s, peak memory in MB, and the share of the rows that have a result."""
+    """Measures rows/s, peak memory in MB, and the share of the rows that have a result."""
     with (folder / f"{rows}.jsonl").open("w") as file:
         for number in range(rows):
             file.write(json.dumps({"custom_id": f"r{number}", "prompt": f"question number {number}"}) + "\n")
@@ -57,7 +57,7 @@ def measure(rows: int, folder: Path) -> tuple[float, float, float]:
 
 
 def resume(rows: int, folder: Path) -> tuple[float, float]:
-    """Seconds to read a run's index, and to find out that none of its workload's rows is left."""
+    """Measures the seconds to read a run's index, and to find that none of its workload's rows is left."""
     from engine.runs.directory import load_spec
     from engine.runs.journal import recorded
     from engine.runs.pending_rows import PendingRows
@@ -76,7 +76,7 @@ def resume(rows: int, folder: Path) -> tuple[float, float]:
 
 
 async def append_all(path: Path) -> float:
-    """Records/s into a journal, with at most IN_FLIGHT that are not yet durable."""
+    """Measures records/s into a journal, with at most IN_FLIGHT that are not yet durable."""
     from engine.core.errors import OutputError
     from engine.runs.journal import Journal
 
@@ -98,7 +98,7 @@ async def append_all(path: Path) -> float:
 
 
 def child(command: list[str]) -> tuple[str, float]:
-    """Returns what a process of its own prints, and its peak memory in MB."""
+    """Returns the output of a separate process, and its peak memory in MB."""
     with tempfile.TemporaryFile("w+") as output:
         actions = [(os.POSIX_SPAWN_DUP2, output.fileno(), 1)]
         pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions)

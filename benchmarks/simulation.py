@@ -1,4 +1,4 @@
-"""Policies on bad days of a provider, in virtual time: what share of its true capacity they bring home.
+"""Policies on bad days of a provider, in virtual time: the share of its true capacity that they reach.
 
     python benchmarks/simulation.py              policies on three days, below
     python benchmarks/simulation.py traffic [S]  what S seconds (an hour) at 1,000 requests a second cost to simulate
@@ -110,7 +110,7 @@ async def live(words: list[str], clock: VirtualClock) -> Day:
 
 
 async def ask(engine: Engine, day: Day, priority: str) -> None:
-    """A user who sends again as soon as there is an answer, and a second after a failure."""
+    """A user who sends the next request on each answer, and a second after a failure."""
     while True:
         request = Request("chat", {"messages": [{"role": "user", "content": "hello"}]}, priority=priority)
         result = await engine.submit(request)
@@ -123,7 +123,7 @@ async def ask(engine: Engine, day: Day, priority: str) -> None:
 
 
 def traffic(seconds: float) -> None:
-    """A whole run of `python -m engine`: journal, results, report; requests of half a second, all policies on."""
+    """Runs `python -m engine` as a whole: journal, results, report; requests of half a second, all policies on."""
     with tempfile.TemporaryDirectory() as folder:
         words = ["provider=simulated", "provider.latency_s=0.5", "policy.queue.concurrency=2000"]
         words += ["workload=synthetic", "workload.rate_per_s=1000", f"workload.duration_s={seconds}"]

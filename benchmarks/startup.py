@@ -1,4 +1,4 @@
-"""Start-up: what `import engine` and `--help` cost, and whether anything heavy slipped in.
+"""Start-up: the cost of `import engine` and `--help`, and a check for heavy imports.
 
 python benchmarks/startup.py
 """

@@ -21,13 +21,13 @@ BODY = {"model": MODEL, "messages": MESSAGES, "max_tokens": 256, "temperature": 
 STREAM_BODY = {**BODY, "stream": True, "stream_options": {"include_usage": True}}
 
 Call = Callable[[], Awaitable[int]]
-"""One call; gives the units that it did: 1 for a request, the number of chunks for a stream."""
+"""One call; returns its units: 1 for a request, the number of chunks for a stream."""
 Contestant = Callable[[str], AbstractAsyncContextManager[Call]]
-"""Made for an origin, http://127.0.0.1:PORT; ready to be called inside."""
+"""Opens a contender for an origin, http://127.0.0.1:PORT."""
 
 
 async def answer_rounds(contestant: Contestant, origin: str, calls: int) -> None:
-    """The contender's process: a measurement of `calls` calls for each line read."""
+    """Runs in the contender's process: measures `calls` calls for each line read."""
     loop = asyncio.get_running_loop()
     async with contestant(origin) as call:
         # `serve` blocks on its input, so it runs next to the loop.
@@ -36,8 +36,8 @@ async def answer_rounds(contestant: Contestant, origin: str, calls: int) -> None
 
 async def load(call: Call, calls: int) -> dict[str, object]:
     """`figure`: µs of CPU a unit, user and system, over all threads and children; `rate`: units a second."""
-    # Contenders close connections that were idle while the others ran; opening them again is not what is compared. As
-    # many calls as are measured: httpx' pool opens too many at first and needs hundreds of calls to settle.
+    # Contenders close idle connections while the others run; opening them again is not part of the comparison. As many
+    # calls as are measured: httpx' pool opens too many at first and needs hundreds of calls to settle.
     await _run(call, calls)
     started, used = time.perf_counter(), _cpu_s()
     done = await _run(call, calls)
@@ -45,7 +45,7 @@ async def load(call: Call, calls: int) -> dict[str, object]:
 
 
 async def _run(call: Call, calls: int) -> int:
-    """The units that `calls` calls did, `IN_FLIGHT` at a time."""
+    """Makes `calls` calls, `IN_FLIGHT` at a time; returns their units."""
     left = iter(range(calls))
     done = 0
 

@@ -57,7 +57,8 @@ def over_nothing(policy: bool = True, stream: bool = False) -> Contestant:
 
 
 def nothing(stream: bool = False) -> Contestant:
-    """That executor alone: what of `over_nothing` is the event loop's, the request's and the record's."""
+    """Runs that executor alone: the share of `over_nothing` that is the event loop's, the request's and the
+    record's."""
 
     @asynccontextmanager
     async def contestant(origin: str) -> AsyncIterator[Call]:
@@ -77,7 +78,7 @@ def nothing(stream: bool = False) -> Contestant:
 
 
 class _Told:
-    """As much of a context as `Nothing` reads."""
+    """The part of a context that `Nothing` reads."""
 
     def __init__(self, stream: bool) -> None:
         self.stream = stream
@@ -90,7 +91,7 @@ _CHUNK = Chunk({"choices": [{"index": 0, "delta": {"content": " word"}, "finish_
 
 
 class Nothing:
-    """An executor that yields once to the event loop, so that calls overlap, and gives what was ready before."""
+    """An executor that yields once to the event loop, so that calls overlap, and returns a ready reply."""
 
     keys = ("OPENAI_API_KEY",)
     tasks = frozenset({"chat"})
@@ -116,7 +117,7 @@ class Nothing:
 
 
 class _Ready:
-    """Chunks that are all there."""
+    """Yields chunks that are all ready."""
 
     __slots__ = ("_left",)
 
@@ -134,7 +135,7 @@ class _Ready:
 
 
 def described() -> str:
-    """The chain of the contenders with every policy, in one line."""
+    """Describes the chain of the contenders with every policy, in one line."""
     engine = Engine.compose(_words("http://127.0.0.1:9/v1", EVERY_POLICY))
     try:
         names = [line.name for line in engine.describe()]
@@ -144,7 +145,7 @@ def described() -> str:
 
 
 def _words(base_url: str, policy: tuple[str, ...], *more: str) -> list[str]:
-    """The overrides of a run, with a second target that a failure would fall back to."""
+    """Returns the overrides of a run, with a second target as a fallback."""
     os.environ["OPENAI_API_KEY"] = KEY
     target = ["provider=openai", f"provider.base_url={base_url}", "model=remote", f"model.name={MODEL}"]
     second = f"fallbacks=[{{provider:{{use:openai,name:second,base_url:'{base_url}'}}}}]"
@@ -152,7 +153,7 @@ def _words(base_url: str, policy: tuple[str, ...], *more: str) -> list[str]:
 
 
 async def _checked(engine: Engine, stream: bool) -> Call:
-    """The call that is measured, seen to work once."""
+    """Returns the measured call, after it has worked once."""
 
     async def submit() -> int:
         result = await engine.submit(Request("chat", BODY))

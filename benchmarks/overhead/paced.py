@@ -1,4 +1,4 @@
-"""A server of streams that come as a model writes them: every stream gets its next event once a tick.
+"""A server of streams at the pace of a model: every stream gets its next event once a tick.
 
 Each event arrives alone, so a client pays a wake-up for it, as with a real provider. nginx sends all events at once.
 """

@@ -1,4 +1,4 @@
-"""The peers: other people's clients and gateways, each as its own documentation sets it up, without a database.
+"""The peers: other clients and gateways, each set up as in its documentation, without a database.
 
 They run in a Python environment of their own, made once below benchmarks/.peers.
 """
@@ -116,7 +116,8 @@ async def _count(chunks: Any) -> int:
 
 
 def peers_python() -> str:
-    """A Python that has the peers, and nothing of ours. Made at the first call, which needs a package registry."""
+    """Returns a Python with the peers' packages, without ours. Made at the first call, which needs a package
+    registry."""
     folder = PEERS / "overhead"
     python = folder / "bin" / "python"
     if not python.exists():

@@ -17,9 +17,9 @@ from typing import Any
 from overhead.load import MODEL
 
 CHUNKS = 200
-"""Of each streamed completion, before its last two, which end it and carry the usage."""
+"""Events of each streamed completion, before its last two, which end it and carry the usage."""
 CHUNK_BYTES = 320
-"""Of each event of the stream."""
+"""Bytes of each event of the stream."""
 
 _TEXT = (
     "Loopback servers answer at once, so what is left of a call's time is the client's own work: to write the request, "
@@ -80,14 +80,14 @@ http {{
 
 
 def completion() -> dict[str, Any]:
-    """The reply: about 1 kB of JSON."""
+    """Returns the reply: about 1 kB of JSON."""
     message = {"role": "assistant", "content": _TEXT, "refusal": None, "annotations": []}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     return {**_head("chat.completion"), "choices": [choice], "usage": _USAGE, **_TAIL}
 
 
 def events() -> bytes:
-    """The streamed reply: events of `CHUNK_BYTES` each, and what ends the stream."""
+    """Returns the streamed reply: events of `CHUNK_BYTES` each, and its end."""
     head = _head("chat.completion.chunk")
     parts: list[bytes] = []
     for number in range(CHUNKS):
@@ -106,7 +106,7 @@ def events() -> bytes:
 
 @contextmanager
 def nginx() -> Iterator[str]:
-    """Its base URLs: /v1 answers with the completion, /stream with all its events at once."""
+    """Yields its base URLs: /v1 answers with the completion, /stream with all its events at once."""
     binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if binary is None:
         raise SystemExit("nginx is not installed: install the package nginx-light, or put nginx on PATH")

@@ -1,4 +1,4 @@
-"""The rows of the matrix: which names there are, where each comes from, and those that transformers no longer knows."""
+"""The rows of the matrix: their names and sources, and the names that transformers no longer knows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.matrix.report.record import Group
 
 @dataclass(frozen=True)
 class Entry:
-    """One row: its name, why it is there, and the model type that is built for it."""
+    """One row: its name, its source, and the model type that is built for it."""
 
     name: str
     group: Group
@@ -22,7 +22,7 @@ class Entry:
 
 
 def entries(patterns: Sequence[str] = ()) -> list[Entry]:
-    """Every row, or those whose name matches one of the patterns (as in a shell: `bert*`), by the alphabet.
+    """Returns every row, or those whose name matches one of the patterns (as in a shell: `bert*`), sorted by name.
 
     A pattern may also name a group: `mapped`, `named`, `installed`, `shape`. Raises ConfigError for one that matches
     nothing.
@@ -60,7 +60,7 @@ def _group(name: str) -> Group:
 
 
 def gone(name: str) -> str:
-    """Returns why a name is not a model type of the installed transformers; empty if it is one."""
+    """Returns the reason that a name is not a model type of the installed transformers; empty if it is one."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     if name in CONFIG_MAPPING_NAMES:

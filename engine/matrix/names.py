@@ -1,4 +1,4 @@
-"""The names that the project promised to cover, and the outcome of those that are no model types any more."""
+"""The names that the project promised to cover, and the outcome of those that are no longer model types."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ MAPPED: Mapping[str, str] = {
     "videomae": "MCG-NJU/videomae-base",
     "qwen2_vl": "Qwen/Qwen2-VL-7B-Instruct",
 }
-"""The mapped models: model type to checkpoint."""
+"""The mapped models: model type → checkpoint."""
 
 _NAMES = """
     albert align altclip audio-spectrogram-transformer autoformer bark bart beit bert bert-generation big_bird
@@ -112,4 +112,4 @@ GONE: Mapping[str, str] = {
     "vit_hybrid": _REMOVED,
     "xlm-prophetnet": _REMOVED,
 }
-"""The reason why a name of the list is not a model type of the installed transformers."""
+"""Name of the list → the reason that it is not a model type of the installed transformers."""

@@ -1,4 +1,4 @@
-"""Runs the matrix: every chosen row in its own process, each written down as soon as it is known."""
+"""Runs the matrix: every chosen row in a separate process, each recorded as soon as it is known."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = "rows.jsonl"
 PREVIOUS = "previous.jsonl"
 
 Progress = Callable[[Row, int, int], None]
-"""A finished row, how many are finished, how many there are."""
+"""Called with a finished row, the number of finished rows, and the number of all rows."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Plan:
 
 
 def run(plan: Plan, progress: Progress) -> dict[str, Row]:
-    """Runs what is not there yet and returns all rows. Raises SetupError and OutputError.
+    """Runs the missing rows and returns all rows. Raises SetupError and OutputError.
 
     Without `resume` the rows of the last run become those that this one is compared with. With it, rows that have an
     answer for each hardware stay.
@@ -66,7 +66,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Row]:
 
 
 def environment() -> dict[str, str]:
-    """The machine and the versions that the figures belong to."""
+    """Returns the machine and the versions of the figures."""
     versions = {}
     for package in ("torch", "transformers", "openvino", "diffusers", "pillow"):
         try:
@@ -82,7 +82,7 @@ def environment() -> dict[str, str]:
 
 
 def _begin(plan: Plan) -> dict[str, Row]:
-    """Makes the folder; the rows that stay."""
+    """Makes the folder; returns the rows that stay."""
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
         rows = plan.out / ROWS
@@ -98,7 +98,7 @@ def _known(rows: dict[str, Row], entry: Entry, hardware: Sequence[str]) -> bool:
 
 
 def _row(ended: Ended, hardware: Sequence[str]) -> Row:
-    """The row that a process told, completed for the hardware it did not come to."""
+    """Returns the row that a process reported, completed for the hardware that it did not reach."""
     entry: Entry = ended.job
     row = Row(entry.name, entry.group, model_type=entry.model_type, checkpoint=entry.checkpoint)
     cells: dict[str, Cell] = {}

@@ -1,4 +1,4 @@
-"""Models that no configuration of transformers builds: they are put together here from parts that are."""
+"""Models that no configuration of transformers builds, assembled here from parts that one builds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WIDTH = 64
 def vision_t5() -> Any:
     """A ViT whose states a T5 decoder reads, through transformers' VisionEncoderDecoderModel.
 
-    transformers has no T5 that is a decoder alone, which that class requests, so T5's own stack gets its head here.
+    transformers has no T5 with a decoder alone, which that class needs, so T5's own stack gets its head here.
     """
     from transformers import T5Config, VisionEncoderDecoderConfig, VisionEncoderDecoderModel, ViTConfig, ViTModel
 
@@ -32,7 +32,7 @@ def vision_t5() -> Any:
 
 
 def _t5_decoder(config: Any) -> Any:
-    """T5's decoder with a head for its words, as `T5ForConditionalGeneration` has it."""
+    """T5's decoder with a head for its words, as in `T5ForConditionalGeneration`."""
     import torch
     from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
     from transformers.models.t5.modeling_t5 import T5PreTrainedModel, T5Stack

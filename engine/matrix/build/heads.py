@@ -1,4 +1,4 @@
-"""Picks the class of a model type that does the most: the one with a head, as a user would load it."""
+"""Picks the most complete class of a model type: the one with a head, as a user would load it."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ MAPPINGS = (
     "MODEL_MAPPING_NAMES",
     "MODEL_FOR_BACKBONE_MAPPING_NAMES",
 )
-"""In which of transformers' tables to look for the class, the most complete one first."""
+"""transformers' tables that are searched for the class, the most complete one first."""
 
 
 def model_class(config_class: Any, model_type: str) -> Any | None:
-    """The class, or None where transformers has none that is built from this configuration alone."""
+    """Returns the class; None if transformers has no class that this configuration alone can build."""
     from transformers.models.auto import modeling_auto
 
     names: list[str] = []
@@ -59,7 +59,7 @@ def model_class(config_class: Any, model_type: str) -> Any | None:
 
 
 def class_named(name: str, config_class: Any) -> Any | None:
-    """A class of the configuration's own file, or of transformers, by its name."""
+    """Returns a class of the configuration's own file, or of transformers, by its name."""
     return _in_modules(name, _modules(config_class))
 
 
@@ -71,7 +71,7 @@ def _in_modules(name: str, modules: list[Any]) -> Any | None:
 
 
 def _modules(config_class: Any) -> list[Any]:
-    """The files next to the configuration's that hold models."""
+    """Returns the model files next to the configuration's file."""
     name = config_class.__module__.replace(".configuration_", ".modeling_")
     try:
         return [importlib.import_module(name)]
@@ -80,7 +80,7 @@ def _modules(config_class: Any) -> list[Any]:
 
 
 def _own_class(config_class: Any, modules: list[Any]) -> Any | None:
-    """A model that no table lists, because it is a part of another one."""
+    """Finds a model that no table lists, because it is part of another one."""
     found = [value for module in modules for value in vars(module).values() if _built_from(value, config_class, module)]
     return found[-1] if found else None
 

@@ -1,4 +1,4 @@
-"""Makes what a model reads: real preprocessing where it can be built offline, tensors of the right shape elsewhere."""
+"""Makes a model's inputs: real preprocessing if it works offline, otherwise tensors of the right shape."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MODALITIES = {
     "image": ("get_image_features", ("image_token_id", "image_token_index", "img_context_token_id")),
     "audio": ("get_audio_features", ("audio_token_id", "audio_token_index")),
 }
-"""The count of an image's or an audio's features in a model, and the token for one in the text."""
+"""The setting for the number of an image's or audio's features in a model, and the one for their token in the text."""
 
 
 _AUDIO_MASKS = ("input_features_mask", "feature_attention_mask", "padding_mask")
@@ -38,7 +38,7 @@ class Prepared:
 def prepare(
     model: Any, model_type: str, batch: int, *, source: Source, made: Mapping[str, Make | None], seed: int = 0
 ) -> Prepared:
-    """Inputs for `model.forward`, `batch` rows of each.
+    """Makes inputs for `model.forward`, `batch` rows of each.
 
     `made` says how to make an input, or with None to leave it out. Raises KeyError for a need that no recipe knows,
     and whatever a processor or the model raises while it counts features.
@@ -101,7 +101,7 @@ class _Builder:
                 self.aside[name] = kept
 
     def pack_patches(self) -> None:
-        """Images as patches with a grid, for models that have no processor here and show it by their inputs."""
+        """Makes images as patches with a grid, for models whose processor does not run here."""
         if "pixel_values" not in self.names or "pixel_values" in {**self.made, **self.inputs}:
             return
         packed = "grid_thw" if "grid_thw" in self.names else "image_grid_thw"
@@ -114,7 +114,7 @@ class _Builder:
             self.inputs["pixel_values"] = MAKERS["padded_patches"](self.sizes)
 
     def fill(self, pictures: Make | None) -> None:
-        """Adds what is needed and not there yet. `pictures`: how to make them, where not as usual."""
+        """Adds missing inputs. `pictures`: a maker of images other than the usual one."""
         if pictures is not None and "pixel_values" in self.names and "pixel_values" not in self.made:
             self.inputs["pixel_values"] = pictures(self.sizes)
         for name, make in self.made.items():
@@ -131,7 +131,7 @@ class _Builder:
                 self.inputs[name] = MAKERS[name](self.sizes)
 
     def mask_audio(self) -> None:
-        """Masks that mask no frame of a spectrogram."""
+        """Makes masks that mask no frame of a spectrogram."""
         import torch
 
         features = self.inputs.get("input_features")
@@ -144,7 +144,7 @@ class _Builder:
                 self.inputs[name] = torch.ones(self.batch, frames, dtype=torch.long)
 
     def write_text(self, *, real: bool) -> None:
-        """Text of the same length in each row."""
+        """Makes text of the same length in each row."""
         import torch
 
         if "input_ids" not in self.names or "input_ids" in self.made or "inputs_embeds" in self.inputs:
@@ -173,7 +173,7 @@ class _Builder:
         if "input_ids" not in self.inputs or "input_ids" in self.made:
             return
         specials = [setting(self.model.config, *tokens) for _, tokens in _MODALITIES.values()]
-        for token in specials:  # small ones would be taken for placeholders where they are in the text
+        for token in specials:  # small ones would count as placeholders if they were in the text
             if isinstance(token, int):
                 self.inputs["input_ids"].masked_fill_(self.inputs["input_ids"] == token, LAST_WORD - 1)
         kinds = torch.zeros_like(self.inputs["input_ids"])
@@ -243,7 +243,7 @@ class _Builder:
             raise KeyError(f"no recipe makes the input {', '.join(missing)}")
 
     def ordered(self) -> Inputs:
-        """In the order of the signature, as a trace will see them."""
+        """Sorts inputs by the signature, the order of a trace."""
         first = {name: self.inputs[name] for name in self.names if name in self.inputs}
         return {**first, **self.inputs}
 

@@ -23,12 +23,12 @@ _PIXEL_COUNT = 3000
 
 
 def can_read_images() -> bool:
-    """Image processors need Pillow; without it images are made as tensors."""
+    """Returns True with Pillow, which image processors need; without it images are made as tensors."""
     return importlib.util.find_spec("PIL") is not None
 
 
 def tokenizer(vocabulary: int) -> Any:
-    """A real tokenizer of whole words, whose ids lie in 10 … and below `vocabulary`."""
+    """Makes a real tokenizer of whole words, with ids from 10 to below `vocabulary`."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
@@ -48,7 +48,7 @@ def texts(batch: int) -> list[str]:
 
 
 def image_processor(model_type: str, config: Any, side: tuple[int, int]) -> Any | None:
-    """The type's own image processor, for images of `side` (height, width); None where it has none that runs here."""
+    """Makes the type's own image processor, for images of `side` (height, width); None if none runs here."""
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 
     names = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type)
@@ -62,7 +62,7 @@ def image_processor(model_type: str, config: Any, side: tuple[int, int]) -> Any 
 
 
 def feature_extractor(model_type: str, config: Any) -> Any | None:
-    """The type's own audio processor; None where it has none that runs here."""
+    """Makes the type's own audio processor; None if none runs here."""
     from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
 
     name = FEATURE_EXTRACTOR_MAPPING_NAMES.get(model_type)
@@ -78,7 +78,7 @@ def feature_extractor(model_type: str, config: Any) -> Any | None:
 
 
 def pictures(batch: int, side: tuple[int, int], seed: int) -> list[Any]:
-    """Images of noise, channels last, 0 … 255."""
+    """Makes images of noise, channels last, 0 … 255."""
     import numpy as np
 
     draw = np.random.default_rng(seed)
@@ -86,7 +86,7 @@ def pictures(batch: int, side: tuple[int, int], seed: int) -> list[Any]:
 
 
 def sounds(batch: int, rate: int, seed: int) -> list[Any]:
-    """A second of noise over a tone for each row."""
+    """Makes a second of noise over a tone for each row."""
     import numpy as np
 
     draw = np.random.default_rng(seed)
@@ -98,7 +98,7 @@ def sounds(batch: int, rate: int, seed: int) -> list[Any]:
 
 
 def _construct(name: str, settings: dict[str, Any]) -> Any | None:
-    """Builds a class of transformers by name; None where it needs a package that is not here."""
+    """Builds a class of transformers by name; None if it needs a missing package."""
     import transformers
 
     try:
@@ -108,7 +108,7 @@ def _construct(name: str, settings: dict[str, Any]) -> Any | None:
 
 
 def _fitted(processor: Any, config: Any, side: tuple[int, int]) -> dict[str, Any]:
-    """Settings that make the processor's images fit the small model."""
+    """Returns settings that make the processor's images fit the small model."""
     height, width = side
     settings: dict[str, Any] = {}
     size = getattr(processor, "size", None)

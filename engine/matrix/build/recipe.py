@@ -18,20 +18,20 @@ from engine.matrix.measure.outputs import finite, leaves
 SEED = 20240229
 BATCH = 2
 MOST_PARAMETERS = 150_000_000
-"""A model that is still larger than this after shrinking is not built."""
+"""A model that is larger than this after shrinking is not built."""
 
 
 class Unavailable(Exception):
-    """There is nothing to build for this type; the message says why."""
+    """Raised, with the reason, for a type that can't be built."""
 
 
 class RecipeFailed(Exception):
-    """No way of making it small and of feeding it worked; the message has one line for each."""
+    """Raised when every way to shrink and feed the model failed; the message has one line for each."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """A model with its inputs, on the CPU in float32, and what it answers."""
+    """A model with its inputs, on the CPU in float32, and its outputs."""
 
     model: Any
     model_type: str
@@ -44,7 +44,7 @@ class Built:
     override: Override
 
     def inputs(self, batch: int) -> inputs_of.Inputs:
-        """The inputs with another number of rows."""
+        """Returns the inputs with another number of rows."""
         return inputs_of.prepare(
             self.model, self.model_type, batch, source=self.source, made=self.override.inputs
         ).inputs
@@ -82,10 +82,10 @@ def build(name: str, override: Override | None = None) -> Built:
 
 
 def forward(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The outputs of one pass, from a fixed seed for models that draw inside."""
+    """Returns the outputs of one pass, from a fixed seed for models that draw random numbers."""
     import torch
 
-    # Copies, because some models write into what they read.
+    # Copies, because some models write into their inputs.
     copies = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
     torch.manual_seed(SEED)
     with torch.no_grad():
@@ -93,11 +93,11 @@ def forward(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 Maker = Callable[[Level], tuple[Any, int, float]]
-"""A level to a model, its parameters and the seconds that building it took."""
+"""Level → a model, its parameters and the seconds that building it took."""
 
 
 def _maker(model_type: str, override: Override) -> Maker:
-    """Raises Unavailable where there is nothing to build."""
+    """Raises Unavailable if there is nothing to build."""
     from transformers import CONFIG_MAPPING
 
     if override.unavailable:
@@ -129,7 +129,7 @@ def _maker(model_type: str, override: Override) -> Maker:
 
 
 def _finished(construct: Callable[[], Any], noise: float, part: str = "") -> tuple[Any, int, float]:
-    """Constructs a model and gives it its fixed random weights."""
+    """Constructs a model and sets its fixed random weights."""
     import torch
 
     started = time.perf_counter()
@@ -147,7 +147,7 @@ def _finished(construct: Callable[[], Any], noise: float, part: str = "") -> tup
 
 
 def _without_cache(model: Any) -> None:
-    """A single pass needs no cache of keys and values, and a converter can't read an empty one."""
+    """Turns the cache off: a single pass needs none, and a converter can't read an empty one."""
     configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
     for config in configs.values():
         for part in parts(config):

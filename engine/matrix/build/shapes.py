@@ -10,21 +10,21 @@ from engine.matrix.build.parts import of_modality, setting
 WORDS = 12
 """Tokens of each text."""
 DECODED = 5
-"""Tokens that a decoder starts from."""
+"""Tokens at the start of a decoder."""
 FRAMES = 64
-"""Frames of each spectrogram, where the model does not fix them."""
+"""Frames of each spectrogram, if the model does not fix them."""
 SAMPLES = 4000
 """Samples of each audio."""
 SIDE = 64
-"""Pixels a side, where the model does not fix them."""
+"""Pixels a side, if the model does not fix them."""
 GRID = 4
 """Patches a side of an image that comes as patches."""
 FIRST_WORD, LAST_WORD = 10, 200
-"""Text is made of these ids: above most special tokens, below those that moved."""
+"""Ids of text: above most special tokens, below those that moved."""
 
 
 class Sizes:
-    """The sizes of inputs by the configuration; draws their values from a fixed seed."""
+    """Reads the sizes of inputs from the configuration; draws their values from a fixed seed."""
 
     def __init__(self, config: Any, batch: int, seed: int, model_type: str = "") -> None:
         import torch
@@ -132,7 +132,7 @@ def each(row: Any) -> Make:
 
 
 def placed_patches(rows: int, width: int) -> Make:
-    """Flat patches of `rows` × `rows`, each after the numbers of its row and column, which begin with 1."""
+    """Makes flat patches of `rows` × `rows`, each after the numbers of its row and column, which begin with 1."""
 
     def make(sizes: Sizes) -> Any:
         import torch
@@ -161,7 +161,7 @@ def value(fixed: Any) -> Make:
 
 
 def after(count: int, *tokens: str) -> Make:
-    """Text after `count` placeholders, whose token is the first of these settings that is there."""
+    """Makes text after `count` placeholders, whose token is the first of these settings that exists."""
 
     def make(sizes: Sizes) -> Any:
         import torch
@@ -260,7 +260,7 @@ def _hidden_states(sizes: Sizes) -> Any:
 
 
 def _patches_or_states(sizes: Sizes) -> Any:
-    """Encoders of packed images call their patches hidden states."""
+    """Makes hidden states, as encoders of packed images call their patches."""
     return _patches(sizes) if hasattr(sizes.config, "spatial_merge_size") else _hidden_states(sizes)
 
 
@@ -321,4 +321,4 @@ OPTIONAL: Mapping[str, Callable[[Sizes, Mapping[str, Any]], bool]] = {
     "image_merge_sizes": lambda sizes, made: "image_grid_thw" in made,
     "image_grid_thw": lambda sizes, made: "pixel_values" in made and made["pixel_values"].dim() == 2,
 }
-"""Inputs with a default that a model still needs, and when."""
+"""Inputs with a default that a model still needs, and the condition."""

@@ -18,7 +18,7 @@ WIDTH = 64
 HEADS = 4
 VOCABULARY = 512
 FIRST_SPECIAL = 400
-"""Special tokens whose ids lie beyond the small vocabulary move here."""
+"""Special tokens with ids beyond the small vocabulary move here."""
 
 Settings = dict[str, Any]
 
@@ -102,14 +102,14 @@ _EXACT: Mapping[str, int] = {
 }
 """Upper bounds by name, at the level `small`."""
 _UNSET: Mapping[str, int] = {"num_experts_per_tok": 2, "n_routed_experts": 4, "n_shared_experts": 1}
-"""Settings without a default that no model can be built without."""
+"""Settings without a default that every model needs."""
 _SHALLOW_EXACT = ("num_experts_per_tok", "moe_topk", "top_k_experts", "moe_k", "n_group", "topk_group",
                   "first_k_dense_replace", "attn_layer_period", "attn_layer_offset", "expert_layer_period",
                   "expert_layer_offset")  # fmt: skip
 
 
 def small_config(config_class: Any, level: Level, overrides: Mapping[str, Any]) -> Any:
-    """A small configuration of `config_class`. `overrides`: values by their dotted path, set last.
+    """Makes a small configuration of `config_class`. `overrides`: values by their dotted path, set last.
 
     Raises whatever the configuration's own checks raise.
     """
@@ -128,14 +128,14 @@ def _set(settings: Settings, overrides: Mapping[str, Any]) -> None:
 
 
 def part_settings(model_type: str) -> Mapping[str, Any]:
-    """Returns what a model type needs also where it is a part of another one."""
+    """Returns the settings that a model type needs even as a part of another one."""
     from engine.matrix.build.overrides import OVERRIDES
 
     return OVERRIDES[model_type].config if model_type in OVERRIDES else {}
 
 
 class _Shrinker:
-    """Remembers where special tokens moved, so that the parts of one model agree on them."""
+    """Remembers the moved special tokens, so that the parts of one model agree on them."""
 
     def __init__(self, level: Level) -> None:
         self._level = level
@@ -147,7 +147,7 @@ class _Shrinker:
         return found
 
     def settings(self, config_class: Any, given: Mapping[str, Any]) -> Settings:
-        """Returns what to construct `config_class` with. `given`: what its parent sets next to the defaults."""
+        """Returns the arguments of `config_class`. `given`: values that its parent sets in addition to the defaults."""
         values = {**_defaults(config_class), **given}
         nested = self.nested(config_class)
         kinds = _kinds_of_layers(config_class, given)
@@ -155,7 +155,7 @@ class _Shrinker:
             [len(value) for name, value in values.items() if _INDEX_LIST.search(name) and _integers(value)], default=0
         )
         settings: Settings = {name: value for name, value in given.items() if name not in nested}
-        # Backbones of stages keep their number of them; only in those of equal layers does a stage go with its layer.
+        # Backbones of stages keep their number of stages; only with equal layers does a stage shrink with its layer.
         named_stages = any(values.get(name) for name in ("out_features", "_out_features", "depths", "hidden_sizes",
                                                          "stage_out_channels", "layer_list_out_channels"))  # fmt: skip
         for name, value in values.items():
@@ -177,7 +177,7 @@ class _Shrinker:
         return settings
 
     def _follow(self, values: Settings, settings: Settings) -> None:
-        """Settings that must be equal stay equal, and those that add up to another one still do."""
+        """Keeps equal settings equal, and sums of settings correct."""
         heads = [name for name in values if _HEADS.match(name) and not _KV_HEADS.search(name)]
         for name in values:
             if _KV_HEADS.search(name) and any(values[name] == values[head] for head in heads):
@@ -211,7 +211,7 @@ class _Shrinker:
         return settings
 
     def _shrunk(self, name: str, value: Any, depth: int) -> Any:
-        """The small value of a setting, or the very same object when it stays."""
+        """Returns the small value of a setting, or the very same object if it does not change."""
         if value is None and name in _UNSET:
             return _UNSET[name]
         if isinstance(value, bool) or value is None or isinstance(value, (str, float, dict)):
@@ -251,7 +251,7 @@ class _Shrinker:
         return self._moved.setdefault(value, FIRST_SPECIAL + len(self._moved))
 
     def _fit_image(self, values: Settings, settings: Settings) -> None:
-        """An image of a few patches a side, where the model fixes its size."""
+        """Returns an image of a few patches a side, if the model fixes its size."""
         if self._level != "small":
             return
         size, patch = values.get("image_size"), settings.get("patch_size", values.get("patch_size"))
@@ -273,7 +273,7 @@ def _defaults(config_class: Any) -> Settings:
 
 
 class _Kinds:
-    """Layers of several kinds in one model: how many layers show each kind once, and the lists that say so."""
+    """Layers of several kinds in one model: how many layers show each kind once, and the lists that name the kinds."""
 
     def __init__(self, count: int, lists: Settings) -> None:
         self.count = count
@@ -310,7 +310,7 @@ def _kinds_of_layers(config_class: Any, given: Mapping[str, Any]) -> _Kinds:
 
 
 def _sections(total: int) -> list[int]:
-    """Three numbers that add up to `total`."""
+    """Returns three numbers that add up to `total`."""
     side = total // 3
     return [total - 2 * side, side, side]
 
@@ -324,7 +324,7 @@ def _integers(value: Any) -> bool:
 
 
 def _first_indices(value: Any) -> Any:
-    """Layers named by number are the first ones of the shallow model; from the end (negative) they stay."""
+    """Renumbers layers for the shallow model: they are its first ones; negative numbers, from the end, stay."""
     if not _integers(value) or any(item < 0 for item in value):
         return value
     ordered = sorted(set(value))
@@ -340,7 +340,7 @@ def _at_most(value: Any, bound: int) -> Any:
 
 
 def _narrowed(value: Any) -> Any:
-    """One width for all; of several, the widest becomes it and the others keep their ratio."""
+    """Sets one width for all; of several, the widest becomes it and the others keep their ratio."""
     if isinstance(value, int):
         return min(value, WIDTH)
     if not _integers(value) or max(value) <= WIDTH:

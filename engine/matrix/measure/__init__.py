@@ -1,1 +1,1 @@
-"""Runs a small model on each hardware, in a process of its own."""
+"""Runs a small model on each hardware, in a separate process."""

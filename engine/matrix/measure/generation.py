@@ -9,11 +9,11 @@ STEPS = 4
 """New tokens of each row."""
 
 Forward = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""Inputs to outputs, both by name."""
+"""A function from inputs to outputs, both by name."""
 
 
 def growing_input(model: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> str | None:
-    """The input that generated tokens are added to; None when the model does not generate."""
+    """Returns the input that generated tokens are added to; None if the model does not generate."""
     logits = outputs.get("logits")
     can_generate = getattr(model, "can_generate", None)
     if logits is None or logits.dim() != 3 or can_generate is None or not can_generate():
@@ -26,7 +26,7 @@ def growing_input(model: Any, inputs: Mapping[str, Any], outputs: Mapping[str, A
 
 
 def greedy(forward: Forward, inputs: Mapping[str, Any], growing: str) -> list[list[int]]:
-    """The most likely next tokens, `STEPS` of them, for each row."""
+    """Returns the most likely next tokens, `STEPS` of them, for each row."""
     import torch
 
     now = dict(inputs)

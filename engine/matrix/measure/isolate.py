@@ -1,4 +1,4 @@
-"""One process a model, from a fork server that has the heavy imports done, within limits of time and memory."""
+"""One process a model, from a fork server with the heavy imports, within limits of time and memory."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from typing import Any
 from engine.matrix.measure.memory import resident_bytes
 
 _LOOK_S = 0.05
-"""The interval at which limits are checked."""
+"""The interval between checks of the limits, in seconds."""
 
 Target = Callable[..., None]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one process."""
+    """Limits of one process."""
 
     time_s: float
     memory_bytes: int
-    """Without the part that it shares with the fork server when it starts."""
+    """Memory without the part shared with the fork server at the start."""
 
 
 @dataclass
 class Ended:
-    """A process that is over: what it said, and what ended it (None: it came to its end)."""
+    """A process that has ended: its messages, and the reason (None: a normal end)."""
 
     job: Any
     said: list[bytes]
@@ -53,7 +53,7 @@ def run_each(
     jobs: Sequence[Any], target: Target, arguments: Callable[[Any], tuple[Any, ...]], *, parallel: int, limits: Limits,
     preload: Sequence[str] = (),
 ) -> Iterator[Ended]:  # fmt: skip
-    """Calls `target(*arguments(job), pipe)` in a process of its own for each job; yields them as they end.
+    """Calls `target(*arguments(job), pipe)` in a separate process for each job; yields them as they end.
 
     `target` sends bytes through `pipe`. A process that takes longer or more memory than its limit is killed; what it
     sent before is kept.
@@ -81,7 +81,7 @@ def run_each(
 
 @contextmanager
 def within(time_s: float) -> Iterator[None]:
-    """Raises TimeoutError in the main thread when the block takes longer; for one step of a process among several."""
+    """Raises TimeoutError in the main thread if the block takes longer; for one step of a process with several."""
 
     def late(*_: object) -> None:
         raise TimeoutError(f"took longer than {time_s:.0f} s")
@@ -104,7 +104,7 @@ def _start(context: Any, job: Any, target: Target, arguments: Callable[[Any], tu
 
 
 def _look(one: _Running, limits: Limits) -> str | None:
-    """Empty while it continues; None when it came to its end; else what ended it."""
+    """Returns an empty text while it runs; None after a normal end; otherwise the reason that ended it."""
     _hear(one)
     if not one.open:
         one.process.join(timeout=limits.time_s)

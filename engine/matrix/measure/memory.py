@@ -11,24 +11,24 @@ _STATUS = "/proc/{pid}/status"
 
 
 class Peak:
-    """The most memory that was added to this process since the object was made."""
+    """The most memory that this process has taken since the object was made."""
 
     def __init__(self) -> None:
         _reset()
         self._before = resident_bytes()
 
     def added(self) -> int:
-        """In bytes."""
+        """Returns it in bytes."""
         return max(_field("self", "VmHWM") - self._before, 0)
 
 
 def resident_bytes(pid: int | str = "self") -> int:
-    """Returns what a process holds in memory now; 0 when it is gone."""
+    """Returns the present memory of a process; 0 when it is gone."""
     return _field(pid, "VmRSS")
 
 
 def check_readable() -> None:
-    """Raises SetupError where the system has no /proc, because no limit could be kept then."""
+    """Raises SetupError on a system without /proc, where no limit could be kept."""
     if not Path(_STATUS.format(pid="self")).exists():
         raise SetupError("matrix: the memory of a process is read from /proc, which only Linux has; run it on Linux")
 
@@ -45,6 +45,6 @@ def _field(pid: int | str, name: str) -> int:
 
 
 def _reset() -> None:
-    """Makes the system count the peak from now on (proc(5), clear_refs), where it lets a process do so."""
+    """Restarts the system's count of the peak (proc(5), clear_refs), if the process may do so."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")

@@ -1,4 +1,4 @@
-"""A built model on OpenVINO: converted from a trace, or where that fails by transformers' own exporter."""
+"""A built model on OpenVINO: converted from a trace, or, if that fails, by transformers' own exporter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Inputs = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Graph:
-    """A converted model, with what its exporter worked out from the inputs beforehand and the graph requests."""
+    """A converted model, with inputs that its exporter computed beforehand and the graph needs."""
 
     model: Any
     aside: Inputs
@@ -53,7 +53,7 @@ def measure(built: Built, peak: Peak, say: Say, route_s: float) -> Cell:
         try:
             with within(route_s):
                 cell = _by(route, convert, built, peak, say, growing, wanted)
-        except Exception as problem:  # the boundary: converters and plug-ins fail in ways of their own
+        except Exception as problem:  # the boundary: converters and plug-ins raise types of their own
             problems.append(f"{route}: {_said(problem)}")
             continue
         found.append(cell)
@@ -77,7 +77,7 @@ def _by(
     route: str, convert: Convert, built: Built, peak: Peak, say: Say, growing: str | None,
     batches: Sequence[int],
 ) -> Cell:  # fmt: skip
-    """The cell of one route. Raises whatever the converter or the plug-in raises."""
+    """Measures the cell of one route. Raises the errors of the converter or the plug-in."""
     started = time.perf_counter()
     graph = convert(built)
     run = _compiled(graph, _FLOAT32)
@@ -108,7 +108,7 @@ def _by(
 
 
 def by_trace(built: Built) -> Graph:
-    """`openvino.convert_model` on a TorchScript trace (OpenVINO: Convert a PyTorch model)."""
+    """Converts a TorchScript trace by `openvino.convert_model` (OpenVINO: Convert a PyTorch model)."""
     import openvino
     import torch
 
@@ -142,12 +142,13 @@ def by_trace(built: Built) -> Graph:
 
 
 def by_export(built: Built) -> Graph:
-    """transformers' OpenVINO exporter, over torch.export, with dynamic shapes."""
+    """Converts by transformers' OpenVINO exporter, over torch.export, with dynamic shapes."""
     return _exported(built, dynamic=True)
 
 
 def by_static_export(built: Built) -> Graph:
-    """The same exporter with the shapes of the example: for models whose shapes torch.export can't keep symbolic."""
+    """Converts by the same exporter with the shapes of the example, for models that torch.export can't keep
+    symbolic."""
     return _exported(built, dynamic=False)
 
 
@@ -169,13 +170,13 @@ ROUTES: Mapping[str, Convert] = {
     "export": by_export,
     "export, fixed shapes": by_static_export,
 }
-"""The quickest first."""
+"""The routes, the quickest first."""
 LAST_RESORT = "export, fixed shapes"
-"""Not tried where a route with other shapes is right."""
+"""Routes that are skipped if a route with other shapes gives the right outputs."""
 
 
 def _compiled(graph: Graph, precision: Mapping[str, str]) -> Forward:
-    """A function from named inputs to named outputs."""
+    """Returns a function from named inputs to named outputs."""
     import torch
 
     labels = [set(port.get_names()) for port in graph.model.outputs]
@@ -187,7 +188,7 @@ def _compiled(graph: Graph, precision: Mapping[str, str]) -> Forward:
         for port in compiled.inputs:
             name = next((found for found in port.get_names() if found.removeprefix("input.") in given), None)
             if name is None:
-                raise ValueError(f"the graph requests an input that was not given: {sorted(port.get_names())}")
+                raise ValueError(f"the graph needs an input that was not given: {sorted(port.get_names())}")
             value = given[name.removeprefix("input.")]
             feed[name] = value.contiguous().numpy() if isinstance(value, torch.Tensor) else value
         found = compiled(feed)
@@ -201,7 +202,7 @@ def _compiled(graph: Graph, precision: Mapping[str, str]) -> Forward:
 
 
 def _scalars(inputs: Inputs) -> dict[str, int]:
-    """Geometry as single numbers: the exporter makes a port `image_sizes_0_1` of the second number of the first row."""
+    """Returns geometry as single numbers: the exporter calls the second number of the first row `image_sizes_0_1`."""
     return {
         f"{name}_{row}_{column}": number
         for name in GEOMETRY
@@ -221,7 +222,7 @@ def _median_s(run: Forward, inputs: Inputs) -> float:
 
 
 def _batches(built: Built, graph: Graph, batches: Sequence[int]) -> list[int]:
-    """The numbers of rows that give what torch gives."""
+    """Returns the numbers of rows whose outputs equal torch's."""
     run = _compiled(graph, _FLOAT32)
     found = []
     for batch in sorted(batches, key=lambda rows: rows != BATCH):
@@ -229,13 +230,13 @@ def _batches(built: Built, graph: Graph, batches: Sequence[int]) -> list[int]:
             inputs = built.inputs(batch) if batch != BATCH else built.prepared.inputs
             if relative_error(forward(built.model, inputs), run(inputs)) <= TOLERANCE:
                 found.append(batch)
-        except Exception:  # the boundary: a graph that is bound to the example's rows says so in many ways
-            run = _compiled(graph, _FLOAT32)  # one that failed once never answers again
+        except Exception:  # the boundary: a graph bound to the example's rows raises many types
+            run = _compiled(graph, _FLOAT32)  # a graph that failed once never answers again
     return sorted(found)
 
 
 def _same_tokens(built: Built, run: Forward, growing: str) -> bool | None:
-    """None when torch itself can't continue by whole passes."""
+    """Returns True if the tokens are equal; None if torch itself can't generate by whole passes."""
     try:
         wanted = greedy(lambda inputs: forward(built.model, inputs), built.prepared.inputs, growing)
     except Exception:  # the boundary: some models only continue through their cache
@@ -247,7 +248,7 @@ def _same_tokens(built: Built, run: Forward, growing: str) -> bool | None:
 
 
 def _said(problem: BaseException) -> str:
-    """The part of a converter's long message that says what is wrong."""
+    """Returns the part of a converter's long message with the reason."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     for words in _TELLING:
         found = next((number for number, line in enumerate(lines) if words in line), None)
@@ -264,4 +265,4 @@ _TELLING = (
     "is not supported",
     "Check '",
 )
-"""Marks of the line with the reason, the most telling first."""
+"""Marks of the line with the reason, the clearest first."""

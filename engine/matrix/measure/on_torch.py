@@ -1,4 +1,4 @@
-"""A built model on torch: float32 first, then what else the device computes."""
+"""A built model on torch: float32 first, then the device's other precisions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RUNS = 3
 
 
 def measure(built: Built, device: str, peak: Peak) -> Cell:
-    """Runs `built` on a torch device, and compares with what it answered on the CPU."""
+    """Runs `built` on a torch device, and compares with its outputs on the CPU."""
     started = time.perf_counter()
     model = built.model if device == "cpu" else copy.deepcopy(built.model).to(device)
     load_s = built.load_s if device == "cpu" else time.perf_counter() - started
@@ -53,7 +53,7 @@ def measure(built: Built, device: str, peak: Peak) -> Cell:
 
 
 def run(model: Any, inputs: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """The outputs of one pass, on the CPU; whole when this returns."""
+    """Returns the outputs of one pass, on the CPU, when the device has finished."""
     import torch
 
     torch.manual_seed(SEED)
@@ -63,7 +63,7 @@ def run(model: Any, inputs: Mapping[str, Any], device: str) -> dict[str, Any]:
 
 
 def moved(inputs: Mapping[str, Any], device: str, dtype: Any = None) -> dict[str, Any]:
-    """Copies on a device; some models write into what they read."""
+    """Copies the inputs to a device; some models write into them."""
     import torch
 
     def one(value: Any) -> Any:
@@ -76,7 +76,7 @@ def moved(inputs: Mapping[str, Any], device: str, dtype: Any = None) -> dict[str
 
 
 def torch_batches(built: Built, model: Any = None, device: str = "cpu") -> list[int]:
-    """The numbers of rows that run on torch; `model`: the one of `built`, where it is on another device."""
+    """Returns the numbers of rows that run on torch; `model`: the one of `built`, if it is on another device."""
     model = built.model if model is None else model
     found = []
     for batch in BATCHES:
@@ -98,13 +98,13 @@ def _generates(model: Any, inputs: Mapping[str, Any], device: str) -> bool:
     try:
         with torch.no_grad():
             tokens = model.generate(**moved(inputs, device), **settings)
-    except Exception:  # the boundary: what it can't do is a fact about the model, not an error of the matrix
+    except Exception:  # the boundary: a failure is a fact about the model, not an error of the matrix
         return False
     return bool(torch.is_tensor(tokens) and tokens.numel() > 0)
 
 
 def _bfloat16(built: Built, model: Any, device: str) -> float | None:
-    """The error of bfloat16 arithmetic; None where the model refuses it."""
+    """Returns the error of bfloat16 arithmetic; None if the model refuses it."""
     import torch
 
     try:

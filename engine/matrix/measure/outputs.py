@@ -1,4 +1,4 @@
-"""The tensors that a model returns, by name, and how far two sets of them are apart."""
+"""The tensors that a model returns, by name, and the distance between two sets of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STATE = ("past_key_values", "cache_params", "mems", "state", "past_buckets_stat
 
 
 def leaves(output: Any, prefix: str = "") -> dict[str, Any]:
-    """Every tensor of a model's output, by its dotted name."""
+    """Returns every tensor of a model's output, by its dotted name."""
     return dict(_leaves(output, prefix))
 
 
@@ -33,7 +33,7 @@ def _leaves(output: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def relative_error(reference: Mapping[str, Any], found: Mapping[str, Any]) -> float:
-    """The largest difference of any output, relative to the largest value of that output.
+    """Returns the largest difference of any output, relative to the largest value of that output.
 
     Whole numbers and truth values count as 0 where all are equal and as 1 where not. Raises ValueError when an output
     is missing or has another shape.

@@ -14,11 +14,11 @@ from engine.matrix.report.record import Cell, Row
 from engine.matrix.report.suggest import suggestion
 
 _ROUTE_SHARE = 0.3
-"""Of the time of a row, for one of OpenVINO's three routes, so that the last one also gets its turn."""
+"""Share of a row's time for one of OpenVINO's three routes, so that the last one also gets its turn."""
 
 
 class Message(msgspec.Struct):
-    """One finding: a stage that begins, the row as far as it is known, or a cell."""
+    """One finding: the start of a stage, the row so far, or a cell."""
 
     stage: str = ""
     row: Row | None = None
@@ -27,7 +27,7 @@ class Message(msgspec.Struct):
 
 
 def work(entry: Entry, hardware: Sequence[str], time_s: float, pipe: Any) -> None:
-    """Runs in a process of its own, for `time_s` at most; `pipe` is the writing end of a connection."""
+    """Runs in a separate process, for `time_s` at most; `pipe` is the writing end of a connection."""
 
     def say(message: Message) -> None:
         pipe.send_bytes(msgspec.msgpack.encode(message))
@@ -94,14 +94,14 @@ def _measured(built: Any, hardware: str, peak: Peak, time_s: float, say: Any) ->
 
 
 def _silence() -> None:
-    """Converters print their progress; the report says what matters."""
+    """Silences converters, which print their progress; the report has the results."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
     os.dup2(nothing, 2)
 
 
 def _limit_threads() -> None:
-    """One thread: the models are tiny, and parallel processes would fight for the processors."""
+    """Uses one thread: the models are tiny, and parallel processes would compete for the processors."""
     import torch
 
     torch.set_num_threads(1)

@@ -33,24 +33,24 @@ class Cell(msgspec.Struct, omit_defaults=True):
     reason: str = ""
     fix: str = ""
     route: str = ""
-    """The model's way to this hardware; of OpenVINO: `trace` or `export`."""
+    """The model's route to this hardware; on OpenVINO `trace` or `export`."""
     precision: str = ""
     load_s: float | None = None
-    """Until it can run: building, and on OpenVINO conversion and compilation."""
+    """Time until it can run: building, and on OpenVINO conversion and compilation."""
     run_s: float | None = None
-    """One forward pass of two rows, the median of three."""
+    """Time of one forward pass of two rows, the median of three."""
     peak_bytes: int | None = None
     """The most memory that loading and running added to the process."""
     error: float | None = None
     """The largest difference from float32 torch, relative to the largest value of that output."""
     batch_sizes: list[int] = msgspec.field(default_factory=list)
-    """Numbers of rows that run, and on other hardware than torch's CPU give the same outputs."""
+    """Numbers of rows that run, and on hardware other than torch's CPU give the same outputs."""
     generates: bool | None = None
-    """Of generative models on torch: transformers' generate() adds tokens, with its cache."""
+    """Of generative models on torch: True if transformers' generate() adds tokens, with its cache."""
     tokens_equal: bool | None = None
-    """Of generative models: the same tokens come out, one after the other."""
+    """Of generative models: True if the same tokens come out, one after another."""
     other_precisions: dict[str, float] = msgspec.field(default_factory=dict)
-    """Further arithmetic that runs, with its error."""
+    """Further precisions that run, each with its error."""
 
 
 class Row(msgspec.Struct, omit_defaults=True):
@@ -68,11 +68,11 @@ class Row(msgspec.Struct, omit_defaults=True):
     inputs: dict[str, list[int]] = msgspec.field(default_factory=dict)
     """The shape of each input."""
     processors: list[str] = msgspec.field(default_factory=list)
-    """Real preprocessing that made inputs; without any they have only the right shape."""
+    """Real preprocessing that made inputs; other inputs have only the right shape."""
     note: str = ""
-    """The reason why the row deviates from the general recipe, or why there is nothing to run."""
+    """The reason that the row deviates from the general recipe, or that there is nothing to run."""
     cells: dict[str, Cell] = msgspec.field(default_factory=dict)
-    """By hardware."""
+    """Hardware → its cell."""
     wall_s: float = 0.0
 
 
@@ -88,7 +88,7 @@ def append(path: Path, row: Row) -> None:
 
 
 def read(path: Path) -> dict[str, Row]:
-    """The latest row of each name. A last line that was cut off is left out. Raises OutputError."""
+    """Reads the latest row of each name. A truncated last line is left out. Raises OutputError."""
     if not path.exists():
         return {}
     try:

@@ -1,4 +1,4 @@
-"""Writes what the matrix found: a page for the browser, Markdown, CSV, JSON, and the difference from the last run."""
+"""Writes the results of the matrix: a page for the browser, Markdown, CSV, JSON, and the changes since the last run."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _json(view: Mapping[str, Any]) -> bytes:
 
 
 def _csv(rows: Sequence[Row], hardware: Sequence[str]) -> str:
-    """One line for each row and hardware; lists with spaces between."""
+    """Yields one line for each row and hardware; lists are joined by spaces."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*_COLUMNS, "hardware", *_CELL_COLUMNS])
@@ -90,7 +90,7 @@ def _plain(value: Any) -> Any:
 
 
 def _page_data(rows: Sequence[Row], hardware: Sequence[str]) -> str:
-    """The rows for the page's script; no tag of theirs can end it."""
+    """Returns the rows for the page's script, without a tag that could end it."""
     data = [
         {**msgspec.to_builtins(row), "cells": {name: msgspec.to_builtins(row.cells[name]) for name in hardware
                                                 if name in row.cells}}
@@ -115,7 +115,7 @@ def _render(template: str, view: Mapping[str, Any]) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Text inside a cell of a Markdown table."""
+    """Returns text for a cell of a Markdown table."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
@@ -130,7 +130,7 @@ def _mebibytes(value: int | None) -> str:
 
 
 def _told(cell: Cell | None) -> str:
-    """A cell in a few words."""
+    """Returns a cell in a few words."""
     if cell is None:
         return "–"
     if cell.status != "ok":

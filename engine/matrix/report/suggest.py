@@ -21,5 +21,5 @@ _STEPS = (
 
 
 def suggestion(reason: str) -> str:
-    """The next step; a general one where none fits."""
+    """Returns the next step; a general one if none fits."""
     return next((step for words, step in _STEPS if words in reason), "run it on torch, and report it upstream")

@@ -1,4 +1,4 @@
-"""Counts the rows of the matrix, and says what changed since the last run."""
+"""Counts the rows of the matrix, and lists the changes since the last run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Count(msgspec.Struct):
 
     hardware: str
     tried: int
-    """Rows that could be built where the hardware is there."""
+    """Rows that could be built, if the hardware exists."""
     statuses: dict[str, int]
     generative: int
     """Rows that generate tokens and were compared."""
@@ -29,7 +29,7 @@ class Count(msgspec.Struct):
 
     @property
     def share(self) -> str:
-        """Never 100 % unless it is all of them."""
+        """Formats a share: 100 % only for all rows."""
         if not self.tried:
             return "–"
         percent = 100 * self.ok / self.tried
@@ -37,7 +37,7 @@ class Count(msgspec.Struct):
 
 
 class Change(msgspec.Struct):
-    """A cell whose status is another one than in the last run."""
+    """A cell whose status differs from the last run."""
 
     name: str
     hardware: str
@@ -69,7 +69,7 @@ def counts(rows: Mapping[str, Row], hardware: Sequence[str]) -> list[Count]:
 
 
 def changes(before: Mapping[str, Row], now: Mapping[str, Row], hardware: Sequence[str]) -> list[Change]:
-    """Cells whose status differs, of the rows that both runs tried; rows that only one has come last."""
+    """Returns cells whose status differs, for rows that both runs tried; rows of only one run come last."""
     found = []
     for name in sorted({*before, *now}):
         for place in hardware:

@@ -11,6 +11,6 @@ from engine.matrix.build.overrides.text import TEXT
 from engine.matrix.build.overrides.vision import VISION
 
 OVERRIDES: dict[str, Override] = {**TEXT, **VISION, **AUDIO, **MULTIMODAL, **SERIES, **CHECKPOINTS}
-"""By the name of the row, which is the model type but for shapes."""
+"""Name of the row (the model type, except for shapes) → its deviation."""
 
 __all__ = ["OVERRIDES", "Override"]

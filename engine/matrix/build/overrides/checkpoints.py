@@ -1,4 +1,4 @@
-"""Rows that are no model types: the shapes of checkpoints that were promised by name, and models put together here.
+"""Rows that are not model types: the shapes of checkpoints that were promised by name, and models assembled here.
 
 Widths and heads are those of the checkpoint; depth and vocabulary are cut as everywhere.
 """

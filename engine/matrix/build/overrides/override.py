@@ -15,25 +15,25 @@ class Override:
 
     reason: str = ""
     unavailable: str = ""
-    """There is nothing to run: why."""
+    """The reason that there is nothing to run."""
     model_type: str = ""
-    """The type to build, of a row that is a shape and not a type."""
+    """The type to build, for a row that is a shape and not a type."""
     checkpoint: str = ""
-    """Whose shape it is, of such a row."""
+    """The checkpoint with that shape."""
     head: str | None = None
-    """The class to build, where the most complete one is not the right one."""
+    """The class to build, if the most complete one is wrong."""
     build: Callable[[], Any] | None = None
-    """Makes the model, of a row that no configuration builds. Raises ImportError for a package that is not here."""
+    """Makes the model, for a row that no configuration builds. Raises ImportError for a missing package."""
     part: str = ""
-    """The submodule to run, of a model that has no forward pass of its own or none without a session."""
+    """The submodule to run, for a model without a forward pass of its own, or one that needs a session."""
     level: Level | None = None
     """The only level to try."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Settings by their dotted path, set after shrinking."""
     noise: float = 0.02
-    """Added to every weight, so that biases and scales which begin as 0 or 1 take part in the comparison."""
+    """Added to every weight, so that biases and scales that begin as 0 or 1 affect the comparison."""
     not_routes: tuple[str, ...] = ()
-    """Routes to OpenVINO that are left out, because they end the process or never end."""
+    """Routes to OpenVINO that are skipped, because they end the process or never end."""
     inputs: Mapping[str, Make | None] = field(default_factory=dict)
     """Makers of inputs; None leaves an input out."""
 

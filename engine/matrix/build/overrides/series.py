@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.matrix.build.overrides.override import Override
 from engine.matrix.build.shapes import floats
 
-_LENGTH = "must get how far to look ahead"
+_LENGTH = "needs the number of steps to look ahead"
 _AHEAD = {"prediction_length": 16, "num_time_features": 1}
 
 SERIES: dict[str, Override] = {

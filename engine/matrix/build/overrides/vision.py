@@ -44,7 +44,7 @@ _INTRACLASS = {
         for ratio, side in (("long", 7), ("mid", 5), ("short", 3))
     },
 }
-"""The kernels, strides and paddings of its multi-scale convolutions, of which the model's docstring tells."""
+"""The kernels, strides and paddings of its multi-scale convolutions, from the model's docstring."""
 
 VISION: dict[str, Override] = {
     "beit": Override(
