@@ -166,8 +166,8 @@ def _once(graph: Graph, example: dict[str, Any]) -> list[torch.Tensor]:
 
 
 def _form(given: dict[str, Any]) -> Any:
-    """Returns what one graph can take: the same names, constants and structure; a length of 1 is a form of its own,
-    except in what is nested, such as a cache. None: nothing to compute with."""
+    """Returns the form of inputs that one graph accepts: the same names, constants and structure; a length of 1 is a
+    form of its own, except in what is nested, such as a cache. None: nothing to compute with."""
     found, structure = pytree.tree_flatten(given)
     if not any(isinstance(leaf, torch.Tensor) for leaf in found):
         return None
