@@ -3,7 +3,7 @@
 Sources: Anthropic's API reference, "Message Batches", its guide "Batch processing", and the types of its Python client
 2 (`types/messages/message_batch*.py`, `resources/messages/batches.py`).
 
-A batch carries no metadata, so a job can get only by the custom ids in its results; each begins with the tag.
+A batch carries no metadata, so a job is recognised only by the custom ids in its results; each begins with the tag.
 """
 
 from __future__ import annotations
